@@ -1,0 +1,3 @@
+"""A reproducibility suite for sparse autoencoders on language models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,72 @@
+"""Inputs from outside the study, pinned by their content.
+
+A file or a model folder is named in params.yaml together with its SHA-256: when the content
+changes, the study says so instead of mixing two inputs. `sae-repro pin` writes the hashes.
+"""
+
+from pathlib import Path
+
+from sae_repro.errors import StudyError
+from sae_repro.files import read_json, sha256_file, sha256_folder
+from sae_repro.params import FilesSource, LocalSubject, Study, shape_problems
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 over a Hugging Face folder's own files."""
+    return sha256_folder(folder, pattern="*")
+
+
+def check_files(source: FilesSource, folder: Path) -> list[Path]:
+    """The pinned text files, each found unchanged; `folder` holds params.yaml."""
+    paths = []
+    for name, expected in source.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise StudyError(f"corpus.source.files: {path} is missing; paths start at params.yaml")
+        if not path.stat().st_size:
+            raise StudyError(f"corpus.source.files: {path} is empty")
+        _compare(f"corpus.source.files: {path}", sha256_file(path), expected)
+        paths.append(path)
+    return paths
+
+
+def check_model(source: LocalSubject, folder: Path) -> Path:
+    """The pinned Hugging Face folder, found unchanged, with safetensors weights."""
+    path = folder / source.path
+    if not (path / "config.json").is_file():
+        raise StudyError(
+            f"subject.source.path: {path} is no Hugging Face folder (config.json is missing)"
+        )
+    if not any(path.glob("*.safetensors")):
+        raise StudyError(
+            f"subject.source.path: {path} has no *.safetensors; save the model again with "
+            "`save_pretrained` (pickled weights are not read)"
+        )
+    _compare(f"subject.source.path: {path}", model_digest(path), source.sha256)
+    return path
+
+
+def check_inputs(study: Study, folder: Path) -> None:
+    """All pinned inputs of a study, and that its hooks and cells fit a local model."""
+    if isinstance(study.corpus.source, FilesSource):
+        check_files(study.corpus.source, folder)
+    if isinstance(study.subject.source, LocalSubject):
+        config = read_json(check_model(study.subject.source, folder) / "config.json")
+        d_model = config.get("hidden_size") or config.get("n_embd")
+        n_layers = config.get("num_hidden_layers") or config.get("n_layer")
+        positions = config.get("max_position_embeddings") or config.get("n_positions")
+        problems = list(shape_problems(study, d_model=d_model, n_layers=n_layers))
+        if positions and study.extract.context > positions:
+            problems.append(
+                f"extract.context = {study.extract.context}: the model has {positions} positions"
+            )
+        if problems:
+            raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
+
+
+def _compare(what: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise StudyError(
+            f"{what} has changed: its SHA-256 is {found}, params.yaml says {expected}; restore it, "
+            "or accept the new content with `sae-repro pin`"
+        )

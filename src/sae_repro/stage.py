@@ -1,0 +1,82 @@
+"""What every stage script does around its package: parameters, lock, errors.
+
+with stage("extract") as context:
+    from sae_repro.extract import run
+    run(context)
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_repro.errors import StudyError
+from sae_repro.params import check_section
+from sae_repro.params.base import S
+
+STATE = Path(".sae-repro")  # what is local to this checkout: locks, checkpoints, the cell store
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """A stage's own parameters and places; the working folder is the study's."""
+
+    name: str
+    declared: dict[str, Any]
+    """Parameters that dvc.yaml declares for this stage, and no others."""
+
+    @property
+    def key(self) -> str:
+        """The cell's name in a stage `train@<cell>`."""
+        return self.name.partition("@")[2]
+
+    @property
+    def root(self) -> Path:
+        """The repository's root."""
+        return Path(__file__).resolve().parents[2]
+
+    def section(self, schema: type[S], key: str) -> S:
+        """The declared section `key` (dotted), validated; KeyError if dvc.yaml doesn't list it."""
+        return check_section(schema, self.value(key), within=key)
+
+    def value(self, key: str) -> Any:
+        """The declared value of `key` (dotted); KeyError if dvc.yaml doesn't list it."""
+        value: Any = self.declared
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise KeyError(f"stage {self.name} reads {key}, which dvc.yaml does not declare")
+            value = value[part]
+        return value
+
+    def artifacts(self, stage: str) -> Path:
+        """The folder that `stage` writes."""
+        return Path("artifacts") / stage
+
+
+@contextmanager
+def stage(name: str) -> Iterator[StageContext]:
+    """Run a block as the DVC stage `name`: one writer at a time, StudyError → one line, exit 2."""
+    full_name = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+    if full_name.partition("@")[0] != name:
+        sys.exit(f"{name}: stages are run by DVC: dvc repro {name}")
+    from filelock import FileLock
+
+    STATE.mkdir(exist_ok=True)
+    try:
+        import dvc.api
+
+        declared = dvc.api.params_show(stages=full_name)
+        # a DVC that was stopped can leave its stage running: the next one waits for it here
+        with FileLock(STATE / f"{name}.lock"):
+            yield StageContext(full_name, declared)
+    except StudyError as error:
+        sys.exit(_report(name, error))
+
+
+def _report(name: str, error: StudyError) -> int:
+    for line in str(error).splitlines():
+        print(f"{name}: {line}", file=sys.stderr)
+    return 2
