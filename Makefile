@@ -1,0 +1,37 @@
+# make repro   environment from the lock, then every number from nothing
+# make test    lint, import contract, types, all tests
+# make bench   speed, as ratios within one run       make ui    compare the runs in MLflow
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(abspath $(VENV))/bin
+READY  := $(VENV)/.ready
+export PATH := $(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: env repro test lint bench ui
+
+env: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+repro: env
+	dvc repro
+
+lint: env
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+test: lint
+	pytest
+
+bench: env
+	pytest benchmarks --benchmark-only
+
+ui: env
+	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000

@@ -1,0 +1,33 @@
+"""Sparse autoencoders: four independent choices, activation × penalty × prefixes × revival.
+
+Orientation: W_enc [D, K], b_enc [K], W_dec [K, D] (row k is the atom d_k), b_dec [D];
+x̂ = z·W_dec + b_dec. Nothing here trains; `sae_repro.train` does.
+
+    from sae_repro.autoencoders import load
+    sae = load("artifacts/train/topk-x8-k16")
+    z_nk = sae.encode(x_nd)
+    sae.decode(z_nk)
+"""
+
+from sae_repro.autoencoders.activations import activate, batchtopk_threshold, decoder_norm
+from sae_repro.autoencoders.losses import Losses, training_losses
+from sae_repro.autoencoders.prefixes import prefix_lengths
+from sae_repro.autoencoders.saved import SAE, calibrated, finished, load, save
+from sae_repro.autoencoders.weights import Weights, geometric_median, initial_weights
+
+__all__ = [
+    "SAE",
+    "Losses",
+    "Weights",
+    "activate",
+    "batchtopk_threshold",
+    "calibrated",
+    "decoder_norm",
+    "finished",
+    "geometric_median",
+    "initial_weights",
+    "load",
+    "prefix_lengths",
+    "save",
+    "training_losses",
+]

@@ -1,0 +1,155 @@
+"""A trained SAE on disk: a folder that SAELens' `SAE.load_from_disk` loads as it is.
+
+sae_weights.safetensors holds W_enc, b_enc, W_dec, b_dec (jumprelu: + threshold [K]) and acts on raw
+activations; cfg.json says the architecture. What is no matter at inference, is not told apart:
+prefixes never, and BatchTopK is a JumpReLU with one threshold.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_repro.autoencoders.activations import batchtopk_threshold, pre_activations
+from sae_repro.autoencoders.weights import Weights
+from sae_repro.errors import StudyError
+from sae_repro.files import read_json, write_json
+from sae_repro.params import Cell
+
+SAE_LENS_FORMAT = "6.54.12"  # the release whose format this is; < 6 makes SAELens drop keys
+
+
+@dataclass(frozen=True)
+class SAE:
+    """An SAE for use: `encode` and `decode` of raw activations. Rows of W_dec are unit or zero."""
+
+    architecture: str
+    weights: Weights
+    apply_b_dec_to_input: bool = True
+    k: int | None = None
+    threshold_k: Tensor | None = None
+    metadata: Mapping[str, Any] | None = None
+
+    @property
+    def d_in(self) -> int:
+        """D."""
+        return self.weights.d_in
+
+    @property
+    def d_sae(self) -> int:
+        """K."""
+        return self.weights.d_sae
+
+    def encode(self, x_nd: Tensor) -> Tensor:
+        """z [N, K] ≥ 0 of raw activations x [N, D]."""
+        u_nk = pre_activations(self.weights, x_nd, apply_b_dec_to_input=self.apply_b_dec_to_input)
+        if self.architecture == "topk":
+            assert self.k is not None
+            values, chosen = u_nk.topk(self.k, dim=-1, sorted=False)
+            return torch.zeros_like(u_nk).scatter_(-1, chosen, torch.relu_(values))
+        z_nk = torch.relu_(u_nk)
+        if self.threshold_k is not None:
+            z_nk = torch.where(z_nk > self.threshold_k, z_nk, 0.0)
+        return z_nk
+
+    def decode(self, z_nk: Tensor) -> Tensor:
+        """x̂ [N, D] of z [N, K]."""
+        return torch.addmm(self.weights.b_dec, z_nk, self.weights.W_dec)
+
+
+def finished(
+    cell: Cell,
+    weights: Weights,
+    *,
+    scale: float = 1.0,
+    metadata: Mapping[str, Any] | None = None,
+) -> SAE:
+    """Trained weights as an SAE on raw activations x, where training saw s·x (`scale` s).
+
+    W_enc·s, W_dec/s and b_dec/s leave the pre-activations as they are; then rows of W_dec become
+    unit and their norms go to W_enc and b_enc, so that z is in the units of x. A batchtopk SAE
+    still needs its threshold: see `calibrated`.
+    """
+    w_dec = weights.W_dec.double() / scale
+    norm = w_dec.norm(dim=1)
+    norm = torch.where(norm > 0, norm, 1.0)
+    dtype = weights.W_enc.dtype
+    folded = Weights(
+        W_enc=(weights.W_enc.double() * scale * norm).to(dtype),
+        b_enc=(weights.b_enc.double() * norm).to(dtype),
+        W_dec=(w_dec / norm[:, None]).to(dtype),
+        b_dec=(weights.b_dec.double() / scale).to(dtype),
+    )
+    return SAE(
+        architecture={"relu": "standard", "topk": "topk", "batchtopk": "jumprelu"}[cell.activation],
+        weights=folded,
+        apply_b_dec_to_input=cell.apply_b_dec_to_input,
+        k=cell.k if cell.activation == "topk" else None,
+        metadata=metadata,
+    )
+
+
+def calibrated(sae: SAE, batches: Iterable[Tensor], k: int, tokens: int) -> SAE:
+    """`sae` with the threshold that lets k latents per token through.
+
+    `batches` [n, D] hold `tokens` activations in all.
+    """
+    scores = (
+        pre_activations(sae.weights, x_nd, apply_b_dec_to_input=sae.apply_b_dec_to_input)
+        for x_nd in batches
+    )
+    threshold = batchtopk_threshold(scores, k, tokens)
+    return replace(sae, threshold_k=torch.full_like(sae.weights.b_enc, threshold))
+
+
+def save(sae: SAE, folder: Path) -> None:
+    """Write sae_weights.safetensors and cfg.json into `folder`."""
+    from safetensors.torch import save_file
+
+    tensors = {name: t.detach().cpu().contiguous() for name, t in sae.weights.named().items()}
+    if sae.threshold_k is not None:
+        tensors["threshold"] = sae.threshold_k.detach().cpu().contiguous()
+    save_file(tensors, folder / "sae_weights.safetensors")
+    config: dict[str, Any] = {
+        "architecture": sae.architecture,
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": sae.apply_b_dec_to_input,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+    }
+    if sae.architecture == "topk":
+        config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    config["metadata"] = {"sae_lens_version": SAE_LENS_FORMAT, **(sae.metadata or {})}
+    write_json(folder / "cfg.json", config)
+
+
+def load(folder: Path | str, *, device: str = "cpu") -> SAE:
+    """The SAE that `save` wrote; StudyError where files are missing or don't fit each other."""
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    config = read_json(folder / "cfg.json")
+    path = folder / "sae_weights.safetensors"
+    if not path.is_file():
+        raise StudyError(f"{path}: missing; `dvc repro` (or `dvc checkout`) restores it")
+    tensors = load_file(path, device=device)
+    threshold = tensors.pop("threshold", None)
+    d_in, d_sae = config["d_in"], config["d_sae"]
+    shapes = {"W_enc": (d_in, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != shapes:
+        raise StudyError(f"{path}: holds {found}, cfg.json wants {shapes}")
+    return SAE(
+        architecture=config["architecture"],
+        weights=Weights(**tensors),
+        apply_b_dec_to_input=config.get("apply_b_dec_to_input", True),
+        k=config.get("k"),
+        threshold_k=threshold,
+        metadata=config["metadata"],
+    )

@@ -1,0 +1,84 @@
+"""The trained tensors of an SAE, and where they start."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_repro.params import Cell
+
+
+@dataclass
+class Weights:
+    """W_enc [D, K], b_enc [K], W_dec [K, D], b_dec [D], all of one dtype and device."""
+
+    W_enc: Tensor
+    b_enc: Tensor
+    W_dec: Tensor
+    b_dec: Tensor
+
+    def named(self) -> dict[str, Tensor]:
+        """The tensors by name, in a fixed order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def d_in(self) -> int:
+        """D."""
+        return self.W_enc.shape[0]
+
+    @property
+    def d_sae(self) -> int:
+        """K."""
+        return self.W_enc.shape[1]
+
+
+def initial_weights(cell: Cell, d_in: int, x_nd: Tensor, rng: np.random.Generator) -> Weights:
+    """Random unit directions, W_enc = W_decᵀ, b_enc = 0, b_dec from a sample of inputs.
+
+    Rows of W_dec have norm 1, or .1 under `l1_decoder_norm` (whose penalty weighs them).
+    `x_nd` [N, D] is the sample; only `b_dec_init` uses it.
+    """
+    directions = rng.standard_normal((cell.width(d_in), d_in))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    norm = 0.1 if cell.penalty == "l1_decoder_norm" else 1.0
+    w_dec = torch.from_numpy(directions * norm).to(torch.float32)
+    match cell.b_dec_init:
+        case "geometric_median":
+            b_dec = geometric_median(x_nd)
+        case "mean":
+            b_dec = x_nd.double().mean(0)
+        case _:
+            b_dec = torch.zeros(d_in, dtype=torch.float64)
+    return Weights(
+        W_enc=w_dec.T.contiguous(),
+        b_enc=torch.zeros(len(w_dec)),
+        W_dec=w_dec,
+        b_dec=b_dec.to(torch.float32),
+    )
+
+
+def geometric_median(x_nd: Tensor, *, steps: int = 100, tolerance: float = 1e-7) -> Tensor:
+    """The point y [D] with the least Σ‖x_n − y‖, fp64.
+
+    Weiszfeld's iteration in the form of Vardi and Zhang (PNAS 2000), which neither stops nor
+    divides by zero where an estimate falls on a data point.
+    """
+    x_nd = x_nd.double()
+    y = x_nd.mean(0)
+    scale = (x_nd - y).norm(dim=1).mean().clamp_min(torch.finfo(torch.float64).tiny)
+    for _ in range(steps):
+        difference = x_nd - y
+        distance = difference.norm(dim=1)
+        here = distance <= 1e-12 * scale
+        weight = torch.where(here, 0.0, 1 / distance.clamp_min(torch.finfo(torch.float64).tiny))
+        if not bool(weight.any()):
+            return y  # all points are one
+        pull = (weight[:, None] * difference).sum(0)
+        step = pull / weight.sum()
+        # points that coincide with y hold it back; they are the median once they outweigh the pull
+        hold = (here.sum() / pull.norm().clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
+        y = y + (1 - hold) * step
+        if float(((1 - hold) * step).norm()) <= tolerance * float(scale):
+            break
+    return y

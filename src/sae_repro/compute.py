@@ -1,0 +1,22 @@
+"""How torch computes in this process: threads, device, determinism. Called by stages only."""
+
+import os
+
+from sae_repro.errors import StudyError
+
+
+def prepare(*, device: str, threads: int) -> None:
+    """Pin what decides the bits of a result: the thread count and deterministic kernels.
+
+    StudyError where `device` is a GPU that this machine lacks.
+    """
+    # cuBLAS is deterministic only with a fixed workspace, read at its first use
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise StudyError(f"device = {device}: no GPU here; set device: cpu in params.yaml")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False

@@ -1,0 +1,92 @@
+"""Stage `evaluate`: one SAE on held-out activations, in artifacts/evaluate/<cell>/.
+
+As in `train`, the first of these stages evaluates all cells that are missing, side by side.
+"""
+
+from pathlib import Path
+
+from sae_repro.cellstore import CellStore, bypassed, code_digest
+from sae_repro.files import digest, read_json, replacing_folder, sha256_file, write_json
+from sae_repro.params import Evaluate, read_yaml
+from sae_repro.sidebyside import side_by_side
+from sae_repro.stage import STATE, StageContext
+
+CODE = ("autoencoders", "evaluate", "store.py", "random.py", "intervals.py", "compute.py",
+        "corpus", "subject/loader.py")  # fmt: skip
+
+
+def run(context: StageContext) -> None:
+    """Put the stage's own cell into artifacts/evaluate, evaluating whatever is missing."""
+    store = CellStore(STATE / "cells")
+    own, target = context.key, context.artifacts("evaluate") / context.key
+    settings = context.section(Evaluate, "evaluate")
+    shared = _shared_inputs(context, settings)
+    trained = context.artifacts("train")
+    names = [n for n in read_yaml(Path("params.yaml"))["cells"] if (trained / n).is_dir()]
+    keys = {name: digest([shared, _digest_of(trained / name)]) for name in {*names, own}}
+    if bypassed() or store.find(keys[own]) is None:
+        from sae_repro.evaluate.cell import EvaluateJob, evaluate_into
+
+        def job(name: str) -> EvaluateJob:
+            return EvaluateJob(
+                sae=trained / name,
+                settings=settings,
+                seed=context.value("seed"),
+                key=keys[name],
+                baseline_key=digest([shared, "baseline"]),
+                store=store.folder,
+                corpus=context.artifacts("corpus"),
+                subject=context.artifacts("subject"),
+                activations=context.artifacts("extract"),
+            )
+
+        if bypassed():
+            with replacing_folder(target) as folder:
+                evaluate_into(job(own), folder)
+                _name(folder, own, keys[own])
+            return
+        missing = {
+            key: name
+            for name, key in keys.items()
+            if store.find(key) is None
+            and (name == own or not _present(context.artifacts("evaluate") / name, key))
+        }
+        side_by_side([(job(name), 1) for name in missing.values()], what="evaluate", unit="cell")
+    store.take(keys[own], target)
+    _name(target, own, keys[own])
+
+
+def _shared_inputs(context: StageContext, settings: Evaluate) -> str:
+    """Hash of what every cell's evaluation follows from, its SAE apart."""
+    extract = context.artifacts("extract")
+    subject = context.artifacts("subject")
+    return digest(
+        {
+            "evaluate": settings.model_dump(mode="json"),
+            "seed": context.value("seed"),
+            "extract": sha256_file(extract / "manifest.json"),
+            "windows": sha256_file(extract / "windows" / "tokens.npy"),
+            "subject": [sha256_file(path) for path in sorted(subject.glob("*.safetensors"))],
+            "config": sha256_file(subject / "config.json"),
+            "corpus": sha256_file(context.artifacts("corpus") / "tokens.npy"),
+            "code": code_digest(context.root, *CODE),
+        }
+    )
+
+
+def _digest_of(folder: Path) -> str:
+    """Hash of a trained cell, whatever its name."""
+    summary = {k: v for k, v in read_json(folder / "train.json").items() if k != "cell"}
+    weights = folder / "sae_weights.safetensors"
+    return digest([summary, sha256_file(weights) if weights.is_file() else None])
+
+
+def _present(folder: Path, key: str) -> bool:
+    path = folder / "metrics.json"
+    return path.is_file() and read_json(path).get("key") == key
+
+
+def _name(folder: Path, name: str, key: str) -> None:
+    """The store knows contents, not names: say in the out which cell this is."""
+    measured = read_json(folder / "metrics.json")
+    write_json(folder / "metrics.json", {"cell": name, "key": key, **measured})

@@ -1,0 +1,203 @@
+"""The evaluation of one cell: metrics.json, latents, documents, contexts."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sae_repro.autoencoders import SAE, load
+from sae_repro.cellstore import CellStore
+from sae_repro.corpus.reader import TokenDocuments
+from sae_repro.evaluate import contexts
+from sae_repro.evaluate.fidelity import Windows, fidelity, recovered
+from sae_repro.evaluate.streaming import (
+    Batch,
+    Totals,
+    accumulate,
+    mean_of,
+    relative_threshold,
+    summarise,
+)
+from sae_repro.files import read_json, write_json
+from sae_repro.intervals import wilson
+from sae_repro.params import Evaluate
+from sae_repro.store import ActivationStore
+
+FIDELITY = ("ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_recovered_zero", "ce_recovered_mean",
+            "kl")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """All that evaluating one cell needs; pickles to a worker."""
+
+    sae: Path
+    settings: Evaluate
+    seed: int
+    key: str
+    baseline_key: str
+    store: Path
+    corpus: Path
+    subject: Path
+    activations: Path
+
+    def __call__(self, progress: Callable[[int], None]) -> None:
+        """Evaluate the cell into the store, unless it is there by now."""
+        with CellStore(self.store).making(self.key) as folder:
+            if folder is not None:
+                evaluate_into(self, folder)
+        progress(1)
+
+
+def validation_batches(
+    store: ActivationStore, hook: str, size: int, device: str
+) -> Iterator[Batch]:
+    """(x [n, D] fp32, index [n, 3]) over all validation activations."""
+    shards = zip(
+        store.activations(hook, "validation").batches(size),
+        store.index("validation").batches(size),
+        strict=True,
+    )
+    for x, index in shards:
+        yield torch.from_numpy(np.asarray(x, dtype=np.float32)).to(device), index
+
+
+def evaluate_into(job: EvaluateJob, folder: Path) -> None:
+    """Write the folder of one evaluated cell; a failed cell's says that it failed."""
+    from sae_repro.compute import prepare
+
+    trained = read_json(job.sae / "train.json")
+    said = {name: trained[name] for name in ("status", "hook", "d_in", "d_sae", "choices")}
+    said |= {"activation": trained["choices"]["activation"]}
+    if trained["status"] != "ok":
+        write_json(
+            folder / "metrics.json",
+            {**said, "reason": trained["reason"], "metrics": {}, "counts": {}, "intervals": {}},
+        )
+        return
+    settings, hook = job.settings, trained["hook"]
+    prepare(device=settings.device, threads=settings.threads)
+    sae = load(job.sae, device=settings.device)
+    store = ActivationStore(job.activations)
+
+    def batches() -> Iterator[Batch]:
+        return validation_batches(store, hook, settings.batch_size, settings.device)
+
+    mean_d, _, documents = mean_of(batches(), sae.d_in)
+    totals = accumulate(sae, batches(), mean_d, documents)
+    metrics = summarise(totals, sae.d_in, settings.dead_threshold)
+    measured, targets = _fidelity(job, sae, store, hook)
+    latents = len(totals.fired_k)
+    write_json(
+        folder / "metrics.json",
+        {
+            **said,
+            "metrics": metrics | measured,
+            "counts": {
+                "tokens": totals.tokens,
+                "documents": len(documents),
+                "latents": latents,
+                "latents_alive": int((totals.fired_k > 0).sum()),
+                "zero_norm_tokens": totals.zero_norm,
+                "fidelity_tokens": targets,
+            },
+            "intervals": _intervals(totals, settings),
+        },
+    )
+    _write_tables(totals, sae, folder)
+    top, sample = contexts.collect(sae, batches(), totals.histogram_kb, settings, job.seed)
+    corpus = TokenDocuments.load(job.corpus)
+    contexts.table(top, sample, corpus, settings).to_parquet(
+        folder / "contexts.parquet", index=False, compression="zstd"
+    )
+
+
+def _intervals(totals: Totals, settings: Evaluate) -> dict[str, list[float]]:
+    """95 % Wilson intervals of the shares of latents."""
+    k = len(totals.fired_k)
+    dead = {
+        "dead_fraction_never": totals.fired_k == 0,
+        "dead_fraction_below": totals.max_k < settings.dead_threshold,
+        "dead_fraction_below_relative": totals.max_k < relative_threshold(totals),
+    }
+    return {name: list(wilson(int(which.sum()), k)) for name, which in dead.items()}
+
+
+def _fidelity(
+    job: EvaluateJob, sae: SAE, store: ActivationStore, hook: str
+) -> tuple[dict[str, float | None], int]:
+    """The fidelity metrics and their targets; None for all where rows are whole documents."""
+    if store.manifest["pooling"] != "token":
+        return dict.fromkeys(FIDELITY), 0
+    from sae_repro.subject.loader import load_subject
+
+    subject = load_subject(job.subject, device=job.settings.device)
+    windows = Windows(job.activations / "windows", job.settings.fidelity_tokens)
+    base = _baseline(job, store, hook, subject, windows)
+    found = fidelity(subject, windows, hook, {"sae": lambda x: sae.decode(sae.encode(x))})
+    clean, ours = base["ce_clean"], found["ce_sae"]
+    return {
+        "ce_clean": clean,
+        "ce_sae": ours,
+        "ce_zero": base["ce_zero"],
+        "ce_mean": base["ce_mean"],
+        "ce_recovered_zero": recovered(clean, ours, base["ce_zero"]),
+        "ce_recovered_mean": recovered(clean, ours, base["ce_mean"]),
+        "kl": found["kl_sae"],
+    }, found["targets"]
+
+
+def _baseline(
+    job: EvaluateJob, store: ActivationStore, hook: str, subject: Any, windows: Windows
+) -> dict[str, float]:
+    """Clean, zeroed and mean-ablated cross-entropy: the same for all cells on a hook, so done once.
+
+    The mean is that of the training activations.
+    """
+    mean_d = torch.from_numpy(store.mean(hook)).float().to(job.settings.device)
+    cells = CellStore(job.store)
+    key = f"{job.baseline_key}-{hook}"
+    with cells.making(key) as folder:
+        if folder is not None:
+            measured = fidelity(
+                subject,
+                windows,
+                hook,
+                {"zero": torch.zeros_like, "mean": lambda x: mean_d.expand_as(x)},
+            )
+            write_json(folder / "baseline.json", measured)
+    result: dict[str, float] = read_json(cells.folder / key / "baseline.json")
+    return result
+
+
+def _write_tables(totals: Totals, sae: SAE, folder: Path) -> None:
+    import pandas as pd
+
+    fired = totals.fired_k
+    density = fired / totals.tokens
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_density = np.where(fired > 0, np.log10(density), np.nan)
+        mean = np.where(fired > 0, totals.sum_k / fired, np.nan)
+    pd.DataFrame(
+        {
+            "latent": np.arange(len(fired), dtype=np.int32),
+            "density": density,
+            "log10_density": log_density,
+            "n_fired": fired,
+            "mean_activation": mean,
+            "max_activation": totals.max_k,
+            "decoder_norm": sae.weights.W_dec.double().norm(dim=1).cpu().numpy(),
+        }
+    ).to_parquet(folder / "latents.parquet", index=False, compression="zstd")
+    pd.DataFrame(
+        {
+            "document": totals.document,
+            "tokens": totals.document_tokens,
+            "l0_sum": totals.document_l0,
+            "squared_error": totals.document_error,
+            "total_variance": totals.document_variance,
+        }
+    ).to_parquet(folder / "documents.parquet", index=False, compression="zstd")

@@ -1,0 +1,174 @@
+"""The extraction of all splits: forward passes in, shards, statistics and manifest out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_repro.corpus.reader import TokenDocuments
+from sae_repro.corpus.windows import Windows
+from sae_repro.errors import StudyError
+from sae_repro.extract.passes import passes, pooled
+from sae_repro.extract.sinks import OrderedSink, ShuffledSink, Sink
+from sae_repro.extract.statistics import Statistics
+from sae_repro.files import sha256_file, write_json
+from sae_repro.params import Extract, layer_of
+from sae_repro.random import generator
+from sae_repro.store import RowFile
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+SPLITS = ("train", "calibration", "validation")
+
+
+def extract(
+    subject: "TransformerBridge",
+    corpus: TokenDocuments,
+    settings: Extract,
+    *,
+    seed: int,
+    folder: Path,
+    names: Mapping[str, str],
+) -> None:
+    """Extract every split into `folder`; memory holds a batch and a shard, whatever the corpus.
+
+    `names` go into the manifest as they are: what the model and its text are called.
+    """
+    limits = {
+        "train": settings.n_tokens,
+        "calibration": settings.n_calibration_tokens,
+        "validation": settings.n_validation_tokens,
+    }
+    d_in = int(subject.cfg.d_model)
+    statistics = {hook: Statistics(d_in) for hook in settings.hooks}
+    tokens: dict[str, int] = {}
+    documents: dict[str, int] = {}
+    manifest: dict[str, Any] = {
+        "hooks": {hook: {"d_in": d_in, "shards": {}} for hook in settings.hooks},
+        "index": {},
+    }
+    for split in SPLITS:
+        sink: Sink = (
+            ShuffledSink(
+                folder,
+                settings.hooks,
+                d_in,
+                settings.dtype,
+                shards=-(-_expected_rows(corpus, split, settings, limits[split])
+                         // settings.shard_rows),
+                rng=generator(seed, "extract", "shuffle"),
+            )
+            if split == "train"
+            else OrderedSink(folder, split, settings.hooks, d_in, settings.dtype,
+                             settings.shard_rows)
+        )  # fmt: skip
+        record = _WindowRecord(folder / "windows", settings) if split == "validation" else None
+        documents[split], last = 0, -1
+        for rows, index in pooled(
+            passes(
+                subject, corpus, split, settings, limits[split], record.append if record else None
+            ),
+            settings,
+        ):
+            for hook, values in rows.items():
+                _check_finite(hook, values, index, settings)
+                if split == "train":
+                    statistics[hook].add(values)
+            sink.append(rows, index)
+            # a document's rows arrive one after another
+            documents[split] += len(np.unique(index[:, 0])) - int(index[0, 0] == last)
+            last = int(index[-1, 0])
+        shards = sink.close()
+        for hook in settings.hooks:
+            manifest["hooks"][hook]["shards"][split] = shards[hook]
+        manifest["index"][split] = shards["index"]
+        tokens[split] = sum(entry["rows"] for entry in shards["index"])
+        if not tokens[split]:
+            raise StudyError(
+                f"extract: no {split} activations; the corpus has no {split} document with a real "
+                "token (raise corpus.source.n_documents or the split's share)"
+            )
+        if record is not None:
+            record.close()
+    for hook, measured in statistics.items():
+        np.save(folder / hook / "mean.npy", measured.mean)
+        manifest["hooks"][hook] |= {
+            "dtype": settings.dtype,
+            "rms": measured.rms,
+            "mean_sha256": sha256_file(folder / hook / "mean.npy"),
+        }
+    manifest |= {"tokens": tokens, "documents": documents, "names": dict(names)}
+    manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
+    write_json(folder / "manifest.json", manifest)
+
+
+def check_fit(settings: Extract, subject: "TransformerBridge") -> None:
+    """What only the loaded model can tell: its layers, positions and hooks."""
+    for hook in settings.hooks:
+        if layer_of(hook) >= subject.cfg.n_layers:
+            raise StudyError(
+                f"extract.hooks: {hook}: the model has layers 0 … {subject.cfg.n_layers - 1}"
+            )
+        if hook not in subject.hook_dict:
+            near = [h for h in subject.hook_dict if h.startswith(hook.rpartition(".")[0] + ".hook")]
+            raise StudyError(f"extract.hooks: the model has no {hook}; it has {', '.join(near)}")
+    if settings.context > subject.cfg.n_ctx:
+        raise StudyError(
+            f"extract.context = {settings.context}: the model has {subject.cfg.n_ctx} positions"
+        )
+
+
+def _expected_rows(corpus: TokenDocuments, split: str, settings: Extract, limit: int) -> int:
+    """About how many activations `split` will give: sets the number of shuffled shards."""
+    which = corpus.split(split)
+    lengths = corpus.documents["length"].to_numpy()[which]
+    rows = len(which) if settings.pooling == "document_mean" else int(lengths.sum())
+    return max(1, min(rows, limit))
+
+
+def _check_finite(
+    hook: str, values: npt.NDArray[Any], index: npt.NDArray[np.int32], settings: Extract
+) -> None:
+    """Nothing that is infinite or not a number in the shards' precision is written."""
+    bound = np.finfo(settings.dtype).max
+    bad = ~(np.abs(values) <= bound).all(axis=1)
+    if bad.any():
+        row = int(np.argmax(bad))
+        document, position, token = index[row].tolist()
+        worst = np.abs(values[row]).max()
+        raise StudyError(
+            f"extract: {hook} is {worst:g} at document {document}, position {position} (token "
+            f"{token}): outside {settings.dtype} (largest {bound:g}); "
+            + (
+                "set extract.dtype to float32"
+                if settings.dtype == "float16" and np.isfinite(worst)
+                else "the subject's own activations are broken"
+            )
+        )
+
+
+class _WindowRecord:
+    """The rows that the language model read, for evaluations that run it again."""
+
+    def __init__(self, folder: Path, settings: Extract) -> None:
+        self._files = {
+            "tokens": RowFile(folder / "tokens.npy", settings.context, np.int32),
+            "mask": RowFile(folder / "mask.npy", settings.context, np.bool_),
+            "document": RowFile(folder / "document.npy", 1, np.int32),
+            "length": RowFile(folder / "length.npy", 1, np.int32),
+        }
+
+    def append(self, batch: Windows) -> None:
+        """Append a batch of rows."""
+        self._files["tokens"].append(batch.tokens)
+        self._files["mask"].append(batch.mask)
+        self._files["document"].append(batch.document[:, None])
+        self._files["length"].append(batch.length[:, None])
+
+    def close(self) -> None:
+        """Complete the files."""
+        for file in self._files.values():
+            file.close()

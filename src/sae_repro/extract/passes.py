@@ -1,0 +1,143 @@
+"""From windows of tokens to rows of activations: forward passes, masking, pooling."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_repro.corpus.reader import TokenDocuments
+from sae_repro.corpus.windows import Windows, windows
+from sae_repro.errors import StudyError
+from sae_repro.params import Extract, layer_of
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+Batch = tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int32]]
+
+
+def bos_and_special(corpus: TokenDocuments, settings: Extract) -> tuple[int | None, set[int], int]:
+    """(BOS or None, ids masked inside documents, padding) of the corpus's tokenizer.
+
+    A tokenizer without BOS, as many have, starts rows with its EOS, as GPT-2 does.
+    """
+    tokenizer = corpus.tokenizer()
+    ids = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    known = [i for i in ids if i is not None]
+    if settings.prepend_bos and ids[0] is None and ids[1] is None:
+        raise StudyError(
+            "extract.prepend_bos = true: the tokenizer has neither BOS nor EOS; set it to false"
+        )
+    bos = (ids[0] if ids[0] is not None else ids[1]) if settings.prepend_bos else None
+    # padded positions are masked by length, so that any id serves
+    return bos, set(known), known[-1] if known else 0
+
+
+def passes(
+    subject: "TransformerBridge",
+    corpus: TokenDocuments,
+    split: str,
+    settings: Extract,
+    limit: int,
+    record: Callable[[Windows], None] | None,
+) -> Iterator[Batch]:
+    """Per forward pass: real tokens' activations by hook [n, D] fp32, and their index [n, 3]."""
+    import torch
+    from tqdm import tqdm
+
+    bos, special, pad = bos_and_special(corpus, settings)
+    which = corpus.split(split)
+    stop = max(layer_of(hook) for hook in settings.hooks) + 1
+    kept = 0
+    shown = min(limit, int(corpus.documents["length"].to_numpy()[which].sum()))
+    with tqdm(
+        total=shown, desc=f"extract {split}", unit="tok", unit_scale=True, disable=None
+    ) as bar:
+        for batch in windows(
+            corpus,
+            which,
+            context=settings.context,
+            bos=bos,
+            special=special,
+            pad=pad,
+            batch_size=settings.batch_size,
+        ):
+            batch = _at_most(batch, limit - kept)
+            width = int(batch.length.max())
+            with torch.inference_mode():
+                _, cache = subject.run_with_cache(
+                    torch.from_numpy(batch.tokens[:, :width]).to(settings.device),
+                    names_filter=list(settings.hooks),
+                    stop_at_layer=stop,
+                )
+            mask = batch.mask[:, :width]
+            # by name: the cache holds aliases of one storage under several names
+            rows = {
+                hook: cache[hook][torch.from_numpy(mask).to(settings.device)].float().cpu().numpy()
+                for hook in settings.hooks
+            }
+            if record is not None:
+                record(batch)
+            index = _index(batch, mask, bos is not None)
+            kept += len(index)
+            bar.update(len(index))
+            yield rows, index
+            if kept >= limit:
+                return
+
+
+def _at_most(batch: Windows, tokens: int) -> Windows:
+    """`batch` with all but its first `tokens` real tokens masked out, empty rows dropped."""
+    order = batch.mask.cumsum().reshape(batch.mask.shape)
+    mask = batch.mask & (order <= tokens)
+    used = mask.any(axis=1)
+    return Windows(
+        tokens=batch.tokens[used],
+        mask=mask[used],
+        length=batch.length[used],
+        document=batch.document[used],
+        offset=batch.offset[used],
+    )
+
+
+def _index(batch: Windows, mask: npt.NDArray[np.bool_], has_bos: bool) -> npt.NDArray[np.int32]:
+    """(document, position in it, token id) of the masked-in positions, [n, 3]."""
+    row, column = np.nonzero(mask)
+    position = batch.offset[row] + column - has_bos
+    return np.stack([batch.document[row], position, batch.tokens[row, column]], axis=1).astype(
+        np.int32
+    )
+
+
+def pooled(
+    stream: Iterator[Batch],
+    settings: Extract,
+) -> Iterator[Batch]:
+    """Rows as they are, or one row per document: its mean, index (document, -1, -1).
+
+    A document's tokens come one after another, so that only the last one can be unfinished.
+    """
+    if settings.pooling == "token":
+        yield from stream
+        return
+    sums: dict[str, npt.NDArray[np.float64]] = {}
+    tokens, current = 0, -1
+
+    def finished() -> Batch:
+        rows = {hook: (total / tokens)[None].astype(np.float32) for hook, total in sums.items()}
+        return rows, np.array([[current, -1, -1]], dtype=np.int32)
+
+    for rows, index in stream:
+        for document in np.unique(index[:, 0]):
+            if document != current:
+                if tokens:
+                    yield finished()
+                sums, tokens, current = {}, 0, int(document)
+            chosen = index[:, 0] == document
+            tokens += int(chosen.sum())
+            for hook, values in rows.items():
+                part = values[chosen].sum(axis=0, dtype=np.float64)
+                sums[hook] = sums[hook] + part if hook in sums else part
+    if tokens:
+        yield finished()

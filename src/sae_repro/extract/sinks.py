@@ -1,0 +1,131 @@
+"""Where rows go: shards in the order of arrival, or shuffled on the way to disk."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_repro.files import sha256_file
+from sae_repro.store import RowFile
+
+Rows = Mapping[str, npt.NDArray[Any]]
+Entries = dict[str, list[dict[str, Any]]]
+
+
+class Sink(Protocol):
+    """Takes row-aligned batches of every hook and of the index; `close` lists the shards."""
+
+    def append(self, rows: Rows, index: npt.NDArray[np.int32]) -> None:
+        """Take a batch: `rows[hook]` [n, D] and `index` [n, 3]."""
+
+    def close(self) -> Entries:
+        """Finish; per hook, and for "index", the shards: file, rows, sha256."""
+
+
+class _Shard:
+    """One shard of every hook and of the index."""
+
+    def __init__(
+        self, folder: Path, split: str, number: int, hooks: Sequence[str], d_in: int, dtype: str
+    ) -> None:
+        name = f"{split}/{number:05d}.npy"
+        self._folder = folder
+        self.files = {hook: RowFile(folder / hook / name, d_in, dtype) for hook in hooks}
+        self.files["index"] = RowFile(folder / "index" / name, 3, np.int32)
+
+    def append(self, rows: Rows, index: npt.NDArray[np.int32]) -> None:
+        for hook, values in rows.items():
+            self.files[hook].append(values)
+        self.files["index"].append(index)
+
+    def close(self) -> None:
+        for file in self.files.values():
+            file.close()
+
+    def permute(self, order: npt.NDArray[np.int64]) -> None:
+        """Put the rows into `order`, one file in memory at a time."""
+        for file in self.files.values():
+            shuffled = np.load(file.path, allow_pickle=False)[order]
+            np.save(file.path, shuffled)
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        return {
+            name: {
+                "file": file.path.relative_to(self._folder).as_posix(),
+                "rows": file.rows,
+                "sha256": sha256_file(file.path),
+            }
+            for name, file in self.files.items()
+        }
+
+
+def _listing(shards: Sequence[_Shard]) -> Entries:
+    entries = [shard.entries() for shard in shards]
+    return {name: [entry[name] for entry in entries] for name in entries[0]} if entries else {}
+
+
+class OrderedSink:
+    """Shards of exactly `shard_rows` rows (the last one shorter), in the order of arrival."""
+
+    def __init__(
+        self, folder: Path, split: str, hooks: Sequence[str], d_in: int, dtype: str, shard_rows: int
+    ) -> None:
+        self._new = lambda number: _Shard(folder, split, number, hooks, d_in, dtype)
+        self._shard_rows = shard_rows
+        self._shards: list[_Shard] = [self._new(0)]
+        self._room = shard_rows
+
+    def append(self, rows: Rows, index: npt.NDArray[np.int32]) -> None:
+        start = 0
+        while start < len(index):
+            if not self._room:
+                self._shards[-1].close()
+                self._shards.append(self._new(len(self._shards)))
+                self._room = self._shard_rows
+            end = min(len(index), start + self._room)
+            part = {hook: values[start:end] for hook, values in rows.items()}
+            self._shards[-1].append(part, index[start:end])
+            self._room -= end - start
+            start = end
+
+    def close(self) -> Entries:
+        self._shards[-1].close()
+        return _listing(self._shards)
+
+
+class ShuffledSink:
+    """A uniformly random order in bounded memory, in two passes over the disk.
+
+    Every row goes to a random shard; each shard is then permuted by itself. Independent uniform
+    shards followed by uniform permutations within them are a uniform permutation of all rows.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        hooks: Sequence[str],
+        d_in: int,
+        dtype: str,
+        *,
+        shards: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self._shards = [_Shard(folder, "train", n, hooks, d_in, dtype) for n in range(shards)]
+        self._rng = rng
+
+    def append(self, rows: Rows, index: npt.NDArray[np.int32]) -> None:
+        where = self._rng.integers(len(self._shards), size=len(index))
+        order = np.argsort(where, kind="stable")
+        ends = np.searchsorted(where[order], np.arange(len(self._shards) + 1))
+        for number, shard in enumerate(self._shards):
+            chosen = order[ends[number] : ends[number + 1]]
+            if len(chosen):
+                shard.append({hook: values[chosen] for hook, values in rows.items()}, index[chosen])
+
+    def close(self) -> Entries:
+        for shard in self._shards:
+            shard.close()
+            shard.permute(self._rng.permutation(shard.files["index"].rows))
+        return _listing([shard for shard in self._shards if shard.files["index"].rows])

@@ -1,0 +1,126 @@
+"""Activation shards on disk: written once in bounded memory, read back with their checksums.
+
+artifacts/extract/manifest.json                     what is there, a SHA-256 per file
+artifacts/extract/<hook>/<split>/00000.npy          [rows, D], row-aligned over the hooks
+artifacts/extract/<hook>/mean.npy                   float64 [D], over the training rows
+artifacts/extract/index/<split>/00000.npy           int32 [rows, 3]: document, position, token
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_repro.errors import StudyError
+from sae_repro.files import digest, read_json, sha256_file
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+DOCUMENT, POSITION, TOKEN = 0, 1, 2  # columns of the index
+
+
+class RowFile:
+    """A growing `.npy` file of rows: appended to in place, its header completed at the end."""
+
+    # The header is written twice, first with room for any count: numpy pads it to 64 bytes.
+    _HEADER = 128
+
+    def __init__(self, path: Path, width: int, dtype: npt.DTypeLike) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.width, self.dtype, self.rows = path, width, np.dtype(dtype), 0
+        self._file = path.open("wb")
+        self._file.write(b"\0" * self._HEADER)
+
+    def append(self, rows: npt.NDArray[Any]) -> None:
+        """Append `rows` [n, width]."""
+        self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        """Complete the header; the file is then an ordinary `.npy` of shape [rows, width]."""
+        header = (
+            f"{{'descr': {self.dtype.str!r}, 'fortran_order': False, "
+            f"'shape': ({self.rows}, {self.width}), }}"
+        )
+        body = header.encode("latin1").ljust(self._HEADER - 11) + b"\n"
+        self._file.seek(0)
+        self._file.write(b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body)
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards of one hook (or of the index) and split, in order; a damaged one is named."""
+
+    folder: Path
+    entries: tuple[dict[str, Any], ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards together."""
+        return sum(entry["rows"] for entry in self.entries)
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 over the shards' own checksums."""
+        return digest([entry["sha256"] for entry in self.entries])
+
+    def load(self, number: int) -> npt.NDArray[Any]:
+        """Shard `number`, memory-mapped after its checksum was found right."""
+        entry = self.entries[number]
+        path = self.folder / entry["file"]
+        if not path.is_file():
+            raise StudyError(
+                f"{path}: missing; `dvc repro extract` (or `dvc checkout`) restores it"
+            )
+        if sha256_file(path) != entry["sha256"]:
+            raise StudyError(
+                f"{path}: damaged (not the manifest's checksum); delete it and run `dvc repro`"
+            )
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
+
+    def batches(self, size: int) -> Iterator[npt.NDArray[Any]]:
+        """All rows in order, in batches of at most `size` that don't cross a shard's end."""
+        for number in range(len(self.entries)):
+            shard = self.load(number)
+            for start in range(0, len(shard), size):
+                yield np.asarray(shard[start : start + size])
+
+
+class ActivationStore:
+    """Reader of artifacts/extract."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
+
+    def _hook(self, hook: str) -> dict[str, Any]:
+        hooks: dict[str, dict[str, Any]] = self.manifest["hooks"]
+        if hook not in hooks:
+            raise StudyError(f"{hook}: not extracted; artifacts/extract has {', '.join(hooks)}")
+        return hooks[hook]
+
+    def d_in(self, hook: str) -> int:
+        """D, the width of the hook's activations."""
+        return int(self._hook(hook)["d_in"])
+
+    def rms(self, hook: str) -> float:
+        """√(E‖x‖²) over the training rows."""
+        return float(self._hook(hook)["rms"])
+
+    def mean(self, hook: str) -> FloatArray:
+        """E x over the training rows, float64 [D]."""
+        mean: FloatArray = np.load(self.folder / hook / "mean.npy", allow_pickle=False)
+        return mean
+
+    def activations(self, hook: str, split: str) -> Shards:
+        """The hook's activations [rows, D] in `split`."""
+        return Shards(self.folder, tuple(self._hook(hook)["shards"][split]))
+
+    def index(self, split: str) -> Shards:
+        """(document, position, token) of every row of `split`."""
+        return Shards(self.folder, tuple(self.manifest["index"][split]))

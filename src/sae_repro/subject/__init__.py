@@ -1,0 +1,86 @@
+"""Stage `subject`: the language model under study, as one Hugging Face folder in fp32.
+
+artifacts/subject/ holds config.json, model.safetensors, the tokenizer, and subject.json: where the
+model comes from (for the hub: the commit), its size, and, for a model trained here, its gates.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sae_repro.errors import StudyError
+from sae_repro.files import replacing_folder, write_json
+from sae_repro.params import HubSubject, LocalSubject, Subject
+from sae_repro.pins import check_model
+from sae_repro.stage import StageContext
+
+
+def run(context: StageContext) -> None:
+    """Train, copy or download the study's language model."""
+    subject = context.section(Subject, "subject")
+    with replacing_folder(context.artifacts("subject")) as folder:
+        match subject.source:
+            case LocalSubject():
+                facts = _copy(check_model(subject.source, Path()), folder)
+                facts["name"] = Path(subject.source.path).name
+            case HubSubject():
+                from sae_repro.subject.hub import download
+
+                facts = download(subject.source, folder)
+            case _:
+                facts = _train(context, subject, folder)
+        write_json(folder / "subject.json", {"kind": subject.source.kind, **facts})
+
+
+def _copy(source: Path, folder: Path) -> dict[str, Any]:
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model"):
+            shutil.copy(path, folder / path.name)
+    return {}
+
+
+def _train(context: StageContext, subject: Subject, folder: Path) -> dict[str, Any]:
+    import torch
+
+    from sae_repro.compute import prepare
+    from sae_repro.corpus.reader import TokenDocuments
+    from sae_repro.subject import gates
+    from sae_repro.subject.training import train_subject
+
+    settings = subject.training
+    assert settings is not None  # the schema gives a trained subject its training
+    prepare(device=settings.device, threads=settings.threads)
+    corpus = TokenDocuments.load(context.artifacts("corpus"))
+    model, facts = train_subject(corpus, settings, seed=context.value("seed"))
+    facts["name"] = f"gpt2-{settings.n_layers}l-{settings.d_model}d-trained-here"
+    model.save_pretrained(folder)
+    tokenizer = corpus.tokenizer()
+    tokenizer.save_pretrained(folder)
+    if (context.artifacts("corpus") / "concepts.json").is_file():
+        offset = len(tokenizer.all_special_ids)
+        documents = [
+            np.asarray(corpus.document(int(i))) - offset for i in corpus.split("validation")[:4000]
+        ]
+
+        def logits(tokens: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                result: torch.Tensor = model(tokens.to(model.device)).logits
+            return result.cpu()
+
+        measured = gates.measure(logits, documents, token_offset=offset, bos=tokenizer.bos_token_id)
+        facts |= {"gates": vars(measured), "thresholds": gates.THRESHOLDS}
+        failed = [
+            f"{name} is {getattr(measured, name):.3f}, needed is {least}"
+            for name, least in gates.THRESHOLDS.items()
+            if not getattr(measured, name) >= least
+        ]
+        if failed:
+            raise StudyError(
+                "the trained subject has not learnt what the study needs: "
+                + "; ".join(failed)
+                + f"; raise subject.training.steps (now {settings.steps}) or corpus.source."
+                "n_documents"
+            )
+    return facts

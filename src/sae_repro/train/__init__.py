@@ -1,0 +1,98 @@
+"""Stage `train`: one cell = one SAE, in artifacts/train/<cell>/.
+
+The stage of one cell also sees to all the others that are missing: `dvc repro` has no workers of
+its own. It reads their choices from params.yaml for that, which changes nothing in its own out:
+a cell's weights don't depend on its companions.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sae_repro.cellstore import CellStore, bypassed, code_digest
+from sae_repro.files import read_json, write_json
+from sae_repro.params import Cell, Train, check_section, read_yaml
+from sae_repro.sidebyside import side_by_side
+from sae_repro.stage import STATE, StageContext
+from sae_repro.store import ActivationStore
+from sae_repro.train.grid import CellJob, cell_key, present, train_into
+
+CODE = ("autoencoders", "train", "store.py", "random.py", "params/cell.py", "compute.py")
+
+
+def run(context: StageContext) -> None:
+    """Put the stage's own cell into artifacts/train, training whatever is missing."""
+    store = CellStore(STATE / "cells")
+    own = context.key
+    target = context.artifacts("train") / own
+    jobs = _jobs(context, store)
+    if bypassed():
+        from sae_repro.files import replacing_folder
+
+        with replacing_folder(target) as folder:
+            train_into(jobs[own], folder, lambda step: None)
+            _name(folder, own)
+        return
+    if store.find(jobs[own].key) is None:
+        missing = {
+            job.key: job
+            for name, job in jobs.items()
+            if store.find(job.key) is None
+            and (name == own or not present(context.artifacts("train") / name, job.key))
+        }
+        steps = _steps(context)
+        side_by_side([(job, steps) for job in missing.values()], what="train", unit="step")
+    store.take(jobs[own].key, target)
+    _name(target, own)
+
+
+def _jobs(context: StageContext, store: CellStore) -> dict[str, CellJob]:
+    """A job for every cell of the study; the stage's own choices are those DVC declared."""
+    settings = context.section(Train, "train")
+    raw = read_yaml(Path("params.yaml"))
+    cells = {
+        name: check_section(Cell, choices, within=f"cells.{name}")
+        for name, choices in raw["cells"].items()
+    }
+    cells[context.key] = context.section(Cell, f"cells.{context.key}")
+    folder = context.artifacts("extract")
+    activations = ActivationStore(folder)
+    code = code_digest(context.root, *CODE)
+    metadata = _metadata(activations)
+    seed = context.value("seed")
+    jobs = {}
+    for name, cell in cells.items():
+        hook = cell.hook or next(iter(activations.manifest["hooks"]))
+        key = cell_key(cell, settings, hook, seed, activations, metadata, code)
+        jobs[name] = CellJob(
+            cell=cell,
+            settings=settings,
+            hook=hook,
+            seed=seed,
+            key=key,
+            activations=folder,
+            store=store.folder,
+            checkpoint=STATE / "checkpoints" / key,
+            metadata=metadata,
+        )
+    return jobs
+
+
+def _metadata(activations: ActivationStore) -> dict[str, Any]:
+    manifest = activations.manifest
+    return {
+        "context_size": manifest["context"],
+        "prepend_bos": manifest["prepend_bos"],
+        **manifest["names"],
+    }
+
+
+def _steps(context: StageContext) -> int:
+    settings = context.section(Train, "train")
+    rows = ActivationStore(context.artifacts("extract")).manifest["tokens"]["train"]
+    return int(settings.epochs * (rows // settings.batch_size))
+
+
+def _name(folder: Path, name: str) -> None:
+    """The store knows contents, not names: say in the out which cell this is."""
+    summary = read_json(folder / "train.json")
+    write_json(folder / "train.json", {"cell": name, **summary})

@@ -1,0 +1,43 @@
+"""Checkpoints: everything a step depends on, so that a killed cell ends as an undisturbed one."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sae_repro.files import read_json, replacing_folder, write_json
+
+
+@dataclass
+class Journal:
+    """What a cell's training has said so far: rows of metrics.jsonl and revival.jsonl."""
+
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    revivals: list[dict[str, int]] = field(default_factory=list)
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], journal: Journal
+) -> None:
+    """Replace the checkpoint in `folder` by the state before `step`."""
+    from safetensors.torch import save_file
+
+    with replacing_folder(folder) as temporary:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            temporary / "state.safetensors",
+        )
+        write_json(temporary / "journal.json", {"step": step, **asdict(journal)})
+
+
+def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], Journal] | None:
+    """(step to do next, tensors, journal) of the last checkpoint, or None."""
+    from safetensors.torch import load_file
+
+    if not (folder / "journal.json").is_file():
+        return None
+    said = read_json(folder / "journal.json")
+    step = said.pop("step")
+    return step, load_file(folder / "state.safetensors"), Journal(**said)

@@ -1,0 +1,126 @@
+"""The whole grid from one stage: cells that nobody has trained yet are trained side by side."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_repro.cellstore import CellStore
+from sae_repro.files import digest, read_json, write_json, write_text
+from sae_repro.params import Cell, Train
+from sae_repro.store import ActivationStore
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """All that training one cell needs; pickles to a worker."""
+
+    cell: Cell
+    settings: Train
+    hook: str
+    seed: int
+    key: str
+    activations: Path
+    store: Path
+    checkpoint: Path
+    metadata: Mapping[str, Any]
+
+    def __call__(self, progress: Callable[[int], None]) -> None:
+        """Train the cell into the store, unless it is there by now."""
+        with CellStore(self.store).making(self.key) as folder:
+            if folder is not None:
+                train_into(self, folder, progress)
+
+
+def cell_key(
+    cell: Cell,
+    settings: Train,
+    hook: str,
+    seed: int,
+    store: ActivationStore,
+    metadata: Mapping[str, Any],
+    code: str,
+) -> str:
+    """Hash of everything a cell's folder follows from; metrics.jsonl makes logging a part of it."""
+    checksums = {
+        split: store.activations(hook, split).checksum for split in ("train", "calibration")
+    }
+    return digest(
+        {
+            "cell": cell.identity(),
+            "train": settings.model_dump(mode="json"),
+            "hook": hook,
+            "seed": seed,
+            "activations": checksums,
+            "metadata": dict(metadata),
+            "code": code,
+        }
+    )
+
+
+def train_into(job: CellJob, folder: Path, progress: Callable[[int], None]) -> None:
+    """Train one cell and write its folder: SAE, metrics.jsonl, revival.jsonl, train.json.
+
+    A cell that diverges is a result too: its folder says so and holds no SAE.
+    """
+    import shutil
+
+    from sae_repro.autoencoders import save
+    from sae_repro.compute import prepare
+    from sae_repro.files import canonical_json
+    from sae_repro.train.trainer import Diverged, Trainer, cell_id
+
+    prepare(device=job.settings.device, threads=job.settings.threads)
+    store = ActivationStore(job.activations)
+    trainer = Trainer(
+        job.cell, job.settings, store, job.hook, seed=job.seed, checkpoint=job.checkpoint
+    )
+    summary: dict[str, Any] = {
+        "id": cell_id(job.cell),
+        "key": job.key,
+        "status": "ok",
+        "hook": job.hook,
+        "d_in": trainer.weights.d_in,
+        "d_sae": trainer.weights.d_sae,
+        "steps": trainer.batches.steps,
+        "tokens": trainer.batches.steps * job.settings.batch_size,
+        "seed": job.seed,
+        "choices": job.cell.model_dump(mode="json", by_alias=True),
+        "train": job.settings.model_dump(mode="json"),
+    }
+    try:
+        trained = trainer.run(progress)
+    except Diverged as failure:
+        journal = failure.journal
+        summary |= {"status": "failed", "reason": str(failure)}
+    else:
+        journal = trained.journal
+        save_with_metadata(trained.sae, job, folder, save)
+        summary["final"] = journal.metrics[-1]
+    write_text(
+        folder / "metrics.jsonl", "".join(canonical_json(row) + "\n" for row in journal.metrics)
+    )
+    write_text(
+        folder / "revival.jsonl", "".join(canonical_json(row) + "\n" for row in journal.revivals)
+    )
+    write_json(folder / "train.json", summary)
+    shutil.rmtree(job.checkpoint, ignore_errors=True)
+
+
+def save_with_metadata(sae: Any, job: CellJob, folder: Path, save: Callable[..., None]) -> None:
+    """Write the SAE, its cfg.json saying what it was trained on."""
+    from dataclasses import replace
+
+    architecture = "-".join(
+        [job.cell.activation]
+        + ([job.cell.penalty] if job.cell.penalty != "none" else [])
+        + ([f"matryoshka-{job.cell.prefixes}"] if job.cell.prefixes != "none" else [])
+    )
+    metadata = {"hook_name": job.hook, "training_architecture": architecture, **job.metadata}
+    save(replace(sae, metadata=metadata), folder)
+
+
+def present(folder: Path, key: str) -> bool:
+    """Whether a cell's out in artifacts/train is the finished one of `key`."""
+    path = folder / "train.json"
+    return path.is_file() and read_json(path).get("key") == key

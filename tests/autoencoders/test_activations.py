@@ -1,0 +1,73 @@
+"""Each activation against its definition, written out densely."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae_repro.autoencoders import activate, batchtopk_threshold
+from sae_repro.params import Cell
+
+TOPK = Cell(expansion=1, activation="topk", k=3)
+BATCHTOPK = Cell(expansion=1, activation="batchtopk", k=3)
+RELU = Cell(expansion=1, penalty="l1", lambda_=1.0)
+
+
+def pre_activations(seed: int, n: int = 6, k: int = 10) -> torch.Tensor:
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_topk_keeps_the_largest_of_each_token(seed: int) -> None:
+    u = pre_activations(seed)
+    z = activate(TOPK, u)
+    for row, code in zip(u, z, strict=True):
+        kept = sorted(row.tolist(), reverse=True)[:3]
+        assert sorted(code[code > 0].tolist(), reverse=True) == [v for v in kept if v > 0]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_batchtopk_keeps_the_largest_of_the_batch(seed: int) -> None:
+    u = pre_activations(seed)
+    z = activate(BATCHTOPK, u)
+    kept = sorted(u.flatten().tolist(), reverse=True)[: 3 * len(u)]
+    assert sorted(z[z > 0].tolist(), reverse=True) == [v for v in kept if v > 0]
+
+
+def test_chosen_but_not_positive_does_not_fire() -> None:
+    u = torch.tensor([[-3.0, -1.0, -2.0, 4.0]])
+    assert activate(TOPK, u).tolist() == [[0.0, 0.0, 0.0, 4.0]]
+
+
+def test_ties_do_not_let_more_than_k_fire() -> None:
+    u = torch.ones(4, 10)
+    assert (activate(TOPK, u) > 0).sum(1).tolist() == [3, 3, 3, 3]
+    assert int((activate(BATCHTOPK, u) > 0).sum()) == 12
+
+
+def test_selection_weighs_by_the_norm_of_free_rows() -> None:
+    u = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    norm = torch.tensor([10.0, 1.0, 1.0, 0.1])
+    z = activate(TOPK.model_copy(update={"k": 1}), u, norm)
+    assert z.tolist() == [[1.0, 0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("cell", [RELU, TOPK, BATCHTOPK], ids=lambda c: c.activation)
+def test_gradient_is_that_of_the_active_latents(cell: Cell) -> None:
+    u = pre_activations(3).requires_grad_()
+    z = activate(cell, u)
+    (gradient,) = torch.autograd.grad(z.sum(), u)
+    assert torch.equal(gradient, (z > 0).double())
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 7))
+@settings(max_examples=50, deadline=None)
+def test_threshold_lets_k_per_token_through(seed: int, k: int, batch: int) -> None:
+    scores = pre_activations(seed, n=20)
+    threshold = batchtopk_threshold(scores.split(batch), k, 20)
+    positive = int((scores > 0).sum())
+    fires = int((scores > threshold).sum())
+    assert fires == min(k * 20, positive)
+    assert (threshold == 0.0) == (positive <= k * 20)

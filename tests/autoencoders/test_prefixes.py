@@ -1,0 +1,42 @@
+"""The lengths of Matryoshka's prefixes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae_repro.autoencoders import prefix_lengths
+from sae_repro.params import Cell
+
+RANDOM = Cell(expansion=1, activation="topk", k=1, prefixes="random")
+
+
+@given(st.integers(2, 300), st.integers(2, 20), st.integers(0, 1000))
+@settings(max_examples=100, deadline=None)
+def test_random_lengths_rise_to_the_full_width(width: int, n: int, seed: int) -> None:
+    cell = RANDOM.model_copy(update={"n_prefixes": n})
+    lengths = prefix_lengths(cell, width, np.random.default_rng(seed))
+    assert lengths == sorted(set(lengths))
+    assert lengths[0] >= 1
+    assert lengths[-1] == width
+    assert len(lengths) == min(n, width)
+
+
+def test_random_lengths_follow_the_truncated_pareto() -> None:
+    """P(l ≤ 32 of 1,024) is .853 for one draw, .76 for nine without replacement (α = .5)."""
+    rng = np.random.default_rng(0)
+    one = [prefix_lengths(RANDOM.model_copy(update={"n_prefixes": 2}), 1024, rng)[0]
+           for _ in range(4000)]  # fmt: skip
+    assert np.mean(np.array(one) <= 32) == pytest.approx(0.853, abs=0.02)
+    nine = np.concatenate([prefix_lengths(RANDOM, 1024, rng)[:-1] for _ in range(2000)])
+    assert np.mean(nine <= 32) == pytest.approx(0.76, abs=0.02)
+
+
+def test_fixed_lengths_are_running_shares() -> None:
+    cell = Cell(expansion=1, activation="topk", k=1, prefixes="fixed")
+    assert prefix_lengths(cell, 64, np.random.default_rng(0)) == [4, 8, 16, 32, 64]
+
+
+def test_no_prefixes_are_the_whole_code() -> None:
+    cell = Cell(expansion=1, activation="topk", k=1)
+    assert prefix_lengths(cell, 64, np.random.default_rng(0)) == [64]

@@ -1,0 +1,92 @@
+"""What tests of several packages share: small activations on disk, and the real inputs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sae_repro.extract.sinks import OrderedSink, ShuffledSink
+from sae_repro.files import sha256_file, write_json
+
+HOOK = "blocks.0.hook_resid_post"
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """The thread count decides bits: pin it for every test."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real texts and models beside the checkout; tests that need it are skipped."""
+    if not SHARED.is_dir():
+        pytest.skip("no folder `shared` with real inputs beside the checkout")
+    return SHARED
+
+
+def sparse_activations(n: int, d_in: int, seed: int) -> np.ndarray:
+    """Sparse mixtures [n, d_in] of 3·d_in fixed atoms, plus a constant."""
+    atoms = np.random.default_rng(0).standard_normal((3 * d_in, d_in))
+    rng = np.random.default_rng(seed)
+    z = (rng.random((n, len(atoms))) < 0.06) * rng.random((n, len(atoms)))
+    return (z @ atoms + 0.5).astype(np.float32)
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Callable[..., Path]:
+    """Writes artifacts/extract with sparse activations of one hook; returns the folder."""
+
+    def make(
+        *,
+        train: np.ndarray | int = 4096,
+        validation: np.ndarray | int = 1024,
+        d_in: int = 8,
+        shards: int = 3,
+        name: str = "extract",
+        shard_rows: int = 500,
+    ) -> Path:
+        folder = tmp_path / name
+        data = {
+            "train": train if isinstance(train, np.ndarray) else sparse_activations(train, d_in, 1),
+            "calibration": sparse_activations(512, d_in, 2),
+            "validation": validation
+            if isinstance(validation, np.ndarray)
+            else sparse_activations(validation, d_in, 3),
+        }
+        manifest: dict = {"hooks": {HOOK: {"d_in": d_in, "shards": {}}}, "index": {}}
+        for split, x in data.items():
+            sink = (
+                ShuffledSink(
+                    folder, [HOOK], d_in, "float32", shards=shards, rng=np.random.default_rng(5)
+                )
+                if split == "train"
+                else OrderedSink(folder, split, [HOOK], d_in, "float32", shard_rows)
+            )
+            rows = np.arange(len(x))
+            index = np.stack([rows // 20, rows % 20, rows % 7], axis=1).astype(np.int32)
+            sink.append({HOOK: x}, index)
+            entries = sink.close()
+            manifest["hooks"][HOOK]["shards"][split] = entries[HOOK]
+            manifest["index"][split] = entries["index"]
+        mean = data["train"].astype(np.float64).mean(axis=0)
+        np.save(folder / HOOK / "mean.npy", mean)
+        manifest["hooks"][HOOK] |= {
+            "rms": float(np.sqrt(np.square(data["train"].astype(np.float64)).sum(1).mean())),
+            "mean_sha256": sha256_file(folder / HOOK / "mean.npy"),
+        }
+        manifest |= {
+            "tokens": {split: len(x) for split, x in data.items()},
+            "pooling": "token",
+            "context": 21,
+            "prepend_bos": True,
+            "names": {},
+        }
+        write_json(folder / "manifest.json", manifest)
+        return folder
+
+    return make
