@@ -98,7 +98,7 @@ class _Bar:
 
 def _register_ray() -> None:
     try:
-        from ray.util.joblib import register_ray
+        from ray.util.joblib import register_ray  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise StudyError(
             "SAE_REPRO_EXECUTOR = ray: ray is not installed; pip install 'sae-repro[ray]'"

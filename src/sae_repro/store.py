@@ -39,12 +39,10 @@ class RowFile:
         self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
         self.rows += len(rows)
 
-    def close(self) -> None:
-        """Complete the header; the file is then an ordinary `.npy` of shape [rows, width]."""
-        header = (
-            f"{{'descr': {self.dtype.str!r}, 'fortran_order': False, "
-            f"'shape': ({self.rows}, {self.width}), }}"
-        )
+    def close(self, *, flat: bool = False) -> None:
+        """Complete the header: an ordinary `.npy` of shape [rows, width], or `flat` [rows]."""
+        shape = f"({self.rows},)" if flat else f"({self.rows}, {self.width})"
+        header = f"{{'descr': {self.dtype.str!r}, 'fortran_order': False, 'shape': {shape}, }}"
         body = header.encode("latin1").ljust(self._HEADER - 11) + b"\n"
         self._file.seek(0)
         self._file.write(b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body)

@@ -131,7 +131,7 @@ def table(top: Best, sample: Best, corpus: TokenDocuments, settings: Evaluate) -
 def _texts(
     corpus: TokenDocuments, document: Array, position: Array, around: int
 ) -> tuple[list[str], list[str], list[str]]:
-    """The texts before, of, and after each token; a whole document (position −1) has only a start."""
+    """The texts before, of, and after each token; of a whole document (position −1) its start."""
     before: list[list[int]] = []
     token: list[list[int]] = []
     after: list[list[int]] = []

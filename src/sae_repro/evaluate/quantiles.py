@@ -17,7 +17,8 @@ BINS = (80 << 3) + 1  # up to 2^40
 def bin_of(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     """The bin of each positive value, 0 … BINS − 1."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.int32) >> SHIFT
-    return np.clip(bits - LOWEST, 0, BINS - 1).astype(np.int32)
+    bins: npt.NDArray[np.int32] = np.clip(bits - LOWEST, 0, BINS - 1).astype(np.int32)
+    return bins
 
 
 def upper_edge(bins: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

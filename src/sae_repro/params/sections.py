@@ -14,7 +14,7 @@ class StoriesSource(Section):
 
     kind: Literal["stories"]
     n_documents: Annotated[int, Field(ge=100, le=10_000_000)] = Field(
-        description="stories to tell, 100 … 10 million; about 47 tokens each"
+        description="stories to tell, 100 … 10 million; about 51 tokens each"
     )
 
 
@@ -109,8 +109,8 @@ class Training(Section):
     n_layers: Annotated[int, Field(ge=1, le=48)] = Field(3, description="blocks")
     n_heads: Annotated[int, Field(ge=1, le=64)] = Field(4, description="heads; divides d_model")
     context: Annotated[int, Field(ge=8, le=4096)] = Field(64, description="positions, BOS included")
-    steps: Count = Field(1200, description="AdamW steps")
-    batch_size: Count = Field(128, description="rows per step")
+    steps: Count = Field(1000, description="AdamW steps")
+    batch_size: Count = Field(64, description="rows per step")
     lr: Annotated[float, Field(gt=0, lt=1)] = Field(3e-3, description="peak rate, cosine to 10 %")
     lr_warmup: Share = Field(0.05, description="share of the steps with linear warm-up")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="of matrices only")
@@ -126,12 +126,17 @@ class Training(Section):
         return self
 
 
-class Subject(Section):
-    """The language model under study."""
+class SubjectChoice(Section):
+    """Which language model: what `corpus` needs to know, for the tokenizer."""
 
     source: Annotated[TrainedSubject | LocalSubject | HubSubject, Field(discriminator="kind")] = (
         Field(description="train one here, a local folder, or a model on the hub")
     )
+
+
+class Subject(SubjectChoice):
+    """The language model under study."""
+
     training: Training | None = Field(None, description="with source train: how")
 
     @model_validator(mode="after")

@@ -72,9 +72,8 @@ def _train(context: StageContext, subject: Subject, folder: Path) -> dict[str, A
         measured = gates.measure(logits, documents, token_offset=offset, bos=tokenizer.bos_token_id)
         facts |= {"gates": vars(measured), "thresholds": gates.THRESHOLDS}
         failed = [
-            f"{name} is {getattr(measured, name):.3f}, needed is {least}"
-            for name, least in gates.THRESHOLDS.items()
-            if not getattr(measured, name) >= least
+            f"{name} is {getattr(measured, name):.3f}, needed is {gates.THRESHOLDS[name]}"
+            for name in measured.failed()
         ]
         if failed:
             raise StudyError(

@@ -1,0 +1,28 @@
+"""Stage `corpus`: text → token documents, split by a hash of their content.
+
+artifacts/corpus/ holds tokens.npy (int32, all documents end to end, nothing special added),
+documents.parquet, tokenizer/ (a Hugging Face folder), corpus.json (counts, what was skipped), and
+for stories labels.npy and concepts.json. Read it through `sae_repro.corpus.reader`.
+"""
+
+from pathlib import Path
+
+from sae_repro.files import replacing_folder
+from sae_repro.params import Corpus, StoriesSource, SubjectChoice, check_section
+from sae_repro.stage import StageContext
+
+
+def run(context: StageContext) -> None:
+    """Write artifacts/corpus."""
+    from sae_repro.corpus.writing import write_stories, write_texts
+
+    corpus = context.section(Corpus, "corpus")
+    subject = check_section(
+        SubjectChoice, {"source": context.value("subject.source")}, within="subject"
+    )
+    seed = context.value("seed")
+    with replacing_folder(context.artifacts("corpus")) as folder:
+        if isinstance(corpus.source, StoriesSource):
+            write_stories(corpus, corpus.source, seed, folder)
+        else:
+            write_texts(corpus, subject.source, seed, folder, study=Path())

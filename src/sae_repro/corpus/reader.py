@@ -1,0 +1,67 @@
+"""Reader of artifacts/corpus: token documents, their split, their tokenizer."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_repro.errors import StudyError
+from sae_repro.files import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class TokenDocuments:
+    """Documents of token ids. Nothing special is in them: rows get their BOS in `windows`."""
+
+    folder: Path
+    tokens: npt.NDArray[np.int32]
+    """All documents one after another, [T], memory-mapped."""
+    documents: "pd.DataFrame"
+    """Per document: document, start, length, split, label."""
+
+    @classmethod
+    def load(cls, folder: Path) -> "TokenDocuments":
+        """The corpus in `folder`; StudyError where it is missing."""
+        import pandas as pd
+
+        if not (folder / "tokens.npy").is_file():
+            raise StudyError(f"{folder}: no corpus there; `dvc repro corpus` makes it")
+        tokens: npt.NDArray[np.int32] = np.load(
+            folder / "tokens.npy", mmap_mode="r", allow_pickle=False
+        )
+        return cls(folder, tokens, pd.read_parquet(folder / "documents.parquet"))
+
+    @cached_property
+    def _bounds(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        start = self.documents["start"].to_numpy()
+        return start, start + self.documents["length"].to_numpy()
+
+    def document(self, number: int) -> npt.NDArray[np.int32]:
+        """Token ids of document `number`."""
+        start, end = self._bounds
+        return self.tokens[start[number] : end[number]]
+
+    def split(self, name: str) -> npt.NDArray[np.int64]:
+        """Numbers of the documents in `name` (train, calibration, validation), in order."""
+        return np.flatnonzero((self.documents["split"] == name).to_numpy())
+
+    @property
+    def name(self) -> str:
+        """What the text is called: the hub's name, the files', or `stories`."""
+        return str(read_json(self.folder / "corpus.json")["name"])
+
+    def tokenizer(self) -> "PreTrainedTokenizerFast":
+        """The tokenizer that made the ids."""
+        from transformers import AutoTokenizer
+
+        return cast(
+            "PreTrainedTokenizerFast",
+            AutoTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True),
+        )

@@ -1,0 +1,175 @@
+"""The corpus on disk: tokenised once, in batches, one row of a table per document in memory."""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_repro.corpus.sources import Document, TextSource, open_files, open_hub
+from sae_repro.corpus.split import SPLITS, fingerprint, split_of
+from sae_repro.errors import StudyError
+from sae_repro.files import write_json
+from sae_repro.params import (
+    Corpus,
+    FilesSource,
+    HubSource,
+    HubSubject,
+    LocalSubject,
+    StoriesSource,
+    TrainedSubject,
+)
+from sae_repro.store import RowFile
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+BATCH = 1024  # documents tokenised together
+
+
+class _Writer:
+    """Appends documents; `close` writes their table and the summary."""
+
+    def __init__(self, folder: Path, corpus: Corpus, seed: int) -> None:
+        self._folder, self._corpus, self._seed = folder, corpus, seed
+        self._tokens = RowFile(folder / "tokens.npy", 1, np.int32)
+        self._lengths: list[int] = []
+        self._splits: list[str] = []
+        self._labels: list[str | None] = []
+        self._seen: set[bytes] = set()
+        self.duplicates = 0
+
+    def append(self, ids: npt.NDArray[Any], content: bytes, label: str | None) -> None:
+        """One document; `content` decides its split."""
+        mark = fingerprint(content, self._seed)
+        self.duplicates += mark in self._seen
+        self._seen.add(mark)
+        self._tokens.append(ids.reshape(-1, 1))
+        self._lengths.append(len(ids))
+        self._splits.append(split_of(mark, self._corpus))
+        self._labels.append(label)
+
+    def close(self, tokenizer: "PreTrainedTokenizerFast", name: str, skipped: Counter[str]) -> None:
+        """Complete the folder; StudyError where a split is empty."""
+        import pandas as pd
+
+        self._tokens.close(flat=True)
+        lengths = np.array(self._lengths, dtype=np.int32)
+        frame = pd.DataFrame(
+            {
+                "document": np.arange(len(lengths), dtype=np.int64),
+                "start": np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[:-1].astype(
+                    np.int64
+                ),
+                "length": lengths,
+                "split": pd.array(self._splits, dtype="str"),
+                "label": pd.array(self._labels, dtype="str"),
+            }
+        )
+        for split in SPLITS:
+            if split not in self._splits:
+                raise StudyError(
+                    f"corpus: {len(lengths)} documents leave none for {split}; give more documents "
+                    f"or a larger share (corpus.validation {self._corpus.validation}, "
+                    f"corpus.calibration {self._corpus.calibration})"
+                )
+        frame.to_parquet(self._folder / "documents.parquet", index=False, compression="zstd")
+        tokenizer.save_pretrained(self._folder / "tokenizer")
+        by_split = frame.groupby("split")["length"]
+        write_json(
+            self._folder / "corpus.json",
+            {
+                "name": name,
+                "source": self._corpus.source.model_dump(mode="json"),
+                "documents": {s: int(by_split.count()[s]) for s in SPLITS},
+                "tokens": {s: int(by_split.sum()[s]) for s in SPLITS},
+                "skipped": {reason: skipped[reason] for reason in ("empty", "one_token")},
+                "duplicates": self.duplicates,
+                "vocabulary": len(tokenizer),
+            },
+        )
+
+
+def write_stories(corpus: Corpus, source: StoriesSource, seed: int, folder: Path) -> None:
+    """Tell the stories, with their labels and concepts."""
+    from tqdm import tqdm
+
+    from sae_repro.corpus import stories
+    from sae_repro.corpus.tokenizers import SPECIAL, word_level
+
+    writer = _Writer(folder, corpus, seed)
+    width = -(-len(stories.concepts()) // 8)
+    labels = RowFile(folder / "labels.npy", width, np.uint8)
+    with tqdm(total=source.n_documents, desc="corpus", unit="doc", disable=None) as bar:
+        for first in range(0, source.n_documents, 8 * BATCH):
+            n = min(8 * BATCH, source.n_documents - first)
+            told = stories.generate(n, seed, first)
+            ids = told.tokens.astype(np.int32) + len(SPECIAL)
+            for start, end in zip(told.starts[:-1], told.starts[1:], strict=True):
+                document = ids[start:end]
+                writer.append(document, document.tobytes(), None)
+            labels.append(told.labels)
+            bar.update(n)
+    labels.close()
+    write_json(
+        folder / "concepts.json",
+        [{"name": c.name, "parent": c.parent, "kind": c.kind} for c in stories.concepts()],
+    )
+    writer.close(word_level(stories.vocabulary()), "stories", Counter())
+
+
+def write_texts(
+    corpus: Corpus,
+    subject: TrainedSubject | LocalSubject | HubSubject,
+    seed: int,
+    folder: Path,
+    *,
+    study: Path,
+) -> None:
+    """Tokenise files or a data set of the hub; `study` holds params.yaml."""
+    from sae_repro.corpus.tokenizers import byte_pairs, pretrained
+
+    assert isinstance(corpus.source, FilesSource | HubSource)
+    texts = (
+        open_files(corpus.source, study)
+        if isinstance(corpus.source, FilesSource)
+        else open_hub(corpus.source)
+    )
+    if isinstance(subject, TrainedSubject):
+        tokenizer = byte_pairs(_training_texts(texts, corpus, seed), corpus.vocabulary)
+    else:
+        tokenizer = pretrained(subject, study)
+    writer = _Writer(folder, corpus, seed)
+    one_token = 0
+    for batch in _batched(texts):
+        encoded = tokenizer.backend_tokenizer.encode_batch_fast(
+            [document.text for document in batch], add_special_tokens=False
+        )
+        for document, encoding in zip(batch, encoded, strict=True):
+            ids = np.array(encoding.ids, dtype=np.int32)
+            if len(ids) < 2:  # nothing in it follows on anything
+                one_token += 1
+                continue
+            writer.append(ids, document.text.encode(), document.label)
+    texts.skipped["one_token"] = one_token
+    writer.close(tokenizer, texts.name, texts.skipped)
+
+
+def _training_texts(texts: TextSource, corpus: Corpus, seed: int) -> Iterator[str]:
+    """Texts of the training split: the tokenizer too has not seen what is held out."""
+    for document in texts:
+        if split_of(fingerprint(document.text.encode(), seed), corpus) == "train":
+            yield document.text
+
+
+def _batched(texts: TextSource) -> Iterator[list[Document]]:
+    from tqdm import tqdm
+
+    stream = iter(texts)
+    with tqdm(desc="corpus", unit="doc", unit_scale=True, disable=None) as bar:
+        while batch := list(islice(stream, BATCH)):
+            yield batch
+            bar.update(len(batch))
