@@ -62,7 +62,8 @@ def validation_batches(
         strict=True,
     )
     for x, index in shards:
-        yield torch.from_numpy(np.asarray(x, dtype=np.float32)).to(device), index
+        # a copy: the shard is mapped read-only
+        yield torch.from_numpy(np.array(x, dtype=np.float32)).to(device), index
 
 
 def evaluate_into(job: EvaluateJob, folder: Path) -> None:

@@ -1,0 +1,38 @@
+"""Stage `compare`: all cells → versioned tables and figures under reports/, and metrics.json."""
+
+from sae_repro.files import replacing_folder, write_json
+from sae_repro.params import Cell, Compare, check_section
+from sae_repro.stage import StageContext
+
+HEADLINE = ("l0", "fvu", "ce_recovered_zero", "dead_fraction_never")
+
+
+def run(context: StageContext) -> None:
+    """Write reports/tables, reports/figures and reports/metrics.json."""
+    from pathlib import Path
+
+    from sae_repro.compare.collect import collect, prune
+    from sae_repro.compare.figures import write_figures
+    from sae_repro.compare.grid import write_grid
+    from sae_repro.compare.report import write_index, write_matched
+    from sae_repro.compare.tables import write_cells
+
+    settings, seed = context.section(Compare, "compare"), context.value("seed")
+    cells = {
+        name: check_section(Cell, choices, within=f"cells.{name}")
+        for name, choices in context.value("cells").items()
+    }
+    artifacts, reports = Path("artifacts"), Path("reports")
+    prune(cells, artifacts)
+    results = collect(cells, artifacts)
+    with replacing_folder(reports / "tables") as folder:
+        write_cells(folder, results, seed)
+        write_grid(folder, results, seed)
+        write_matched(folder, results, settings, seed)
+        write_index(folder)
+    with replacing_folder(reports / "figures") as folder:
+        write_figures(folder, results)
+    write_json(
+        reports / "metrics.json",
+        {r.name: {name: r.metrics[name] for name in HEADLINE} for r in results if r.ok},
+    )

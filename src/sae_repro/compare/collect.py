@@ -1,0 +1,111 @@
+"""What all cells came to: their choices, held-out metrics, curves and latents, read from disk."""
+
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sae_repro.files import read_json
+from sae_repro.params import Cell
+
+
+@dataclass(frozen=True)
+class Result:
+    """One cell: what it is, and what was measured of it."""
+
+    name: str
+    cell: Cell
+    measured: Mapping[str, Any]
+    trained: Path
+    evaluated: Path
+
+    @property
+    def ok(self) -> bool:
+        """Whether it trained to its end."""
+        return bool(self.measured["status"] == "ok")
+
+    @property
+    def metrics(self) -> Mapping[str, float | None]:
+        """Held-out metrics by name; none for a failed cell."""
+        metrics: Mapping[str, float | None] = self.measured["metrics"]
+        return metrics
+
+    @property
+    def hook(self) -> str:
+        """The hook it reads."""
+        return str(self.measured["hook"])
+
+    @property
+    def family(self) -> str:
+        """Its architecture in a word: activation, penalty, prefixes, revival, without sparsity."""
+        cell = self.cell
+        base: str = "vanilla" if cell.activation == "relu" else cell.activation
+        if cell.penalty == "l1_decoder_norm":
+            base += " (decoder norm)"
+        if cell.prefixes != "none":
+            base = f"matryoshka-{cell.prefixes}" + ("" if base == "batchtopk" else f" over {base}")
+        if cell.revival == "resample":
+            base += " + resampling"
+        if cell.revival == "none" and cell.activation != "relu":
+            base += " without revival"
+        if cell.revival == "auxk" and cell.activation == "relu":
+            base += " + auxk"
+        return base
+
+    @property
+    def sparsity(self) -> str:
+        """What its sparsity was asked by: `k = 16` or `λ = 0.01`."""
+        cell = self.cell
+        return f"k = {cell.k}" if cell.k is not None else f"λ = {cell.lambda_:g}"
+
+    @cached_property
+    def documents(self) -> pd.DataFrame:
+        """Sums per validation document: tokens, l0_sum, squared_error, total_variance."""
+        return pd.read_parquet(self.evaluated / "documents.parquet")
+
+    @cached_property
+    def latents(self) -> pd.DataFrame:
+        """One row per latent: density, activations."""
+        return pd.read_parquet(self.evaluated / "latents.parquet")
+
+    @cached_property
+    def curve(self) -> pd.DataFrame:
+        """Training metrics by step."""
+        path = self.trained / "metrics.jsonl"
+        return pd.read_json(path, lines=True) if path.stat().st_size else pd.DataFrame()
+
+
+def collect(cells: Mapping[str, Cell], artifacts: Path) -> list[Result]:
+    """The results of the cells that params.yaml names, in its order."""
+    return [
+        Result(
+            name=name,
+            cell=cell,
+            measured=read_json(artifacts / "evaluate" / name / "metrics.json"),
+            trained=artifacts / "train" / name,
+            evaluated=artifacts / "evaluate" / name,
+        )
+        for name, cell in cells.items()
+    ]
+
+
+def prune(names: Collection[str], artifacts: Path) -> list[Path]:
+    """Delete the folders of cells that params.yaml no longer names; what was deleted.
+
+    DVC forgets a stage that has left dvc.yaml but leaves its out behind, and a stage that depends
+    on the whole folder would go on hashing it.
+    """
+    orphans = [
+        folder
+        for stage in ("train", "evaluate")
+        if (artifacts / stage).is_dir()
+        for folder in sorted((artifacts / stage).iterdir())
+        if folder.is_dir() and folder.name not in names
+    ]
+    for folder in orphans:
+        shutil.rmtree(folder)
+    return orphans

@@ -1,0 +1,191 @@
+"""Figures: PNG to look at, SVG to print; the same bytes from the same numbers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from sae_repro.compare.collect import Result
+from sae_repro.compare.grid import grid_of
+from sae_repro.compare.tables import measured_on
+
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "sae-repro",  # ids in the SVG must not vary
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+PNG = {"Software": None}
+SVG = {"Date": None, "Creator": None}
+
+
+@contextmanager
+def _figure(folder: Path, name: str, width: float, height: float) -> Iterator[Figure]:
+    """A figure without pyplot's global state, written to `name`.png and `name`.svg."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height))
+        yield figure
+        figure.savefig(folder / f"{name}.png", dpi=150, metadata=PNG)
+        figure.savefig(folder / f"{name}.svg", metadata=SVG)
+
+
+def _colours(names: Sequence[str]) -> dict[str, Any]:
+    unique = list(dict.fromkeys(names))
+    return dict(zip(unique, sns.color_palette("colorblind", len(unique)), strict=True))
+
+
+def write_figures(folder: Path, results: Sequence[Result]) -> None:
+    """All figures of the finished cells; none without one."""
+    finished = [r for r in results if r.ok]
+    if not finished:
+        return
+    frontier(folder, finished)
+    if grid_of(finished):
+        dead_fraction(folder, finished)
+    density(folder, finished)
+    training_curves(folder, finished)
+
+
+def frontier(folder: Path, results: Sequence[Result]) -> None:
+    """Held-out FVU over L0: down and to the left is better."""
+    hooks = list(dict.fromkeys(r.hook for r in results))
+    colours = _colours([r.family for r in results])
+    sizes = {x: 20 + 22 * i for i, x in enumerate(sorted({r.cell.expansion for r in results}))}
+    with _figure(folder, "frontier", 4.4 * len(hooks) + 2.2, 4.2) as figure:
+        axes = figure.subplots(1, len(hooks), squeeze=False)[0]
+        for ax, hook in zip(axes, hooks, strict=True):
+            here = [r for r in results if r.hook == hook]
+            for family in dict.fromkeys(r.family for r in here):
+                for x in sorted({r.cell.expansion for r in here if r.family == family}):
+                    line = sorted(
+                        (r.metrics["l0"], r.metrics["fvu"])
+                        for r in here
+                        if r.family == family and r.cell.expansion == x
+                    )
+                    l0, fvu = zip(*line, strict=True)
+                    ax.plot(l0, fvu, color=colours[family], lw=0.8, alpha=0.6)
+                    ax.scatter(
+                        l0, fvu, s=sizes[x], color=colours[family], edgecolor="white", lw=0.5
+                    )
+            ax.set(
+                xscale="log",
+                yscale="log",
+                xlabel="L0: latents active per token",
+                ylabel="FVU: share of variance unexplained",
+                title=hook,
+            )
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+                axis.set_minor_formatter(mpl.ticker.NullFormatter())
+        marks = [
+            mpl.lines.Line2D([], [], marker="o", ls="", color=colour, label=family)
+            for family, colour in colours.items()
+        ] + [
+            mpl.lines.Line2D([], [], marker="o", ls="", color="0.5", ms=s**0.5, label=f"{x:g}x")
+            for x, s in sizes.items()
+        ]
+        figure.legend(handles=marks, loc="outside right center")
+        figure.suptitle(f"Sparsity against reconstruction, {measured_on(results)}", fontsize=10)
+
+
+def dead_fraction(folder: Path, results: Sequence[Result]) -> None:
+    """Dead latents over expansion, by λ and resampling, with Wilson intervals."""
+    grid = grid_of(results)
+    lambdas = sorted({key[1] for key in grid}, reverse=True)
+    colours = _colours([f"{lam:g}" for lam in lambdas])
+    panels = {
+        "dead_fraction_below": "never above the threshold",
+        "dead_fraction_never": "never fires",
+    }
+    with _figure(folder, "dead_fraction", 8.2, 3.6) as figure:
+        axes = figure.subplots(1, 2, sharey=True)
+        for ax, (metric, says) in zip(axes, panels.items(), strict=True):
+            for i, lam in enumerate(lambdas):
+                for resampling in (False, True):
+                    points = sorted((x, r) for (s, m, x), r in grid.items()
+                                    if (s, m) == (resampling, lam))  # fmt: skip
+                    if not points:
+                        continue
+                    x = np.array([p[0] for p in points])
+                    y = 100 * np.array([p[1].metrics[metric] for p in points], dtype=float)
+                    bounds = 100 * np.array([p[1].measured["intervals"][metric] for p in points])
+                    # a little apart, so that equal points don't hide each other
+                    shift = 1 + 0.05 * (2 * i + resampling - len(lambdas) + 0.5)
+                    error = np.clip(np.abs(bounds.T - y), 0, None)
+                    ax.errorbar(
+                        x * shift, y, yerr=error, color=colours[f"{lam:g}"], capsize=2, lw=1,
+                        marker="s" if resampling else "o", ms=4,
+                        ls="--" if resampling else "-",
+                        label=f"λ = {lam:g}{', resampling' if resampling else ''}",
+                    )  # fmt: skip
+            ax.set(xscale="log", xlabel="expansion K / D", title=f"dead: {says}")
+            ticks = sorted({key[2] for key in grid})
+            ax.set_xticks(ticks, [f"{x:g}x" for x in ticks])
+            ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+        axes[0].set(ylabel="dead latents, % of K")
+        axes[0].set_ylim(bottom=0)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center")
+        figure.suptitle(
+            f"Dead latents of the vanilla grid (95 % Wilson), {measured_on(results)}", fontsize=10
+        )
+
+
+def density(folder: Path, results: Sequence[Result]) -> None:
+    """How often latents fire: a histogram per cell, its never-firing latents counted."""
+    columns = min(4, len(results))
+    rows = -(-len(results) // columns)
+    colours = _colours([r.family for r in results])
+    edges = np.linspace(-6, 0, 37)
+    with _figure(folder, "density", 2.4 * columns, 1.5 * rows + 0.6) as figure:
+        axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+        for ax in axes[len(results) :]:
+            ax.set_visible(False)
+        for ax, r in zip(axes, results, strict=False):
+            logs = r.latents["log10_density"].dropna().to_numpy()
+            ax.hist(np.clip(logs, -6, 0), bins=edges, color=colours[r.family])
+            ax.set_title(f"{r.name}\n{len(r.latents) - len(logs)} of {len(r.latents)} never fire",
+                         fontsize=6.5)  # fmt: skip
+            ax.tick_params(labelsize=6.5)
+        figure.supxlabel("log10 of the share of tokens on which a latent fires", fontsize=9)
+        figure.supylabel("latents", fontsize=9)
+        figure.suptitle(f"Firing densities, {measured_on(results)}", fontsize=10)
+
+
+def training_curves(folder: Path, results: Sequence[Result]) -> None:
+    """FVU, L0 and dead latents over the steps, one row of panels per family."""
+    families = list(dict.fromkeys(r.family for r in results))
+    panels = {
+        "fvu": "FVU of the batch", "l0": "L0 of the batch", "dead": "silent for 100,000 tokens",
+    }  # fmt: skip
+    with _figure(folder, "training_curves", 9.0, 2.0 * len(families) + 0.6) as figure:
+        axes = figure.subplots(len(families), len(panels), squeeze=False, sharex=True)
+        for row, family in zip(axes, families, strict=True):
+            mine = [r for r in results if r.family == family]
+            colours = sns.color_palette("viridis", len(mine))
+            for ax, (column, says) in zip(row, panels.items(), strict=True):
+                for colour, r in zip(colours, mine, strict=True):
+                    curve: pd.DataFrame = r.curve
+                    if column not in curve:
+                        continue
+                    label = f"{r.cell.expansion:g}x, {r.sparsity}"
+                    ax.plot(curve["step"], curve[column], color=colour, lw=0.9, label=label)
+                ax.set_title(f"{family}: {says}", fontsize=8)
+                if column != "dead":
+                    ax.set_yscale("log")
+                ax.tick_params(labelsize=7)
+            row[-1].legend(fontsize=6, loc="center left", bbox_to_anchor=(1.02, 0.5))
+        for ax in axes[-1]:
+            ax.set_xlabel("step")
+        figure.suptitle("Training curves (training batches)", fontsize=10)

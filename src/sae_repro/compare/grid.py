@@ -1,0 +1,144 @@
+"""The grid as the published tables lay it out: dead latents by λ, expansion and resampling."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from sae_repro.compare.collect import Result
+from sae_repro.compare.tables import ABSENT, measured_on, number, write_table
+
+# Dead and monosemantic latents (%) of GPT-2 small, residual stream after layer 6, OpenWebText-10k,
+# 20 epochs; dead: every activation < .07; monosemantic: by an LLM judge on 50 latents.
+PUBLISHED_EXPANSIONS = (4, 8, 16, 32)
+PUBLISHED = {
+    ("dead", False, 1e-2): (13.1, 26.3, 29.3, 35.2),
+    ("dead", False, 1e-4): (15.4, 27.5, 33.4, 35.6),
+    ("dead", True, 1e-2): (4.8, 3.9, 15.7, 26.97),
+    ("dead", True, 1e-4): (5.24, 4.51, 11.72, 23.43),
+    ("monosemantic", False, 1e-2): (82.0, 86.0, 84.0, 86.0),
+    ("monosemantic", False, 1e-4): (82.0, 82.0, 80.0, 78.0),
+    ("monosemantic", True, 1e-2): (72.0, 78.0, 88.0, 80.0),
+    ("monosemantic", True, 1e-4): (80.0, 78.0, 78.0, 76.0),
+}
+
+BLOCKS = ((False, "no resampling"), (True, "resampling"))
+
+
+def grid_of(results: Sequence[Result]) -> dict[tuple[bool, float, float], Result]:
+    """The finished vanilla cells by (resampling, λ, expansion): relu, l1, no prefixes, first hook.
+
+    Where a study has several such cells (other seeds, say), the first in params.yaml stands.
+    """
+    grid: dict[tuple[bool, float, float], Result] = {}
+    hook = next((r.hook for r in results), None)
+    for r in results:
+        c = r.cell
+        vanilla = c.activation == "relu" and c.penalty == "l1" and c.prefixes == "none"
+        if r.ok and vanilla and c.revival in ("none", "resample") and r.hook == hook:
+            assert c.lambda_ is not None
+            grid.setdefault((c.revival == "resample", c.lambda_, c.expansion), r)
+    return grid
+
+
+def dead_table(results: Sequence[Result], metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(long table for machines, wide table for people) of a dead fraction over the grid."""
+    grid = grid_of(results)
+    lambdas = sorted({key[1] for key in grid}, reverse=True)
+    expansions = sorted({key[2] for key in grid})
+    long, wide = [], []
+    for resampling, block in BLOCKS:
+        for lam in lambdas:
+            row = {"": block, "λ": f"{lam:g}"}
+            for x in expansions:
+                r = grid.get((resampling, lam, x))
+                row[f"{x:g}x"] = ABSENT if r is None else _percent(r, metric)
+                low, high = r.measured["intervals"][metric] if r else (None, None)
+                long.append(
+                    {
+                        "block": block,
+                        "lambda": lam,
+                        "expansion": x,
+                        "cell": r.name if r else None,
+                        "dead": r.metrics[metric] if r else None,
+                        "low": low,
+                        "high": high,
+                        "latents": r.measured["counts"]["latents"] if r else None,
+                    }
+                )
+            wide.append(row)
+    for lam in lambdas:
+        row = {"": "difference", "λ": f"{lam:g}"}
+        for x in expansions:
+            pair = grid.get((False, lam, x)), grid.get((True, lam, x))
+            row[f"{x:g}x"] = _difference(*pair, metric)
+        wide.append(row)
+    return pd.DataFrame(long), pd.DataFrame(wide)
+
+
+def _percent(r: Result, metric: str) -> str:
+    low, high = r.measured["intervals"][metric]
+    return f"{100 * (r.metrics[metric] or 0):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _difference(without: Result | None, with_: Result | None, metric: str) -> str:
+    if without is None or with_ is None:
+        return ABSENT
+    points = 100 * ((with_.metrics[metric] or 0) - (without.metrics[metric] or 0))
+    a, b = without.measured["intervals"][metric], with_.measured["intervals"][metric]
+    overlap = a[0] <= b[1] and b[0] <= a[1]
+    return f"{points:+.1f}" + (" (not distinguishable)" if overlap else "")
+
+
+def published_table(results: Sequence[Result]) -> pd.DataFrame:
+    """The published GPT-2 numbers, and our dead latents at the same (λ, expansion, resampling)."""
+    grid = grid_of(results)
+    rows = []
+    for resampling, block in BLOCKS:
+        for lam in (1e-2, 1e-4):
+            for i, x in enumerate(PUBLISHED_EXPANSIONS):
+                ours = grid.get((resampling, lam, float(x)))
+                dead = ours.metrics["dead_fraction_below"] if ours else None
+                rows.append(
+                    {
+                        "block": block,
+                        "lambda": lam,
+                        "expansion": x,
+                        "published_gpt2_dead_percent": PUBLISHED["dead", resampling, lam][i],
+                        "published_gpt2_monosemantic_percent": PUBLISHED[
+                            "monosemantic", resampling, lam
+                        ][i],
+                        "this_study_dead_percent": None if dead is None else 100 * dead,
+                        "this_study_cell": ours.name if ours else None,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
+    """dead_fraction_below, dead_fraction_never and published."""
+    meaning = {
+        "dead_fraction_below": "a latent is dead if its largest activation stays below "
+        "evaluate.dead_threshold, as in the published grid; this depends on the activations' scale",
+        "dead_fraction_never": "a latent is dead if it never fires on these tokens",
+    }
+    if grid_of(results):
+        for metric, says in meaning.items():
+            long, wide = dead_table(results, metric)
+            caption = (
+                f"# Dead latents, % ({metric})\n\nReLU + L1; {says}. Measured on "
+                f"{measured_on(results)}, seed {seed}. In brackets: 95 % Wilson interval over the "
+                "cell's latents. Difference: resampling − no resampling in percentage points; "
+                "overlapping intervals are called not distinguishable."
+            )
+            write_table(folder, metric, long, caption, wide)
+    frame = published_table(results)
+    shown = frame.map(lambda v: number(v) if isinstance(v, float) else v or ABSENT)
+    caption = (
+        "# Published numbers to stand beside (another model and corpus; no targets)\n\n"
+        "Published: GPT-2 small, residual stream after layer 6, OpenWebText-10k, 20 epochs, ReLU + "
+        "L1, resampling every 25,000 steps; dead = every activation < 0.07; monosemantic = share of "
+        "50 latents that an LLM judge labelled (n = 50 at 80 % has a 95 % interval of [67, 89]). "
+        f"This study: dead_fraction_below on {measured_on(results)}."
+    )
+    write_table(folder, "published", frame, caption, shown)

@@ -1,0 +1,86 @@
+"""The matched-L0 table, the findings, and the index of all tables."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sae_repro.compare.collect import Result
+from sae_repro.compare.matched import findings, matched_table
+from sae_repro.compare.tables import measured_on, number, write_table
+from sae_repro.files import write_text
+from sae_repro.params import Compare
+
+INDEX = {
+    "cells": "every cell with its choices, all metrics and denominators",
+    "dead_fraction_below": "the grid: dead latents, as published (largest activation < threshold)",
+    "dead_fraction_never": "the grid: latents that never fire on the held-out tokens",
+    "published": "the published GPT-2 grid beside ours: another model, facts and not targets",
+    "matched_l0": "architectures at equal L0, with intervals",
+    "matched_l0_pairs": "the same, pair by pair: which differences are distinguishable",
+    "findings": "the pairs in plain sentences, no stronger than their intervals",
+}
+
+
+def write_matched(folder: Path, results: Sequence[Result], settings: Compare, seed: int) -> None:
+    """matched_l0, matched_l0_pairs and findings."""
+    frame, pairs = matched_table(results, settings.matched_l0, settings.bootstrap, seed)
+    caption = (
+        "# Architectures at matched L0\n\nEach family's frontier, linear in log L0 between its "
+        f"own cells, on {measured_on(results)}; "
+        "a target outside a family's range is not extrapolated. Brackets: 95 % percentile interval "
+        f"of {settings.bootstrap:,} resamplings of the documents, "
+        "the same for all cells; they tell how well these SAEs are measured, not how another seed "
+        f"would train (seed {seed}). At equal L0, absorption lowers FVU: FVU alone ranks "
+        "architectures backwards where it matters most."
+    )
+    if not len(frame):
+        write_text(folder / "matched_l0.md", caption + "\n\nNo cell finished.\n")
+        return
+    shown = pd.DataFrame(
+        {
+            "hook": frame["hook"],
+            "expansion": [f"{x:g}x" for x in frame["expansion"]],
+            "family": frame["family"],
+            "asked L0": [f"{x:g}" for x in frame["asked_l0"]],
+            "FVU": [_with_interval(row) for row in frame.to_dict("records")],
+            "CE recovered (zero)": [number(v) for v in frame["ce_recovered_zero"]],
+            "dead (never)": [number(v) for v in frame["dead_fraction_never"]],
+            "cells": frame["cells"],
+        }
+    )
+    write_table(folder, "matched_l0", frame, caption, shown)
+    text = pairs.map(lambda v: number(v) if isinstance(v, float) else v)
+    write_table(
+        folder,
+        "matched_l0_pairs",
+        pairs,
+        "# Pairs at matched L0\n\nFVU of a minus FVU of b over the same resampled documents; "
+        "`a_is` says lower or higher only where the 95 % interval leaves out 0.",
+        text,
+    )
+    sentences = findings(pairs) or ["No two families overlap at the asked L0."]
+    lines = "\n".join(f"- {sentence}" for sentence in sentences)
+    write_text(
+        folder / "findings.md",
+        "# Findings\n\nGenerated from matched_l0_pairs. The intervals are over documents, for the "
+        f"one seed ({seed}) of each cell: another seed may rank close families otherwise.\n\n{lines}\n",
+    )
+
+
+def _with_interval(row: Mapping[Hashable, Any]) -> str:
+    if row["fvu"] != row["fvu"]:
+        return f"outside [{row['l0_from']:.3g}, {row['l0_to']:.3g}]"
+    return f"{row['fvu']:.4f} [{row['fvu_low']:.4f}, {row['fvu_high']:.4f}]"
+
+
+def write_index(folder: Path) -> None:
+    """README.md of the tables there are."""
+    lines = [
+        f"- [{name}]({name}.md)" + (f" ([csv]({name}.csv))" if (folder / f"{name}.csv").is_file()
+                                    else "") + f": {says}"
+        for name, says in INDEX.items()
+        if (folder / f"{name}.md").is_file()
+    ]  # fmt: skip
+    write_text(folder / "README.md", "# Tables\n\n" + "\n".join(lines) + "\n")

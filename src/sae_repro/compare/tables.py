@@ -1,0 +1,92 @@
+"""Tables as files: CSV for machines, Markdown for people, each with its denominators."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from sae_repro.compare.collect import Result
+from sae_repro.files import write_text
+
+ABSENT = "—"
+
+
+def write_table(
+    folder: Path, name: str, frame: pd.DataFrame, caption: str, shown: pd.DataFrame | None = None
+) -> None:
+    """`name`.csv in full precision, and `name`.md with `caption` over `shown` (or `frame`)."""
+    write_text(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    body = (frame if shown is None else shown).to_markdown(index=False, disable_numparse=True)
+    write_text(folder / f"{name}.md", f"{caption}\n\n{body}\n")
+
+
+def number(value: object, digits: int = 4) -> str:
+    """A number for reading; absent ones as a dash."""
+    if value is None or value != value:
+        return ABSENT
+    if isinstance(value, float):
+        return f"{value:.{digits}g}"
+    return str(value)
+
+
+def measured_on(results: Sequence[Result]) -> str:
+    """Where the numbers come from: "100,000 held-out tokens of 1,953 documents"."""
+    counts = next((r.measured["counts"] for r in results if r.ok), None)
+    if counts is None:
+        return "no cell finished"
+    return f"{counts['tokens']:,} held-out tokens of {counts['documents']:,} documents"
+
+
+def cells_table(results: Sequence[Result]) -> pd.DataFrame:
+    """Every cell with its choices, all its metrics, and their denominators."""
+    rows = []
+    for r in results:
+        c = r.cell
+        rows.append(
+            {
+                "cell": r.name,
+                "status": r.measured["status"],
+                "family": r.family,
+                "hook": r.hook,
+                "K": r.measured["d_sae"],
+                "expansion": c.expansion,
+                "activation": c.activation,
+                "k": c.k,
+                "penalty": c.penalty,
+                "lambda": c.lambda_,
+                "prefixes": c.prefixes,
+                "revival": c.revival,
+                **r.metrics,
+                **r.measured["counts"],
+                "reason": r.measured.get("reason"),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    last = frame.pop("reason")
+    frame["k"] = frame["k"].astype("Int64")
+    return frame.assign(reason=last)
+
+
+SHOWN = ("cell", "K", "l0", "fvu", "ce_recovered_zero", "kl", "cosine", "dead_fraction_never",
+         "dead_fraction_below", "density_median", "relative_norm")  # fmt: skip
+
+
+def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
+    """cells.csv and cells.md."""
+    frame = cells_table(results)
+    shown = pd.DataFrame(
+        {
+            column: [number(v) for v in frame[column]] if column in frame else ABSENT
+            for column in SHOWN
+        }
+    )
+    failed = [f"{r.name}: {r.measured['reason']}" for r in results if not r.ok]
+    counts: dict[str, int] = next((r.measured["counts"] for r in results if r.ok), {})
+    caption = (
+        f"# All cells\n\nMeasured on {measured_on(results)}; cross-entropies on "
+        f"{counts.get('fidelity_tokens', 0):,} targets. Shares of latents are over K. Seed {seed}. "
+        "cells.csv has all metrics and counts."
+    )
+    if failed:
+        caption += "\n\n**Failed:** " + "; ".join(failed)
+    write_table(folder, "cells", frame, caption, shown)

@@ -1,0 +1,94 @@
+"""Top contexts and the fair sample of the others."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae_repro.autoencoders import SAE, Weights
+from sae_repro.evaluate.contexts import Best, collect, uniform_hash
+from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
+from sae_repro.evaluate.streaming import Batch
+from sae_repro.params import Evaluate
+
+SETTINGS = Evaluate(top_contexts=3, quantiles=4, contexts_per_quantile=2)
+D = 3
+IDENTITY = SAE("standard", Weights(torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D)))
+
+
+def stream(x: np.ndarray, size: int, order: np.ndarray) -> Iterator[Batch]:
+    index = np.stack([order // 7, order % 7, order * 0], axis=1).astype(np.int32)
+    for start in range(0, len(x), size):
+        part = slice(start, start + size)
+        yield torch.from_numpy(x[order[part]]), index[part]
+
+
+def histogram(x: np.ndarray) -> np.ndarray:
+    return np.stack([np.bincount(bin_of(c[c > 0]), minlength=BINS) for c in x.T])
+
+
+@given(st.integers(0, 1000), st.integers(1, 200), st.integers(1, 200))
+@settings(max_examples=40, deadline=None)
+def test_the_choice_does_not_depend_on_batches_or_order(seed: int, size: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    # few distinct values: ties everywhere
+    x = rng.integers(-2, 4, (n, D)).astype(np.float32)
+    whole = collect(IDENTITY, stream(x, n, np.arange(n)), histogram(x), SETTINGS, 5)
+    cut = collect(IDENTITY, stream(x, size, rng.permutation(n)), histogram(x), SETTINGS, 5)
+    for a, b in zip(whole, cut, strict=True):
+        for mine, other in zip(a.entries(), b.entries(), strict=True):
+            assert np.array_equal(mine, other)
+
+
+def test_top_is_the_largest_and_samples_fall_into_their_quantile() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, D)).astype(np.float32)
+    top, sample = collect(IDENTITY, stream(x, 64, np.arange(500)), histogram(x), SETTINGS, 0)
+    latent, rank, document, position, value = top.entries()
+    for k in range(D):
+        best = np.sort(x[:, k])[::-1][:3]
+        assert np.array_equal(value[latent == k], best.astype(np.float64))
+        assert rank[latent == k].tolist() == [0, 1, 2]
+        assert np.array_equal(x[document * 7 + position, latent], value.astype(np.float32))
+    edges = quantile_edges(histogram(x), 4)
+    group, _, _, _, value = sample.entries()
+    assert np.bincount(group).tolist() == [2] * 4 * D
+    k, quantile = np.divmod(group, 4)
+    assert np.array_equal((value[:, None] >= edges[k]).sum(1), quantile)
+
+
+def test_the_sample_is_uniform_within_a_quantile() -> None:
+    """Over many seeds every entry is drawn about equally often, whatever its value or place."""
+    x = np.linspace(1, 1.05, 40, dtype=np.float32)[:, None] * np.ones((1, D), dtype=np.float32)
+    one = Evaluate(top_contexts=1, quantiles=2, contexts_per_quantile=4)
+    drawn = np.zeros(40)
+    for seed in range(400):
+        _, sample = collect(IDENTITY, stream(x, 9, np.arange(40)), histogram(x), one, seed)
+        group, _, document, position, _ = sample.entries()
+        assert set(group.tolist()) <= {0, 1, 2, 3, 4, 5}
+        np.add.at(drawn, document * 7 + position, 1)
+    assert drawn.min() > 0.5 * drawn.mean()
+    assert drawn.max() < 1.6 * drawn.mean()
+
+
+def test_the_hash_is_uniform_and_seeded() -> None:
+    n = np.arange(100_000)
+    h = uniform_hash(1, n, n * 0, n % 7)
+    assert h.min() >= 0
+    assert h.max() < 1
+    assert np.abs(np.histogram(h, bins=20)[0] / 5000 - 1).max() < 0.06
+    assert abs(np.corrcoef(h[:-1], h[1:])[0, 1]) < 0.01
+    assert (uniform_hash(2, n, n * 0, n % 7) != h).all()
+
+
+def test_best_keeps_the_least_of_each_group() -> None:
+    best = Best(2, 2)
+    for key in (5.0, 3.0, 4.0, 3.0):
+        one = np.array([key])
+        best.add(np.array([1]), one, np.array([int(10 - key)]), np.array([0]), one)
+    group, rank, _, _, value = best.entries()
+    assert group.tolist() == [1, 1]
+    assert rank.tolist() == [0, 1]
+    assert value.tolist() == [3.0, 3.0]

@@ -1,0 +1,111 @@
+"""What splicing does to a language model, on a tiny one made for the test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from sae_repro.evaluate.fidelity import Windows, fidelity, recovered
+from sae_repro.subject.loader import load_subject
+
+HOOK = "blocks.0.hook_resid_post"
+VOCABULARY, CONTEXT = 23, 12
+
+
+@pytest.fixture(scope="module")
+def subject_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from sae_repro.corpus.tokenizers import word_level
+
+    folder = tmp_path_factory.mktemp("subject")
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=16, n_layer=2, n_head=2,
+        initializer_range=0.3, bos_token_id=1, eos_token_id=1,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+    word_level([chr(97 + i) for i in range(VOCABULARY - 3)]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bridge(subject_folder: Path) -> Iterator[object]:
+    return load_subject(subject_folder)
+
+
+@pytest.fixture
+def windows(tmp_path: Path) -> Windows:
+    """Rows of BOS and 4 … 11 tokens, padded with BOS; one token in the middle is masked out."""
+    rng = np.random.default_rng(0)
+    length = rng.integers(5, CONTEXT + 1, (40, 1)).astype(np.int32)
+    tokens = rng.integers(3, VOCABULARY, (40, CONTEXT)).astype(np.int32)
+    columns = np.arange(CONTEXT)
+    tokens[:, 0] = 1
+    tokens[columns[None] >= length] = 1
+    mask = (columns[None] >= 1) & (columns[None] < length)
+    mask[:, 3] = False
+    for name, array in {"tokens": tokens, "mask": mask, "length": length}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    return Windows(tmp_path, 10_000)
+
+
+def test_identity_changes_nothing(bridge: object, windows: Windows) -> None:
+    found = fidelity(bridge, windows, HOOK, {"identity": lambda x: x})
+    assert found["ce_identity"] == found["ce_clean"]
+    assert found["kl_identity"] == 0.0
+    assert recovered(found["ce_clean"], found["ce_identity"], 9.0) == 1.0
+
+
+def test_clean_cross_entropy_is_what_transformers_computes(
+    bridge: object, windows: Windows, subject_folder: Path
+) -> None:
+    model = GPT2LMHeadModel.from_pretrained(subject_folder).eval()
+    with torch.no_grad():
+        logits = model(windows.tokens).logits[:, :-1]
+    valid = windows.mask[:, :-1] & windows.mask[:, 1:]
+    theirs = torch.nn.functional.cross_entropy(logits[valid], windows.tokens[:, 1:][valid])
+    found = fidelity(bridge, windows, HOOK, {})
+    assert found["ce_clean"] == pytest.approx(float(theirs), rel=1e-5)
+    assert found["targets"] == int(valid.sum())
+
+
+def test_replacing_reaches_real_tokens_only(bridge: object, windows: Windows) -> None:
+    """A reconstructed BOS would dominate the loss: masked positions keep their activation."""
+    seen: list[torch.Tensor] = []
+
+    def count(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return torch.zeros_like(x)
+
+    found = fidelity(bridge, windows, HOOK, {"zero": count})
+    assert sum(map(len, seen)) == int(windows.mask.sum())
+    assert found["ce_zero"] != found["ce_clean"]
+    assert found["kl_zero"] > 0
+
+
+def test_windows_hold_the_tokens_asked_for(windows: Windows, tmp_path: Path) -> None:
+    total = int(windows.mask.sum())
+    for wanted in (1, 30, total):
+        some = Windows(tmp_path, wanted)
+        assert int(some.mask.sum()) >= wanted
+        assert int(some.mask[:-1].sum()) < wanted
+    assert len(Windows(tmp_path, 10**9).tokens) == 40
+
+
+def test_recovered_is_never_clipped() -> None:
+    assert recovered(1.0, 5.0, 3.0) == -1.0
+    assert recovered(2.0, 1.0, 3.0) == 2.0
+    assert recovered(2.0, 1.0, 2.0) is None
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    from sae_repro.compute import prepare
+    from sae_repro.errors import StudyError
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(StudyError, match="no GPU here; set device: cpu"):
+        prepare(device="cuda", threads=1)
