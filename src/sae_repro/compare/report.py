@@ -65,7 +65,7 @@ def write_matched(folder: Path, results: Sequence[Result], settings: Compare, se
     write_text(
         folder / "findings.md",
         "# Findings\n\nGenerated from matched_l0_pairs. The intervals are over documents, for the "
-        f"one seed ({seed}) of each cell: another seed may rank close families otherwise.\n\n{lines}\n",
+        f"one seed ({seed}) of each cell: another may rank close families otherwise.\n\n{lines}\n",
     )
 
 

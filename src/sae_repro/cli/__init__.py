@@ -1,0 +1,161 @@
+"""The command line: `sae-repro --help`.
+
+What a user can mend is said in one line per fault, with exit code 2 and no traceback.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sae_repro.errors import StudyError
+
+app = typer.Typer(
+    help="Which sparse autoencoder gives the best features, and would you get the same table "
+    "tomorrow? `dvc repro` regenerates every number; these commands stand around it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+StudyFolder = Annotated[Path, typer.Argument(help="Folder that holds params.yaml.")]
+
+
+@app.command()
+def check(
+    study: StudyFolder = Path(),
+    schema: Annotated[
+        bool, typer.Option("--schema", help="List every key, its type, default and meaning.")
+    ] = False,
+) -> None:
+    """Validate a study before any compute is spent: params.yaml and its pinned inputs.
+
+    Example: sae-repro check studies/gpt2-openwebtext
+    """
+    from sae_repro import params, pins
+    from sae_repro.cli.describe import schema_lines, summary
+
+    if schema:
+        typer.echo("\n".join(schema_lines()))
+        return
+    loaded = params.load(study / "params.yaml")
+    pins.check_inputs(loaded, study)
+    typer.echo(summary(loaded))
+
+
+@app.command()
+def cells(study: StudyFolder = Path()) -> None:
+    """List a study's cells: what each is, and whether it is trained and evaluated.
+
+    Example: sae-repro cells
+    """
+    from sae_repro import params
+    from sae_repro.cli.describe import cells_table
+
+    typer.echo(cells_table(params.load(study / "params.yaml"), study))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the study: studies/NAME is made.")],
+    from_: Annotated[
+        Path, typer.Option("--from", help="Study whose params.yaml is the start.")
+    ] = Path(),
+    text: Annotated[
+        list[Path] | None, typer.Option(help="Text file (txt, jsonl, csv, parquet); repeatable.")
+    ] = None,
+    column: Annotated[list[str] | None, typer.Option(help="Text column; repeatable.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column with each document's class.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hugging Face folder, or name on the hub.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Hub model: commit, 40 hex digits.")] = None,
+    d_model: Annotated[int | None, typer.Option(help="Hub model: residual stream width.")] = None,
+    n_layers: Annotated[int | None, typer.Option(help="Hub model: number of blocks.")] = None,
+    hook: Annotated[list[str] | None, typer.Option(help="Hook to extract; repeatable.")] = None,
+) -> None:
+    """Make another study on your own text or model, inputs pinned by their content.
+
+    Run it in the repository's root. Examples:
+
+    sae-repro new news --text news.csv --column title --column body
+
+    sae-repro new mine --text stories.jsonl --model ../my-model --hook blocks.2.hook_resid_post
+    """
+    from sae_repro.cli.making import Wish, make_study
+
+    wish = Wish(
+        text=tuple(text or ()),
+        columns=tuple(column or ()),
+        label=label,
+        model=model,
+        revision=revision,
+        d_model=d_model,
+        n_layers=n_layers,
+        hooks=tuple(hook or ()),
+    )
+    for line in make_study(name, from_, wish):
+        typer.echo(line)
+
+
+@app.command()
+def pin(study: StudyFolder = Path()) -> None:
+    """Write the SHA-256 of a study's files and model folder into its params.yaml.
+
+    Example: sae-repro pin studies/news   (after you changed news.csv on purpose)
+    """
+    from sae_repro.cli.making import pin_inputs
+
+    changes = pin_inputs(study)
+    typer.echo("\n".join(changes) if changes else "nothing to change: all pins are right")
+
+
+@app.command()
+def track(study: StudyFolder = Path()) -> None:
+    """Send to MLflow what it lacks of a study's results; safe to repeat.
+
+    Where to: MLFLOW_TRACKING_URI, or mlflow.db in the repository's root (`make ui` shows it).
+    """
+    from sae_repro import params
+    from sae_repro.track import send
+
+    loaded = params.load(study / "params.yaml")
+    sent = send(study, study / loaded.root, loaded.cells, loaded.track)
+    typer.echo(", ".join(f"{n.replace('_', ' ')}: {value}" for n, value in vars(sent).items()))
+
+
+@app.command()
+def verify(
+    other: Annotated[Path, typer.Argument(help="The same study's folder in another checkout.")],
+    study: Annotated[Path, typer.Option(help="This checkout's study folder.")] = Path(),
+    rtol: Annotated[float, typer.Option(help="Tolerance for results of another machine.")] = 1e-4,
+) -> None:
+    """Compare artifacts/ and reports/ with another checkout's, bit for bit.
+
+    Exit code 0: identical. 1: not, and each differing file is named with the place.
+    """
+    from sae_repro.verify import verify as compare
+
+    verdict = compare(study, other)
+    for d in verdict.differences:
+        typer.echo(f"{d.file}: {d.where}")
+    if not verdict.differences:
+        typer.echo(f"identical: {verdict.files} files, {verdict.size:,} bytes")
+        return
+    equal = verdict.within(rtol)
+    typer.echo(
+        f"{len(verdict.differences)} of {verdict.files} common files differ: "
+        + (f"equal within {rtol:g}, not to the bit" if equal else f"not equal within {rtol:g}")
+    )
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of `sae-repro`."""
+    try:
+        app()
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,132 @@
+"""What params.yaml may hold, and what a study holds, as text."""
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from sae_repro.params import Cell, HubSubject, Study
+
+
+def width_of(study: Study) -> int | None:
+    """D, where params.yaml alone tells it."""
+    if study.subject.training is not None:
+        return study.subject.training.d_model
+    source = study.subject.source
+    return source.d_model if isinstance(source, HubSubject) else None
+
+
+def summary(study: Study) -> str:
+    """One line: how many cells, on which hooks, how wide."""
+    hooks = sorted({study.hook_of(cell) for cell in study.cells.values()})
+    d_in = width_of(study)
+    widths = sorted({cell.width(d_in) for cell in study.cells.values()}) if d_in else []
+    return f"ok: {len(study.cells)} cells on {', '.join(hooks)}" + (
+        f", K {widths[0]} … {widths[-1]}" if widths else ""
+    )
+
+
+def cells_table(study: Study, folder: Path) -> str:
+    """A row per cell."""
+    from tabulate import tabulate
+
+    d_in = width_of(study)
+    rows = []
+    for name, cell in study.cells.items():
+        sparsity = f"k {cell.k}" if cell.k is not None else f"{cell.penalty} λ {cell.lambda_:g}"
+        done = [
+            "yes" if (folder / "artifacts" / stage / name / file).is_file() else "–"
+            for stage, file in (("train", "train.json"), ("evaluate", "metrics.json"))
+        ]
+        rows.append(
+            [name, study.hook_of(cell), cell.width(d_in) if d_in else f"{cell.expansion:g} D",
+             cell.activation, sparsity, cell.prefixes, cell.revival, *done]
+        )  # fmt: skip
+    headers = ["cell", "hook", "K", "activation", "sparsity", "prefixes", "revival", "trained",
+               "evaluated"]  # fmt: skip
+    return str(tabulate(rows, headers=headers))
+
+
+def schema_lines() -> Iterator[str]:
+    """Every key of params.yaml: `key (type, default): meaning`."""
+    for name, field in Study.model_fields.items():
+        if name == "cells":
+            yield "cells.<name>: one SAE each; the name has lower-case letters, digits, - and _"
+            yield from _fields(Cell, "cells.<name>")
+        else:
+            yield from _field(name, field)
+
+
+def _fields(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield from _field(f"{prefix}.{field.alias or name}", field)
+
+
+def _field(key: str, field: FieldInfo) -> Iterator[str]:
+    inner = [part for part in _parts(field.annotation) if _is_model(part)]
+    if inner:
+        says = field.description or inner[0].__doc__ or ""
+        yield f"{key}: {' '.join(says.split())}"
+        for model in inner:
+            kind = model.model_fields.get("kind")
+            tag = f" [kind: {get_args(kind.annotation)[0]}]" if kind else ""
+            yield from _fields(model, key + tag)
+        return
+    missing = field.default is PydanticUndefined and field.default_factory is None
+    default = (
+        "required" if missing else f"default {_shown(field.get_default(call_default_factory=True))}"
+    )
+    bounds = ", ".join(_bounds(field))
+    kind_ = _type(field.annotation) + (f", {bounds}" if bounds else "")
+    yield f"{key} ({kind_}; {default}): {field.description or ''}".rstrip(": ")
+
+
+def _is_model(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, BaseModel)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _parts(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        for part in get_args(annotation):
+            yield from _parts(part)
+    else:
+        yield annotation
+
+
+def _type(annotation: Any) -> str:
+    names = []
+    for part in _parts(annotation):
+        if get_origin(part) is Literal:
+            names.append(" | ".join(str(value) for value in get_args(part)))
+        elif part is type(None):
+            names.append("null")
+        elif get_origin(part) is tuple:
+            names.append(f"list of {_type(get_args(part)[0])}")
+        elif get_origin(part) is dict:
+            names.append("mapping")
+        else:
+            names.append(getattr(part, "__name__", str(part)))
+    return " | ".join(names)
+
+
+def _bounds(field: FieldInfo) -> Iterator[str]:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    for rule in field.metadata:
+        for name, sign in signs.items():
+            if getattr(rule, name, None) is not None:
+                yield f"{sign} {getattr(rule, name):g}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_shown(v) for v in value) + "]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

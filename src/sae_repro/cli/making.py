@@ -1,0 +1,169 @@
+"""New studies, and pins renewed: params.yaml edited so that comments and order survive."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from sae_repro.errors import StudyError
+from sae_repro.files import read_json, sha256_file, write_text
+from sae_repro.params import HOOKS, load, read_yaml
+from sae_repro.pins import check_inputs, model_digest
+
+CONTEXT = 128  # positions per row for text that is longer than the stories
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a new study is to be about; empty fields stay as in the study it is made from."""
+
+    text: tuple[Path, ...] = ()
+    columns: tuple[str, ...] = ()
+    label: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    d_model: int | None = None
+    n_layers: int | None = None
+    hooks: tuple[str, ...] = ()
+
+
+def make_study(name: str, base: Path, wish: Wish) -> Iterator[str]:
+    """Make studies/`name` in the current folder from `base`; lines to show."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise StudyError(f"NAME = {name}: lower-case letters, digits, - and _ only")
+    folder = Path("studies") / name
+    if not Path("dvc.yaml").is_file() or not Path("stages").is_dir():
+        raise StudyError("run this in the repository's root, where dvc.yaml and stages/ are")
+    if folder.exists():
+        raise StudyError(f"{folder} exists already; choose another name")
+    read_yaml(base / "params.yaml")  # says what is wrong with it, if anything
+    yaml, raw = _open(base / "params.yaml")
+    raw["root"] = "../.."
+    said = [f"made {folder} from {base / 'params.yaml'}"]
+    folder.mkdir(parents=True)
+    try:
+        said += _apply(raw, wish, folder)
+        _write(yaml, raw, folder / "params.yaml")
+        (folder / "dvc.yaml").symlink_to(Path("../../dvc.yaml"))
+        study = load(folder / "params.yaml")
+        check_inputs(study, folder)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    yield from said
+    yield f"next: dvc repro {folder}/dvc.yaml"
+
+
+def _apply(raw: Any, wish: Wish, folder: Path) -> list[str]:
+    said = []
+    if wish.text:
+        raw["corpus"]["source"] = _text_source(wish, folder)
+        if raw["subject"].get("training"):
+            for section in (raw["subject"]["training"], raw["extract"]):
+                section["context"] = CONTEXT
+            said.append(f"subject: trained on this text, {CONTEXT} positions")
+    elif wish.columns or wish.label:
+        raise StudyError("--column and --label describe a --text file; name one")
+    if wish.model:
+        layers = _use_model(raw, wish, folder)
+        hook = f"blocks.{layers // 2}.{HOOKS[2]}"
+        raw["extract"]["hooks"] = list(wish.hooks) or [hook]
+        if not wish.hooks:
+            said.append(f"hook: {hook}, the middle of {layers} layers (--hook for another)")
+    elif wish.hooks:
+        raw["extract"]["hooks"] = list(wish.hooks)
+    for cell in raw["cells"].values():
+        if cell.get("hook") not in (None, *raw["extract"]["hooks"]):
+            del cell["hook"]
+    return said
+
+
+def _text_source(wish: Wish, folder: Path) -> dict[str, Any]:
+    for path in wish.text:
+        if not path.is_file():
+            raise StudyError(f"--text {path}: no such file")
+    source: dict[str, Any] = {
+        "kind": "files",
+        "files": {os.path.relpath(path, folder): sha256_file(path) for path in wish.text},
+    }
+    if wish.columns:
+        source["columns"] = list(wish.columns)
+    if wish.label:
+        source["label"] = wish.label
+    return source
+
+
+def _use_model(raw: Any, wish: Wish, folder: Path) -> int:
+    """Put the model into `raw`; its number of layers."""
+    assert wish.model is not None
+    path = Path(wish.model)
+    if path.is_dir():
+        config = read_json(path / "config.json")
+        source: dict[str, Any] = {
+            "kind": "local",
+            "path": os.path.relpath(path, folder),
+            "sha256": model_digest(path),
+        }
+        layers = config.get("num_hidden_layers") or config.get("n_layer")
+        positions = config.get("max_position_embeddings") or config.get("n_positions") or CONTEXT
+        raw["extract"]["context"] = min(positions, CONTEXT)
+    elif wish.revision and wish.d_model and wish.n_layers:
+        source = {"kind": "hub", "name": wish.model, "revision": wish.revision,
+                  "d_model": wish.d_model, "n_layers": wish.n_layers}  # fmt: skip
+        layers = wish.n_layers
+        raw["extract"]["context"] = CONTEXT
+    else:
+        raise StudyError(
+            f"--model {wish.model}: no such folder; for a model on the hub give --revision (a "
+            "commit), --d-model and --n-layers too"
+        )
+    raw["subject"]["source"] = source
+    raw["subject"].pop("training", None)
+    return int(layers)
+
+
+def pin_inputs(folder: Path) -> list[str]:
+    """Renew the hashes of a study's files and model folder; what changed, a line each."""
+    path = folder / "params.yaml"
+    read_yaml(path)
+    yaml, raw = _open(path)
+    changes = []
+    source = raw["corpus"]["source"]
+    if source["kind"] == "files":
+        for name, old in source["files"].items():
+            if not (folder / name).is_file():
+                raise StudyError(f"corpus.source.files: {folder / name} is missing")
+            found = sha256_file(folder / name)
+            if found != old:
+                source["files"][name] = found
+                changes.append(f"corpus.source.files.{name}: {old} → {found}")
+    model = raw["subject"]["source"]
+    if model["kind"] == "local":
+        if not (folder / model["path"]).is_dir():
+            raise StudyError(f"subject.source.path: {folder / model['path']} is missing")
+        found = model_digest(folder / model["path"])
+        if found != model.get("sha256"):
+            changes.append(f"subject.source.sha256: {model.get('sha256')} → {found}")
+            model["sha256"] = found
+    if changes:
+        _write(yaml, raw, path)
+    return changes
+
+
+def _open(path: Path) -> tuple[YAML, Any]:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    return yaml, yaml.load(path.read_text(encoding="utf-8"))
+
+
+def _write(yaml: YAML, raw: Any, path: Path) -> None:
+    text = StringIO()
+    yaml.dump(raw, text)
+    write_text(path, text.getvalue())

@@ -1,0 +1,45 @@
+"""Stage `track`: the results as MLflow runs, one per cell. It never fails the pipeline.
+
+artifacts/track/runs.jsonl is what is sent, the same with and without a server. Where to:
+MLFLOW_TRACKING_URI, or mlflow.db beside params.yaml's root.
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sae_repro.errors import StudyError
+from sae_repro.files import replacing_folder, write_text
+from sae_repro.params import Track
+from sae_repro.stage import StageContext
+
+if TYPE_CHECKING:
+    from sae_repro.track.mlflow_sync import Sent
+
+
+def run(context: StageContext) -> None:
+    """Write artifacts/track/runs.jsonl and send it; a server out of reach is said in one line."""
+    from sae_repro.files import canonical_json
+    from sae_repro.track.projection import projection
+
+    settings = context.section(Track, "track")
+    runs = projection(context.value("cells"), Path(), weights=settings.weights)
+    with replacing_folder(context.artifacts("track")) as folder:
+        lines = "".join(canonical_json(run) + "\n" for run in runs)
+        write_text(folder / "runs.jsonl", lines)
+    from sae_repro.track.mlflow_sync import sync
+
+    try:
+        sync(runs, Path(), context.root, settings.experiment)
+    except StudyError as error:
+        print(f"track: warning: {error}", file=sys.stderr)
+
+
+def send(study: Path, root: Path, cells: Iterable[str], settings: Track) -> "Sent":
+    """Send what is missing of a study's results; StudyError where the server can't be reached."""
+    from sae_repro.track.mlflow_sync import sync
+    from sae_repro.track.projection import projection
+
+    runs = projection(cells, study, weights=settings.weights)
+    return sync(runs, study, root, settings.experiment)

@@ -1,0 +1,77 @@
+"""What MLflow is to show, as plain data built from the artifacts: no clock, no host, no server."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sae_repro.files import digest, read_json, sha256_file
+
+REPORT = "report"
+
+
+def projection(cells: Iterable[str], study: Path, *, weights: bool) -> list[dict[str, Any]]:
+    """One entry per cell, and one for the report: name, key, status, params, metrics, artifacts.
+
+    `metrics` are (name, step, value) with training under `train/`; `artifacts` map a path below
+    the study's folder to its SHA-256.
+    """
+    runs = [_cell(name, study, weights) for name in cells]
+    reports = {
+        path.relative_to(study).as_posix(): sha256_file(path)
+        for folder in ("figures", "tables")
+        for path in sorted((study / "reports" / folder).glob("*"))
+    }
+    return [*runs, {"name": REPORT, "kind": REPORT, "key": digest(reports), "status": "ok",
+                    "params": {}, "metrics": [], "artifacts": reports}]  # fmt: skip
+
+
+def _cell(name: str, study: Path, weights: bool) -> dict[str, Any]:
+    trained = study / "artifacts" / "train" / name
+    evaluated = study / "artifacts" / "evaluate" / name
+    summary = read_json(trained / "train.json")
+    measured = read_json(evaluated / "metrics.json")
+    curve = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    metrics = [
+        (f"train/{key}", row["step"], float(value))
+        for row in curve
+        for key, value in row.items()
+        if key not in ("step", "tokens")
+    ]
+    metrics += [
+        (key, 0, float(value))
+        for part in ("metrics", "counts")
+        for key, value in measured[part].items()
+        if value is not None
+    ]
+    wanted = [trained / "cfg.json", trained / "train.json", evaluated / "metrics.json",
+              evaluated / "contexts.parquet"]  # fmt: skip
+    if weights:
+        wanted.append(trained / "sae_weights.safetensors")
+    return {
+        "name": name,
+        "kind": "cell",
+        "key": summary["key"],
+        "status": summary["status"],
+        "params": _params(summary),
+        "metrics": metrics,
+        "artifacts": {
+            path.relative_to(study).as_posix(): sha256_file(path)
+            for path in wanted
+            if path.is_file()
+        },
+    }
+
+
+def _params(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The cell's choices, how it was trained, and the sizes that follow, one value a name."""
+    flat = {
+        **summary["choices"],
+        **{f"train.{name}": value for name, value in summary["train"].items()},
+        "hook": summary["hook"],
+        "d_in": summary["d_in"],
+        "d_sae": summary["d_sae"],
+        "steps": summary["steps"],
+        "study_seed": summary["seed"],
+    }
+    return {name: str(value) for name, value in flat.items() if value is not None}

@@ -1,0 +1,202 @@
+"""Are two checkouts' results the same, bit for bit? And if not, where do they part?"""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_repro.errors import StudyError
+from sae_repro.files import sha256_file
+
+PLACES = ("artifacts", "reports")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One file that differs: where in it, and by how much if it is a number."""
+
+    file: str
+    where: str
+    relative: float | None = None
+    """Largest relative difference of its numbers; None where more than numbers differs."""
+
+
+@dataclass
+class Verdict:
+    """What a comparison found."""
+
+    files: int = 0
+    size: int = 0
+    differences: list[Difference] = field(default_factory=list)
+
+    def within(self, rtol: float) -> bool:
+        """Whether all differences are numbers that agree to `rtol`."""
+        return all(d.relative is not None and d.relative <= rtol for d in self.differences)
+
+
+def verify(ours: Path, theirs: Path) -> Verdict:
+    """Compare artifacts/ and reports/ of two study folders; StudyError where one has none."""
+    files = [_listing(folder) for folder in (ours, theirs)]
+    verdict = Verdict()
+    for name in sorted(files[0] | files[1]):
+        for folder, names in zip((ours, theirs), files, strict=True):
+            if name not in names:
+                verdict.differences.append(Difference(name, f"missing in {folder}"))
+        if name in files[0] and name in files[1]:
+            verdict.files += 1
+            verdict.size += (ours / name).stat().st_size
+            if sha256_file(ours / name) != sha256_file(theirs / name):
+                verdict.differences.append(_compare(name, ours / name, theirs / name))
+    return verdict
+
+
+def _listing(folder: Path) -> set[str]:
+    found = {
+        path.relative_to(folder).as_posix()
+        for place in PLACES
+        for path in (folder / place).rglob("*")
+        if path.is_file() and path.name != ".gitignore"
+    }
+    if not found:
+        raise StudyError(f"{folder}: no artifacts or reports there; run `dvc repro` first")
+    return found
+
+
+def _compare(name: str, ours: Path, theirs: Path) -> Difference:
+    readers = {
+        ".csv": _csv_values,
+        ".json": _json_values,
+        ".jsonl": _jsonl_values,
+        ".npy": _npy_values,
+        ".safetensors": _safetensors_values,
+        ".parquet": _parquet_values,
+    }
+    reader = readers.get(ours.suffix)
+    if reader is None:
+        return Difference(name, _first_byte(ours, theirs))
+    try:
+        pairs = dict(reader(ours)), dict(reader(theirs))
+    except (ValueError, KeyError, OSError, UnicodeDecodeError) as error:
+        return Difference(name, f"can't be read: {error}")
+    return _first_value(name, *pairs) or Difference(name, _first_byte(ours, theirs))
+
+
+def _first_value(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> Difference | None:
+    """The first differing value of two readings, and the largest relative difference of all."""
+    if list(ours) != list(theirs):
+        other = sorted(set(ours) ^ set(theirs)) or ["another order"]
+        return Difference(name, f"other columns, keys or rows: {', '.join(other[:3])}")
+    first, largest, only_numbers = "", 0.0, True
+    for where, mine in ours.items():
+        other = theirs[where]
+        if isinstance(mine, np.ndarray):
+            part, relative = _arrays(mine, other)
+        elif mine == other:
+            continue
+        else:
+            part, relative = f"{mine} against {other}", _relative(mine, other)
+        if part:
+            first = first or f"{where}: {part}"
+            only_numbers &= relative is not None
+            largest = max(largest, relative or 0.0)
+    return Difference(name, first, largest if only_numbers else None) if first else None
+
+
+def _relative(a: object, b: object) -> float | None:
+    try:
+        x, y = float(str(a)), float(str(b))
+    except ValueError:
+        return None
+    return abs(x - y) / max(abs(x), abs(y), 1e-12)
+
+
+def _arrays(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[str, float | None]:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return f"{a.dtype}{list(a.shape)} against {b.dtype}{list(b.shape)}", None
+    if a.dtype.kind not in "fiub":
+        differs = a != b
+        if not differs.any():
+            return "", 0.0
+        i = int(np.argmax(differs))
+        return f"row {i}: {a[i]} against {b[i]}", None
+    differs = (a != b) & ~((a != a) & (b != b))
+    if not differs.any():
+        return "", 0.0
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    first = np.unravel_index(int(np.argmax(differs)), a.shape)
+    # relative to the array's own scale: single entries near zero say nothing
+    scale = max(float(np.abs(x).max()), float(np.abs(y).max()), 1e-12)
+    largest = float(np.nanmax(np.abs(x - y)))
+    place = ", ".join(str(int(n)) for n in first)
+    return (
+        f"[{place}]: {a[first]!s} against {b[first]!s} ({int(differs.sum())} of {a.size} differ, by at "
+        f"most {largest:.3g})"
+    ), largest / scale
+
+
+def _csv_values(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    header = rows[0] if rows else []
+    for number, row in enumerate(rows[1:], 2):
+        label = f"line {number} ({row[0]})" if row else f"line {number}"
+        for column, value in zip(header, row, strict=True):
+            yield f"{label}, column {column}", value
+    yield "header", header
+
+
+def _json_values(path: Path) -> Iterator[tuple[str, Any]]:
+    yield from _flatten(json.loads(path.read_text(encoding="utf-8")), "")
+
+
+def _jsonl_values(path: Path) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        yield from _flatten(json.loads(line), f"line {number}")
+
+
+def _flatten(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{where}.{key}" if where else key)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _flatten(inner, f"{where}[{number}]")
+    else:
+        yield where or "value", value
+
+
+def _npy_values(path: Path) -> Iterator[tuple[str, Any]]:
+    yield "array", np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _safetensors_values(path: Path) -> Iterator[tuple[str, Any]]:
+    from safetensors.numpy import load_file
+
+    for name, tensor in sorted(load_file(path).items()):
+        yield f"tensor {name}", tensor
+
+
+def _parquet_values(path: Path) -> Iterator[tuple[str, Any]]:
+    import pandas as pd
+
+    frame = pd.read_parquet(path)
+    for column in frame:
+        values = frame[column]
+        yield (
+            f"column {column}",
+            values.to_numpy(dtype=None if values.dtype.kind in "fiub" else object),
+        )
+
+
+def _first_byte(ours: Path, theirs: Path) -> str:
+    a, b = ours.read_bytes(), theirs.read_bytes()
+    if len(a) != len(b):
+        return f"{len(a)} against {len(b)} bytes"
+    x, y = np.frombuffer(a, np.uint8), np.frombuffer(b, np.uint8)
+    i = int(np.argmax(x != y))
+    return f"byte {i}: {x[i]:02x} against {y[i]:02x}"
