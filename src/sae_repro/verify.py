@@ -134,8 +134,8 @@ def _arrays(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[str, float | None
     largest = float(np.nanmax(np.abs(x - y)))
     place = ", ".join(str(int(n)) for n in first)
     return (
-        f"[{place}]: {a[first]!s} against {b[first]!s} ({int(differs.sum())} of {a.size} differ, by at "
-        f"most {largest:.3g})"
+        f"[{place}]: {a[first]!s} against {b[first]!s} ({int(differs.sum())} of {a.size} differ, "
+        f"by at most {largest:.3g})"
     ), largest / scale
 
 

@@ -48,6 +48,7 @@ def make_study(name: str, base: Path, wish: Wish) -> Iterator[str]:
     said = [f"made {folder} from {base / 'params.yaml'}"]
     folder.mkdir(parents=True)
     try:
+        raw.yaml_set_start_comment(f"Study {name}. Every key: sae-repro check --schema")
         said += _apply(raw, wish, folder)
         _write(yaml, raw, folder / "params.yaml")
         (folder / "dvc.yaml").symlink_to(Path("../../dvc.yaml"))
@@ -64,7 +65,7 @@ def _apply(raw: Any, wish: Wish, folder: Path) -> list[str]:
     said = []
     if wish.text:
         raw["corpus"]["source"] = _text_source(wish, folder)
-        if raw["subject"].get("training"):
+        if raw["subject"].get("training") and not wish.model:
             for section in (raw["subject"]["training"], raw["extract"]):
                 section["context"] = CONTEXT
             said.append(f"subject: trained on this text, {CONTEXT} positions")
@@ -124,6 +125,7 @@ def _use_model(raw: Any, wish: Wish, folder: Path) -> int:
             "commit), --d-model and --n-layers too"
         )
     raw["subject"]["source"] = source
+    raw["subject"].ca.items.pop("source", None)  # a remark on the former subject
     raw["subject"].pop("training", None)
     return int(layers)
 

@@ -137,8 +137,8 @@ def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
     caption = (
         "# Published numbers to stand beside: another model and corpus\n\nNo targets. Published: "
         "GPT-2 small, residual stream after layer 6, OpenWebText-10k, 20 epochs, ReLU + "
-        "L1, resampling every 25,000 steps; dead = every activation < 0.07; monosemantic = share of "
-        "50 latents that an LLM judge labelled (n = 50 at 80 % has a 95 % interval of [67, 89]). "
+        "L1, resampling every 25,000 steps; dead = every activation < 0.07; monosemantic = share "
+        "of 50 latents that an LLM judge labelled (at 80 % its 95 % interval is [67, 89]). "
         f"This study: dead_fraction_below on {measured_on(results)}."
     )
     write_table(folder, "published", frame, caption, shown)

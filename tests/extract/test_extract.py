@@ -1,0 +1,261 @@
+"""Activations on disk: the right rows, in bounded memory, nothing broken let through."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from sae_repro.corpus.reader import TokenDocuments
+from sae_repro.corpus.tokenizers import word_level
+from sae_repro.errors import StudyError
+from sae_repro.extract.extraction import check_fit, extract
+from sae_repro.extract.passes import bos_and_special
+from sae_repro.extract.sinks import OrderedSink, ShuffledSink
+from sae_repro.extract.statistics import Statistics
+from sae_repro.params import Extract
+from sae_repro.store import ActivationStore, RowFile
+from sae_repro.subject.loader import load_subject
+
+HOOKS = ("blocks.0.hook_resid_post", "blocks.1.hook_mlp_out")
+SPLITS = ("train", "calibration", "validation")
+SETTINGS = Extract(
+    hooks=HOOKS, context=8, n_tokens=10_000, n_calibration_tokens=500, n_validation_tokens=500,
+    batch_size=5, shard_rows=256, threads=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("subject")
+    config = GPT2Config(
+        vocab_size=23, n_positions=8, n_embd=16, n_layer=3, n_head=2, initializer_range=0.3,
+        bos_token_id=1, eos_token_id=1,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+    word_level([chr(97 + i) for i in range(20)]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def subject(model_folder: Path) -> Any:
+    return load_subject(model_folder)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> TokenDocuments:
+    """90 documents of 2 … 20 tokens, one token in twenty a stray BOS."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 21, 90)
+    tokens = rng.integers(3, 23, lengths.sum()).astype(np.int32)
+    tokens[rng.random(len(tokens)) < 0.05] = 1
+    word_level([chr(97 + i) for i in range(20)]).save_pretrained(tmp_path / "tokenizer")
+    frame = pd.DataFrame(
+        {
+            "document": np.arange(90),
+            "start": np.cumsum(lengths) - lengths,
+            "length": lengths,
+            "split": np.array(SPLITS)[np.arange(90) % 3],
+        }
+    )
+    return TokenDocuments(tmp_path, tokens, frame)
+
+
+@pytest.fixture
+def run(subject: Any, corpus: TokenDocuments, tmp_path: Path) -> Callable[..., ActivationStore]:
+    count = itertools.count()
+
+    def go(settings: Extract = SETTINGS, seed: int = 0) -> ActivationStore:
+        folder = tmp_path / f"extract-{next(count)}"
+        extract(subject, corpus, settings, seed=seed, folder=folder, names={})
+        return ActivationStore(folder)
+
+    return go
+
+
+def rows(store: ActivationStore, hook: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    x = np.concatenate(list(store.activations(hook, split).batches(100)))
+    return x, np.concatenate(list(store.index(split).batches(100)))
+
+
+def test_every_real_token_is_there_once_with_transformers_own_activation(
+    run: Callable[..., ActivationStore], corpus: TokenDocuments, model_folder: Path
+) -> None:
+    store = run()
+    model = GPT2LMHeadModel.from_pretrained(model_folder).eval()
+    for split in SPLITS:
+        x, index = rows(store, HOOKS[0], split)
+        wanted = {
+            (int(d), p, int(t))
+            for d in corpus.split(split)
+            for p, t in enumerate(corpus.document(d))
+            if t != 1  # a stray BOS in a document is no token of it
+        }
+        assert {tuple(row) for row in index.tolist()} == wanted
+        assert len(index) == len(wanted) == store.manifest["tokens"][split]
+        for value, (document, position, _) in list(zip(x, index, strict=True))[:40]:
+            start = position // 7 * 7  # rows of BOS and 7 tokens
+            ids = [1, *corpus.document(document)[start : position + 1].tolist()]
+            with torch.no_grad():
+                hidden = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[1]
+            assert np.allclose(value, hidden[0, -1], atol=1e-5)
+
+
+def test_hooks_stay_aligned_and_training_rows_are_shuffled(
+    run: Callable[..., ActivationStore],
+) -> None:
+    store = run()
+    order = rows(store, HOOKS[0], "train")[1]
+    sorted_order = order[np.lexsort((order[:, 1], order[:, 0]))]
+    assert not np.array_equal(order, sorted_order)
+    natural = rows(store, HOOKS[0], "validation")[1]
+    assert np.array_equal(natural, natural[np.lexsort((natural[:, 1], natural[:, 0]))])
+    alone = run(SETTINGS.model_copy(update={"hooks": HOOKS[1:]}))
+    assert np.array_equal(rows(store, HOOKS[1], "train")[0], rows(alone, HOOKS[1], "train")[0])
+
+
+def test_same_seed_same_bits_other_seed_other_order(run: Callable[..., ActivationStore]) -> None:
+    first, again, other = run(), run(), run(seed=1)
+    assert first.manifest == again.manifest
+    assert first.manifest != other.manifest
+
+
+def test_mean_and_rms_are_those_of_training_rows_only(run: Callable[..., ActivationStore]) -> None:
+    store = run()
+    x = rows(store, HOOKS[0], "train")[0].astype(np.float64)
+    assert np.allclose(store.mean(HOOKS[0]), x.mean(0), rtol=1e-9)
+    assert store.rms(HOOKS[0]) == pytest.approx(np.sqrt((x**2).sum(1).mean()), rel=1e-9)
+
+
+@pytest.mark.parametrize("wanted", [1, 17, 100])
+def test_no_more_tokens_than_asked(run: Callable[..., ActivationStore], wanted: int) -> None:
+    store = run(SETTINGS.model_copy(update={"n_tokens": wanted}))
+    assert store.manifest["tokens"]["train"] == wanted
+
+
+def test_a_documents_mean_is_one_row(run: Callable[..., ActivationStore]) -> None:
+    tokens, pooled = run(), run(SETTINGS.model_copy(update={"pooling": "document_mean"}))
+    x, index = rows(tokens, HOOKS[0], "validation")
+    mean, pooled_index = rows(pooled, HOOKS[0], "validation")
+    assert pooled_index[:, 0].tolist() == np.unique(index[:, 0]).tolist()
+    for value, (document, _, _) in zip(mean, pooled_index, strict=True):
+        expected = x[index[:, 0] == document].astype(np.float64).mean(0)
+        assert np.allclose(value, expected, atol=1e-6)
+
+
+def test_half_precision_that_overflows_stops_and_says_where(
+    run: Callable[..., ActivationStore], subject: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = SETTINGS.model_copy(update={"dtype": "float16"})
+    x = rows(run(half), HOOKS[0], "train")[0]
+    assert x.dtype == np.float16
+    real = subject.run_with_cache
+
+    def huge(*args: Any, **options: Any) -> Any:
+        logits, cache = real(*args, **options)
+        return logits, {name: value * 1e6 for name, value in cache.items()}
+
+    monkeypatch.setattr(subject, "run_with_cache", huge)
+    with pytest.raises(StudyError, match=r"hook_resid_post is .* at document 0, position 0 .*"
+                       r"set extract\.dtype to float32"):  # fmt: skip
+        run(half)
+
+
+def test_a_damaged_shard_is_named(run: Callable[..., ActivationStore]) -> None:
+    store = run()
+    path = store.folder / HOOKS[0] / "train" / "00000.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StudyError, match=r"00000\.npy: damaged"):
+        rows(store, HOOKS[0], "train")
+
+
+def test_hooks_and_positions_the_model_lacks(subject: Any) -> None:
+    for change, message in (
+        ({"hooks": ("blocks.3.hook_resid_post",)}, r"the model has layers 0 … 2"),
+        ({"context": 9}, "the model has 8 positions"),
+    ):
+        with pytest.raises(StudyError, match=message):
+            check_fit(SETTINGS.model_copy(update=change), subject)
+
+
+def test_special_ids(corpus: TokenDocuments) -> None:
+    assert bos_and_special(corpus, SETTINGS) == (1, {1, 2}, 2)
+    without = SETTINGS.model_copy(update={"prepend_bos": False})
+    assert bos_and_special(corpus, without)[0] is None
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=8), st.integers(1, 5), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_sinks_lose_and_double_nothing(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], shards: int, seed: int
+) -> None:
+    total = sum(sizes)
+    x = np.arange(total, dtype=np.float32)[:, None]
+    index = np.repeat(np.arange(total, dtype=np.int32)[:, None], 3, axis=1)
+    folder = tmp_path_factory.mktemp("sinks")
+    rng = np.random.default_rng(seed)
+    for name, sink in (
+        ("train", ShuffledSink(folder, ["h"], 1, "float32", shards=shards, rng=rng)),
+        ("validation", OrderedSink(folder, "validation", ["h"], 1, "float32", 7)),
+    ):
+        start = 0
+        for size in sizes:
+            sink.append({"h": x[start : start + size]}, index[start : start + size])
+            start += size
+        entries = sink.close()
+        read = [np.load(folder / e["file"]) for e in entries.get("h", [])]
+        values = np.concatenate([*read, np.empty((0, 1), np.float32)])[:, 0]
+        places = [np.load(folder / e["file"]) for e in entries.get("index", [])]
+        assert sorted(values.tolist()) == list(range(total))
+        if total:
+            assert np.array_equal(np.concatenate(places)[:, 0], values)
+        if name == "validation":
+            assert values.tolist() == sorted(values.tolist())
+            assert all(len(r) == 7 for r in read[:-1])
+
+
+def test_shuffling_is_uniform(tmp_path: Path) -> None:
+    """Over many seeds every row is equally likely in every place."""
+    counts = np.zeros((6, 6))
+    for seed in range(600):
+        sink = ShuffledSink(
+            tmp_path / str(seed), ["h"], 1, "float32", shards=2, rng=np.random.default_rng(seed)
+        )
+        sink.append({"h": np.arange(6.0)[:, None]}, np.zeros((6, 3), dtype=np.int32))
+        read = [np.load(tmp_path / str(seed) / e["file"]) for e in sink.close()["h"]]
+        for place, row in enumerate(np.concatenate(read)[:, 0].astype(int)):
+            counts[row, place] += 1
+    # 600 draws over 6 places: 100 ± 9 each; 6 standard deviations
+    assert np.abs(counts - 100).max() < 55
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6))
+def test_statistics_do_not_depend_on_batches(sizes: list[int]) -> None:
+    x = np.random.default_rng(0).standard_normal((sum(sizes), 3)).astype(np.float32)
+    whole, parts = Statistics(3), Statistics(3)
+    whole.add(x)
+    for part in np.split(x, np.cumsum(sizes)[:-1]):
+        parts.add(part)
+    assert np.allclose(whole.mean, parts.mean, rtol=1e-12, atol=1e-15)
+    assert whole.rms == pytest.approx(parts.rms, rel=1e-12)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_row_files_are_ordinary_arrays(tmp_path: Path, flat: bool) -> None:
+    file = RowFile(tmp_path / "a.npy", 1, np.int32)
+    file.append(np.arange(5)[:, None])
+    file.append(np.arange(3)[:, None])
+    file.close(flat=flat)
+    expected = np.array([0, 1, 2, 3, 4, 0, 1, 2], dtype=np.int32)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), expected if flat else expected[:, None])

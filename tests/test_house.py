@@ -1,0 +1,126 @@
+"""One word, five places: stage, script, package, parameters, artifacts and tests bear one name."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+PIPELINE: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+STAGES = list(PIPELINE)
+PACKAGE = ROOT / "src" / "sae_repro"
+
+
+def body(stage: str) -> dict[str, Any]:
+    entry: dict[str, Any] = PIPELINE[stage]
+    return entry.get("do", entry)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_its_five_places(stage: str) -> None:
+    script = (ROOT / "stages" / f"{stage}.py").read_text()
+    assert len(script.splitlines()) <= 30
+    assert f'stage("{stage}")' in script
+    assert f"from sae_repro.{stage} import run" in script
+    assert body(stage)["cmd"] == f"python ${{root}}/stages/{stage}.py"
+    assert (PACKAGE / stage / "__init__.py").is_file()
+    assert list((ROOT / "tests" / stage).glob("test_*.py"))
+    params = [p.partition(".")[0] for p in body(stage)["params"]]
+    assert stage in params
+    outs = [next(iter(o)) if isinstance(o, dict) else o
+            for o in [*body(stage)["outs"], *body(stage).get("metrics", [])]]  # fmt: skip
+    suffix = "/${key}" if "foreach" in PIPELINE[stage] else ""
+    if stage == "compare":  # what people read stands in git
+        assert all(out.startswith("reports/") for out in outs)
+    else:
+        assert outs == [f"artifacts/{stage}{suffix}"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_its_code_and_never_on_all_of_it(stage: str) -> None:
+    deps = body(stage)["deps"]
+    assert f"${{root}}/src/sae_repro/{stage}" in deps
+    assert "${root}/src" not in deps
+    assert "${root}/src/sae_repro" not in deps
+
+
+def test_no_stage_without_a_place_and_no_place_without_a_stage() -> None:
+    assert {p.stem for p in (ROOT / "stages").glob("*.py")} == set(STAGES)
+    with_run = {
+        p.parent.name
+        for p in PACKAGE.glob("*/__init__.py")
+        if re.search(r"^def run\(", p.read_text(), re.M)
+    }
+    assert with_run == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_only_parameters_it_declares(stage: str) -> None:
+    """`context.section` and `context.value` name their keys as literals or by the cell's name."""
+    declared = set(body(stage)["params"])
+    for call in ast.walk(ast.parse((PACKAGE / stage / "__init__.py").read_text())):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+            continue
+        if call.func.attr in ("section", "value") and call.args:
+            key = call.args[-1]
+            if isinstance(key, ast.Constant):
+                assert key.value in declared
+            else:
+                assert "cells.${key}" in declared
+
+
+def test_the_import_contract_holds() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "study", [ROOT, *sorted((ROOT / "studies").glob("*"))], ids=lambda p: p.name
+)
+def test_every_study_is_valid_and_linked(study: Path) -> None:
+    from sae_repro.params import load
+
+    loaded = load(study / "params.yaml")
+    assert (study / loaded.root).resolve() == ROOT
+    assert (study / "dvc.yaml").resolve() == ROOT / "dvc.yaml"
+
+
+def test_every_parameter_is_described_and_read() -> None:
+    """A knob that nothing reads does not exist; one without a description can't be turned."""
+    from sae_repro.params import Cell
+    from sae_repro.params import sections as s
+
+    code = "\n".join(
+        p.read_text() for p in PACKAGE.rglob("*.py") if p.parent.name not in ("params", "cli")
+    )
+    models = (
+        *(s.Corpus, s.StoriesSource, s.FilesSource, s.HubSource, s.LocalSubject, s.HubSubject),
+        *(s.Training, s.Extract, s.Train, s.Evaluate, s.Compare, s.Track, Cell),
+    )
+    for model in models:
+        for name, field in model.model_fields.items():
+            if name == "kind":
+                continue
+            assert field.description, f"{model.__name__}.{name}"
+            if model is Cell and name in ("seed", "hook"):
+                continue  # read through identity() and Study.hook_of
+            text = (
+                code + (PACKAGE / "params/study.py").read_text() + (PACKAGE / "pins.py").read_text()
+            )
+            text += (PACKAGE / "params/cell.py").read_text().split("_READ_WHEN")[0]
+            assert re.search(rf"\.{name}\b|\"{name}\"", text), f"{model.__name__}.{name}"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def test_files_stay_readable(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 320
