@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.errors import StudyError
-from sae_repro.params import check_section
+from sae_repro.params import check_section, load
 from sae_repro.params.base import S
 
 STATE = Path(".sae-repro")  # what is local to this checkout: locks, checkpoints, the cell store
@@ -68,6 +68,8 @@ def stage(name: str) -> Iterator[StageContext]:
     try:
         import dvc.api
 
+        # a fault anywhere in the study is said now, not when its stage comes after an hour's work
+        load("params.yaml")
         declared = dvc.api.params_show(stages=full_name)
         # a DVC that was stopped can leave its stage running: the next one waits for it here
         with FileLock(STATE / f"{name}.lock"):

@@ -145,3 +145,14 @@ def test_not_a_number_stops_the_cell_and_says_where(
         Diverged, match=r"not finite from step 33 on .*last good checkpoint: step 20"
     ):
         trainer.run()
+
+
+def test_auxk_left_out_where_nothing_is_dead_changes_no_bit(
+    train: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shortcut = train(CELLS["auxk"])
+    dead = lambda self: self.silent_k >= self.cell.dead_tokens  # noqa: E731
+    monkeypatch.setattr(Trainer, "_dead", dead)
+    assert bits(train(CELLS["auxk"])) == bits(shortcut)
+    late = CELLS["auxk"].model_copy(update={"dead_tokens": 10**9})
+    assert {row["auxk"] for row in train(late).journal.metrics} == {0.0}

@@ -126,7 +126,7 @@ class Trainer:
             x_nd,
             lengths=lengths,
             lambda_=penalty_weight(cell, step, steps),
-            dead_k=self.silent_k >= cell.dead_tokens if cell.revival == "auxk" else None,
+            dead_k=self._dead() if cell.revival == "auxk" else None,
         )
         self.optimiser.step(losses.loss, learning_rate(cell, step, steps))
         with torch.no_grad():
@@ -135,6 +135,15 @@ class Trainer:
             first = ~losses.loss.isfinite() & (self.bad_step < 0)
             self.bad_step = torch.where(first, step, self.bad_step)
         return losses
+
+    def _dead(self) -> Tensor | None:
+        """The latents for auxk to revive; None where asking whether there are any costs nothing.
+
+        With none dead the auxiliary loss and its gradient are 0: leaving it out changes no weight.
+        On a GPU the question would stop the queue on every step.
+        """
+        dead_k = self.silent_k >= self.cell.dead_tokens
+        return dead_k if self.device.type != "cpu" or bool(dead_k.any()) else None
 
     def _resamples_after(self, step: int) -> bool:
         cell, done = self.cell, step + 1
@@ -175,6 +184,8 @@ class Trainer:
                 "dead": (self.silent_k >= DEAD_WINDOW).sum().item(),
                 "lr": learning_rate(self.cell, step, self.batches.steps),
             }
+        if self.cell.revival == "auxk":
+            row.setdefault("auxk", 0.0)
         if self.cell.penalty != "none":
             row["lambda"] = penalty_weight(self.cell, step, self.batches.steps)
         return row

@@ -1,0 +1,216 @@
+"""Every fault in params.yaml is one line: the key, the value, what is allowed; no compute spent."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from sae_repro.cli import app
+from sae_repro.errors import StudyError
+from sae_repro.files import sha256_file
+from sae_repro.params import load, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STUDY: dict[str, Any] = {
+    "corpus": {"source": {"kind": "stories", "n_documents": 1000}},
+    "subject": {"source": {"kind": "train"}, "training": {}},
+    "extract": {"hooks": ["blocks.1.hook_resid_post"]},
+    "train": {},
+    "evaluate": {},
+    "compare": {},
+    "track": {},
+    "cells": {
+        "vanilla": {"expansion": 4, "penalty": "l1", "lambda": 0.01},
+        "topk": {"expansion": 4, "activation": "topk", "k": 8},
+    },
+}
+
+
+def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(study: dict[str, Any]) -> None:
+        *parents, last = path.split("/")
+        for parent in parents:
+            study = study[parent]
+        study[last] = value
+
+    return apply
+
+
+FAULTS = {
+    "unknown key": (
+        change("cells/topk/learning_rate", 3), "cells.topk.learning_rate = 3: unknown key"),
+    "unknown section": (change("trian", {}), "trian = {}: unknown key"),
+    "wrong type": (
+        change("train/batch_size", "many"), "train.batch_size = many: must be a valid integer"),
+    "not whole": (change("train/epochs", 1.5), "train.epochs = 1.5: must be a valid integer"),
+    "unknown architecture": (
+        change("cells/topk/activation", "gelu"),
+        "cells.topk.activation = gelu: must be 'relu', 'topk' or 'batchtopk'"),
+    "k > K": (
+        change("cells/topk/k", 257), "cells.topk.k = 257: allowed are 1 … 256 (K = 4 × 64)"),
+    "layer the model lacks": (
+        change("extract/hooks", ["blocks.3.hook_mlp_out"]),
+        "extract.hooks.0 = blocks.3.hook_mlp_out: the model has layers 0 … 2"),
+    "no such hook": (
+        change("extract/hooks", ["blocks.1.hook_foo"]),
+        "'blocks.1.hook_foo' is no hook known here; allowed: blocks.<layer>.hook_resid_pre"),
+    "hook not extracted": (
+        change("cells/topk/hook", "blocks.0.hook_mlp_out"),
+        "cells.topk.hook = blocks.0.hook_mlp_out: not extracted; extract.hooks has blocks.1"),
+    "expansion 0": (
+        change("cells/topk/expansion", 0), "cells.topk.expansion = 0: must be greater than 0"),
+    "not a number": (
+        change("cells/topk/lr", float("nan")), "cells.topk.lr = nan: must be a finite number"),
+    "infinite": (
+        change("cells/vanilla/lambda", float("inf")),
+        "cells.vanilla.lambda = inf: must be a finite number"),
+    "idle field": (
+        change("cells/vanilla/k", 3), "k is read only with activation: topk | batchtopk"),
+    "k missing": (change("cells/topk", {"expansion": 4, "activation": "topk"}), "need k"),
+    "no sparsity": (change("cells/vanilla", {"expansion": 4}), "nothing keeps relu sparse"),
+    "no lambda": (
+        change("cells/vanilla", {"expansion": 4, "penalty": "l1"}), "a penalty needs lambda"),
+    "two sparsities": (
+        change("cells/topk", {"expansion": 4, "activation": "topk", "k": 3, "penalty": "l1",
+                              "lambda": 1}), "penalty must be none"),
+    "free decoder under l1": (
+        change("cells/vanilla/decoder", "free"), "use decoder: unit_norm"),
+    "shares": (
+        change("cells/topk", {"expansion": 4, "activation": "topk", "k": 3, "prefixes": "fixed",
+                              "prefix_shares": [0.5, 0.4]}), "prefix_shares must sum to 1"),
+    "empty group": (
+        change("cells/topk", {"expansion": 4, "activation": "topk", "k": 3, "prefixes": "fixed",
+                              "prefix_shares": [0.001, 0.999]}), "smallest group"),
+    "never resampled": (
+        change("cells/vanilla/revival", "resample"),
+        "cells.vanilla.resample_every = 25000: no resampling would ever happen"),
+    "unknown source": (
+        change("corpus/source", {"kind": "web"}), "corpus.source.kind = web: allowed are"),
+    "missing section": (lambda s: s.pop("extract"), "extract: missing"),
+    "no cells": (change("cells", {}), "cells = {}"),
+    "bad cell name": (change("cells/A.b", STUDY["cells"]["topk"]), "cells.A.b"),
+    "context too long": (
+        change("extract/context", 65), "extract.context = 65: the subject has 64 positions"),
+    "batch larger than data": (
+        change("extract/n_tokens", 100), "train.batch_size = 512: more than the 100"),
+    "training without train": (
+        change("subject", {"source": {"kind": "hub", "name": "a/b", "revision": "a" * 40,
+                                      "d_model": 8, "n_layers": 2}, "training": {}}),
+        "training goes with source: {kind: train}"),
+    "labels without their words": (
+        change("subject", {"source": {"kind": "hub", "name": "a/b", "revision": "a" * 40,
+                                      "d_model": 64, "n_layers": 2}}),
+        "its labels belong to its own words"),
+    "branch for a commit": (
+        change("corpus/source", {"kind": "hub", "name": "a/b", "revision": "main"}),
+        "corpus.source.revision = main"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_line_and_exit_code_two(fault: str, tmp_path: Path) -> None:
+    apply, says = FAULTS[fault]
+    study = deepcopy(STUDY)
+    apply(study)
+    with (tmp_path / "params.yaml").open("w") as file:
+        YAML().dump(study, file)
+    with pytest.raises(StudyError) as caught:
+        load(tmp_path / "params.yaml")
+    lines = str(caught.value).splitlines()
+    assert len([line for line in lines if says in line]) == 1, lines
+    assert all(line.startswith(str(tmp_path / "params.yaml")) for line in lines)
+
+
+def test_the_study_itself_is_fine() -> None:
+    assert len(parse(STUDY).cells) == 2
+
+
+def sae_repro(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from sae_repro.cli import main\ntry:\n main()\nfinally:\n" \
+           " print('torch' in sys.modules)"  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True
+    )
+
+
+def test_check_exits_with_two_and_without_a_traceback_or_torch(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("cells: {a: {expansion: 0}}\n")
+    done = sae_repro("check", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cells.a.expansion = 0: must be greater than 0" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == "False\n"
+
+
+def test_check_of_the_root_study_needs_no_torch() -> None:
+    done = sae_repro("check", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ok: ")
+    assert done.stdout.endswith("False\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a: [1\n", "while parsing"), ("- 1\n", "no mapping"), ("a: 1\na: 2\n", "duplicate key")],
+)
+def test_broken_yaml_says_where(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(StudyError, match=says) as caught:
+        load(tmp_path / "params.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_study_says_what_to_do(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["check", str(tmp_path)])
+    assert "no such file" in str(result.exception)
+
+
+def test_numbers_and_merges_are_yaml_1_2(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(
+        "recipes: {v: &v {expansion: 4, penalty: l1, lambda: 1e-2}}\n"
+        "corpus: {source: {kind: stories, n_documents: 1_000}}\n"
+        "subject: {source: {kind: train}, training: {}}\n"
+        "extract: {hooks: [blocks.0.hook_mlp_out]}\n"
+        "train: {}\nevaluate: {}\ncompare: {}\ntrack: {}\n"
+        "cells: {a: {<<: *v}, b: {<<: *v, lambda: 1e-4}}\n"
+    )
+    study = load(tmp_path / "params.yaml")
+    assert [cell.lambda_ for cell in study.cells.values()] == [0.01, 0.0001]
+
+
+def test_a_default_spelled_out_is_the_same_cell() -> None:
+    """A cell's identity seeds its generators: it must not depend on how the cell is written."""
+    spelled = deepcopy(STUDY)
+    spelled["cells"]["topk"] |= {"lr": 1e-3, "prefixes": "none"}
+    assert parse(spelled).cells["topk"].identity() == parse(STUDY).cells["topk"].identity()
+
+
+def test_a_pinned_file_that_changed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    study = deepcopy(STUDY)
+    pin = sha256_file(tmp_path / "a.txt")
+    study["corpus"]["source"] = {"kind": "files", "files": {"a.txt": pin}}
+    with (tmp_path / "params.yaml").open("w") as file:
+        YAML().dump(study, file)
+    runner = CliRunner()
+    assert runner.invoke(app, ["check", str(tmp_path)]).exit_code == 0
+    (tmp_path / "a.txt").write_text("three\n")
+    broken = runner.invoke(app, ["check", str(tmp_path)])
+    assert "has changed: its SHA-256 is" in str(broken.exception)
+    told = runner.invoke(app, ["pin", str(tmp_path)])
+    assert f"{pin} → {sha256_file(tmp_path / 'a.txt')}" in told.output
+    assert runner.invoke(app, ["check", str(tmp_path)]).exit_code == 0
+
+
+def test_the_schema_lists_every_key() -> None:
+    said = CliRunner().invoke(app, ["check", "--schema"]).output
+    for key in ("corpus.source [kind: hub].revision", "cells.<name>.lambda", "train.epochs",
+                "subject.training.lr", "compare.matched_l0"):  # fmt: skip
+        assert f"\n{key} (" in said

@@ -1,0 +1,142 @@
+"""A small study of its own in a fresh checkout, run by `dvc repro` as a user would."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PARAMS = """\
+root: .
+seed: 0
+corpus:
+  source: {kind: files, files: {text.jsonl: PIN}}
+  validation: 0.2
+  calibration: 0.1
+  vocabulary: 300
+subject:
+  source: {kind: train}
+  training:
+    {d_model: 16, n_layers: 2, n_heads: 2, context: 32, steps: 60, batch_size: 16, threads: 1}
+extract:
+  hooks: [blocks.0.hook_resid_post]
+  context: 32
+  n_tokens: 20_000
+  n_calibration_tokens: 2_000
+  n_validation_tokens: 4_000
+  shard_rows: 4_096
+  threads: 1
+train: {batch_size: 64, epochs: 3, log_every: 50, checkpoint_every: 100}
+evaluate: {fidelity_tokens: 1_000}
+compare: {matched_l0: [3], bootstrap: 100}
+track: {experiment: small}
+cells:
+  vanilla: {expansion: 4, penalty: l1, lambda: 1e-2}
+  resample: {expansion: 4, penalty: l1, lambda: 5e-2, revival: resample, resample_every: 200}
+  matryoshka: {expansion: 4, activation: batchtopk, k: 3, prefixes: random}
+"""
+
+
+@dataclass
+class Checkout:
+    """A checkout of the project with a small study at its root."""
+
+    folder: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What the pipeline sees: this checkout's own code, one worker per core."""
+        bin_ = Path(sys.executable).parent
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DVC_"))}
+        return {
+            **kept,
+            "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder / "src"),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            **more,
+        }
+
+    def start(self, *arguments: str, **env: str) -> "subprocess.Popen[str]":
+        """`dvc repro` with `arguments`, in a process group of its own."""
+        return subprocess.Popen(
+            ["dvc", "repro", *arguments], cwd=self.folder, env=self.environment(**env), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def repro(self, *arguments: str, **env: str) -> str:
+        """`dvc repro` to its end; its output."""
+        process = self.start(*arguments, **env)
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        return output
+
+    def ran(self, output: str) -> list[str]:
+        """The stages that a run executed."""
+        return [
+            line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")
+        ]
+
+    def change(self, old: str, new: str) -> None:
+        """Edit params.yaml."""
+        path = self.folder / "params.yaml"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    def copy(self, folder: Path, *without: str) -> "Checkout":
+        """This checkout elsewhere, some of its folders left out."""
+        shutil.copytree(
+            self.folder, folder, symlinks=True, ignore=lambda _, names: set(without) & set(names)
+        )
+        return Checkout(folder)
+
+
+def new_checkout(folder: Path) -> Checkout:
+    """The working tree's files, a text, and the small study; nothing has run yet."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "src", "stages", "dvc.yaml", ".dvc",
+         ".dvcignore", ".gitignore", "requirements.lock"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in listed:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    sys.path.insert(0, str(ROOT / "src"))
+    from sae_repro.corpus import stories
+    from sae_repro.files import sha256_file
+
+    told = stories.generate(900, seed=5)
+    words = stories.vocabulary()
+    with (folder / "text.jsonl").open("w") as file:
+        for start, end in zip(told.starts[:-1], told.starts[1:], strict=True):
+            text = " ".join(words[i] for i in told.tokens[start:end])
+            file.write(json.dumps({"text": text}) + "\n")
+    pin = sha256_file(folder / "text.jsonl")
+    (folder / "params.yaml").write_text(PARAMS.replace("PIN", pin))
+    for command in (
+        ["git", "init", "-q"],
+        ["git", "add", "-A"],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "small study"],
+    ):
+        subprocess.run(command, cwd=folder, check=True)
+    return Checkout(folder)
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which nothing has run."""
+    folder = tmp_path_factory.mktemp("fresh")
+    return new_checkout(folder)
+
+
+@pytest.fixture(scope="session")
+def finished(fresh: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The small study after an undisturbed `dvc repro`. Tests copy it before they change it."""
+    checkout = fresh.copy(tmp_path_factory.mktemp("finished") / "checkout")
+    checkout.repro()
+    return checkout

@@ -1,0 +1,169 @@
+"""The pipeline as a whole: what runs, what does not, and the same bits whatever happens."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from sae_repro.corpus.reader import TokenDocuments
+from sae_repro.verify import Verdict, verify
+
+from .conftest import Checkout
+
+pytestmark = pytest.mark.slow
+
+CELLS = ("vanilla", "resample", "matryoshka")
+
+
+def same(ours: Checkout, theirs: Checkout) -> Verdict:
+    return verify(ours.folder, theirs.folder)
+
+
+def test_it_goes_from_nothing_to_tables(finished: Checkout) -> None:
+    cells = pd.read_csv(finished.folder / "reports/tables/cells.csv")
+    assert cells["cell"].tolist() == list(CELLS)
+    assert (cells["status"] == "ok").all()
+    assert cells["fvu"].between(0, 1).all()
+    assert cells["tokens"].eq(4000).all()
+    for name in CELLS:
+        assert (finished.folder / "artifacts/train" / name / "sae_weights.safetensors").is_file()
+    assert (finished.folder / "reports/figures/frontier.svg").is_file()
+    assert set(json.loads((finished.folder / "reports/metrics.json").read_text())) == set(CELLS)
+
+
+def test_run_again_nothing_runs(finished: Checkout) -> None:
+    assert finished.ran(finished.repro()) == []
+
+
+def test_dvc_metrics_and_plots_read_the_reports(finished: Checkout) -> None:
+    for command in (["metrics", "show"], ["plots", "show", "--json"]):
+        done = subprocess.run(
+            ["dvc", *command], cwd=finished.folder, env=finished.environment(),
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "fvu" in done.stdout
+
+
+def test_clean_cross_entropy_is_what_transformers_alone_computes(finished: Checkout) -> None:
+    artifacts = finished.folder / "artifacts"
+    corpus = TokenDocuments.load(artifacts / "corpus")
+    model = AutoModelForCausalLM.from_pretrained(artifacts / "subject").eval()
+    total, targets, tokens = 0.0, 0, 0
+    for number in corpus.split("validation"):
+        document = torch.from_numpy(corpus.document(int(number)).astype("int64"))
+        for part in document.split(31):  # rows of BOS and 31 tokens
+            row = torch.cat([torch.tensor([1]), part])[None]
+            with torch.no_grad():
+                logits = model(row).logits[0, 1:-1]
+            total += float(torch.nn.functional.cross_entropy(logits, row[0, 2:], reduction="sum"))
+            targets += len(part) - 1
+            tokens += len(part)
+            if tokens >= 1000:
+                break
+        if tokens >= 1000:
+            break
+    measured = json.loads((artifacts / "evaluate/vanilla/metrics.json").read_text())
+    assert measured["counts"]["fidelity_tokens"] == targets
+    assert measured["metrics"]["ce_clean"] == pytest.approx(total / targets, rel=1e-5)
+
+
+def test_one_changed_lambda_retrains_one_cell(finished: Checkout, tmp_path: Path) -> None:
+    checkout = finished.copy(tmp_path / "changed")
+    checkout.change("lambda: 1e-2", "lambda: 2e-2")
+    ran = checkout.ran(checkout.repro())
+    assert ran == ["train@vanilla", "evaluate@vanilla", "compare", "track"]
+    checkout.change("lambda: 2e-2", "lambda: 1e-2")
+    assert not [stage for stage in checkout.ran(checkout.repro()) if stage.startswith("train")]
+    assert same(checkout, finished).differences == []
+
+
+def test_a_removed_cell_leaves_no_trace(finished: Checkout, tmp_path: Path) -> None:
+    checkout = finished.copy(tmp_path / "removed")
+    checkout.change(next(line for line in (checkout.folder / "params.yaml").read_text().splitlines()
+                         if "resample:" in line) + "\n", "")  # fmt: skip
+    assert checkout.ran(checkout.repro()) == ["compare", "track"]
+    assert sorted(p.name for p in (checkout.folder / "artifacts/train").iterdir()) == [
+        "matryoshka", "vanilla",
+    ]  # fmt: skip
+    assert checkout.ran(checkout.repro()) == []
+
+
+def test_without_the_store_one_change_trains_one_cell(finished: Checkout, tmp_path: Path) -> None:
+    """As after clone and pull: outs are there, the local store is not."""
+    checkout = finished.copy(tmp_path / "pulled", ".sae-repro")
+    checkout.change("lambda: 1e-2", "lambda: 3e-2")
+    checkout.repro("train@vanilla")
+    trained = [p for p in (checkout.folder / ".sae-repro/cells").iterdir() if p.is_dir()]
+    assert len(trained) == 1
+
+
+def test_a_cell_does_not_depend_on_its_companions(finished: Checkout, tmp_path: Path) -> None:
+    checkout = finished.copy(tmp_path / "alone", ".sae-repro")
+    for name in CELLS:
+        checkout.repro("-f", "-s", f"train@{name}", SAE_REPRO_NO_STORE="1", SAE_REPRO_JOBS="1")
+    assert not (checkout.folder / ".sae-repro/cells").exists()
+    assert same(checkout, finished).differences == []
+
+
+def test_a_fault_in_params_stops_before_any_compute(finished: Checkout, tmp_path: Path) -> None:
+    checkout = finished.copy(tmp_path / "fault")
+    checkout.change("k: 3", "k: 3, penalty: l1, lambda: 1")
+    checkout.change("seed: 0", "seed: 1")  # all has to run again: the first stage refuses
+    process = checkout.start()
+    output, _ = process.communicate()
+    assert process.returncode != 0
+    assert checkout.ran(output) == ["corpus"]
+    assert "corpus: params.yaml: cells.matryoshka: k already sets the sparsity" in output
+    assert "Traceback" not in output
+
+
+def test_killed_ten_times_it_ends_with_the_same_bits(
+    fresh: Checkout, finished: Checkout, tmp_path: Path
+) -> None:
+    """kill -9 at random moments, in turn the whole group and DVC alone, whose stage lives on."""
+    checkout = fresh.copy(tmp_path / "killed")
+    rng = random.Random(20)
+    for number in range(10):
+        process = checkout.start()
+        try:
+            process.wait(timeout=rng.uniform(0.3, 12))
+        except subprocess.TimeoutExpired:
+            if number % 2:
+                os.kill(process.pid, signal.SIGKILL)
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait()
+    checkout.repro()
+    assert same(checkout, finished).differences == []
+
+
+def test_two_at_once_corrupt_nothing(fresh: Checkout, finished: Checkout, tmp_path: Path) -> None:
+    checkout = fresh.copy(tmp_path / "twice")
+    first = checkout.start()
+    time.sleep(3)
+    second = checkout.start()
+    for process in (first, second):
+        process.communicate()
+    checkout.repro()
+    assert same(checkout, finished).differences == []
+
+
+def test_a_closed_mlflow_port_does_not_fail_the_pipeline(
+    finished: Checkout, tmp_path: Path
+) -> None:
+    checkout = finished.copy(tmp_path / "offline")
+    output = checkout.repro("-f", "-s", "track", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert output.count("track: warning:") == 1
+    assert "Traceback" not in output
+    assert same(checkout, finished).differences == []
