@@ -19,7 +19,7 @@ SETTINGS = Train(batch_size=64, epochs=1, log_every=10, checkpoint_every=20)
 CELLS = {
     "vanilla": Cell(expansion=4, penalty="l1", lambda_=1e-2),
     "resample": Cell(
-        expansion=4, penalty="l1", lambda_=5.0, lr=0.02, revival="resample", resample_every=20,
+        expansion=4, penalty="l1", lambda_=5.0, lr=0.2, revival="resample", resample_every=20,
         resample_tokens=500,
     ),
     "free": Cell(expansion=4, penalty="l1_decoder_norm", lambda_=1e-2, decoder="free"),
