@@ -1,0 +1,64 @@
+"""What each stage of the root study costs: wall time, CPU time, peak memory, as a Markdown table.
+
+    python benchmarks/stage_costs.py
+
+Runs `dvc repro` stage by stage in this checkout; what is up to date costs nothing, so run it where
+nothing has run yet. Memory is the largest sum over DVC and all its processes, shared pages counted
+once (PSS), sampled four times a second.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def measure(stage: str) -> tuple[float, float, float]:
+    """(wall seconds, CPU seconds, peak MiB) of `dvc repro --single-item stage`."""
+    before, start = os.times(), time.monotonic()
+    process = psutil.Popen(["dvc", "repro", "--single-item", stage], cwd=ROOT,
+                           stdout=subprocess.DEVNULL)  # fmt: skip
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _memory(process))
+        time.sleep(0.25)
+    if process.returncode:
+        sys.exit(f"{stage} failed: dvc repro {stage} says why")
+    after = os.times()
+    cpu = sum(after[2:4]) - sum(before[2:4])
+    return time.monotonic() - start, cpu, peak / 2**20
+
+
+def _memory(process: psutil.Process) -> int:
+    """Bytes in use by a process and its descendants."""
+    total = 0
+    for one in (process, *process.children(recursive=True)):
+        try:
+            total += one.memory_full_info().pss
+        except psutil.Error:
+            continue  # it ended between the listing and the look
+    return total
+
+
+def main() -> None:
+    """Run and print."""
+    stages = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+    print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores\n")
+    print("| stage | wall, s | CPU, s | peak memory, MiB |\n|---|---|---|---|")
+    rows = []
+    for stage in stages:
+        rows.append(measure(stage))
+        print("| {} | {:.0f} | {:.0f} | {:.0f} |".format(stage, *rows[-1]), flush=True)
+    wall, cpu, peak = (list(column) for column in zip(*rows, strict=True))
+    print(f"| **all** | **{sum(wall):.0f}** | **{sum(cpu):.0f}** | **{max(peak):.0f}** |")
+
+
+if __name__ == "__main__":
+    main()
