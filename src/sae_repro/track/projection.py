@@ -5,13 +5,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sae_repro.errors import StudyError
 from sae_repro.files import digest, read_json, sha256_file
 
 REPORT = "report"
 
 
 def projection(cells: Iterable[str], study: Path, *, weights: bool) -> list[dict[str, Any]]:
-    """One entry per cell, and one for the report: name, key, status, params, metrics, artifacts.
+    """One entry per cell, and one for the report if there is one.
+
+    Each has name, kind, key, status, params, metrics and artifacts.
 
     `metrics` are (name, step, value) with training under `train/`; `artifacts` map a path below
     the study's folder to its SHA-256.
@@ -21,7 +24,10 @@ def projection(cells: Iterable[str], study: Path, *, weights: bool) -> list[dict
         path.relative_to(study).as_posix(): sha256_file(path)
         for folder in ("figures", "tables")
         for path in sorted((study / "reports" / folder).glob("*"))
+        if path.is_file() and not path.name.startswith(".")
     }
+    if not reports:
+        return runs
     return [*runs, {"name": REPORT, "kind": REPORT, "key": digest(reports), "status": "ok",
                     "params": {}, "metrics": [], "artifacts": reports}]  # fmt: skip
 
@@ -31,12 +37,11 @@ def _cell(name: str, study: Path, weights: bool) -> dict[str, Any]:
     evaluated = study / "artifacts" / "evaluate" / name
     summary = read_json(trained / "train.json")
     measured = read_json(evaluated / "metrics.json")
-    curve = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     metrics = [
         (f"train/{key}", row["step"], float(value))
-        for row in curve
+        for row in _curve(trained / "metrics.jsonl")
         for key, value in row.items()
-        if key not in ("step", "tokens")
+        if key not in ("step", "tokens") and value is not None
     ]
     metrics += [
         (key, 0, float(value))
@@ -61,6 +66,13 @@ def _cell(name: str, study: Path, weights: bool) -> dict[str, Any]:
             if path.is_file()
         },
     }
+
+
+def _curve(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; `dvc repro` makes it") from None
 
 
 def _params(summary: Mapping[str, Any]) -> dict[str, str]:
