@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.errors import StudyError
-from sae_repro.params import check_section, load
+from sae_repro.params import check_section, load, read_yaml
 from sae_repro.params.base import S
 
 STATE = Path(".sae-repro")  # what is local to this checkout: locks, checkpoints, the cell store
@@ -66,16 +66,33 @@ def stage(name: str) -> Iterator[StageContext]:
 
     STATE.mkdir(exist_ok=True)
     try:
-        import dvc.api
-
         # a fault anywhere in the study is said now, not when its stage comes after an hour's work
         load("params.yaml")
-        declared = dvc.api.params_show(stages=full_name)
+        declared = declared_params(full_name)
         # a DVC that was stopped can leave its stage running: the next one waits for it here
         with FileLock(STATE / f"{name}.lock"):
             yield StageContext(full_name, declared)
     except StudyError as error:
         sys.exit(_report(name, error))
+
+
+def declared_params(stage_name: str) -> dict[str, Any]:
+    """The parameters that dvc.yaml declares for `train@<cell>` or `corpus`, and no others.
+
+    The same as `dvc.api.params_show(stages=stage_name)`, without its second of start-up.
+    """
+    name, _, key = stage_name.partition("@")
+    entry = read_yaml(Path("dvc.yaml"))["stages"][name]
+    raw = read_yaml(Path("params.yaml"))
+    declared: dict[str, Any] = {}
+    for dotted in entry.get("do", entry)["params"]:
+        *parents, last = dotted.replace("${key}", key).split(".")
+        source, target = raw, declared
+        for parent in parents:
+            source, target = source[parent], target.setdefault(parent, {})
+        if last in source:  # what is not there has a default
+            target[last] = source[last]
+    return declared
 
 
 def _report(name: str, error: StudyError) -> int:

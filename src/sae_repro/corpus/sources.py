@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.errors import StudyError
+from sae_repro.files import digest
 from sae_repro.hub import reachable, unreachable
 from sae_repro.params import FilesSource, HubSource
 from sae_repro.pins import check_files
@@ -48,14 +49,19 @@ class TextSource:
             )
 
     def _texts(self) -> Iterator[Document]:
-        for row in self.rows:
+        for row in _unbroken(self.name, self.rows):
             parts = [row[column] for column in self.columns]
             text = "\n".join(part for part in parts if part)
             if not text.strip():
                 self.skipped["empty"] += 1
                 continue
-            label = None if self.label is None or row[self.label] is None else str(row[self.label])
-            yield Document(text, label)
+            yield Document(text, None if self.label is None else _label(row[self.label]))
+
+
+def _label(value: Any) -> str | None:
+    # whole numbers come as floats from a column in which some are missing
+    whole = isinstance(value, float) and value.is_integer()
+    return None if value is None else str(int(value) if whole else value)
 
 
 def open_files(source: FilesSource, folder: Path) -> TextSource:
@@ -82,8 +88,12 @@ def open_files(source: FilesSource, folder: Path) -> TextSource:
     rows = _load(
         f"corpus.source.files: {name}",
         kind,
+        # `datasets` knows a file again by its path and time: only the pins tell contents apart
+        name=digest(sorted(source.files.values())),
         data_files=[str(path) for path in paths],
         split="train",
+        # a cell that says NA, null or None is text
+        **({"keep_default_na": False, "na_values": [""]} if kind == "csv" else {}),
     )
     return _with_columns(name, rows, source.columns, source.label, source.n_documents)
 
@@ -101,7 +111,7 @@ def open_hub(source: HubSource) -> TextSource:
             revision=source.revision,
             streaming=source.streaming,
         )
-    except OSError as error:
+    except connection_errors() as error:
         raise unreachable(what, error) from None
     return _with_columns(source.name, rows, source.columns, source.label, source.n_documents)
 
@@ -111,18 +121,50 @@ def _load(what: str, *args: Any, **options: Any) -> Any:
     from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()
+    # local files too would be counted at an outside host, at a network's pace
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
         return datasets.load_dataset(*args, **options)
     except (DatasetsError, ValueError) as error:
-        cause = error.__cause__ or error
-        raise StudyError(f"{what}: {' '.join(str(cause).split())[:300]}") from None
+        text = one_line(error.__cause__ or error)
+        if "corresponds to no data" in text:
+            text = "no documents in it"
+        raise StudyError(f"{what}: {text}") from None
+
+
+def _unbroken(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    from datasets.exceptions import DatasetsError
+
+    number = 0
+    try:
+        for row in rows:
+            yield row
+            number += 1
+    except (DatasetsError, ValueError, *connection_errors()) as error:
+        raise StudyError(
+            f"corpus.source: {name} can't be read on after {number} rows ({one_line(error)}); "
+            "repair it, or run again if the connection broke"
+        ) from None
+
+
+def connection_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where a connection breaks; its time-outs are no OSError."""
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    return OSError, HTTPError
+
+
+def one_line(error: BaseException) -> str:
+    """What `error` says, short enough for a line of another message."""
+    return " ".join(str(error).split())[:300]
 
 
 def _with_columns(
     name: str, rows: Any, columns: tuple[str, ...], label: str | None, wanted: int | None
 ) -> TextSource:
     columns = columns or ("text",)
-    known = list(rows.column_names or [])
+    # a stream may not know its columns before its first row
+    known = list(rows.column_names or next(_unbroken(name, rows), {}))
     for key, column in [*(("columns", c) for c in columns), *([("label", label)] if label else [])]:
         if known and column not in known:
             raise StudyError(
@@ -131,7 +173,8 @@ def _with_columns(
             )
     if known and rows.features is not None:
         for column in columns:
-            kind = getattr(rows.features[column], "dtype", "?")
+            feature = rows.features[column]
+            kind = getattr(feature, "dtype", type(feature).__name__.lower())
             if kind not in ("string", "large_string"):
                 raise StudyError(f"corpus.source.columns = {column}: holds {kind}, not text")
     keep = [*dict.fromkeys([*columns, *([label] if label else [])])]
@@ -151,10 +194,10 @@ class _Paragraphs:
                 if line.strip():
                     lines.append(line)
                 elif lines:
-                    yield {"text": "".join(lines).rstrip("\n")}
+                    yield {"text": "".join(lines).rstrip("\r\n")}
                     lines = []
             if lines:
-                yield {"text": "".join(lines).rstrip("\n")}
+                yield {"text": "".join(lines).rstrip("\r\n")}
 
 
 def _utf8_lines(path: Path) -> Iterator[str]:

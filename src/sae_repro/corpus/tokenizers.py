@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from sae_repro.corpus.sources import connection_errors, one_line
+from sae_repro.errors import StudyError
 from sae_repro.hub import reachable, unreachable
 from sae_repro.params import HubSubject, LocalSubject
 from sae_repro.pins import check_model
@@ -17,23 +19,52 @@ SPECIAL = [UNK, BOS, PAD]  # ids 0, 1, 2; BOS serves as EOS too
 
 
 def pretrained(source: LocalSubject | HubSubject, folder: Path) -> "PreTrainedTokenizerFast":
-    """The tokenizer that belongs to a pinned model; `folder` holds params.yaml."""
-    from transformers import AutoTokenizer
+    """The tokenizer that belongs to a pinned model; `folder` holds params.yaml.
 
-    def read(name: str | Path, **options: Any) -> "PreTrainedTokenizerFast":
-        return cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(name, **options))
-
+    StudyError where it needs code of its own, or has no fast form (tokenizer.json).
+    """
     if isinstance(source, LocalSubject):
-        return read(check_model(source, folder), local_files_only=True)
+        path = check_model(source, folder)
+        what = f"subject.source.path: {path}"
+        try:
+            return _read(what, path, local_files_only=True)
+        except OSError as error:
+            raise StudyError(f"{what}: no tokenizer there ({one_line(error)})") from None
+    what = f"subject.source: the tokenizer of {source.name} at {source.revision}"
     try:
-        return read(source.name, revision=source.revision, local_files_only=True)
+        return _read(what, source.name, revision=source.revision, local_files_only=True)
     except OSError:
-        what = f"subject.source: the tokenizer of {source.name} at {source.revision}"
         reachable(what)
         try:
-            return read(source.name, revision=source.revision)
-        except OSError as error:
+            _read(what, source.name, revision=source.revision)
+        except connection_errors() as error:
             raise unreachable(what, error) from None
+    # its folder records how it was read: from the cache, whether that was full already or not
+    return _read(what, source.name, revision=source.revision, local_files_only=True)
+
+
+def _read(what: str, name: str | Path, **options: Any) -> "PreTrainedTokenizerFast":
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        # left unsaid, a model with code of its own asks at the terminal whether to run it
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
+    except connection_errors():
+        raise  # it is not there, not in the cache, or out of reach
+    except Exception as error:  # a damaged tokenizer.json raises what it happens to hit
+        raise StudyError(
+            f"{what}: the tokenizer can't be read ({one_line(error)}); it must come whole, as "
+            "tokenizer.json, and need no code of its own"
+        ) from None
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise StudyError(
+            f"{what}: {type(tokenizer).__name__} has no fast form; choose a model with a "
+            "tokenizer.json"
+        )
+    # a tokenizer.json can carry both from its training; documents stay whole, rows are cut later
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
 
 
 def word_level(vocabulary: Sequence[str]) -> "PreTrainedTokenizerFast":

@@ -160,7 +160,9 @@ def write_texts(
 
 def _training_texts(texts: TextSource, corpus: Corpus, seed: int) -> Iterator[str]:
     """Texts of the training split: the tokenizer too has not seen what is held out."""
-    for document in texts:
+    from tqdm import tqdm
+
+    for document in tqdm(texts, desc="tokenizer", unit="doc", unit_scale=True, disable=None):
         if split_of(fingerprint(document.text.encode(), seed), corpus) == "train":
             yield document.text
 

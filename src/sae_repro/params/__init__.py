@@ -76,7 +76,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise StudyError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
     try:
-        raw = YAML(typ="safe", pure=True).load(text)
+        raw = YAML(typ="safe").load(text)
     except YAMLError as error:
         raise StudyError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):

@@ -1,0 +1,179 @@
+"""Texts that come in damaged, changed, or in part: nothing is lost or swapped without a word."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+import pytest
+from huggingface_hub.errors import HTTPError
+
+from sae_repro.corpus.sources import open_files, open_hub
+from sae_repro.errors import StudyError
+from sae_repro.files import sha256_file
+from sae_repro.params import FilesSource, HubSource
+
+ROWS = [{"text": f"story number {n}", "n": n} for n in range(30)]
+
+
+def files(path: Path, **options: Any) -> FilesSource:
+    return FilesSource.model_validate(
+        {"kind": "files", "files": {path.name: sha256_file(path)}, **options}
+    )
+
+
+def texts(path: Path, **options: Any) -> list[str]:
+    return [document.text for document in open_files(files(path, **options), path.parent)]
+
+
+def save_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_changed_content_is_read_anew_even_at_the_same_time(tmp_path: Path) -> None:
+    """`datasets` caches by path and time, which archives and images set to a constant."""
+    path = tmp_path / "a.jsonl"
+    for word in ("first", "other"):
+        save_jsonl(path, [{"text": f"{word} text"}])
+        os.utime(path, (10**9, 10**9))
+        assert texts(path) == [f"{word} text"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_blank_lines_separate_whatever_ends_a_line(end: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(end.join(["", "one", " ", "", "two", "lines", "", "three"]).encode())
+    assert texts(path) == ["one", f"two{end}lines", "three"]
+
+
+def test_csv_cells_that_spell_a_missing_value_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\nNone,1\nNA,\nnull,2\n,3\n")
+    source = open_files(files(path, label="label"), tmp_path)
+    found = [(document.text, document.label) for document in source]
+    assert found == [("None", "1"), ("NA", None), ("null", "2")]
+    assert source.skipped == {"empty": 1}
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.csv", "text\n"), ("a.jsonl", "\n")])
+def test_a_file_without_documents_says_so(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(StudyError, match=rf"{name}: no documents in it"):
+        texts(tmp_path / name)
+
+
+def test_ragged_csv_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,b\none,1\ntwo,2,3,4\n")
+    with pytest.raises(StudyError, match=r"a\.csv: .*line 3"):
+        texts(path)
+
+
+def test_a_column_of_lists_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="columns = text: holds list, not text"):
+        texts(save_jsonl(tmp_path / "a.jsonl", [{"text": ["a", "b"]}]))
+
+
+def test_damaged_parquet_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(StudyError, match=r"^corpus\.source\.files: a\.parquet: ") as caught:
+        texts(tmp_path / "a.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_local_files_open_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("socket.socket.connect", lambda self, address: asked.append(address))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **_: asked.append(args))
+    for suffix in ("jsonl", "parquet"):
+        path = tmp_path / f"a.{suffix}"
+        if suffix == "jsonl":
+            save_jsonl(path, ROWS)
+        else:
+            pd.DataFrame(ROWS).to_parquet(path)
+        assert len(texts(path)) == len(ROWS)
+    assert asked == []
+
+
+# The hub, played by a local folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that `load_dataset` reads in place of the data set someone/texts."""
+    folder, load_dataset = tmp_path / "hub", datasets.load_dataset
+
+    def from_folder(_: str, **options: Any) -> Any:
+        return load_dataset(str(folder), **{**options, "revision": None})
+
+    folder.mkdir()
+    save_jsonl(folder / "train.jsonl", ROWS)
+    monkeypatch.setattr("sae_repro.corpus.sources.reachable", lambda what: None)
+    monkeypatch.setattr(datasets, "load_dataset", from_folder)
+    return folder
+
+
+def from_hub(**options: Any) -> list[str]:
+    source = HubSource.model_validate(
+        {"kind": "hub", "name": "someone/texts", "revision": "a" * 40, **options}
+    )
+    return [document.text for document in open_hub(source)]
+
+
+streamed = pytest.mark.parametrize("streaming", [False, True])
+
+
+@streamed
+def test_a_stream_gives_what_a_download_gives(hub: Path, streaming: bool) -> None:
+    assert from_hub(streaming=streaming) == [row["text"] for row in ROWS]
+    assert len(from_hub(streaming=streaming, n_documents=7)) == 7
+
+
+@streamed
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": ["body"]}, "columns = body: someone/texts has no such column; it has text, n"),
+        ({"label": "kind"}, "label = kind: someone/texts has no such column; it has text, n"),
+        ({"split": "test"}, "someone/texts at a{40}: .*test"),
+        ({"config": "nope"}, "someone/texts at a{40}: .*nope"),
+        ({"n_documents": 31}, "n_documents = 31: someone/texts has only 30 documents"),
+    ],
+)
+def test_what_the_hub_does_not_have(
+    hub: Path, streaming: bool, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StudyError, match=message):
+        from_hub(streaming=streaming, **options)
+
+
+@streamed
+def test_a_damaged_data_set_is_a_clear_error(hub: Path, streaming: bool) -> None:
+    with (hub / "train.jsonl").open("a") as file:
+        file.write('{"text": \n')
+    with pytest.raises(StudyError, match=r"someone/texts .*JSON parse error"):
+        from_hub(streaming=streaming)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("gone"), HTTPError("gone")])
+def test_a_connection_that_breaks_says_how_far_it_came(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    class Breaking:
+        column_names, features = ("text", "n"), None
+
+        def select_columns(self, columns: list[str]) -> "Breaking":
+            return self
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            yield from ROWS
+            raise error
+
+    monkeypatch.setattr("sae_repro.corpus.sources.reachable", lambda what: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: Breaking())
+    with pytest.raises(StudyError, match=r"after 30 rows \(gone\).*run again"):
+        from_hub(streaming=True)

@@ -1,0 +1,49 @@
+"""What a stage is given, and what it is refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sae_repro.errors import StudyError
+from sae_repro.params import Cell, Train
+from sae_repro.stage import StageContext, declared_params
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name", ["corpus", "extract", "train@topk-x8-k16", "compare"])
+def test_declared_parameters_are_those_dvc_shows(name: str) -> None:
+    import dvc.api
+
+    assert declared_params(name) == dvc.api.params_show(stages=name)
+
+
+def test_an_undeclared_read_fails() -> None:
+    context = StageContext("train@topk-x8-k16", declared_params("train@topk-x8-k16"))
+    assert context.section(Train, "train").batch_size == 512
+    assert context.section(Cell, f"cells.{context.key}").k == 16
+    for key in ("extract", "cells.topk-x8-k32"):
+        with pytest.raises(KeyError, match=r"which dvc\.yaml does not declare"):
+            context.value(key)
+
+
+def test_a_fault_names_its_key() -> None:
+    context = StageContext("train", {"train": {"epochs": 0}})
+    with pytest.raises(StudyError, match=r"train\.epochs = 0"):
+        context.section(Train, "train")
+
+
+def test_a_script_run_by_hand_says_how_to_run_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "stages/compare.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "dvc repro compare" in done.stderr
+    assert "Traceback" not in done.stderr
