@@ -1,8 +1,6 @@
 """The Hugging Face hub, asked once and briefly before anything that would retry for long."""
 
 import os
-import socket
-from urllib.parse import urlsplit
 
 from sae_repro.errors import StudyError
 
@@ -15,18 +13,21 @@ def endpoint() -> str:
 
 
 def reachable(what: str) -> None:
-    """Return once a connection to the hub (or the proxy in front of it) opens.
+    """Return once the hub (through the proxy in front of it, if any) answers.
 
     StudyError, saying what to do, when none does within seconds; `what` is the thing wanted.
     """
     if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "ON", "on", "yes"):
         raise unreachable(what, "HF_HUB_OFFLINE is set")
-    parts = urlsplit(_proxy() or endpoint())
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    from huggingface_hub.utils import get_session
+
     try:
-        socket.create_connection((parts.hostname or "", port), timeout=TIMEOUT_S).close()
-    except OSError as error:
+        # an open port is not yet an answer: behind a proxy, or under a failing hub, retries hang
+        answer = get_session().head(endpoint(), timeout=TIMEOUT_S)
+    except Exception as error:  # the client's time-outs are neither OSError nor ValueError
         raise unreachable(what, error) from None
+    if answer.status_code >= 500:
+        raise unreachable(what, f"it answers {answer.status_code}")
 
 
 def unreachable(what: str, why: object) -> StudyError:
@@ -37,8 +38,3 @@ def unreachable(what: str, why: object) -> StudyError:
         "HF_ENDPOINT to a mirror, or fetch it elsewhere and use a local source (kind: files for "
         "text, kind: local for a model)"
     )
-
-
-def _proxy() -> str | None:
-    scheme = urlsplit(endpoint()).scheme
-    return os.environ.get(f"{scheme}_proxy") or os.environ.get(f"{scheme.upper()}_PROXY")
