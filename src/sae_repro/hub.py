@@ -19,7 +19,7 @@ def reachable(what: str) -> None:
     """
     if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "ON", "on", "yes"):
         raise unreachable(what, "HF_HUB_OFFLINE is set")
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import get_session
 
     try:
         # an open port is not yet an answer: behind a proxy, or under a failing hub, retries hang
