@@ -16,7 +16,7 @@ from sae_repro.errors import StudyError
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, moved over it once the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -24,12 +24,36 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _temporary(path: Path) -> Path:
+    """This process's temporary name for `path`; what killed writers left is removed."""
+    for sibling in path.parent.iterdir():
+        pid = sibling.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
+        if sibling.name == f".{path.name}.{pid}.tmp" and pid.isdigit() and not _lives(int(pid)):
+            if sibling.is_dir():
+                shutil.rmtree(sibling, ignore_errors=True)
+            else:
+                sibling.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _lives(pid: int) -> bool:
+    """Whether another process has this number; our own is free to use its name again."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """An empty temporary folder beside `path`, which replaces it once the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
