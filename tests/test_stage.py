@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from sae_repro.errors import StudyError
 from sae_repro.params import Cell, Train
-from sae_repro.stage import StageContext, declared_params
+from sae_repro.stage import STATE, StageContext, declared_params, stage
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,3 +48,30 @@ def test_a_script_run_by_hand_says_how_to_run_it() -> None:
     assert done.returncode != 0
     assert "dvc repro compare" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_second_writer_waits_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "corpus")
+    STATE.mkdir()
+    holder = (
+        "import sys, filelock\n"
+        "with filelock.FileLock(sys.argv[1]):\n    print(flush=True); sys.stdin.read()"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", holder, str(STATE / "corpus.lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert first.stdin and first.stdout
+    first.stdout.readline()
+    threading.Timer(0.3, first.stdin.close).start()
+    with stage("corpus"):
+        assert "waiting" in capsys.readouterr().err
+    first.wait()
+    with stage("corpus"):
+        assert not capsys.readouterr().err

@@ -1,6 +1,8 @@
 """The Hugging Face hub, asked once and briefly before anything that would retry for long."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sae_repro.errors import StudyError
 
@@ -30,11 +32,39 @@ def reachable(what: str) -> None:
         raise unreachable(what, f"it answers {answer.status_code}")
 
 
+@contextmanager
+def fetching(what: str) -> Iterator[None]:
+    """A block that takes `what` from the hub: the client's errors become one StudyError."""
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        yield
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise StudyError(
+            f"{what}: the hub at {endpoint()} has no such repository or commit, or shows it only "
+            f"to its members ({one_line(error)}); check the name and the revision, or log in with "
+            "`hf auth login`"
+        ) from None
+    except connection_errors() as error:
+        raise unreachable(what, error) from None
+
+
+def connection_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where a connection breaks; its time-outs are no OSError."""
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    return OSError, HTTPError
+
+
+def one_line(error: object) -> str:
+    """What `error` says, short enough for a line of another message."""
+    return " ".join(str(error).split())[:300]
+
+
 def unreachable(what: str, why: object) -> StudyError:
     """The error for `what` that could not be fetched."""
-    reason = " ".join(str(why).split())[:200]
     return StudyError(
-        f"{what}: the hub at {endpoint()} can't be reached ({reason}); check the network, set "
-        "HF_ENDPOINT to a mirror, or fetch it elsewhere and use a local source (kind: files for "
-        "text, kind: local for a model)"
+        f"{what}: the hub at {endpoint()} can't be reached ({one_line(why)}); check the network, "
+        "set HF_ENDPOINT to a mirror, or fetch it elsewhere and use a local source (kind: files "
+        "for text, kind: local for a model)"
     )

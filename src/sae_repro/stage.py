@@ -62,18 +62,32 @@ def stage(name: str) -> Iterator[StageContext]:
     full_name = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
     if full_name.partition("@")[0] != name:
         sys.exit(f"{name}: stages are run by DVC: dvc repro {name}")
-    from filelock import FileLock
-
     STATE.mkdir(exist_ok=True)
     try:
         # a fault anywhere in the study is said now, not when its stage comes after an hour's work
         load("params.yaml")
         declared = declared_params(full_name)
-        # a DVC that was stopped can leave its stage running: the next one waits for it here
-        with FileLock(STATE / f"{name}.lock"):
+        with _only_writer(name):
             yield StageContext(full_name, declared)
     except StudyError as error:
         sys.exit(_report(name, error))
+
+
+@contextmanager
+def _only_writer(name: str) -> Iterator[None]:
+    """A DVC that was stopped can leave its stage running: the next one waits for it here."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(STATE / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{name}: another run of this stage is still at work; waiting", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def declared_params(stage_name: str) -> dict[str, Any]:

@@ -70,14 +70,7 @@ class Shards:
         """Shard `number`, memory-mapped after its checksum was found right."""
         entry = self.entries[number]
         path = self.folder / entry["file"]
-        if not path.is_file():
-            raise StudyError(
-                f"{path}: missing; `dvc repro extract` (or `dvc checkout`) restores it"
-            )
-        if sha256_file(path) != entry["sha256"]:
-            raise StudyError(
-                f"{path}: damaged (not the manifest's checksum); delete it and run `dvc repro`"
-            )
+        _check(path, entry["sha256"])
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
 
@@ -87,6 +80,15 @@ class Shards:
             shard = self.load(number)
             for start in range(0, len(shard), size):
                 yield np.asarray(shard[start : start + size])
+
+
+def _check(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise StudyError(f"{path}: missing; `dvc repro extract` (or `dvc checkout`) restores it")
+    if sha256_file(path) != sha256:
+        raise StudyError(
+            f"{path}: damaged (not the manifest's checksum); delete it and run `dvc repro`"
+        )
 
 
 class ActivationStore:
@@ -112,7 +114,9 @@ class ActivationStore:
 
     def mean(self, hook: str) -> FloatArray:
         """E x over the training rows, float64 [D]."""
-        mean: FloatArray = np.load(self.folder / hook / "mean.npy", allow_pickle=False)
+        path = self.folder / hook / "mean.npy"
+        _check(path, self._hook(hook)["mean_sha256"])
+        mean: FloatArray = np.load(path, allow_pickle=False)
         return mean
 
     def activations(self, hook: str, split: str) -> Shards:

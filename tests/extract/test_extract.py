@@ -180,6 +180,14 @@ def test_a_damaged_shard_is_named(run: Callable[..., ActivationStore]) -> None:
         rows(store, HOOKS[0], "train")
 
 
+def test_a_damaged_mean_is_named(run: Callable[..., ActivationStore]) -> None:
+    store = run()
+    path = store.folder / HOOKS[0] / "mean.npy"
+    np.save(path, np.load(path) + 1)
+    with pytest.raises(StudyError, match=r"mean\.npy: damaged"):
+        store.mean(HOOKS[0])
+
+
 def test_hooks_and_positions_the_model_lacks(subject: Any) -> None:
     for change, message in (
         ({"hooks": ("blocks.3.hook_resid_post",)}, r"the model has layers 0 … 2"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from sae_repro.errors import StudyError
 from sae_repro.files import digest
-from sae_repro.hub import reachable, unreachable
+from sae_repro.hub import connection_errors, fetching, one_line, reachable
 from sae_repro.params import FilesSource, HubSource
 from sae_repro.pins import check_files
 
@@ -102,7 +102,7 @@ def open_hub(source: HubSource) -> TextSource:
     """A data set of the hub at its pinned commit; StudyError within seconds without the hub."""
     what = f"corpus.source: {source.name} at {source.revision}"
     reachable(what)
-    try:
+    with fetching(what):
         rows = _load(
             what,
             source.name,
@@ -111,8 +111,6 @@ def open_hub(source: HubSource) -> TextSource:
             revision=source.revision,
             streaming=source.streaming,
         )
-    except connection_errors() as error:
-        raise unreachable(what, error) from None
     return _with_columns(source.name, rows, source.columns, source.label, source.n_documents)
 
 
@@ -145,18 +143,6 @@ def _unbroken(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, A
             f"corpus.source: {name} can't be read on after {number} rows ({one_line(error)}); "
             "repair it, or run again if the connection broke"
         ) from None
-
-
-def connection_errors() -> tuple[type[Exception], ...]:
-    """What the hub's client raises where a connection breaks; its time-outs are no OSError."""
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
-    return OSError, HTTPError
-
-
-def one_line(error: BaseException) -> str:
-    """What `error` says, short enough for a line of another message."""
-    return " ".join(str(error).split())[:300]
 
 
 def _with_columns(

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_repro.corpus.sources import connection_errors, one_line
 from sae_repro.errors import StudyError
-from sae_repro.hub import reachable, unreachable
+from sae_repro.hub import connection_errors, fetching, one_line, reachable
 from sae_repro.params import HubSubject, LocalSubject
 from sae_repro.pins import check_model
 
@@ -35,10 +34,8 @@ def pretrained(source: LocalSubject | HubSubject, folder: Path) -> "PreTrainedTo
         return _read(what, source.name, revision=source.revision, local_files_only=True)
     except OSError:
         reachable(what)
-        try:
+        with fetching(what):
             _read(what, source.name, revision=source.revision)
-        except connection_errors() as error:
-            raise unreachable(what, error) from None
     # its folder records how it was read: from the cache, whether that was full already or not
     return _read(what, source.name, revision=source.revision, local_files_only=True)
 

@@ -26,9 +26,10 @@ class Windows:
             for name in ("tokens", "mask", "length")
         }
         rows = int(np.searchsorted(np.cumsum(read["mask"].sum(axis=1)), tokens, side="left")) + 1
-        self.tokens = torch.from_numpy(np.asarray(read["tokens"][:rows]).astype(np.int64))
-        self.mask = torch.from_numpy(np.asarray(read["mask"][:rows]))
-        self.length = torch.from_numpy(np.asarray(read["length"][:rows, 0]))
+        # copies: torch must not hold memory that is mapped read-only
+        self.tokens = torch.from_numpy(np.array(read["tokens"][:rows], dtype=np.int64))
+        self.mask = torch.from_numpy(np.array(read["mask"][:rows]))
+        self.length = torch.from_numpy(np.array(read["length"][:rows, 0]))
 
     def batches(self) -> "list[tuple[Tensor, Tensor]]":
         """(tokens, mask) [≤ ROWS, longest], in order."""

@@ -43,6 +43,7 @@ def _copy(source: Path, folder: Path) -> dict[str, Any]:
 
 def _train(context: StageContext, subject: Subject, folder: Path) -> dict[str, Any]:
     import torch
+    from transformers.utils import logging
 
     from sae_repro.compute import prepare
     from sae_repro.corpus.reader import TokenDocuments
@@ -55,6 +56,7 @@ def _train(context: StageContext, subject: Subject, folder: Path) -> dict[str, A
     corpus = TokenDocuments.load(context.artifacts("corpus"))
     model, facts = train_subject(corpus, settings, seed=context.value("seed"))
     facts["name"] = f"gpt2-{settings.n_layers}l-{settings.d_model}d-trained-here"
+    logging.disable_progress_bar()  # one small file needs none
     model.save_pretrained(folder)
     tokenizer = corpus.tokenizer()
     tokenizer.save_pretrained(folder)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
-from sae_repro.hub import reachable, unreachable
+from sae_repro.hub import fetching, reachable
 from sae_repro.params import HubSubject
 
 # weights, configuration and tokenizer: nothing pickled, no code
@@ -21,7 +21,7 @@ def download(source: HubSubject, folder: Path) -> dict[str, Any]:
     Files of that commit that are cached already are used without the network.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     fetch = partial(snapshot_download, source.name, revision=source.revision, allow_patterns=WANTED)
     try:
@@ -29,10 +29,8 @@ def download(source: HubSubject, folder: Path) -> dict[str, Any]:
     except LocalEntryNotFoundError:
         what = f"subject.source: {source.name} at {source.revision}"
         reachable(what)
-        try:
+        with fetching(what):
             snapshot = fetch()
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise unreachable(what, error) from None
     for path in sorted(Path(snapshot).iterdir()):
         shutil.copy(path, folder / path.name)
     if not any(folder.glob("*.safetensors")):
