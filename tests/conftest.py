@@ -38,6 +38,12 @@ def sparse_activations(n: int, d_in: int, seed: int) -> np.ndarray:
 
 
 @pytest.fixture
+def sparse_rows() -> Callable[[int, int, int], np.ndarray]:
+    """`sparse_activations`, of which `make_store` makes its shards."""
+    return sparse_activations
+
+
+@pytest.fixture
 def make_store(tmp_path: Path) -> Callable[..., Path]:
     """Writes artifacts/extract with sparse activations of one hook; returns the folder."""
 

@@ -14,66 +14,128 @@ from sae_repro.params import Cell
 
 D, K, N = 5, 16, 7
 
-ACTIVATIONS = {
-    "topk": {"activation": "topk", "k": 3},
-    "batchtopk": {"activation": "batchtopk", "k": 3},
-}
-PENALTIES = {
-    "l1": {"penalty": "l1", "lambda": 0.3},
-    "l1_decoder_norm": {"penalty": "l1_decoder_norm", "lambda": 0.3, "decoder": "free"},
-}
-PREFIXES = {
-    "none": {},
-    "fixed": {"prefixes": "fixed"},
-    "random": {"prefixes": "random", "n_prefixes": 4},
-}
-REVIVALS = {"none": {}, "auxk": {"revival": "auxk", "dead_tokens": 10}}
+EPSILON = 0.4
+
+SPARSE = [
+    {"activation": "topk", "k": 3},
+    {"activation": "batchtopk", "k": 3},
+    *(
+        {"activation": activation, "penalty": penalty, "lambda": 0.3, "decoder": decoder}
+        for activation in ("relu", "jumprelu", "gated")
+        for penalty, decoder in (
+            ("l1", "unit_norm"),
+            ("l1_decoder_norm", "free"),
+            ("log", "free"),
+            ("tanh", "unit_norm"),
+            ("tanh", "free"),
+            ("sqrt", "free"),
+        )
+    ),
+    {"activation": "jumprelu", "penalty": "l0", "lambda": 0.3},
+    {"activation": "jumprelu", "penalty": "l0_quadratic", "lambda": 0.3, "target_l0": 5},
+]
+PREFIXES = [
+    {},
+    {"prefixes": "fixed"},
+    {"prefixes": "random", "n_prefixes": 4},
+    {"prefixes": "random_published", "n_prefixes": 4},
+]
+REVIVALS = [{}, {"revival": "auxk", "dead_tokens": 10}]
 COMBINATIONS = [
     Cell(expansion=K / D, reconstruction=reconstruction, **sparse, **prefix, **revival)
     for sparse, prefix, revival, reconstruction in itertools.product(
-        [*ACTIVATIONS.values(), *PENALTIES.values()],
-        PREFIXES.values(),
-        REVIVALS.values(),
-        ["mean", "sum"],
+        SPARSE, PREFIXES, REVIVALS, ["mean", "sum"]
     )
 ]
 
 
 def name(cell: Cell) -> str:
-    return f"{cell.activation}-{cell.penalty}-{cell.prefixes}-{cell.revival}-{cell.reconstruction}"
+    return "-".join(
+        [cell.activation, cell.penalty, cell.decoder, cell.prefixes, cell.revival,
+         cell.reconstruction]
+    )  # fmt: skip
 
 
-def random_weights(seed: int) -> Weights:
+def random_weights(seed: int, cell: Cell) -> Weights:
     g = torch.Generator().manual_seed(seed)
-    shapes = ((D, K), (K,), (K, D), (D,))
-    return Weights(
-        *(torch.randn(s, generator=g, dtype=torch.float64).requires_grad_() for s in shapes)
-    )
+
+    def tensor(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64).requires_grad_()
+
+    weights = Weights(tensor(D, K), tensor(K), tensor(K, D), tensor(D))
+    if cell.activation == "jumprelu":
+        weights.threshold = tensor(K).detach().abs().requires_grad_()
+    if cell.activation == "gated":
+        weights.b_mag, weights.r_mag = tensor(K), tensor(K)
+    return weights
 
 
-def dense_loss(
-    cell: Cell, w: Weights, x: torch.Tensor, lengths: list[int], dead: torch.Tensor
-) -> torch.Tensor:
-    """The same loss, token by token and prefix by prefix."""
-    u = (x - w.b_dec) @ w.W_enc + w.b_enc
-    norm = w.W_dec.norm(dim=1)
-    score = u.detach() * (norm.detach() if cell.decoder == "free" else 1.0)
+def jump(u: torch.Tensor, theta: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """value·1[u > θ] whose gradient for θ is −(value/ε)·rect((u − θ)/ε), by plain autograd."""
+    near = ((u - theta).abs() < EPSILON / 2).double()
+    straight = -(value.detach() / EPSILON * near) * (theta - theta.detach())
+    return value * (u > theta).double() + straight
+
+
+def dense_code(cell: Cell, w: Weights, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(u, z); of a gated SAE (π, z)."""
+    c = x - w.b_dec
+    u = c @ w.W_enc + w.b_enc
+    if cell.activation == "gated":
+        magnitude = torch.relu(torch.exp(w.r_mag) * (c @ w.W_enc) + w.b_mag)
+        return u, (u > 0).double() * magnitude
+    if cell.activation == "jumprelu":
+        near = ((u - w.threshold).abs() < EPSILON / 2).double()
+        straight = -(w.threshold.detach() / EPSILON * near) * (w.threshold - w.threshold.detach())
+        return u, u * (u > w.threshold).double() + straight
+    score = u.detach() * (w.W_dec.detach().norm(dim=1) if cell.decoder == "free" else 1.0)
     if cell.activation == "relu":
         mask = torch.ones_like(u)
     elif cell.activation == "topk":
         mask = torch.stack([(row >= row.sort().values[-cell.k]).double() for row in score])
     else:
         mask = (score >= score.flatten().sort().values[-cell.k * len(x)]).double()
-    z = torch.relu(u) * mask
+    return u, torch.relu(u) * mask
+
+
+def dense_penalty(cell: Cell, w: Weights, u: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """φ [N, K]."""
+    z = torch.relu(u) if cell.activation == "gated" else z
+    a = z * (w.W_dec.norm(dim=1) if cell.decoder == "free" else 1.0)
+    match cell.penalty:
+        case "l1":
+            return z
+        case "l1_decoder_norm":
+            return a
+        case "log":
+            return torch.log(a + 0.1) - np.log(0.1)
+        case "tanh":
+            return torch.tanh(4 * a)
+        case "sqrt":
+            return (a + 1e-4) ** 0.5 - 0.01
+        case _:
+            return jump(u, w.threshold, torch.ones_like(u))
+
+
+def dense_loss(
+    cell: Cell, w: Weights, x: torch.Tensor, lengths: list[int], dead: torch.Tensor
+) -> torch.Tensor:
+    """The same loss, token by token and prefix by prefix."""
+    u, z = dense_code(cell, w, x)
     over = D if cell.reconstruction == "mean" else 1
     total = torch.zeros((), dtype=torch.float64)
     for length in lengths:
         x_hat = z[:, :length] @ w.W_dec[:length] + w.b_dec
         total = total + ((x - x_hat) ** 2).sum(1).mean() / over / len(lengths)
-        if cell.penalty == "l1":
-            total = total + cell.lambda_ * z[:, :length].sum(1).mean() / len(lengths)
-        if cell.penalty == "l1_decoder_norm":
-            total = total + cell.lambda_ * (z * norm)[:, :length].sum(1).mean() / len(lengths)
+        if cell.penalty not in ("none", "l0_quadratic"):
+            phi = dense_penalty(cell, w, u, z)[:, :length]
+            total = total + cell.lambda_ * phi.sum(1).mean() / len(lengths)
+        if cell.activation == "gated":
+            frozen = torch.relu(u)[:, :length] @ w.W_dec[:length].detach() + w.b_dec.detach()
+            total = total + ((x - frozen) ** 2).sum(1).mean() / over / len(lengths)
+    if cell.penalty == "l0_quadratic":
+        l0 = dense_penalty(cell, w, u, z).sum(1).mean()
+        total = total + cell.lambda_ * (l0 / cell.target_l0 - 1) ** 2
     if cell.revival == "auxk" and dead.any():
         e = (x - z @ w.W_dec - w.b_dec).detach()
         k_aux = min(D // 2, int(dead.sum()))
@@ -91,11 +153,13 @@ def dense_loss(
 @pytest.mark.parametrize("cell", COMBINATIONS, ids=name)
 @pytest.mark.parametrize("n_dead", [0, 1, 6])
 def test_value_and_gradient_equal_the_dense_formula(cell: Cell, n_dead: int) -> None:
-    w = random_weights(1)
+    w = random_weights(1, cell)
     x = torch.randn(N, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     lengths = prefix_lengths(cell, K, np.random.default_rng(3))
     dead = torch.arange(K) >= K - n_dead
-    ours = training_losses(cell, w, x, lengths=lengths, lambda_=cell.lambda_ or 0.0, dead_k=dead)
+    ours = training_losses(
+        cell, w, x, lengths=lengths, lambda_=cell.lambda_ or 0.0, dead_k=dead, epsilon=EPSILON
+    )
     theirs = dense_loss(cell, w, x, lengths, dead)
     torch.testing.assert_close(ours.loss, theirs, rtol=1e-10, atol=1e-12)
     tensors = list(w.named().values())
@@ -107,20 +171,66 @@ def test_value_and_gradient_equal_the_dense_formula(cell: Cell, n_dead: int) -> 
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
-def test_gradcheck_of_a_matryoshka_loss() -> None:
-    cell = Cell(expansion=K / D, penalty="l1", lambda_=0.3, prefixes="fixed")
-    w = random_weights(5)
+@pytest.mark.parametrize("cell", COMBINATIONS[::7], ids=name)
+def test_single_precision_agrees_with_double(cell: Cell) -> None:
+    w = random_weights(1, cell)
+    x = torch.randn(N, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    lengths = prefix_lengths(cell, K, np.random.default_rng(3))
+    single = Weights(**{n: t.detach().float().requires_grad_() for n, t in w.named().items()})
+    options = {"lengths": lengths, "lambda_": cell.lambda_ or 0.0, "epsilon": EPSILON}
+    wide, narrow = (
+        torch.autograd.grad(
+            training_losses(cell, weights, values, **options).loss,
+            list(weights.named().values()),
+            allow_unused=True,
+        )
+        for weights, values in ((w, x), (single, x.float()))
+    )
+    for a, b in zip(wide, narrow, strict=True):
+        if a is not None:
+            assert float((a - b.double()).norm()) <= 1e-5 * max(float(a.norm()), 1e-3)
+
+
+SMOOTH = [
+    {"penalty": "l1", "lambda": 0.3},
+    {"penalty": "l1_decoder_norm", "lambda": 0.3, "decoder": "free"},
+    {"penalty": "log", "lambda": 0.3, "decoder": "free"},
+    {"penalty": "tanh", "lambda": 0.3, "decoder": "free"},
+    {"penalty": "sqrt", "lambda": 0.3, "decoder": "free"},
+    {"activation": "topk", "k": 3},
+    {"activation": "batchtopk", "k": 3},
+]
+
+
+@pytest.mark.parametrize("choices", SMOOTH, ids=lambda c: "-".join(map(str, c.values())))
+@pytest.mark.parametrize("lengths", [[K], [2, 8, K]], ids=["whole", "prefixes"])
+def test_gradcheck(choices: dict[str, object], lengths: list[int]) -> None:
+    cell = Cell(expansion=K / D, **choices)
+    w = random_weights(5, cell)
     x = torch.randn(N, D, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
 
     def loss(*tensors: torch.Tensor) -> torch.Tensor:
-        return training_losses(cell, Weights(*tensors), x, lengths=[2, 8, K], lambda_=0.3).loss
+        return training_losses(cell, Weights(*tensors), x, lengths=lengths, lambda_=0.3).loss
 
     assert torch.autograd.gradcheck(loss, tuple(w.named().values()))
 
 
+def test_no_penalty_has_a_gradient_that_is_not_a_number() -> None:
+    """A bare square root or logarithm would, where latents are silent."""
+    for sparse in SPARSE:
+        cell = Cell(expansion=K / D, **sparse)
+        w = random_weights(1, cell)
+        with torch.no_grad():
+            w.b_enc.fill_(-100.0)  # silent, all of them
+        x = torch.randn(N, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        loss = training_losses(cell, w, x, lengths=[K], lambda_=0.3, epsilon=EPSILON).loss
+        gradients = torch.autograd.grad(loss, list(w.named().values()), allow_unused=True)
+        assert all(g is None or g.isfinite().all() for g in gradients)
+
+
 def test_terms_sum_to_the_loss() -> None:
     cell = Cell(expansion=K / D, penalty="l1", lambda_=0.3, revival="auxk", dead_tokens=1)
-    w = random_weights(7)
+    w = random_weights(7, cell)
     x = torch.randn(N, D, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
     dead = torch.arange(K) < 4
     losses = training_losses(cell, w, x, lengths=[K], lambda_=0.3, dead_k=dead)
@@ -130,7 +240,7 @@ def test_terms_sum_to_the_loss() -> None:
 
 def test_auxk_is_zero_when_nothing_is_left_to_explain() -> None:
     cell = Cell(expansion=K / D, activation="topk", k=3, revival="auxk", dead_tokens=1)
-    w = random_weights(9)
+    w = random_weights(9, cell)
     constant = w.b_dec.detach().expand(N, D)
     dead = torch.ones(K, dtype=torch.bool)
     with torch.no_grad():
@@ -144,7 +254,7 @@ def test_auxk_is_zero_when_nothing_is_left_to_explain() -> None:
 @settings(max_examples=40, deadline=None)
 def test_one_decode_serves_all_prefixes(inner: set[int]) -> None:
     lengths = [*sorted(inner), K]
-    w = random_weights(11)
+    w = random_weights(11, Cell(expansion=K / D, penalty="l1", lambda_=0.3))
     z = torch.rand(N, K, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
     together = prefix_reconstructions(w, z, lengths)
     for row, length in zip(together, lengths, strict=True):

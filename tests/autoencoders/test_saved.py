@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from sae_repro.autoencoders import SAE, Weights, calibrated, finished, load, save
-from sae_repro.autoencoders.activations import activate, decoder_norm, pre_activations
+from sae_repro.autoencoders import (
+    SAE,
+    Weights,
+    calibrated,
+    finished,
+    load,
+    save,
+    training_code,
+)
 from sae_repro.errors import StudyError
 from sae_repro.params import Cell
 
@@ -18,7 +25,16 @@ CELLS = {
     "batchtopk": Cell(expansion=2, activation="batchtopk", k=4),
     "plain_input": Cell(expansion=2, penalty="l1", lambda_=1.0, apply_b_dec_to_input=False),
     "matryoshka": Cell(expansion=2, activation="batchtopk", k=4, prefixes="random"),
-}
+    "jumprelu": Cell(expansion=2, activation="jumprelu", penalty="l0", lambda_=1.0),
+    "jumprelu-free": Cell(
+        expansion=2, activation="jumprelu", penalty="tanh", lambda_=1.0, decoder="free"
+    ),
+    "gated": Cell(expansion=2, activation="gated", penalty="l1", lambda_=1.0),
+    "gated-free": Cell(
+        expansion=2, activation="gated", penalty="log", lambda_=1.0, decoder="free",
+        apply_b_dec_to_input=False,
+    ),
+}  # fmt: skip
 D, K = 12, 24
 
 
@@ -27,6 +43,10 @@ def trained(cell: Cell, seed: int = 0) -> Weights:
     w = Weights(*(torch.randn(s, generator=g) for s in ((D, K), (K,), (K, D), (D,))))
     if cell.decoder == "unit_norm":
         w.W_dec /= w.W_dec.norm(dim=1, keepdim=True)
+    if cell.activation == "jumprelu":
+        w.threshold = torch.rand(K, generator=g)
+    if cell.activation == "gated":
+        w.b_mag, w.r_mag = torch.randn(K, generator=g), 0.3 * torch.randn(K, generator=g)
     return w
 
 
@@ -48,11 +68,9 @@ def test_folding_keeps_what_the_trained_weights_do(name: str, scale: float) -> N
     """x̂ of the folded SAE on raw x is x̂ of the trained weights on s·x, divided by s."""
     cell, w, x = CELLS[name], trained(CELLS[name]), activations()
     sae = whole(name, scale)
-    u = pre_activations(w, x * scale, apply_b_dec_to_input=cell.apply_b_dec_to_input)
+    u, z = training_code(cell, w, x * scale, epsilon=0.1)
     if cell.activation == "batchtopk":
-        z = torch.where(u > sae.threshold_k * scale, torch.relu(u), 0.0)
-    else:
-        z = activate(cell, u, decoder_norm(cell, w))
+        z = torch.where(u > sae.weights.threshold * scale, torch.relu(u), 0.0)
     x_hat = (z @ w.W_dec + w.b_dec) / scale
     torch.testing.assert_close(sae.decode(sae.encode(x)), x_hat, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(sae.encode(x) > 0, z > 0)
@@ -76,6 +94,7 @@ def test_saelens_encodes_and_decodes_alike(name: str, scale: float, tmp_path: Pa
     save(sae, tmp_path)
     theirs = sae_lens.SAE.load_from_disk(tmp_path)
     z = sae.encode(x)
+    assert 0 < float((z > 0).double().mean()) < 1
     torch.testing.assert_close(theirs.encode(x), z, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(theirs.decode(z), sae.decode(z), rtol=1e-5, atol=1e-5)
 

@@ -52,7 +52,7 @@ FAULTS = {
     "not whole": (change("train/epochs", 1.5), "train.epochs = 1.5: must be a valid integer"),
     "unknown architecture": (
         change("cells/topk/activation", "gelu"),
-        "cells.topk.activation = gelu: must be 'relu', 'topk' or 'batchtopk'"),
+        "cells.topk.activation = gelu: must be 'relu', 'topk', 'batchtopk', 'jumprelu' or 'gated'"),
     "k > K": (
         change("cells/topk/k", 257), "cells.topk.k = 257: allowed are 1 … 256 (K = 4 × 64)"),
     "layer the model lacks": (
@@ -80,6 +80,21 @@ FAULTS = {
     "two sparsities": (
         change("cells/topk", {"expansion": 4, "activation": "topk", "k": 3, "penalty": "l1",
                               "lambda": 1}), "penalty must be none"),
+    "jumprelu and gated without a penalty": (
+        change("cells/vanilla", {"expansion": 4, "activation": "gated"}),
+        "nothing keeps jumprelu and gated sparse"),
+    "l0 without thresholds": (
+        change("cells/vanilla/penalty", "l0"), "which only activation jumprelu has"),
+    "quadratic without its target": (
+        change("cells/vanilla", {"expansion": 4, "activation": "jumprelu", "lambda": 1,
+                                 "penalty": "l0_quadratic"}), "give L0* as target_l0"),
+    "target for topk": (
+        change("cells/topk/target_l0", 3), "target_l0 is read only with penalty: l1 |"),
+    "target over the width": (
+        change("cells/vanilla/target_l0", 300),
+        "cells.vanilla.target_l0 = 300: allowed are at most 256 (K = 4 × 64)"),
+    "order without prefixes": (
+        change("cells/topk/order", "contribution"), "order is read only with prefixes: fixed"),
     "free decoder under l1": (
         change("cells/vanilla/decoder", "free"), "use decoder: unit_norm"),
     "shares": (
@@ -214,3 +229,20 @@ def test_the_schema_lists_every_key() -> None:
     for key in ("corpus.source [kind: hub].revision", "cells.<name>.lambda", "train.epochs",
                 "subject.training.lr", "compare.matched_l0"):  # fmt: skip
         assert f"\n{key} (" in said
+
+
+def test_published_recipes_may_leave_the_decoder_free_under_l1() -> None:
+    study = deepcopy(STUDY)
+    for published in ({"revival": "resample_published", "resample_every": 500},
+                      {"prefixes": "random_published"}):  # fmt: skip
+        study["cells"]["vanilla"] = {
+            "expansion": 4, "penalty": "l1", "lambda": 0.01, "decoder": "free", **published,
+        }  # fmt: skip
+        assert parse(study).cells["vanilla"].decoder == "free"
+
+
+def test_what_a_cell_asks_for() -> None:
+    cells = parse(STUDY).cells
+    assert cells["topk"].asked_l0 == 8
+    assert cells["vanilla"].asked_l0 is None
+    assert cells["vanilla"].model_copy(update={"target_l0": 3.5}).asked_l0 == 3.5

@@ -9,13 +9,19 @@ x̂ = z·W_dec + b_dec. Nothing here trains; `sae_repro.train` does.
     sae.decode(z_nk)
 """
 
-from sae_repro.autoencoders.activations import activate, batchtopk_threshold, decoder_norm
+from sae_repro.autoencoders.activations import (
+    activate,
+    batchtopk_threshold,
+    decoder_norm,
+    training_code,
+)
 from sae_repro.autoencoders.losses import Losses, training_losses
 from sae_repro.autoencoders.prefixes import prefix_lengths
 from sae_repro.autoencoders.saved import SAE, calibrated, finished, load, save
-from sae_repro.autoencoders.weights import Weights, geometric_median, initial_weights
+from sae_repro.autoencoders.weights import LATENT_AXIS, Weights, geometric_median, initial_weights
 
 __all__ = [
+    "LATENT_AXIS",
     "SAE",
     "Losses",
     "Weights",
@@ -29,5 +35,6 @@ __all__ = [
     "load",
     "prefix_lengths",
     "save",
+    "training_code",
     "training_losses",
 ]

@@ -1,6 +1,7 @@
 """How z comes from the pre-activations u = (x − b_dec)·W_enc + b_enc."""
 
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,12 +10,56 @@ from sae_repro.autoencoders.weights import Weights
 from sae_repro.params import Cell
 
 
+class Code(NamedTuple):
+    """Pre-activations u [N, K] and the code z [N, K] ≥ 0 of a batch."""
+
+    u_nk: Tensor
+    z_nk: Tensor
+
+
+def training_code(cell: Cell, weights: Weights, x_nd: Tensor, *, epsilon: float) -> Code:
+    """The code of a batch x [N, D] as training sees it; ε is JumpReLU's kernel width.
+
+    relu, topk, batchtopk  see `activate`
+    jumprelu               z = u·1[u > θ]
+    gated                  π = c·W_enc + b_gate, c = x − b_dec;
+                           z = 1[π > 0]·max(e^r ⊙ (c·W_enc) + b_mag, 0); u is π
+    """
+    apply = cell.apply_b_dec_to_input
+    if cell.activation == "gated":
+        return Code(*gated(weights, x_nd, apply_b_dec_to_input=apply))
+    u_nk = pre_activations(weights, x_nd, apply_b_dec_to_input=apply).to(x_nd.dtype)
+    if cell.activation == "jumprelu":
+        assert weights.threshold is not None
+        return Code(u_nk, jump_relu(u_nk, weights.threshold, epsilon))
+    return Code(u_nk, activate(cell, u_nk, decoder_norm(cell, weights)))
+
+
 def pre_activations(weights: Weights, x_nd: Tensor, *, apply_b_dec_to_input: bool) -> Tensor:
     """u [N, K]."""
+    return _product(weights, x_nd, weights.b_enc, apply_b_dec_to_input=apply_b_dec_to_input)
+
+
+def _product(
+    weights: Weights, x_nd: Tensor, bias_k: Tensor, *, apply_b_dec_to_input: bool
+) -> Tensor:
     if apply_b_dec_to_input:
-        # (x − b_dec)·W_enc + b_enc = x·W_enc + (b_enc − b_dec·W_enc): no copy of x
-        return torch.addmm(weights.b_enc - weights.b_dec @ weights.W_enc, x_nd, weights.W_enc)
-    return torch.addmm(weights.b_enc, x_nd, weights.W_enc)
+        # (x − b_dec)·W_enc + b = x·W_enc + (b − b_dec·W_enc): no copy of x
+        bias_k = bias_k - weights.b_dec @ weights.W_enc
+    return torch.addmm(bias_k, x_nd, weights.W_enc)
+
+
+def gated(weights: Weights, x_nd: Tensor, *, apply_b_dec_to_input: bool) -> tuple[Tensor, Tensor]:
+    """(π, z), both [N, K], of a gated SAE (Rajamanoharan et al. 2024, arXiv:2404.16014, eq. 6).
+
+    The gate 1[π > 0] has no gradient: π learns from the penalty and the auxiliary reconstruction.
+    """
+    assert weights.b_mag is not None and weights.r_mag is not None
+    zero = torch.zeros_like(weights.b_enc)
+    a_nk = _product(weights, x_nd, zero, apply_b_dec_to_input=apply_b_dec_to_input).to(x_nd.dtype)
+    gate_nk = a_nk + weights.b_enc
+    magnitude_nk = torch.relu(a_nk * weights.r_mag.exp() + weights.b_mag)
+    return gate_nk, magnitude_nk * (gate_nk > 0)
 
 
 def activate(cell: Cell, u_nk: Tensor, norm_k: Tensor | None = None) -> Tensor:
@@ -40,6 +85,57 @@ def activate(cell: Cell, u_nk: Tensor, norm_k: Tensor | None = None) -> Tensor:
             chosen = flat.topk(min(cell.k * len(u_nk), flat.numel()), sorted=False).indices
             mask = torch.zeros_like(flat).scatter_(0, chosen, 1.0).view_as(score)
     return torch.relu(u_nk) * mask
+
+
+class _JumpReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u_nk: Tensor, threshold_k: Tensor, epsilon: float) -> Tensor:
+        ctx.save_for_backward(u_nk, threshold_k)
+        ctx.epsilon = epsilon
+        return u_nk * (u_nk > threshold_k)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (g_nk,) = gradients
+        u_nk, threshold_k = ctx.saved_tensors
+        near = _rectangle(u_nk, threshold_k, ctx.epsilon)
+        slope = -(threshold_k / ctx.epsilon) * (g_nk * near).sum(0)
+        return g_nk * (u_nk > threshold_k), slope, None
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u_nk: Tensor, threshold_k: Tensor, epsilon: float) -> Tensor:
+        ctx.save_for_backward(u_nk, threshold_k)
+        ctx.epsilon = epsilon
+        return (u_nk > threshold_k).to(u_nk.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
+        (g_nk,) = gradients
+        u_nk, threshold_k = ctx.saved_tensors
+        near = _rectangle(u_nk, threshold_k, ctx.epsilon)
+        return None, -(1 / ctx.epsilon) * (g_nk * near).sum(0), None
+
+
+def _rectangle(u_nk: Tensor, threshold_k: Tensor, epsilon: float) -> Tensor:
+    return ((u_nk - threshold_k).abs() < epsilon / 2).to(u_nk.dtype)
+
+
+def jump_relu(u_nk: Tensor, threshold_k: Tensor, epsilon: float) -> Tensor:
+    """u·1[u > θ], with a straight-through gradient for θ.
+
+    ∂z/∂u = 1[u > θ] and ∂z/∂θ = −(θ/ε)·rect((u − θ)/ε), rect(v) = 1 for |v| < ½: a kernel
+    estimate on the pre-activations (Rajamanoharan et al. 2024, arXiv:2407.14435, eq. 11).
+    """
+    z_nk: Tensor = _JumpReLU.apply(u_nk, threshold_k, epsilon)
+    return z_nk
+
+
+def step(u_nk: Tensor, threshold_k: Tensor, epsilon: float) -> Tensor:
+    """1[u > θ]; ∂/∂θ = −(1/ε)·rect((u − θ)/ε), ∂/∂u = 0 (the same paper, eq. 12)."""
+    fires_nk: Tensor = _Step.apply(u_nk, threshold_k, epsilon)
+    return fires_nk
 
 
 def decoder_norm(cell: Cell, weights: Weights) -> Tensor | None:

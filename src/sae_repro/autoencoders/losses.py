@@ -1,12 +1,14 @@
-"""What an SAE is trained on: reconstruction, penalty, auxiliary loss; means over tokens."""
+"""What an SAE is trained on: reconstruction, penalty, auxiliary losses; means over tokens."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders.activations import activate, decoder_norm, pre_activations
-from sae_repro.autoencoders.prefixes import prefix_reconstructions, prefix_share
+from sae_repro.autoencoders.activations import training_code
+from sae_repro.autoencoders.penalties import penalty
+from sae_repro.autoencoders.prefixes import prefix_reconstructions
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.params import Cell
 
@@ -26,39 +28,44 @@ def training_losses(
     x_nd: Tensor,
     *,
     lengths: list[int],
-    lambda_: float,
+    lambda_: float | Tensor,
     dead_k: Tensor | None = None,
+    epsilon: float = 0.0,
 ) -> Losses:
     """The loss of a batch x [N, D].
 
-    `lengths` are this step's prefixes, [K] for none; `lambda_` is λ after its warm-up; `dead_k`
-    [K] marks the latents that auxk revives (None: none). `reconstruction: mean` divides squared
-    errors by D.
+    `lengths` are this step's prefixes, [K] for none; `lambda_` is λ at this step; `dead_k` [K]
+    marks the latents that auxk revives (None: none); `epsilon` is JumpReLU's kernel width.
+    `reconstruction: mean` divides squared errors by D. A gated SAE has the term `gate`:
+    R(x, max(π, 0)·W_dec + b_dec), the decoder frozen, by which its gate learns to find what is
+    there.
     """
-    u_nk = pre_activations(weights, x_nd, apply_b_dec_to_input=cell.apply_b_dec_to_input)
-    z_nk = activate(cell, u_nk, decoder_norm(cell, weights))
+    code = training_code(cell, weights, x_nd, epsilon=epsilon)
     per = x_nd.numel() if cell.reconstruction == "mean" else len(x_nd)
-    if len(lengths) == 1:
-        x_hat = torch.addmm(weights.b_dec, z_nk, weights.W_dec)
-        terms = {"reconstruction": (x_nd - x_hat).square().sum() / per}
-    else:
-        x_hats = prefix_reconstructions(weights, z_nk, lengths)
-        x_hat = x_hats[-1]
-        terms = {"reconstruction": (x_nd - x_hats).square().sum() / (per * len(lengths))}
+    error, x_hat = _reconstruction(weights, x_nd, code.z_nk, lengths, per)
+    terms = {"reconstruction": error}
     if cell.penalty != "none":
-        weight = None if len(lengths) == 1 else prefix_share(lengths, z_nk)
-        if cell.penalty == "l1_decoder_norm":
-            norm = weights.W_dec.norm(dim=1)
-            weight = norm if weight is None else weight * norm
-        per_latent = z_nk.sum(0)
-        total = per_latent.sum() if weight is None else per_latent @ weight
-        terms["penalty"] = lambda_ * total / len(x_nd)
+        terms["penalty"] = lambda_ * penalty(cell, weights, code, lengths=lengths, epsilon=epsilon)
+    if cell.activation == "gated":
+        frozen = replace(weights, W_dec=weights.W_dec.detach(), b_dec=weights.b_dec.detach())
+        terms["gate"], _ = _reconstruction(frozen, x_nd, torch.relu(code.u_nk), lengths, per)
     if cell.revival == "auxk" and dead_k is not None:
         residual = (x_nd - x_hat).detach()
         terms["auxk"] = cell.auxk_coefficient * auxk_loss(
-            weights, x_nd, u_nk, residual, dead_k, mean=cell.reconstruction == "mean"
+            weights, x_nd, code.u_nk, residual, dead_k, mean=cell.reconstruction == "mean"
         )
-    return Losses(torch.stack(list(terms.values())).sum(), terms, z_nk, x_hat)
+    return Losses(torch.stack(list(terms.values())).sum(), terms, code.z_nk, x_hat)
+
+
+def _reconstruction(
+    weights: Weights, x_nd: Tensor, z_nk: Tensor, lengths: list[int], per: int
+) -> tuple[Tensor, Tensor]:
+    """(squared error, mean over the prefixes; x̂ of the full code)."""
+    if len(lengths) == 1:
+        x_hat = torch.addmm(weights.b_dec, z_nk, weights.W_dec).to(x_nd.dtype)
+        return (x_nd - x_hat).square().sum() / per, x_hat
+    x_hats = prefix_reconstructions(weights, z_nk, lengths).to(x_nd.dtype)
+    return (x_nd - x_hats).square().sum() / (per * len(lengths)), x_hats[-1]
 
 
 def auxk_loss(
@@ -69,6 +76,7 @@ def auxk_loss(
     ê is the decode, without b_dec, of the k_aux = min(D/2, dead) largest ReLU'd pre-activations
     among the dead latents; e is the detached residual, ē its batch mean, and V the detached
     variance of x in the reduction of the reconstruction. 0 when nothing is dead or left over.
+    JumpReLU's thresholds play no part, a gated SAE's u is π.
     Source: Gao et al. 2024, "Scaling and evaluating sparse autoencoders", appendix A.2.
     """
     d_in = x_nd.shape[1]
@@ -77,7 +85,7 @@ def auxk_loss(
     values, chosen = score.topk(min(k_aux, u_nk.shape[1]), dim=1, sorted=False)
     # fewer dead than k_aux: the living ones among the chosen are −∞, which ReLU makes 0
     z_aux = torch.zeros_like(u_nk).scatter(1, chosen, torch.relu(values))
-    e_hat = z_aux @ weights.W_dec
+    e_hat = (z_aux @ weights.W_dec).to(x_nd.dtype)
     left = (residual_nd - residual_nd.mean(0)).square().sum()
     variance = (x_nd - x_nd.mean(0)).square().sum() / (x_nd.numel() if mean else len(x_nd))
     ratio = (residual_nd - e_hat).square().sum() / left.clamp_min(torch.finfo(left.dtype).tiny)

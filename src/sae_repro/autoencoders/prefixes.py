@@ -14,14 +14,19 @@ def prefix_lengths(cell: Cell, width: int, rng: np.random.Generator) -> list[int
     fixed   the running sums of `prefix_shares`, rounded
     random  K, and n − 1 others drawn without replacement from the truncated Pareto
             p(l) ∝ l^−α − (l+1)^−α on 1 … K − 1
+    random_published  the same with p(l) ∝ l^α − (l−1)^α, as the published code draws: far
+            fewer short ones
     """
     if cell.prefixes == "none":
         return [width]
     if cell.prefixes == "fixed":
         ends = np.rint(np.cumsum(cell.prefix_shares) * width).astype(int)
         return sorted({*ends.tolist(), width} - {0})
-    lengths = np.arange(1, width, dtype=np.float64)
-    weight = lengths**-cell.prefix_alpha - (lengths + 1) ** -cell.prefix_alpha
+    lengths, alpha = np.arange(1, width, dtype=np.float64), cell.prefix_alpha
+    if cell.prefixes == "random_published":
+        weight = lengths**alpha - (lengths - 1) ** alpha
+    else:
+        weight = lengths**-alpha - (lengths + 1) ** -alpha
     # the n − 1 largest of log p + Gumbel noise are a draw without replacement (Efraimidis-Spirakis)
     key = np.log(weight) + rng.gumbel(size=width - 1)
     drawn = min(cell.n_prefixes, width) - 1

@@ -1,8 +1,9 @@
 """A trained SAE on disk: a folder that SAELens' `SAE.load_from_disk` loads as it is.
 
-sae_weights.safetensors holds W_enc, b_enc, W_dec, b_dec (jumprelu: + threshold [K]) and acts on raw
-activations; cfg.json says the architecture. What is no matter at inference, is not told apart:
-prefixes never, and BatchTopK is a JumpReLU with one threshold.
+sae_weights.safetensors holds W_enc, b_enc, W_dec, b_dec (jumprelu: + threshold [K]; gated: b_gate,
+b_mag, r_mag in b_enc's place) and acts on raw activations; cfg.json says the architecture. What is
+no matter at inference, is not told apart: prefixes never, and BatchTopK is a JumpReLU with one
+threshold.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,11 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders.activations import batchtopk_threshold, pre_activations
+from sae_repro.autoencoders.activations import batchtopk_threshold, gated, pre_activations
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Cell
+
+ARCHITECTURE = {"relu": "standard", "topk": "topk", "batchtopk": "jumprelu", "jumprelu": "jumprelu",
+                "gated": "gated"}  # fmt: skip
+"""What an activation of ours is called in SAELens."""
 
 SAE_LENS_FORMAT = "6.54.12"  # the release whose format this is; < 6 makes SAELens drop keys
 
@@ -30,7 +35,6 @@ class SAE:
     weights: Weights
     apply_b_dec_to_input: bool = True
     k: int | None = None
-    threshold_k: Tensor | None = None
     metadata: Mapping[str, Any] | None = None
 
     @property
@@ -45,14 +49,17 @@ class SAE:
 
     def encode(self, x_nd: Tensor) -> Tensor:
         """z [N, K] ≥ 0 of raw activations x [N, D]."""
-        u_nk = pre_activations(self.weights, x_nd, apply_b_dec_to_input=self.apply_b_dec_to_input)
+        weights, apply = self.weights, self.apply_b_dec_to_input
+        if self.architecture == "gated":
+            return gated(weights, x_nd, apply_b_dec_to_input=apply)[1]
+        u_nk = pre_activations(weights, x_nd, apply_b_dec_to_input=apply)
         if self.architecture == "topk":
             assert self.k is not None
             values, chosen = u_nk.topk(self.k, dim=-1, sorted=False)
             return torch.zeros_like(u_nk).scatter_(-1, chosen, torch.relu_(values))
         z_nk = torch.relu_(u_nk)
-        if self.threshold_k is not None:
-            z_nk = torch.where(z_nk > self.threshold_k, z_nk, 0.0)
+        if weights.threshold is not None:
+            z_nk = torch.where(z_nk > weights.threshold, z_nk, 0.0)
         return z_nk
 
     def decode(self, z_nk: Tensor) -> Tensor:
@@ -70,21 +77,28 @@ def finished(
     """Trained weights as an SAE on raw activations x, where training saw s·x (`scale` s).
 
     W_enc·s, W_dec/s and b_dec/s leave the pre-activations as they are; then rows of W_dec become
-    unit and their norms go to W_enc and b_enc, so that z is in the units of x. A batchtopk SAE
-    still needs its threshold: see `calibrated`.
+    unit (zero rows are left alone) and their norms go to the encoder, thresholds and b_mag, so that
+    z is in the units of x. A batchtopk SAE still needs its threshold: see `calibrated`.
     """
     w_dec = weights.W_dec.double() / scale
     norm = w_dec.norm(dim=1)
     norm = torch.where(norm > 0, norm, 1.0)
     dtype = weights.W_enc.dtype
+
+    def normed(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else (tensor.double() * norm).to(dtype)
+
     folded = Weights(
         W_enc=(weights.W_enc.double() * scale * norm).to(dtype),
         b_enc=(weights.b_enc.double() * norm).to(dtype),
         W_dec=(w_dec / norm[:, None]).to(dtype),
         b_dec=(weights.b_dec.double() / scale).to(dtype),
+        threshold=normed(weights.threshold),
+        b_mag=normed(weights.b_mag),
+        r_mag=weights.r_mag,
     )
     return SAE(
-        architecture={"relu": "standard", "topk": "topk", "batchtopk": "jumprelu"}[cell.activation],
+        architecture=ARCHITECTURE[cell.activation],
         weights=folded,
         apply_b_dec_to_input=cell.apply_b_dec_to_input,
         k=cell.k if cell.activation == "topk" else None,
@@ -102,7 +116,8 @@ def calibrated(sae: SAE, batches: Iterable[Tensor], k: int, tokens: int) -> SAE:
         for x_nd in batches
     )
     threshold = batchtopk_threshold(scores, k, tokens)
-    return replace(sae, threshold_k=torch.full_like(sae.weights.b_enc, threshold))
+    weights = replace(sae.weights, threshold=torch.full_like(sae.weights.b_enc, threshold))
+    return replace(sae, weights=weights)
 
 
 def save(sae: SAE, folder: Path) -> None:
@@ -110,8 +125,8 @@ def save(sae: SAE, folder: Path) -> None:
     from safetensors.torch import save_file
 
     tensors = {name: t.detach().cpu().contiguous() for name, t in sae.weights.named().items()}
-    if sae.threshold_k is not None:
-        tensors["threshold"] = sae.threshold_k.detach().cpu().contiguous()
+    if sae.architecture == "gated":
+        tensors["b_gate"] = tensors.pop("b_enc")
     save_file(tensors, folder / "sae_weights.safetensors")
     config: dict[str, Any] = {
         "architecture": sae.architecture,
@@ -139,17 +154,27 @@ def load(folder: Path | str, *, device: str = "cpu") -> SAE:
     if not path.is_file():
         raise StudyError(f"{path}: missing; `dvc repro` (or `dvc checkout`) restores it")
     tensors = load_file(path, device=device)
-    threshold = tensors.pop("threshold", None)
-    d_in, d_sae = config["d_in"], config["d_sae"]
-    shapes = {"W_enc": (d_in, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != shapes:
-        raise StudyError(f"{path}: holds {found}, cfg.json wants {shapes}")
+    wanted = _shapes(config)
+    if found != wanted:
+        raise StudyError(f"{path}: holds {found}, cfg.json wants {wanted}")
+    if config["architecture"] == "gated":
+        tensors["b_enc"] = tensors.pop("b_gate")
     return SAE(
         architecture=config["architecture"],
         weights=Weights(**tensors),
         apply_b_dec_to_input=config.get("apply_b_dec_to_input", True),
         k=config.get("k"),
-        threshold_k=threshold,
         metadata=config["metadata"],
     )
+
+
+def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    d_in, d_sae = config["d_in"], config["d_sae"]
+    biases = {"gated": ("b_gate", "b_mag", "r_mag"), "jumprelu": ("b_enc", "threshold")}
+    return {
+        "W_enc": (d_in, d_sae),
+        "W_dec": (d_sae, d_in),
+        "b_dec": (d_in,),
+        **dict.fromkeys(biases.get(config["architecture"], ("b_enc",)), (d_sae,)),
+    }

@@ -8,19 +8,30 @@ from torch import Tensor
 
 from sae_repro.params import Cell
 
+LATENT_AXIS = {"W_enc": 1, "b_enc": 0, "W_dec": 0, "threshold": 0, "b_mag": 0, "r_mag": 0}
+"""Along which axis a tensor of `Weights` is indexed by latent; b_dec is by none."""
+
 
 @dataclass
 class Weights:
-    """W_enc [D, K], b_enc [K], W_dec [K, D], b_dec [D], all of one dtype and device."""
+    """W_enc [D, K], b_enc [K], W_dec [K, D], b_dec [D], all of one dtype and device.
+
+    JumpReLU has thresholds θ [K] too. The gated SAE has the biases b_mag and log scales r_mag [K]
+    of its magnitudes; its b_enc is the gate's bias (b_gate in the paper).
+    """
 
     W_enc: Tensor
     b_enc: Tensor
     W_dec: Tensor
     b_dec: Tensor
+    threshold: Tensor | None = None
+    b_mag: Tensor | None = None
+    r_mag: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
-        """The tensors by name, in a fixed order."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """The tensors that this architecture has, by name, in a fixed order."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     @property
     def d_in(self) -> int:
@@ -33,11 +44,14 @@ class Weights:
         return self.W_enc.shape[1]
 
 
-def initial_weights(cell: Cell, d_in: int, x_nd: Tensor, rng: np.random.Generator) -> Weights:
-    """Random unit directions, W_enc = W_decᵀ, b_enc = 0, b_dec from a sample of inputs.
+def initial_weights(
+    cell: Cell, d_in: int, x_nd: Tensor, rng: np.random.Generator, *, epsilon: float = 0.0
+) -> Weights:
+    """Random unit directions, W_enc = W_decᵀ, biases 0, b_dec from a sample of inputs.
 
     Rows of W_dec have norm 1, or .1 under `l1_decoder_norm` (whose penalty weighs them).
-    `x_nd` [N, D] is the sample; only `b_dec_init` uses it.
+    `x_nd` [N, D] is the sample; only `b_dec_init` uses it. JumpReLU's thresholds start at
+    `epsilon`; the gated SAE's r_mag and b_mag at 0.
     """
     directions = rng.standard_normal((cell.width(d_in), d_in))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -50,11 +64,15 @@ def initial_weights(cell: Cell, d_in: int, x_nd: Tensor, rng: np.random.Generato
             b_dec = x_nd.double().mean(0)
         case _:
             b_dec = torch.zeros(d_in, dtype=torch.float64)
+    k, gated = len(w_dec), cell.activation == "gated"
     return Weights(
         W_enc=w_dec.T.contiguous(),
-        b_enc=torch.zeros(len(w_dec)),
+        b_enc=torch.zeros(k),
         W_dec=w_dec,
         b_dec=b_dec.to(torch.float32),
+        threshold=torch.full((k,), epsilon) if cell.activation == "jumprelu" else None,
+        b_mag=torch.zeros(k) if gated else None,
+        r_mag=torch.zeros(k) if gated else None,
     )
 
 

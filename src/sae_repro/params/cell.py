@@ -1,20 +1,21 @@
 """One cell of the grid: one sparse autoencoder and how it is optimised.
 
 An SAE is four independent choices: activation × penalty × prefixes × revival. A cell that sets a
-field which its other choices leave unread is refused, so that no value in params.yaml is idle.
+field which its other choices leave unread is refused, so that no value in params.yaml is idle
+(`params.cell_rules`).
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sae_repro.params.base import Count, Section, Share
+from sae_repro.params.cell_rules import faults
 
-Activation = Literal["relu", "topk", "batchtopk"]
-Penalty = Literal["none", "l1", "l1_decoder_norm"]
-Prefixes = Literal["none", "fixed", "random"]
-Revival = Literal["none", "resample", "auxk"]
+Activation = Literal["relu", "topk", "batchtopk", "jumprelu", "gated"]
+Penalty = Literal["none", "l1", "l1_decoder_norm", "log", "tanh", "sqrt", "l0", "l0_quadratic"]
+Prefixes = Literal["none", "fixed", "random", "random_published"]
+Revival = Literal["none", "resample", "resample_published", "auxk"]
 
 MATRYOSHKA_SHARES = (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
@@ -32,17 +33,34 @@ class Cell(Section):
         0, description="varies initial weights, data order, prefixes and resampling of this cell"
     )
 
-    activation: Activation = Field("relu", description="how z comes from x: relu, topk, batchtopk")
+    activation: Activation = Field(
+        "relu", description="how z comes from x: relu, topk, batchtopk, jumprelu, gated"
+    )
     k: Count | None = Field(
         None, description="latents per token (topk) or per token on average (batchtopk), 1 … K"
     )
+    jumprelu_bandwidth: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1e-3,
+        description="jumprelu: width ε of the straight-through kernel, and every θ's start, as a "
+        "share of √E‖x‖² of the inputs trained on",
+    )
     apply_b_dec_to_input: bool = Field(True, description="whether the encoder sees x − b_dec")
 
-    penalty: Penalty = Field("none", description="what keeps z sparse: none, l1, l1_decoder_norm")
+    penalty: Penalty = Field(
+        "none",
+        description="what keeps z sparse: none, l1, l1_decoder_norm, log, tanh, sqrt, and with "
+        "jumprelu l0, l0_quadratic",
+    )
     lambda_: Annotated[float, Field(gt=0)] | None = Field(
         None,
         alias="lambda",
-        description="weight of the penalty, > 0; its scale depends on `reconstruction`",
+        description="weight of the penalty, > 0; its scale depends on `reconstruction`; with "
+        "target_l0, where the controller starts",
+    )
+    target_l0: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="asked latents per token: λ is steered to hold it (l0_quadratic: the L0* of "
+        "the penalty, λ stays)",
     )
     lambda_warmup: Share = Field(
         0.0, description="share of the steps over which λ rises linearly from 0"
@@ -54,20 +72,31 @@ class Cell(Section):
     )
 
     prefixes: Prefixes = Field(
-        "none", description="which truncations of z must reconstruct x too: none, fixed, random"
+        "none",
+        description="which truncations of z must reconstruct x too: none, fixed, random, "
+        "random_published (the published code's weaker tilt to short ones)",
     )
     prefix_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         MATRYOSHKA_SHARES, description="fixed: the groups' shares of K; they sum to 1"
     )
     n_prefixes: Annotated[int, Field(ge=2)] = Field(
-        10, description="random: lengths per step, the full K always among them"
+        10, description="random, random_published: lengths per step, the full K always among them"
     )
     prefix_alpha: Annotated[float, Field(gt=0)] = Field(
-        0.5, description="random: exponent α of the truncated Pareto p(l) ∝ l^−α − (l+1)^−α"
+        0.5,
+        description="exponent α of the draw; random: truncated Pareto p(l) ∝ l^−α − (l+1)^−α; "
+        "random_published: p(l) ∝ l^α − (l−1)^α",
+    )
+    order: Literal["none", "contribution"] = Field(
+        "none",
+        description="whether latents are re-sorted after each step by a running mean of their "
+        "squared activation, so that prefixes hold the largest contributors",
     )
 
     revival: Revival = Field(
-        "none", description="what brings dead latents back: none, resample, auxk"
+        "none",
+        description="what brings dead latents back: none, resample, resample_published (as for "
+        "the published GPT-2 grid: p ∝ loss, uncentred unit directions, Adam forgotten), auxk",
     )
     resample_every: Count = Field(
         25_000,
@@ -80,7 +109,11 @@ class Cell(Section):
     resample_tokens: Count = Field(
         100_000, description="resample: tokens whose losses weight the draw (or all there are)"
     )
-    resample_bias: float = Field(0.0, description="resample: b_enc of a resampled latent")
+    resample_bias: float | None = Field(
+        None,
+        description="resample: b_enc of a resampled latent; null: 0, and −0.05 with "
+        "resample_published",
+    )
     auxk_coefficient: Annotated[float, Field(gt=0)] = Field(
         1 / 32, description="auxk: weight of the auxiliary loss"
     )
@@ -110,77 +143,20 @@ class Cell(Section):
 
     @model_validator(mode="after")
     def _four_axes_fit(self) -> Self:
-        for field, axis, values in _READ_WHEN:
-            value = getattr(self, axis)
-            if field in self.model_fields_set and value not in values:
-                name = type(self).model_fields[field].alias or field
-                raise ValueError(
-                    f"{name} is read only with {axis}: {' | '.join(values)}, here {axis}: {value}; "
-                    f"delete {name} or change {axis}"
-                )
-        for broken, message in _RULES:
-            if broken(self):
-                raise ValueError(message)
+        found = list(faults(self))
+        if found:
+            raise ValueError("\n".join(found))
         return self
 
     def width(self, d_in: int) -> int:
         """K, the number of latents on activations of `d_in` dimensions."""
         return int(self.expansion * d_in)
 
+    @property
+    def asked_l0(self) -> float | None:
+        """The latents per token that this cell asks for; None where λ alone decides."""
+        return self.k if self.k is not None else self.target_l0
+
     def identity(self) -> dict[str, Any]:
         """The choices that differ from the defaults: a new field with a default keeps it."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-
-
-# (field, axis, values of the axis with which the field is read)
-_READ_WHEN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("k", "activation", ("topk", "batchtopk")),
-    ("lambda_", "penalty", ("l1", "l1_decoder_norm")),
-    ("lambda_warmup", "penalty", ("l1", "l1_decoder_norm")),
-    ("prefix_shares", "prefixes", ("fixed",)),
-    ("n_prefixes", "prefixes", ("random",)),
-    ("prefix_alpha", "prefixes", ("random",)),
-    ("resample_every", "revival", ("resample",)),
-    ("resample_until", "revival", ("resample",)),
-    ("resample_tokens", "revival", ("resample",)),
-    ("resample_bias", "revival", ("resample",)),
-    ("auxk_coefficient", "revival", ("auxk",)),
-    ("dead_tokens", "revival", ("auxk",)),
-)
-
-_RULES: tuple[tuple[Callable[[Cell], bool], str], ...] = (
-    (
-        lambda c: c.activation in ("topk", "batchtopk") and c.k is None,
-        "activation topk and batchtopk need k, the latents per token",
-    ),
-    (
-        lambda c: c.activation in ("topk", "batchtopk") and c.penalty != "none",
-        "k already sets the sparsity of topk and batchtopk: penalty must be none",
-    ),
-    (
-        lambda c: c.activation == "relu" and c.penalty == "none",
-        "nothing keeps relu sparse: set penalty to l1 (decoder: unit_norm) or l1_decoder_norm "
-        "(decoder: free)",
-    ),
-    (
-        lambda c: c.penalty != "none" and c.lambda_ is None,
-        "a penalty needs lambda, its weight (> 0)",
-    ),
-    (
-        lambda c: c.penalty == "l1" and c.decoder == "free",
-        "penalty l1 with a free decoder shrinks z and grows W_dec for nothing: use decoder: "
-        "unit_norm, or penalty: l1_decoder_norm",
-    ),
-    (
-        lambda c: c.penalty == "l1_decoder_norm" and c.decoder == "unit_norm",
-        "with unit-norm rows l1_decoder_norm is l1: write penalty: l1, or decoder: free",
-    ),
-    (
-        lambda c: abs(sum(c.prefix_shares) - 1) > 1e-6,
-        "prefix_shares must sum to 1",
-    ),
-    (
-        lambda c: c.lr_warmup + c.lr_decay > 1,
-        "lr_warmup + lr_decay must be ≤ 1: they are shares of the same steps",
-    ),
-)

@@ -188,6 +188,11 @@ class Train(Section):
     checkpoint_every: Count = Field(
         1000, description="steps between checkpoints from which a killed cell resumes"
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of the matrix products (bfloat16: autocast, for GPUs); weights, Adam and "
+        "losses stay float32",
+    )
     threads: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="CPU threads per cell; another number gives other bits"
     )

@@ -90,7 +90,8 @@ def _problems(study: Study) -> Iterator[str]:
                 f"{study.extract.n_tokens} training tokens of extract.n_tokens"
             )
             return
-        if cell.revival == "resample" and cell.resample_every > cell.resample_until * steps:
+        resamples = cell.revival in ("resample", "resample_published")
+        if resamples and cell.resample_every > cell.resample_until * steps:
             yield (
                 f"cells.{name}.resample_every = {cell.resample_every}: no resampling would ever "
                 f"happen; at most {int(cell.resample_until * steps)} (resample_until × {steps} "
@@ -114,6 +115,11 @@ def shape_problems(study: Study, *, d_model: int, n_layers: int) -> Iterator[str
         elif cell.k is not None and cell.k > width:
             yield (
                 f"cells.{name}.k = {cell.k}: allowed are 1 … {width} "
+                f"(K = {cell.expansion:g} × {d_model})"
+            )
+        elif cell.target_l0 is not None and cell.target_l0 > width:
+            yield (
+                f"cells.{name}.target_l0 = {cell.target_l0:g}: allowed are at most {width} "
                 f"(K = {cell.expansion:g} × {d_model})"
             )
         elif cell.prefixes == "fixed" and min(cell.prefix_shares) * width < 1:

@@ -15,7 +15,7 @@ class Journal:
     """What a cell's training has said so far: rows of metrics.jsonl and revival.jsonl."""
 
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    revivals: list[dict[str, int]] = field(default_factory=list)
+    revivals: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_checkpoint(

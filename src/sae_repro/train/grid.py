@@ -68,7 +68,8 @@ def train_into(job: CellJob, folder: Path, progress: Callable[[int], None]) -> N
     from sae_repro.autoencoders import save
     from sae_repro.compute import prepare
     from sae_repro.files import canonical_json
-    from sae_repro.train.trainer import Diverged, Trainer, cell_id
+    from sae_repro.train.trainer import Trainer, cell_id
+    from sae_repro.train.watch import Diverged
 
     prepare(device=job.settings.device, threads=job.settings.threads)
     store = ActivationStore(job.activations)

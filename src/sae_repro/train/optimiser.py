@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders import Weights
+from sae_repro.autoencoders import LATENT_AXIS, Weights
 from sae_repro.params import Cell
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -19,12 +19,20 @@ def learning_rate(cell: Cell, step: int, steps: int) -> float:
     return cell.lr * min(up, down)
 
 
-def penalty_weight(cell: Cell, step: int, steps: int) -> float:
-    """λ at `step`: linear warm-up, then constant; 0 without a penalty."""
-    if cell.lambda_ is None:
-        return 0.0
+def penalty_warmup(cell: Cell, step: int, steps: int) -> float:
+    """The share of λ that is in force at `step`: linear warm-up, then 1."""
     warmup = cell.lambda_warmup * steps
-    return cell.lambda_ * min(1.0, (step + 1) / warmup) if warmup else cell.lambda_
+    return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+
+def control_rate(cell: Cell, step: int, steps: int) -> float:
+    """By which share the controller of `target_l0` moves λ after `step`; 0 during the warm-up.
+
+    3e-4 per step, or what lets λ move by a factor e⁵ over the run where the run is short: 3e-4
+    alone moves it by at most 1.35 in 1,000 steps.
+    """
+    first = int(cell.lambda_warmup * steps)
+    return 0.0 if step < first else max(3e-4, min(0.5, 5 / (steps - first)))
 
 
 class Optimiser:
@@ -45,7 +53,7 @@ class Optimiser:
             }
 
     def step(self, loss: Tensor, lr: float) -> None:
-        """Backward, the decoder's radial gradient removed, clip, Adam, rows back to norm one."""
+        """Backward, the decoder's radial gradient removed, clip, Adam, rows to norm one, θ ≥ 0."""
         for tensor in self._named.values():
             tensor.grad = None
         loss.backward()
@@ -60,10 +68,26 @@ class Optimiser:
             torch.nn.utils.clip_grad_norm_(list(self._named.values()), self._cell.grad_clip)
         self._adam.param_groups[0]["lr"] = lr
         self._adam.step()
-        if self._cell.decoder == "unit_norm":
-            with torch.no_grad():
+        with torch.no_grad():
+            if self._cell.decoder == "unit_norm":
                 norm = weights.W_dec.norm(dim=1, keepdim=True)
                 weights.W_dec.div_(norm.clamp_min(torch.finfo(norm.dtype).tiny))
+            if weights.threshold is not None:
+                weights.threshold.clamp_min_(0.0)
+
+    def forget(self) -> None:
+        """Back to Adam's first step, for all weights."""
+        for tensor in self._named.values():
+            for value in self._adam.state[tensor].values():
+                value.zero_()
+
+    def permute(self, order_k: Tensor) -> None:
+        """Latents, with their moments, in the order `order_k` [K]; in place."""
+        with torch.no_grad():
+            for name, axis in LATENT_AXIS.items():
+                if name in self._named:
+                    for tensor in (self._named[name], *self.moments(name)):
+                        tensor.copy_(tensor.index_select(axis, order_k))
 
     def moments(self, name: str) -> tuple[Tensor, Tensor]:
         """Adam's m and v of the weight `name`; written to in place by a resampling."""

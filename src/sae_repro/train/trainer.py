@@ -17,6 +17,7 @@ from sae_repro.autoencoders import (
     Losses,
     Weights,
     calibrated,
+    decoder_norm,
     finished,
     initial_weights,
     prefix_lengths,
@@ -29,20 +30,14 @@ from sae_repro.random import generator
 from sae_repro.store import ActivationStore
 from sae_repro.train.checkpoint import Journal, load_checkpoint, save_checkpoint
 from sae_repro.train.data import Batches
-from sae_repro.train.optimiser import Optimiser, learning_rate, penalty_weight
+from sae_repro.train.optimiser import Optimiser, control_rate, learning_rate, penalty_warmup
 from sae_repro.train.resample import resample
+from sae_repro.train.watch import Watch
 
 INITIAL_ROWS = 16_384  # inputs whose geometric median b_dec starts from
 CALIBRATION_CHUNK = 4096
 DEAD_WINDOW = 100_000  # tokens of silence after which a training curve counts a latent as dead
-
-
-class Diverged(Exception):  # noqa: N818 - says what happened, not that something is in error
-    """A cell's loss stopped being a finite number; the message names step, terms, checkpoint."""
-
-    def __init__(self, message: str, journal: Journal) -> None:
-        super().__init__(message)
-        self.journal = journal
+CONTRIBUTION_DECAY = 0.95
 
 
 @dataclass(frozen=True)
@@ -89,30 +84,40 @@ class Trainer:
             )
         d_in = store.d_in(hook)
         self.scale = d_in**0.5 / store.rms(hook) if cell.normalisation == "expected_norm" else 1.0
+        rms = store.rms(hook) * self.scale
+        self.epsilon = cell.jumprelu_bandwidth * rms
+        """JumpReLU's kernel width, and where its thresholds start."""
+        power = rms**2 / (d_in if cell.reconstruction == "mean" else 1)
+        self.watch = Watch(cell, settings, self.batches.steps, power)
         sample = self._scaled(self.batches.sample(INITIAL_ROWS, "b_dec"))
         rng = generator(seed, self.id, "weights")
-        first = initial_weights(cell, d_in, sample.cpu(), rng)
+        first = initial_weights(cell, d_in, sample.cpu(), rng, epsilon=self.epsilon)
         self.weights = Weights(**{n: t.to(self.device) for n, t in first.named().items()})
         self.optimiser = Optimiser(cell, self.weights)
-        self.silent_k = torch.zeros(self.weights.d_sae, dtype=torch.int64, device=self.device)
+        k = self.weights.d_sae
+        self.silent_k = torch.zeros(k, dtype=torch.int64, device=self.device)
         """Tokens since a latent last fired (or was resampled)."""
-        self.bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
-        """The first step whose loss was not finite, or −1; read only where something is logged."""
+        self.contribution_k = torch.zeros(k, device=self.device)
+        """Running mean of a²; moved only by `order: contribution`."""
+        self.lambda_ = torch.tensor(cell.lambda_ or 0.0, dtype=torch.float64, device=self.device)
+        """λ after its warm-up; moved only by the controller of `target_l0`."""
 
     def run(self, progress: Callable[[int], None] = lambda step: None) -> Trained:
         """Train to the end, or from the last checkpoint to the end."""
         start, journal = self._resumed()
         for step, batch in enumerate(self.batches.starting_at(start), start):
-            if step > start and step % self.settings.checkpoint_every == 0:
-                self._check_finite(journal)
-                save_checkpoint(self.checkpoint, step, self._state(), journal)
             losses = self._step(step, self._scaled(batch.to(self.device)))
             if self._resamples_after(step):
-                journal.revivals.append({"step": step, "revived": self._resample(step)})
-            if step % self.settings.log_every == 0 or step == self.batches.steps - 1:
+                journal.revivals.append({"step": step, **self._resample(step)})
+            done = step + 1
+            logs = step % self.settings.log_every == 0 or done == self.batches.steps
+            saves = done % self.settings.checkpoint_every == 0 and done < self.batches.steps
+            if logs or (saves and self.watch.fault()):  # the terms of what went wrong
                 journal.metrics.append(self._row(step, losses, batch))
-                self._check_finite(journal)
-                progress(step + 1)
+                self.watch.check(journal, self.checkpoint)
+                progress(done)
+            if saves:
+                save_checkpoint(self.checkpoint, done, self._state(), journal)
         return Trained(self._finished(), journal, self.batches.steps)
 
     def _step(self, step: int, x_nd: Tensor) -> Losses:
@@ -120,21 +125,47 @@ class Trainer:
         lengths = prefix_lengths(
             cell, self.weights.d_sae, generator(self.seed, self.id, "prefixes", step)
         )
-        losses = training_losses(
-            cell,
-            self.weights,
-            x_nd,
-            lengths=lengths,
-            lambda_=penalty_weight(cell, step, steps),
-            dead_k=self._dead() if cell.revival == "auxk" else None,
-        )
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"
+        ):
+            losses = training_losses(
+                cell,
+                self.weights,
+                x_nd,
+                lengths=lengths,
+                lambda_=(self.lambda_ * penalty_warmup(cell, step, steps)).to(x_nd.dtype),
+                dead_k=self._dead() if cell.revival == "auxk" else None,
+                epsilon=self.epsilon,
+            )
         self.optimiser.step(losses.loss, learning_rate(cell, step, steps))
         with torch.no_grad():
-            fired = losses.z_nk.amax(dim=0) > 0
-            self.silent_k.add_(len(x_nd)).masked_fill_(fired, 0)
-            first = ~losses.loss.isfinite() & (self.bad_step < 0)
-            self.bad_step = torch.where(first, step, self.bad_step)
+            fired_nk = losses.z_nk > 0
+            self.silent_k.add_(len(x_nd)).masked_fill_(fired_nk.any(dim=0), 0)
+            self._steer(step, fired_nk)
+            self.watch.note(step, losses, self.silent_k)
+            if cell.order == "contribution":
+                self._reorder(losses.z_nk)
         return losses
+
+    def _steer(self, step: int, fired_nk: Tensor) -> None:
+        """Multiplicative control: λ up where the batch has at least the asked L0, else down."""
+        if self.cell.target_l0 is None or self.cell.penalty == "l0_quadratic":
+            return
+        rate = control_rate(self.cell, step, self.batches.steps)
+        enough = fired_nk.sum() >= self.cell.target_l0 * len(fired_nk)
+        self.lambda_ *= torch.where(enough, 1 + rate, 1 - rate)
+
+    def _reorder(self, z_nk: Tensor) -> None:
+        """Latents by falling contribution; everything that is indexed by latent moves along."""
+        norm_k = decoder_norm(self.cell, self.weights)
+        square_k = z_nk.square().mean(0) * (1.0 if norm_k is None else norm_k.square())
+        self.contribution_k.mul_(CONTRIBUTION_DECAY).add_(square_k, alpha=1 - CONTRIBUTION_DECAY)
+        order_k = self.contribution_k.argsort(descending=True, stable=True)
+        if self.device.type == "cpu" and bool((order_k.diff() == 1).all()):
+            return  # in order already; on a GPU the question would stop the queue
+        self.optimiser.permute(order_k)
+        for indexed_k in (self.contribution_k, self.silent_k):
+            indexed_k.copy_(indexed_k[order_k])
 
     def _dead(self) -> Tensor | None:
         """The latents for auxk to revive; None where asking whether there are any costs nothing.
@@ -148,22 +179,25 @@ class Trainer:
     def _resamples_after(self, step: int) -> bool:
         cell, done = self.cell, step + 1
         return (
-            cell.revival == "resample"
+            cell.revival in ("resample", "resample_published")
             and done % cell.resample_every == 0
             and done <= cell.resample_until * self.batches.steps
         )
 
-    def _resample(self, step: int) -> int:
-        """Latents silent since the last resampling get new directions."""
+    def _resample(self, step: int) -> dict[str, Any]:
+        """Latents silent since the last resampling get new directions; how many, and which."""
         cell = self.cell
-        dead = self.silent_k >= cell.resample_every * self.settings.batch_size
+        dead_k = self.silent_k >= cell.resample_every * self.settings.batch_size
         rows = self._scaled(
             self.batches.sample(cell.resample_tokens, "resample-rows", step).to(self.device)
         )
         rng = generator(self.seed, self.id, "resample", step)
-        revived = resample(cell, self.weights, self.optimiser, dead, rows, rng)
-        self.silent_k.masked_fill_(dead, 0)
-        return revived
+        revived = resample(
+            cell, self.weights, self.optimiser, dead_k, rows, rng, epsilon=self.epsilon
+        )
+        self.silent_k.masked_fill_(dead_k, 0)
+        self.contribution_k.masked_fill_(dead_k, 0)
+        return {"revived": revived, "latents": dead_k.nonzero().flatten().tolist()}
 
     def _scaled(self, x_nd: Tensor) -> Tensor:
         return x_nd if self.scale == 1.0 else x_nd * self.scale
@@ -187,28 +221,22 @@ class Trainer:
         if self.cell.revival == "auxk":
             row.setdefault("auxk", 0.0)
         if self.cell.penalty != "none":
-            row["lambda"] = penalty_weight(self.cell, step, self.batches.steps)
+            row["lambda"] = self._lambda_at(step)
         return row
 
-    def _check_finite(self, journal: Journal) -> None:
-        step = int(self.bad_step)
-        if step < 0:
-            return
-        saved = load_checkpoint(self.checkpoint)
-        terms = {k: v for k, v in journal.metrics[-1].items() if k not in ("step", "tokens")}
-        said = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        raise Diverged(
-            f"the loss is not finite from step {step} on (step {journal.metrics[-1]['step']}: "
-            f"{said}); last good checkpoint: " + (f"step {saved[0]}" if saved else "none"),
-            journal,
-        )
+    def _lambda_at(self, step: int) -> float:
+        return self.lambda_.item() * penalty_warmup(self.cell, step, self.batches.steps)
 
     def _state(self) -> dict[str, Tensor]:
+        return {**self.weights.named(), **self.optimiser.state(), **self._clocks()}
+
+    def _clocks(self) -> dict[str, Tensor]:
+        """What a step depends on beside weights and Adam's state."""
         return {
-            **self.weights.named(),
-            **self.optimiser.state(),
             "silent_k": self.silent_k,
-            "bad_step": self.bad_step,
+            "contribution_k": self.contribution_k,
+            "lambda_": self.lambda_,
+            **self.watch.state(),
         }
 
     def _resumed(self) -> tuple[int, Journal]:
@@ -217,11 +245,9 @@ class Trainer:
             return 0, Journal()
         step, tensors, journal = found
         with torch.no_grad():
-            for name, tensor in self.weights.named().items():
+            for name, tensor in (self.weights.named() | self._clocks()).items():
                 tensor.copy_(tensors[name])
         self.optimiser.restore(tensors)
-        self.silent_k.copy_(tensors["silent_k"])
-        self.bad_step.copy_(tensors["bad_step"])
         return step, journal
 
     def _finished(self) -> SAE:
