@@ -18,5 +18,7 @@ def prepare(*, device: str, threads: int) -> None:
         raise StudyError(f"device = {device}: no GPU here; set device: cpu in params.yaml")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    # no tensor here is read before it was written: filling new ones first only costs time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

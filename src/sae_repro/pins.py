@@ -4,11 +4,12 @@ A file or a model folder is named in params.yaml together with its SHA-256: when
 changes, the study says so instead of mixing two inputs. `sae-repro pin` writes the hashes.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_file, sha256_folder
-from sae_repro.params import FilesSource, LocalSubject, Study, shape_problems
+from sae_repro.params import Cell, FilesSource, LocalSubject, Study, shape_problems
 
 
 def model_digest(folder: Path) -> str:
@@ -46,8 +47,37 @@ def check_model(source: LocalSubject, folder: Path) -> Path:
     return path
 
 
+def check_import(cell: Cell, folder: Path) -> Path | None:
+    """The pinned folder of an imported cell, found unchanged; None for a release on the hub.
+
+    `folder` holds params.yaml. A name with a colon that is no folder is a release.
+    """
+    assert cell.import_ is not None
+    path = folder / cell.import_
+    if not path.is_dir():
+        if ":" in cell.import_:
+            return None
+        raise StudyError(
+            f"import = {cell.import_}: no such folder (paths start at params.yaml), and no "
+            "release:sae_id either"
+        )
+    _compare(f"import = {cell.import_}", model_digest(path), cell.sha256 or "")
+    return path
+
+
+def check_imports(cells: Mapping[str, Cell], folder: Path) -> None:
+    """Every imported cell's folder, found unchanged."""
+    for name, cell in cells.items():
+        if cell.import_ is not None:
+            try:
+                check_import(cell, folder)
+            except StudyError as error:
+                raise StudyError(f"cells.{name}.{error}") from None
+
+
 def check_inputs(study: Study, folder: Path) -> None:
     """All pinned inputs of a study, and that its hooks and cells fit a local model."""
+    check_imports(study.cells, folder)
     if isinstance(study.corpus.source, FilesSource):
         check_files(study.corpus.source, folder)
     if isinstance(study.subject.source, LocalSubject):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.autoencoders import Weights, prefix_lengths, training_losses
-from sae_repro.autoencoders.prefixes import prefix_reconstructions, prefix_share
+from sae_repro.autoencoders.prefixes import prefix_error, prefix_share
 from sae_repro.params import Cell
 
 D, K, N = 5, 16, 7
@@ -256,8 +256,11 @@ def test_one_decode_serves_all_prefixes(inner: set[int]) -> None:
     lengths = [*sorted(inner), K]
     w = random_weights(11, Cell(expansion=K / D, penalty="l1", lambda_=0.3))
     z = torch.rand(N, K, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
-    together = prefix_reconstructions(w, z, lengths)
-    for row, length in zip(together, lengths, strict=True):
-        torch.testing.assert_close(row, z[:, :length] @ w.W_dec[:length] + w.b_dec)
+    x = torch.randn(N, D, generator=torch.Generator().manual_seed(13), dtype=torch.float64)
+    error, x_hat = prefix_error(w, x, z, lengths, N)
+    apart = [z[:, :length] @ w.W_dec[:length] + w.b_dec for length in lengths]
+    mean = torch.stack([(x - each).square().sum() for each in apart]).mean() / N
+    torch.testing.assert_close(error, mean)
+    torch.testing.assert_close(x_hat, apart[-1].detach())
     share = [sum(length > k for length in lengths) / len(lengths) for k in range(K)]
     torch.testing.assert_close(prefix_share(lengths, z), torch.tensor(share, dtype=torch.float64))

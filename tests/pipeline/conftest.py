@@ -34,6 +34,7 @@ extract:
   threads: 1
 train: {batch_size: 64, epochs: 3, log_every: 50, checkpoint_every: 100}
 evaluate: {fidelity_tokens: 1_000}
+control: {worlds: []}
 compare: {matched_l0: [3], bootstrap: 100}
 track: {experiment: small}
 cells:

@@ -53,6 +53,26 @@ def test_dvc_metrics_and_plots_read_the_reports(finished: Checkout) -> None:
         assert "fvu" in done.stdout
 
 
+def test_dvc_tells_what_changed_since_a_commit(finished: Checkout, tmp_path: Path) -> None:
+    checkout = finished.copy(tmp_path / "diff")
+    path = checkout.folder / "reports/metrics.json"
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run(["git", "add", "-A"], cwd=checkout.folder, check=True)
+    subprocess.run(["git", *identity, "commit", "-qm", "results"], cwd=checkout.folder, check=True)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vanilla": {"fvu": 0.5}}))
+    done = {
+        what: subprocess.run(
+            ["dvc", what, "diff", *more], cwd=checkout.folder, env=checkout.environment(),
+            capture_output=True, text=True,
+        )
+        for what, more in (("metrics", ["--json"]), ("plots", ["--json"]))
+    }  # fmt: skip
+    assert all(process.returncode == 0 for process in done.values())
+    changed = json.loads(done["metrics"].stdout)["reports/metrics.json"]
+    assert changed["vanilla.fvu"]["new"] == 0.5
+    assert "frontier" in done["plots"].stdout
+
+
 def test_clean_cross_entropy_is_what_transformers_alone_computes(finished: Checkout) -> None:
     artifacts = finished.folder / "artifacts"
     corpus = TokenDocuments.load(artifacts / "corpus")

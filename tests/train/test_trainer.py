@@ -143,10 +143,15 @@ def test_resampling_is_told_in_the_journal(train: Callable[..., Trained]) -> Non
     assert all(entry["revived"] == len(set(entry["latents"])) for entry in journal.revivals)
 
 
+@pytest.mark.parametrize("normalisation", ["none", "expected_norm"])
 def test_batchtopk_reaches_its_k_on_calibration_tokens(
-    train: Callable[..., Trained], make_store: Callable[..., Path]
+    normalisation: str, train: Callable[..., Trained], make_store: Callable[..., Path]
 ) -> None:
-    sae = train(CELLS["batchtopk"], settings=SETTINGS.model_copy(update={"epochs": 4})).sae
+    cell = CELLS["batchtopk"].model_copy(update={"normalisation": normalisation})
+    trained = train(cell, settings=SETTINGS.model_copy(update={"epochs": 4}))
+    sae = trained.sae
+    followed = trained.thresholds["threshold_training_mean"]
+    assert followed == pytest.approx(trained.thresholds["threshold_calibrated"], rel=0.4)
     store = ActivationStore(make_store())
     x = torch.from_numpy(np.concatenate(list(store.activations(HOOK, "calibration").batches(99))))
     assert float((sae.encode(x) > 0).sum(1).double().mean()) == pytest.approx(3, abs=0.02)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sae_repro.autoencoders.activations import training_code
 from sae_repro.autoencoders.penalties import penalty
-from sae_repro.autoencoders.prefixes import prefix_reconstructions
+from sae_repro.autoencoders.prefixes import prefix_error
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.params import Cell
 
@@ -64,8 +64,7 @@ def _reconstruction(
     if len(lengths) == 1:
         x_hat = torch.addmm(weights.b_dec, z_nk, weights.W_dec).to(x_nd.dtype)
         return (x_nd - x_hat).square().sum() / per, x_hat
-    x_hats = prefix_reconstructions(weights, z_nk, lengths).to(x_nd.dtype)
-    return (x_nd - x_hats).square().sum() / (per * len(lengths)), x_hats[-1]
+    return prefix_error(weights, x_nd, z_nk, lengths, per)
 
 
 def auxk_loss(

@@ -1,5 +1,8 @@
 """Matryoshka prefixes: the truncations of z that must reconstruct x by themselves."""
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,15 +37,59 @@ def prefix_lengths(cell: Cell, width: int, rng: np.random.Generator) -> list[int
     return [*sorted(chosen.tolist()), width]
 
 
-def prefix_reconstructions(weights: Weights, z_nk: Tensor, lengths: list[int]) -> Tensor:
-    """x̂ of every prefix, [m, N, D], at the cost of one decode.
+class _PrefixError(torch.autograd.Function):
+    """One decode for all prefixes and one backward; autograd's own would pad every block to K."""
 
-    Equal to [z[:, :l] @ W_dec[:l] + b_dec for l in lengths]; the blocks between two lengths are
-    decoded once and summed up, so that the backward pass sums the residuals up from the other end.
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_nd: Tensor,
+        z_nk: Tensor,
+        w_dec: Tensor,
+        b_dec: Tensor,
+        lengths: list[int],
+        per: int,
+    ) -> tuple[Tensor, Tensor]:
+        error_nd = b_dec - x_nd
+        errors_mnd = torch.empty(len(lengths), *x_nd.shape, dtype=x_nd.dtype, device=x_nd.device)
+        for number, (a, b) in enumerate(pairwise([0, *lengths])):
+            error_nd = torch.add(error_nd, z_nk[:, a:b] @ w_dec[a:b], out=errors_mnd[number])
+        ctx.save_for_backward(z_nk, w_dec, errors_mnd)
+        ctx.lengths, ctx.over = lengths, per * len(lengths)
+        x_hat = error_nd + x_nd
+        ctx.mark_non_differentiable(x_hat)
+        return errors_mnd.square().sum() / ctx.over, x_hat
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        z_nk, w_dec, errors_mnd = ctx.saved_tensors
+        scale = gradients[0] * (2 / ctx.over)
+        _, for_z, for_w, for_b, _, _ = ctx.needs_input_grad
+        dz = torch.empty_like(z_nk) if for_z else None
+        dw = torch.empty_like(w_dec) if for_w else None
+        residual_nd = torch.zeros_like(errors_mnd[0])
+        for number, (a, b) in reversed([*enumerate(pairwise([0, *ctx.lengths]))]):
+            # latents a … b are in this prefix and in all longer ones
+            residual_nd.addcmul_(errors_mnd[number], scale)
+            if dz is not None:
+                torch.mm(residual_nd, w_dec[a:b].T, out=dz[:, a:b])
+            if dw is not None:
+                torch.mm(z_nk[:, a:b].T, residual_nd, out=dw[a:b])
+        return None, dz, dw, residual_nd.sum(0) if for_b else None, None, None
+
+
+def prefix_error(
+    weights: Weights, x_nd: Tensor, z_nk: Tensor, lengths: list[int], per: int
+) -> tuple[Tensor, Tensor]:
+    """(Σ over prefixes and tokens of ‖x − x̂_l‖² / (per · m), x̂ of the full code [N, D]).
+
+    x̂_l = z[:, :l] @ W_dec[:l] + b_dec for each of the m lengths l, l_m = K, at the cost of one
+    decode: the blocks between two lengths are decoded once and summed up; backward, the residuals
+    are summed up from the other end. x̂ carries no gradient, x needs none.
     """
-    starts = [0, *lengths[:-1]]
-    blocks = [z_nk[:, a:b] @ weights.W_dec[a:b] for a, b in zip(starts, lengths, strict=True)]
-    return torch.stack(blocks).cumsum(0) + weights.b_dec
+    error: Tensor
+    error, x_hat = _PrefixError.apply(x_nd, z_nk, weights.W_dec, weights.b_dec, lengths, per)
+    return error, x_hat
 
 
 def prefix_share(lengths: list[int], like_nk: Tensor) -> Tensor:

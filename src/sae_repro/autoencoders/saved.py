@@ -67,6 +67,7 @@ class SAE:
         return torch.addmm(self.weights.b_dec, z_nk, self.weights.W_dec)
 
 
+@torch.no_grad()
 def finished(
     cell: Cell,
     weights: Weights,
@@ -95,7 +96,7 @@ def finished(
         b_dec=(weights.b_dec.double() / scale).to(dtype),
         threshold=normed(weights.threshold),
         b_mag=normed(weights.b_mag),
-        r_mag=weights.r_mag,
+        r_mag=None if weights.r_mag is None else weights.r_mag.detach(),
     )
     return SAE(
         architecture=ARCHITECTURE[cell.activation],

@@ -5,11 +5,14 @@ What a user can mend is said in one line per fault, with exit code 2 and no trac
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sae_repro.errors import StudyError
+
+if TYPE_CHECKING:
+    from sae_repro.autoencoders import SAE
 
 app = typer.Typer(
     help="Which sparse autoencoder gives the best features, and would you get the same table "
@@ -150,6 +153,80 @@ def verify(
         + (f"equal within {rtol:g}, not to the bit" if equal else f"not equal within {rtol:g}")
     )
     raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    cell: Annotated[str, typer.Argument(help="Name of a trained cell, or a folder with an SAE.")],
+    format: Annotated[
+        Literal["saelens", "dictionary_learning", "sparsify"],
+        typer.Option(help="Library that shall read it; sparsify holds TopK only."),
+    ],
+    to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
+    study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
+) -> None:
+    """Write an SAE as another library's folder, where it encodes and decodes as it does here.
+
+    Run it in the study's folder. Examples:
+
+    sae-repro export topk-x8-k16 --format sparsify --to for-sparsify
+
+    sae-repro export downloads/their-sae --format dictionary_learning --to for-others
+    """
+    from sae_repro.interchange import export as write
+
+    sae = _own_or_foreign(cell, study)
+    write(sae, to, format)
+    typer.echo(f"{to}: {format}, {_described(sae)}")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="Folder with an SAE, or RELEASE:SAE_ID.")],
+    to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
+) -> None:
+    """Turn another library's SAE into a folder like those of artifacts/train.
+
+    A folder is known by its files: SAELens's (cfg.json, sae_weights.safetensors),
+    dictionary_learning's (config.json, ae.pt) or sparsify's (cfg.json, sae.safetensors).
+    RELEASE:SAE_ID is fetched by SAELens's names from the hub. Decoder rows become unit. Examples:
+
+    sae-repro import downloads/their-sae --to saes/theirs
+
+    sae-repro import gpt2-small-res-jb:blocks.8.hook_resid_pre --to saes/gpt2-8
+    """
+    from sae_repro.autoencoders import save
+    from sae_repro.interchange import import_release, import_sae, new_folder
+
+    # before anything is fetched: what can't be written need not be
+    with new_folder(to) as folder:
+        release, colon, sae_id = source.partition(":")
+        fetch = colon and not Path(source).exists()
+        sae = import_release(release, sae_id) if fetch else import_sae(Path(source))
+        save(sae, folder)
+    typer.echo(f"{to}: {_described(sae)}")
+
+
+def _own_or_foreign(cell: str, study: Path) -> "SAE":
+    """The SAE of a cell of `study`, or of a folder in any format."""
+    from sae_repro.autoencoders import load
+    from sae_repro.interchange import import_sae
+
+    folder = study / "artifacts" / "train" / cell
+    if (folder / "cfg.json").is_file():
+        return load(folder)
+    if Path(cell).is_dir():
+        return import_sae(Path(cell))
+    raise StudyError(
+        f"{cell}: neither a folder, nor a cell with an SAE in {folder.parent}; `sae-repro cells` "
+        "lists the cells and which are trained"
+    )
+
+
+def _described(sae: "SAE") -> str:
+    metadata = sae.metadata or {}
+    hook = metadata.get("hook_name") or metadata.get("submodule_name")
+    return f"{sae.architecture}, D {sae.d_in}, K {sae.d_sae}" + (f", hook {hook}" if hook else "")
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ def summary(study: Study) -> str:
     """One line: how many cells, on which hooks, how wide."""
     hooks = sorted({study.hook_of(cell) for cell in study.cells.values()})
     d_in = width_of(study)
-    widths = sorted({cell.width(d_in) for cell in study.cells.values()}) if d_in else []
+    own = [cell for cell in study.cells.values() if cell.import_ is None]
+    widths = sorted({cell.width(d_in) for cell in own}) if d_in else []
     return f"ok: {len(study.cells)} cells on {', '.join(hooks)}" + (
         f", K {widths[0]} … {widths[-1]}" if widths else ""
     )
@@ -37,18 +38,34 @@ def cells_table(study: Study, folder: Path) -> str:
     d_in = width_of(study)
     rows = []
     for name, cell in study.cells.items():
-        sparsity = f"k {cell.k}" if cell.k is not None else f"{cell.penalty} λ {cell.lambda_:g}"
+        sparsity = _sparsity(cell)
         done = [
             "yes" if (folder / "artifacts" / stage / name / file).is_file() else "–"
             for stage, file in (("train", "train.json"), ("evaluate", "metrics.json"))
         ]
         rows.append(
-            [name, study.hook_of(cell), cell.width(d_in) if d_in else f"{cell.expansion:g} D",
-             cell.activation, sparsity, cell.prefixes, cell.revival, *done]
+            [name, study.hook_of(cell), _width(cell, d_in),
+             "imported" if cell.import_ else cell.activation, sparsity, cell.prefixes,
+             cell.revival, *done]
         )  # fmt: skip
     headers = ["cell", "hook", "K", "activation", "sparsity", "prefixes", "revival", "trained",
                "evaluated"]  # fmt: skip
     return str(tabulate(rows, headers=headers))
+
+
+def _sparsity(cell: Cell) -> str:
+    if cell.import_ is not None:
+        return cell.import_
+    if cell.k is not None:
+        return f"k {cell.k}"
+    asked = "" if cell.target_l0 is None else f", L0 → {cell.target_l0:g}"
+    return f"{cell.penalty} λ {cell.lambda_:g}{asked}"
+
+
+def _width(cell: Cell, d_in: int | None) -> str:
+    if cell.import_ is not None:
+        return "–"
+    return str(cell.width(d_in)) if d_in else f"{cell.expansion:g} D"
 
 
 def schema_lines() -> Iterator[str]:

@@ -131,7 +131,7 @@ def _use_model(raw: Any, wish: Wish, folder: Path) -> int:
 
 
 def pin_inputs(folder: Path) -> list[str]:
-    """Renew the hashes of a study's files and model folder; what changed, a line each."""
+    """Renew the hashes of a study's files, model and SAE folders; what changed, a line each."""
     path = folder / "params.yaml"
     read_yaml(path)
     yaml, raw = _open(path)
@@ -153,6 +153,12 @@ def pin_inputs(folder: Path) -> list[str]:
         if found != model.get("sha256"):
             changes.append(f"subject.source.sha256: {model.get('sha256')} → {found}")
             model["sha256"] = found
+    for name, cell in raw["cells"].items():
+        if "import" in cell and (folder / cell["import"]).is_dir():
+            found = model_digest(folder / cell["import"])
+            if found != cell.get("sha256"):
+                changes.append(f"cells.{name}.sha256: {cell.get('sha256')} → {found}")
+                cell["sha256"] = found
     if changes:
         _write(yaml, raw, path)
     return changes

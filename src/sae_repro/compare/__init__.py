@@ -12,6 +12,7 @@ def run(context: StageContext) -> None:
     from pathlib import Path
 
     from sae_repro.compare.collect import collect, prune
+    from sae_repro.compare.control import heat_maps, write_control
     from sae_repro.compare.figures import write_figures
     from sae_repro.compare.grid import write_grid
     from sae_repro.compare.report import write_index, write_matched
@@ -29,9 +30,11 @@ def run(context: StageContext) -> None:
         write_cells(folder, results, seed)
         write_grid(folder, results, seed)
         write_matched(folder, results, settings, seed)
+        write_control(folder, artifacts)
         write_index(folder)
     with replacing_folder(reports / "figures") as folder:
         write_figures(folder, results)
+        heat_maps(folder, artifacts)
     write_json(
         reports / "metrics.json",
         {r.name: {name: r.metrics[name] for name in HEADLINE} for r in results if r.ok},

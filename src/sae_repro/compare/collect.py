@@ -12,6 +12,16 @@ import pandas as pd
 from sae_repro.files import read_json
 from sae_repro.params import Cell
 
+USUAL_PENALTY = {"relu": "l1", "jumprelu": "l0", "gated": "l1"}
+"""The penalty that goes without saying."""
+
+REVIVAL = {
+    "none": "without revival",
+    "auxk": "+ auxk",
+    "resample": "+ resampling",
+    "resample_published": "+ resampling as published",
+}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -43,24 +53,43 @@ class Result:
     def family(self) -> str:
         """Its architecture in a word: activation, penalty, prefixes, revival, without sparsity."""
         cell = self.cell
+        if cell.import_ is not None:
+            return f"imported {self.choices['activation']}"
         base: str = "vanilla" if cell.activation == "relu" else cell.activation
-        if cell.penalty == "l1_decoder_norm":
-            base += " (decoder norm)"
+        if cell.penalty not in ("none", USUAL_PENALTY.get(cell.activation)):
+            base += f" ({cell.penalty.replace('_', ' ')})"
         if cell.prefixes != "none":
-            base = f"matryoshka-{cell.prefixes}" + ("" if base == "batchtopk" else f" over {base}")
-        if cell.revival == "resample":
-            base += " + resampling"
-        if cell.revival == "none" and cell.activation != "relu":
-            base += " without revival"
-        if cell.revival == "auxk" and cell.activation == "relu":
-            base += " + auxk"
-        return base
+            ordered = "-ordered" if cell.order == "contribution" else ""
+            base = f"matryoshka-{cell.prefixes}{ordered}" + (
+                "" if base == "batchtopk" else f" over {base}"
+            )
+        usual = "auxk" if cell.k is not None else "none"
+        if cell.revival == usual:
+            return base
+        return f"{base} {REVIVAL[cell.revival]}"
+
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        """Its choices as they were trained (or imported)."""
+        choices: Mapping[str, Any] = self.measured["choices"]
+        return choices
+
+    @property
+    def expansion(self) -> float:
+        """K / D."""
+        if self.cell.import_ is None:
+            return self.cell.expansion
+        return float(self.measured["d_sae"] / self.measured["d_in"])
 
     @property
     def sparsity(self) -> str:
         """What its sparsity was asked by: `k = 16` or `λ = 0.01`."""
         cell = self.cell
-        return f"k = {cell.k}" if cell.k is not None else f"λ = {cell.lambda_:g}"
+        if cell.import_ is not None:
+            return "imported"
+        if cell.asked_l0 is None:
+            return f"λ = {cell.lambda_:g}"
+        return f"k = {cell.k}" if cell.k is not None else f"L0 → {cell.asked_l0:g}"
 
     @cached_property
     def documents(self) -> pd.DataFrame:

@@ -30,7 +30,7 @@ SVG = {"Date": None, "Creator": None}
 
 
 @contextmanager
-def _figure(folder: Path, name: str, width: float, height: float) -> Iterator[Figure]:
+def drawn(folder: Path, name: str, width: float, height: float) -> Iterator[Figure]:
     """A figure without pyplot's global state, written to `name`.png and `name`.svg."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
@@ -60,17 +60,17 @@ def frontier(folder: Path, results: Sequence[Result]) -> None:
     """Held-out FVU over L0: down and to the left is better."""
     hooks = list(dict.fromkeys(r.hook for r in results))
     colours = _colours([r.family for r in results])
-    sizes = {x: 20 + 22 * i for i, x in enumerate(sorted({r.cell.expansion for r in results}))}
-    with _figure(folder, "frontier", 4.4 * len(hooks) + 2.2, 4.2) as figure:
+    sizes = {x: 20 + 22 * i for i, x in enumerate(sorted({r.expansion for r in results}))}
+    with drawn(folder, "frontier", 4.4 * len(hooks) + 2.2, 4.2) as figure:
         axes = figure.subplots(1, len(hooks), squeeze=False)[0]
         for ax, hook in zip(axes, hooks, strict=True):
             here = [r for r in results if r.hook == hook]
             for family in dict.fromkeys(r.family for r in here):
-                for x in sorted({r.cell.expansion for r in here if r.family == family}):
+                for x in sorted({r.expansion for r in here if r.family == family}):
                     line = sorted(
                         (r.metrics["l0"], r.metrics["fvu"])
                         for r in here
-                        if r.family == family and r.cell.expansion == x
+                        if r.family == family and r.expansion == x
                     )
                     l0, fvu = zip(*line, strict=True)
                     ax.plot(l0, fvu, color=colours[family], lw=0.8, alpha=0.6)
@@ -108,7 +108,7 @@ def dead_fraction(folder: Path, results: Sequence[Result]) -> None:
         "dead_fraction_below": "never above the threshold",
         "dead_fraction_never": "never fires",
     }
-    with _figure(folder, "dead_fraction", 8.2, 3.6) as figure:
+    with drawn(folder, "dead_fraction", 8.2, 3.6) as figure:
         axes = figure.subplots(1, 2, sharey=True)
         for ax, (metric, says) in zip(axes, panels.items(), strict=True):
             for i, lam in enumerate(lambdas):
@@ -148,7 +148,7 @@ def density(folder: Path, results: Sequence[Result]) -> None:
     rows = -(-len(results) // columns)
     colours = _colours([r.family for r in results])
     edges = np.linspace(-6, 0, 37)
-    with _figure(folder, "density", 2.4 * columns, 1.5 * rows + 0.6) as figure:
+    with drawn(folder, "density", 2.4 * columns, 1.5 * rows + 0.6) as figure:
         axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
         for ax in axes[len(results) :]:
             ax.set_visible(False)
@@ -164,12 +164,15 @@ def density(folder: Path, results: Sequence[Result]) -> None:
 
 
 def training_curves(folder: Path, results: Sequence[Result]) -> None:
-    """FVU, L0 and dead latents over the steps, one row of panels per family."""
+    """FVU, L0 and dead latents over the steps, one row of panels per family trained here."""
+    results = [r for r in results if r.cell.import_ is None]
+    if not results:
+        return
     families = list(dict.fromkeys(r.family for r in results))
     panels = {
         "fvu": "FVU of the batch", "l0": "L0 of the batch", "dead": "silent for 100,000 tokens",
     }  # fmt: skip
-    with _figure(folder, "training_curves", 9.0, 2.0 * len(families) + 0.6) as figure:
+    with drawn(folder, "training_curves", 9.0, 2.0 * len(families) + 0.6) as figure:
         axes = figure.subplots(len(families), len(panels), squeeze=False, sharex=True)
         for row, family in zip(axes, families, strict=True):
             mine = [r for r in results if r.family == family]
@@ -179,7 +182,7 @@ def training_curves(folder: Path, results: Sequence[Result]) -> None:
                     curve: pd.DataFrame = r.curve
                     if column not in curve:
                         continue
-                    label = f"{r.cell.expansion:g}x, {r.sparsity}"
+                    label = f"{r.expansion:g}x, {r.sparsity}"
                     ax.plot(curve["step"], curve[column], color=colour, lw=0.9, label=label)
                 ax.set_title(f"{family}: {says}", fontsize=8)
                 if column != "dead":

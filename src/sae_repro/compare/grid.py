@@ -35,6 +35,7 @@ def grid_of(results: Sequence[Result]) -> dict[tuple[bool, float, float], Result
     for r in results:
         c = r.cell
         vanilla = c.activation == "relu" and c.penalty == "l1" and c.prefixes == "none"
+        vanilla = vanilla and c.target_l0 is None
         if r.ok and vanilla and c.revival in ("none", "resample") and r.hook == hook:
             assert c.lambda_ is not None
             grid.setdefault((c.revival == "resample", c.lambda_, c.expansion), r)

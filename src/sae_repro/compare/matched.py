@@ -47,7 +47,7 @@ def frontiers(results: Sequence[Result]) -> list[Frontier]:
     groups: dict[tuple[str, str, float], list[Result]] = defaultdict(list)
     for r in results:
         if r.ok and (r.metrics["l0"] or 0) > 0:
-            groups[r.family, r.hook, r.cell.expansion].append(r)
+            groups[r.family, r.hook, r.expansion].append(r)
     return [
         Frontier(*key, tuple(sorted(group, key=lambda r: r.metrics["l0"] or 0)))
         for key, group in groups.items()

@@ -19,6 +19,7 @@ INDEX = {
     "published": "the published GPT-2 grid beside ours: another model, facts and not targets",
     "matched_l0": "architectures at equal L0, with intervals",
     "matched_l0_pairs": "the same, pair by pair: which differences are distinguishable",
+    "control": "the same autoencoders where the truth is known, and what was expected of them",
     "findings": "the pairs in plain sentences, no stronger than their intervals",
 }
 

@@ -41,7 +41,6 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
     """Every cell with its choices, all its metrics, and their denominators."""
     rows = []
     for r in results:
-        c = r.cell
         rows.append(
             {
                 "cell": r.name,
@@ -49,13 +48,14 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
                 "family": r.family,
                 "hook": r.hook,
                 "K": r.measured["d_sae"],
-                "expansion": c.expansion,
-                "activation": c.activation,
-                "k": c.k,
-                "penalty": c.penalty,
-                "lambda": c.lambda_,
-                "prefixes": c.prefixes,
-                "revival": c.revival,
+                "expansion": r.expansion,
+                "activation": r.choices["activation"],
+                "k": r.choices.get("k"),
+                "penalty": r.choices.get("penalty"),
+                "lambda": r.choices.get("lambda"),
+                "prefixes": r.choices.get("prefixes"),
+                "revival": r.choices.get("revival"),
+                "asked_l0": r.cell.asked_l0,
                 **r.metrics,
                 **r.measured["counts"],
                 "reason": r.measured.get("reason"),
@@ -67,8 +67,9 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
     return frame.assign(reason=last)
 
 
-SHOWN = ("cell", "K", "l0", "fvu", "ce_recovered_zero", "kl", "cosine", "dead_fraction_never",
-         "dead_fraction_below", "density_median", "relative_norm")  # fmt: skip
+SHOWN = ("cell", "K", "asked_l0", "l0", "fvu", "ce_recovered_zero", "kl", "cosine",
+         "dead_fraction_never", "dead_fraction_below", "density_median",
+         "relative_norm")  # fmt: skip
 
 
 def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
@@ -85,7 +86,8 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
     caption = (
         f"# All cells\n\nMeasured on {measured_on(results)}; cross-entropies on "
         f"{counts.get('fidelity_tokens', 0):,} targets. Shares of latents are over K. Seed {seed}. "
-        "cells.csv has all metrics and counts."
+        "asked_l0: what k or target_l0 asked for, l0: what was reached here. cells.csv has all "
+        "metrics and counts."
     )
     if failed:
         caption += "\n\n**Failed:** " + "; ".join(failed)

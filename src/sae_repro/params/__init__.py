@@ -19,6 +19,7 @@ from sae_repro.params.base import S, Section
 from sae_repro.params.cell import Cell
 from sae_repro.params.sections import (
     Compare,
+    Control,
     Corpus,
     Evaluate,
     Extract,
@@ -40,6 +41,7 @@ __all__ = [
     "HOOKS",
     "Cell",
     "Compare",
+    "Control",
     "Corpus",
     "Evaluate",
     "Extract",

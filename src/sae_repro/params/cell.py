@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sae_repro.params.base import Count, Section, Share
+from sae_repro.params.base import Count, Section, Sha256, Share
 from sae_repro.params.cell_rules import faults
 
 Activation = Literal["relu", "topk", "batchtopk", "jumprelu", "gated"]
@@ -26,8 +26,18 @@ class Cell(Section):
     hook: str | None = Field(
         None, description="the hook whose activations it reads; default: the first of extract.hooks"
     )
+    import_: str | None = Field(
+        None,
+        alias="import",
+        description="an SAE trained elsewhere instead: a folder (SAELens, dictionary_learning or "
+        "sparsify), relative to params.yaml, or release:sae_id of SAELens; takes sha256 and hook "
+        "beside it, nothing else",
+    )
+    sha256: Sha256 | None = Field(
+        None, description="import: of that folder (`sae-repro pin` fills it in)"
+    )
     expansion: Annotated[float, Field(gt=0, le=1024)] = Field(
-        description="K / D, latents per activation dimension; K is rounded down"
+        1.0, description="K / D, latents per activation dimension; K is rounded down; required"
     )
     seed: Annotated[int, Field(ge=0)] = Field(
         0, description="varies initial weights, data order, prefixes and resampling of this cell"
@@ -156,6 +166,11 @@ class Cell(Section):
     def asked_l0(self) -> float | None:
         """The latents per token that this cell asks for; None where λ alone decides."""
         return self.k if self.k is not None else self.target_l0
+
+    @property
+    def resamples(self) -> bool:
+        """Whether latents are resampled."""
+        return self.revival in ("resample", "resample_published")
 
     def identity(self) -> dict[str, Any]:
         """The choices that differ from the defaults: a new field with a default keeps it."""

@@ -90,6 +90,13 @@ RULES: tuple[tuple[Callable[["Cell"], bool], str], ...] = (
 
 def faults(cell: "Cell") -> Iterator[str]:
     """What does not go together, one line each; nothing for a sensible cell."""
+    if cell.import_ is not None:
+        yield from _import_faults(cell)
+        return
+    if "expansion" not in cell.model_fields_set:
+        yield "expansion: missing, and it has no default"
+    if cell.sha256 is not None:
+        yield "sha256 is read only with import"
     for field, axis, values in READ_WHEN:
         value = getattr(cell, axis)
         if field in cell.model_fields_set and value not in values:
@@ -101,3 +108,15 @@ def faults(cell: "Cell") -> Iterator[str]:
     for broken, message in RULES:
         if broken(cell):
             yield message
+
+
+def _import_faults(cell: "Cell") -> Iterator[str]:
+    own = cell.model_fields_set - {"import_", "sha256", "hook"}
+    for field in sorted(own):
+        name = type(cell).model_fields[field].alias or field
+        yield f"{name} is the imported SAE's own choice: delete it"
+    if cell.sha256 is None:
+        yield (
+            "import needs sha256, the hash of what is imported; `sae-repro pin` fills it in for a "
+            "folder"
+        )

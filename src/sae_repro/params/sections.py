@@ -222,6 +222,24 @@ class Evaluate(Section):
     device: Device = Field("cpu", description="cpu, cuda or cuda:N")
 
 
+class Control(Section):
+    """The same autoencoders where the truth is known: does the instrument work?"""
+
+    worlds: tuple[Literal["tree", "two_atoms", "oracle", "revival"], ...] = Field(
+        ("tree", "two_atoms", "oracle", "revival"),
+        description="synthetic activations to try: the toy tree, two atoms in the plane, a "
+        "direction per labelled concept of the stories (skipped for other text), half of the "
+        "latents dead from the start; [] for none",
+    )
+    seeds: Count = Field(3, description="worlds and SAEs per recipe, each from a seed of its own")
+    tree_steps: Count = Field(
+        1400,
+        description="training steps on the toy tree, batch 200; twice as many "
+        "for vanilla and matryoshka-random",
+    )
+    oracle_steps: Count = Field(360, description="training steps on the oracle, batch 512")
+
+
 class Compare(Section):
     """All cells → versioned tables and figures."""
 

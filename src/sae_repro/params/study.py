@@ -8,7 +8,16 @@ from pydantic import Field, StringConstraints, model_validator
 
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell
-from sae_repro.params.sections import Compare, Corpus, Evaluate, Extract, Subject, Track, Train
+from sae_repro.params.sections import (
+    Compare,
+    Control,
+    Corpus,
+    Evaluate,
+    Extract,
+    Subject,
+    Track,
+    Train,
+)
 
 CellName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=80)]
 
@@ -26,6 +35,7 @@ class Study(Section):
     extract: Extract
     train: Train
     evaluate: Evaluate
+    control: Control = Control()
     compare: Compare
     track: Track
     recipes: dict[str, Any] = Field(
@@ -90,8 +100,7 @@ def _problems(study: Study) -> Iterator[str]:
                 f"{study.extract.n_tokens} training tokens of extract.n_tokens"
             )
             return
-        resamples = cell.revival in ("resample", "resample_published")
-        if resamples and cell.resample_every > cell.resample_until * steps:
+        if cell.resamples and cell.resample_every > cell.resample_until * steps:
             yield (
                 f"cells.{name}.resample_every = {cell.resample_every}: no resampling would ever "
                 f"happen; at most {int(cell.resample_until * steps)} (resample_until × {steps} "
@@ -106,6 +115,8 @@ def shape_problems(study: Study, *, d_model: int, n_layers: int) -> Iterator[str
         if match and int(match[1]) >= n_layers:
             yield (f"extract.hooks.{number} = {hook}: the model has layers 0 … {n_layers - 1}")
     for name, cell in study.cells.items():
+        if cell.import_ is not None:
+            continue  # its width is known once it is read
         width = cell.width(d_model)
         if width < 1:
             yield (

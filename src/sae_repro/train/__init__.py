@@ -11,12 +11,14 @@ from typing import Any
 from sae_repro.cellstore import CellStore, bypassed, code_digest
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Cell, Train, check_section, read_yaml
+from sae_repro.pins import check_imports
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
 from sae_repro.store import ActivationStore
 from sae_repro.train.grid import CellJob, cell_key, present, train_into
 
 CODE = ("autoencoders", "train", "store.py", "random.py", "params/cell.py", "compute.py")
+IMPORTED_CODE = ("interchange", *CODE)  # a cell trained here knows nothing of other formats
 
 
 def run(context: StageContext) -> None:
@@ -54,14 +56,19 @@ def _jobs(context: StageContext, store: CellStore) -> dict[str, CellJob]:
         for name, choices in raw["cells"].items()
     }
     cells[context.key] = context.section(Cell, f"cells.{context.key}")
+    check_imports(cells, Path())  # before any cell is trained
     folder = context.artifacts("extract")
     activations = ActivationStore(folder)
-    code = code_digest(context.root, *CODE)
+    codes = {
+        imported: code_digest(context.root, *(IMPORTED_CODE if imported else CODE))
+        for imported in {cell.import_ is not None for cell in cells.values()}
+    }
     metadata = _metadata(activations)
     seed = context.value("seed")
     jobs = {}
     for name, cell in cells.items():
         hook = cell.hook or next(iter(activations.manifest["hooks"]))
+        code = codes[cell.import_ is not None]
         key = cell_key(cell, settings, hook, seed, activations, metadata, code)
         jobs[name] = CellJob(
             cell=cell,

@@ -73,6 +73,12 @@ def train_into(job: CellJob, folder: Path, progress: Callable[[int], None]) -> N
 
     prepare(device=job.settings.device, threads=job.settings.threads)
     store = ActivationStore(job.activations)
+    if job.cell.import_ is not None:
+        from sae_repro.train.imported import import_into
+
+        d_in = store.d_in(job.hook)
+        import_into(job.cell, folder, d_in=d_in, hook=job.hook, key=job.key, seed=job.seed)
+        return
     trainer = Trainer(
         job.cell, job.settings, store, job.hook, seed=job.seed, checkpoint=job.checkpoint
     )
@@ -97,7 +103,7 @@ def train_into(job: CellJob, folder: Path, progress: Callable[[int], None]) -> N
     else:
         journal = trained.journal
         save_with_metadata(trained.sae, job, folder, save)
-        summary["final"] = journal.metrics[-1]
+        summary |= {"final": journal.metrics[-1], **trained.thresholds}
     write_text(
         folder / "metrics.jsonl", "".join(canonical_json(row) + "\n" for row in journal.metrics)
     )

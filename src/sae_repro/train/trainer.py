@@ -38,6 +38,7 @@ INITIAL_ROWS = 16_384  # inputs whose geometric median b_dec starts from
 CALIBRATION_CHUNK = 4096
 DEAD_WINDOW = 100_000  # tokens of silence after which a training curve counts a latent as dead
 CONTRIBUTION_DECAY = 0.95
+THRESHOLD_DECAY = 0.99
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Trained:
 
     sae: SAE
     journal: Journal
-    steps: int
+    thresholds: dict[str, float]
+    """BatchTopK: τ as calibrated, and its running mean over training, in raw units."""
 
 
 def cell_id(cell: Cell) -> str:
@@ -88,6 +90,8 @@ class Trainer:
         self.epsilon = cell.jumprelu_bandwidth * rms
         """JumpReLU's kernel width, and where its thresholds start."""
         power = rms**2 / (d_in if cell.reconstruction == "mean" else 1)
+        self.threshold = torch.tensor(torch.nan, device=self.device)
+        """BatchTopK: running mean of the smallest score that was chosen, from the first step on."""
         self.watch = Watch(cell, settings, self.batches.steps, power)
         sample = self._scaled(self.batches.sample(INITIAL_ROWS, "b_dec"))
         rng = generator(seed, self.id, "weights")
@@ -118,13 +122,15 @@ class Trainer:
                 progress(done)
             if saves:
                 save_checkpoint(self.checkpoint, done, self._state(), journal)
-        return Trained(self._finished(), journal, self.batches.steps)
+        sae = self._finished()
+        return Trained(sae, journal, self._thresholds(sae))
 
     def _step(self, step: int, x_nd: Tensor) -> Losses:
         cell, steps = self.cell, self.batches.steps
-        lengths = prefix_lengths(
-            cell, self.weights.d_sae, generator(self.seed, self.id, "prefixes", step)
-        )
+        lengths = [self.weights.d_sae]
+        if cell.prefixes != "none":
+            rng = generator(self.seed, self.id, "prefixes", step)
+            lengths = prefix_lengths(cell, self.weights.d_sae, rng)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"
         ):
@@ -142,6 +148,8 @@ class Trainer:
             fired_nk = losses.z_nk > 0
             self.silent_k.add_(len(x_nd)).masked_fill_(fired_nk.any(dim=0), 0)
             self._steer(step, fired_nk)
+            if cell.activation == "batchtopk":
+                self._follow_threshold(losses.z_nk)
             self.watch.note(step, losses, self.silent_k)
             if cell.order == "contribution":
                 self._reorder(losses.z_nk)
@@ -154,6 +162,23 @@ class Trainer:
         rate = control_rate(self.cell, step, self.batches.steps)
         enough = fired_nk.sum() >= self.cell.target_l0 * len(fired_nk)
         self.lambda_ *= torch.where(enough, 1 + rate, 1 - rate)
+
+    def _follow_threshold(self, z_nk: Tensor) -> None:
+        norm_k = decoder_norm(self.cell, self.weights)
+        score_nk = z_nk if norm_k is None else z_nk * norm_k
+        smallest = torch.where(score_nk > 0, score_nk, torch.inf).amin()
+        moved = self.threshold.lerp(smallest, 1 - THRESHOLD_DECAY)
+        moved = torch.where(self.threshold.isnan(), smallest, moved)
+        self.threshold.copy_(torch.where(smallest.isfinite(), moved, self.threshold))
+
+    def _thresholds(self, sae: SAE) -> dict[str, float]:
+        if self.cell.activation != "batchtopk":
+            return {}
+        assert sae.weights.threshold is not None
+        return {
+            "threshold_calibrated": sae.weights.threshold[0].item(),
+            "threshold_training_mean": self.threshold.item() / self.scale,
+        }
 
     def _reorder(self, z_nk: Tensor) -> None:
         """Latents by falling contribution; everything that is indexed by latent moves along."""
@@ -179,7 +204,7 @@ class Trainer:
     def _resamples_after(self, step: int) -> bool:
         cell, done = self.cell, step + 1
         return (
-            cell.revival in ("resample", "resample_published")
+            cell.resamples
             and done % cell.resample_every == 0
             and done <= cell.resample_until * self.batches.steps
         )
@@ -236,6 +261,7 @@ class Trainer:
             "silent_k": self.silent_k,
             "contribution_k": self.contribution_k,
             "lambda_": self.lambda_,
+            "threshold_mean": self.threshold,
             **self.watch.state(),
         }
 

@@ -1,0 +1,60 @@
+"""Stage `control`: the same autoencoders on activations whose atoms are known.
+
+artifacts/control/ holds trials.csv (a row per world, recipe and seed), atoms.csv (a row per atom
+of each), and heat.json (one tree per recipe: true and learnt activations, and cosines).
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sae_repro.files import read_json, replacing_folder, write_json, write_text
+from sae_repro.params import Control
+from sae_repro.sidebyside import side_by_side
+from sae_repro.stage import StageContext
+
+
+def run(context: StageContext) -> None:
+    """Train and measure all trials side by side."""
+    import pandas as pd
+
+    from sae_repro.control.recipes import trials
+
+    settings = context.section(Control, "control")
+    corpus = context.artifacts("corpus")
+    wanted = trials(settings)
+    if not (corpus / "concepts.json").is_file():
+        wanted = [trial for trial in wanted if trial.world != "oracle"]
+    rows: list[dict[str, Any]] = []
+    atoms: list[dict[str, Any]] = []
+    heat: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if wanted:
+            from sae_repro.control.trial import TrialJob
+
+            jobs = [
+                TrialJob(trial, context.value("seed"), corpus, folder / f"{i}.json")
+                for i, trial in enumerate(wanted)
+            ]
+            side_by_side([(job, job.trial.steps) for job in jobs], what="control", unit="step")
+        for i, trial in enumerate(wanted):
+            found = read_json(folder / f"{i}.json")
+            which = {"world": trial.name, "recipe": trial.recipe, "seed": trial.seed}
+            rows.append(
+                {
+                    **which,
+                    "status": found["status"],
+                    "asked_l0": trial.cell.asked_l0,
+                    **found.get("summary", {}),
+                    "reason": found.get("reason"),
+                }
+            )
+            atoms += [{**which, **atom} for atom in found.get("atoms", [])]
+            if "heat" in found:
+                heat.setdefault(trial.name, {})[trial.recipe] = found["heat"]
+    with replacing_folder(context.artifacts("control")) as out:
+        for file, table in (("trials", rows), ("atoms", atoms)):
+            text = pd.DataFrame(table).to_csv(index=False, lineterminator="\n")
+            write_text(out / f"{file}.csv", text)
+        write_json(out / "heat.json", heat)

@@ -1,0 +1,112 @@
+"""How much of the truth an SAE found: its latents against atoms that are known."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sae_repro.autoencoders import SAE
+from sae_repro.control.worlds import Atoms, Sample, cosines
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One SAE against one world. An atom without a latent of its own has match −1."""
+
+    match_f: npt.NDArray[np.int64]
+    """The latent of each atom: the assignment with the largest sum of signed cosines."""
+    cosine_f: Floats
+    precision_f: Floats
+    recall_f: Floats
+    f1_f: Floats
+    hole_p: dict[int, float]
+    """Per parent, the mean over its children of P(its latent silent | child)."""
+    childless_recall_p: dict[int, float]
+    """Per parent, P(its latent fires | parent on, no child on)."""
+    child_parent_cosine: float
+    """Mean cosine of a child's decoder row with its parent's true direction; 0 is right if
+    atoms are orthogonal, > 0 is absorption."""
+    l0: float
+    fvu: float
+
+    def summary(self, atoms: Atoms) -> dict[str, float]:
+        """The row of a table."""
+        parents = atoms.parents
+        row = {
+            "matched_cosine": float(self.cosine_f.mean()),
+            "f1": float(self.f1_f.mean()),
+            "l0": self.l0,
+            "fvu": self.fvu,
+        }
+        if parents:
+            row |= {
+                "parent_recall": float(self.recall_f[parents].mean()),
+                "parent_childless_recall": _mean(self.childless_recall_p),
+                "hole_rate": _mean(self.hole_p),
+                "child_parent_cosine": self.child_parent_cosine,
+            }
+        return row
+
+
+def _mean(values: dict[int, float]) -> float:
+    return float(np.mean([*values.values()]))
+
+
+def assign(cosine_fk: Floats) -> npt.NDArray[np.int64]:
+    """The latent of each atom (−1: none left), the sum of signed cosines as large as can be.
+
+    Signed: z ≥ 0, so that a latent which points the other way is no match.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    match_f = np.full(len(cosine_fk), -1, dtype=np.int64)
+    rows, columns = linear_sum_assignment(cosine_fk, maximize=True)
+    match_f[rows] = columns
+    return match_f
+
+
+def measure(sae: SAE, atoms: Atoms, sample: Sample) -> Found:
+    """Match the SAE's latents with `atoms` and see whether they fire where the atoms are on."""
+    w_dec = sae.weights.W_dec.detach().double().numpy()
+    cosine_fk = cosines(atoms.directions_fd, w_dec)
+    match_f = assign(cosine_fk)
+    has = match_f >= 0
+    x_nd = torch.from_numpy(sample.x_nd)
+    with torch.no_grad():
+        z_nk = sae.encode(x_nd)
+        x_hat = sae.decode(z_nk).double().numpy()
+    fires = (z_nk > 0).numpy()
+    fires_nf = np.where(has, fires[:, match_f], False)
+    on_nf = sample.a_nf > 0
+    both = (fires_nf & on_nf).sum(0)
+    precision, recall = _ratio(both, fires_nf.sum(0)), _ratio(both, on_nf.sum(0))
+    hole, childless = {}, {}
+    for parent in atoms.parents:
+        children = atoms.children(parent)
+        silent = ~fires_nf[:, parent]
+        hole[parent] = float(np.mean([silent[on_nf[:, c]].mean() for c in children]))
+        alone = on_nf[:, parent] & ~on_nf[:, children].any(1)
+        childless[parent] = float(fires_nf[alone, parent].mean())
+    child = np.flatnonzero((atoms.parent_f >= 0) & has)
+    to_parent = cosine_fk[atoms.parent_f[child], match_f[child]] if len(child) else np.zeros(1)
+    centred = sample.x_nd - sample.x_nd.mean(0, dtype=np.float64)
+    return Found(
+        match_f=match_f,
+        cosine_f=np.where(has, cosine_fk[np.arange(len(match_f)), match_f], 0.0),
+        precision_f=precision,
+        recall_f=recall,
+        f1_f=_ratio(2 * both, fires_nf.sum(0) + on_nf.sum(0)),
+        hole_p=hole,
+        childless_recall_p=childless,
+        child_parent_cosine=float(to_parent.mean()),
+        l0=float(fires.sum() / len(fires)),
+        fvu=float(np.square(sample.x_nd - x_hat).sum() / np.square(centred).sum()),
+    )
+
+
+def _ratio(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Floats:
+    return np.where(b > 0, a / np.maximum(b, 1), 0.0)

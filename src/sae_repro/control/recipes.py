@@ -1,0 +1,147 @@
+"""Which SAE is tried on which world: every recipe on the toy tree, the telling ones elsewhere."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sae_repro.params import Cell, Control
+
+BATCH = 200
+ORACLE_BATCH = 512
+TREE_L0 = 1.12  # E[L0] of the toy tree
+TREE_WIDTH, SECOND_TREE_D = 20, 30
+ORACLE_D, ORACLE_WIDTHS = 64, (32, 128, 512)
+ORACLE_L0 = 4
+ORACLE_ROWS = 102_400
+SPARSE_D, SPARSE_WIDTH = 32, 64
+TWO_ATOMS_STEPS = 800
+
+L1 = {"penalty": "l1", "lambda": 0.1}
+MATRYOSHKA = {"prefixes": "random", "n_prefixes": 10}
+
+TREE: dict[str, dict[str, Any]] = {
+    "vanilla": L1,
+    "topk": {"activation": "topk", "k": 1},
+    "batchtopk": {"activation": "batchtopk", "k": 1},
+    "jumprelu": {"activation": "jumprelu", "penalty": "l0", "lambda": 0.2,
+                 "jumprelu_bandwidth": 0.1},
+    "gated": {"activation": "gated", "penalty": "l1", "lambda": 0.2},
+    "matryoshka-random": {**L1, **MATRYOSHKA},
+    "matryoshka-fixed": {**L1, "prefixes": "fixed"},
+    "matryoshka-batchtopk": {"activation": "batchtopk", "k": 1, **MATRYOSHKA},
+    "matryoshka-jumprelu": {"activation": "jumprelu", "penalty": "l0", "lambda": 0.1,
+                            "jumprelu_bandwidth": 0.1, **MATRYOSHKA},
+    "matryoshka-gated": {"activation": "gated", "penalty": "l1", "lambda": 0.2, **MATRYOSHKA},
+}  # fmt: skip
+LONGER = ("vanilla", "matryoshka-random")  # twice the steps, and both trees
+
+TWO_ATOMS: dict[str, dict[str, Any]] = {
+    "vanilla": L1,
+    "batchtopk": {"activation": "batchtopk", "k": 1},
+    "jumprelu": {"activation": "jumprelu", "penalty": "l0", "lambda": 0.02,
+                 "jumprelu_bandwidth": 0.1},
+    "gated": {"activation": "gated", "penalty": "l1", "lambda": 0.1},
+    "matryoshka-random": {**L1, "prefixes": "random", "n_prefixes": 2},
+}  # fmt: skip
+
+ORACLE: dict[str, dict[str, Any]] = {
+    "vanilla": {**L1, "lambda": 0.2, "target_l0": ORACLE_L0},
+    "topk": {"activation": "topk", "k": ORACLE_L0},
+    "batchtopk": {"activation": "batchtopk", "k": ORACLE_L0},
+    "matryoshka-random": {**L1, "lambda": 0.2, "target_l0": ORACLE_L0, **MATRYOSHKA},
+    "matryoshka-batchtopk": {"activation": "batchtopk", "k": ORACLE_L0, **MATRYOSHKA},
+}
+
+REVIVAL: dict[str, dict[str, Any]] = {
+    "vanilla": L1,
+    "vanilla + resample": {**L1, "revival": "resample", "resample_every": 250},
+    "topk": {"activation": "topk", "k": 2},
+    "topk + resample": {"activation": "topk", "k": 2, "revival": "resample",
+                        "resample_every": 250},
+    "topk + auxk": {"activation": "topk", "k": 2, "revival": "auxk", "dead_tokens": 10_000},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One recipe on one world, for one seed."""
+
+    world: str
+    """tree, two_atoms, oracle or sparse."""
+    name: str
+    """The world as tables call it: `tree d=20`, `oracle K=128`."""
+    recipe: str
+    seed: int
+    d_in: int
+    batch_size: int
+    steps: int
+    rows: int
+    """Training rows; fewer than steps · batch are passed over again."""
+    cell: Cell
+    half_dead: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the rows."""
+        return max(1, self.steps * self.batch_size // self.rows)
+
+
+def trials(settings: Control) -> list[Trial]:
+    """All trials that the settings ask for, in the order of the tables."""
+    found = []
+    for seed in range(settings.seeds):
+        for world in settings.worlds:
+            found += _TRIALS[world](settings, seed)
+    return sorted(found, key=lambda trial: settings.worlds.index(_ASKED[trial.world]))
+
+
+_ASKED = {"tree": "tree", "two_atoms": "two_atoms", "oracle": "oracle", "sparse": "revival"}
+
+
+def _tree(settings: Control, seed: int) -> list[Trial]:
+    return [
+        _on_tree(d, name, settings.tree_steps * (2 if name in LONGER else 1), seed)
+        for d, names in ((TREE_WIDTH, tuple(TREE)), (SECOND_TREE_D, LONGER))
+        for name in names
+    ]
+
+
+def _on_tree(d_in: int, name: str, steps: int, seed: int) -> Trial:
+    lr = 1e-2 if name in LONGER else 2e-2
+    return Trial("tree", f"tree d={d_in}", name, seed, d_in, BATCH, steps, steps * BATCH,
+                 _cell(d_in, TREE_WIDTH, lr=lr, **TREE[name]))  # fmt: skip
+
+
+def _two_atoms(settings: Control, seed: int) -> list[Trial]:
+    return [
+        Trial("two_atoms", "two atoms", name, seed, 2, 100, TWO_ATOMS_STEPS, 500,
+              _cell(2, 3, lr=1e-2, b_dec_init="zero", **choices))
+        for name, choices in TWO_ATOMS.items()
+    ]  # fmt: skip
+
+
+def _oracle(settings: Control, seed: int) -> list[Trial]:
+    steps = settings.oracle_steps
+    return [
+        Trial("oracle", f"oracle K={k}", name, seed, ORACLE_D, ORACLE_BATCH, steps,
+              min(steps * ORACLE_BATCH, ORACLE_ROWS), _cell(ORACLE_D, k, lr=1e-2, **choices))
+        for k in ORACLE_WIDTHS
+        for name, choices in ORACLE.items()
+    ]  # fmt: skip
+
+
+def _revival(settings: Control, seed: int) -> list[Trial]:
+    return [
+        Trial("sparse", "half dead", name, seed, SPARSE_D, BATCH, settings.tree_steps,
+              settings.tree_steps * BATCH,
+              _cell(SPARSE_D, SPARSE_WIDTH, lr=3e-3, **choices),
+              half_dead=True)
+        for name, choices in REVIVAL.items()
+    ]  # fmt: skip
+
+
+_TRIALS = {"tree": _tree, "two_atoms": _two_atoms, "oracle": _oracle, "revival": _revival}
+
+
+def _cell(d_in: int, width: int, **choices: Any) -> Cell:
+    # a little more than K / D, so that rounding down can't lose a latent
+    return Cell(expansion=(width + 0.01) / d_in, reconstruction="sum", **choices)

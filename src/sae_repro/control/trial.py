@@ -1,0 +1,178 @@
+"""One trial: a world's activations on disk, an SAE trained on them as any cell is, measured."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sae_repro.autoencoders import SAE
+from sae_repro.compute import prepare
+from sae_repro.control import worlds
+from sae_repro.control.measure import Found, measure
+from sae_repro.control.recipes import Trial
+from sae_repro.control.worlds import Atoms, Sample
+from sae_repro.corpus.reader import TokenDocuments
+from sae_repro.files import read_json, sha256_file, write_json
+from sae_repro.params import Train
+from sae_repro.random import generator
+from sae_repro.store import ActivationStore
+from sae_repro.train.trainer import Trainer
+from sae_repro.train.watch import Diverged
+
+HOOK = "control"
+HELD_OUT, CALIBRATION = 20_000, 20_000
+SMALL, FAR = 0.01, 10.0
+SHOWN = 64  # held-out rows kept for the heat maps
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """All that a trial needs; pickles to a worker."""
+
+    trial: Trial
+    study_seed: int
+    corpus: Path
+    out: Path
+
+    def __call__(self, progress: Callable[[int], None]) -> None:
+        """Train, measure, and leave the findings in `out`."""
+        prepare(device="cpu", threads=1)
+        trial = self.trial
+        atoms, samples = make_world(trial, self.study_seed, self.corpus)
+        with tempfile.TemporaryDirectory() as folder:
+            store = as_store(Path(folder), samples["train"].x_nd, samples["calibration"].x_nd)
+            trainer = Trainer(
+                trial.cell,
+                Train(batch_size=trial.batch_size, epochs=trial.epochs, log_every=100,
+                      checkpoint_every=10**9),
+                store, HOOK, seed=self.study_seed + trial.seed, checkpoint=Path(folder) / "none",
+            )  # fmt: skip
+            if trial.half_dead:
+                silence_half(trainer)
+            try:
+                sae = trainer.run(progress).sae
+            except Diverged as failure:
+                write_json(self.out, {"status": "failed", "reason": str(failure)})
+                return
+        found = measure(sae, atoms, samples["held_out"])
+        write_json(self.out, _said(trial, atoms, sae, samples["held_out"], found))
+
+
+def silence_half(trainer: Trainer) -> None:
+    """The first half of the latents can't fire: their bias is far below, or, for TopK, which
+    chooses among latents, their encoder column so small that it never chooses them."""
+    half = trainer.weights.d_sae // 2
+    with torch.no_grad():
+        if trainer.cell.activation == "topk":
+            trainer.weights.W_enc[:, :half] *= SMALL
+        else:
+            trainer.weights.b_enc[:half] = -FAR
+
+
+def make_world(trial: Trial, seed: int, corpus: Path) -> tuple[Atoms, dict[str, Sample]]:
+    """The world's atoms, and samples for training, calibration and measuring."""
+    sizes = {"train": trial.rows, "calibration": CALIBRATION, "held_out": HELD_OUT}
+
+    def rng(*name: int | str) -> np.random.Generator:
+        return generator(seed, "control", trial.world, trial.d_in, trial.seed, *name)
+
+    match trial.world:
+        case "tree":
+            atoms = worlds.tree_atoms(trial.d_in, rng("atoms"))
+            draw = worlds.tree_sample
+        case "two_atoms":
+            atoms, draw = worlds.two_atoms(rng("atoms")), worlds.two_atoms_sample
+        case "sparse":
+            atoms = worlds.sparse_atoms(trial.d_in, rng("atoms"))
+            draw = worlds.sparse_sample
+        case _:
+            return _oracle(trial, sizes, corpus, rng)
+    return atoms, {name: draw(atoms, n, rng(name)) for name, n in sizes.items()}
+
+
+def _oracle(
+    trial: Trial, sizes: dict[str, int], corpus: Path, rng: Callable[..., np.random.Generator]
+) -> tuple[Atoms, dict[str, Sample]]:
+    """Every labelled concept of the stories has a direction; held-out rows of other documents."""
+    concepts: list[dict[str, Any]] = read_json(corpus / "concepts.json")
+    names = tuple(concept["name"] for concept in concepts)
+    number = {name: i for i, name in enumerate(names)}
+    parent_f = np.array([number.get(concept["parent"], -1) for concept in concepts])
+    atoms = worlds.oracle_atoms(names, parent_f, trial.d_in, rng("atoms"))
+    split_of = {"train": "train", "calibration": "calibration", "held_out": "validation"}
+    samples = {
+        name: worlds.oracle_sample(
+            atoms, labels(corpus, split_of[name], n, len(names), rng(name, "rows")), rng(name)
+        )
+        for name, n in sizes.items()
+    }
+    return atoms, samples
+
+
+def labels(
+    corpus: Path, split: str, n: int, width: int, rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Concepts [n, width] of tokens drawn from the documents of `split`, repeats allowed."""
+    packed = np.load(corpus / "labels.npy", mmap_mode="r", allow_pickle=False)
+    documents = TokenDocuments.load(corpus).documents
+    chosen = documents[documents["split"] == split]
+    start, length = chosen["start"].to_numpy(), chosen["length"].to_numpy()
+    which = rng.integers(length.sum(), size=n)
+    document = np.searchsorted(np.cumsum(length), which, side="right")
+    token = start[document] + which - (np.cumsum(length) - length)[document]
+    bits = np.unpackbits(packed[np.sort(token)], axis=1, count=width, bitorder="little")
+    return bits[rng.permutation(n)].astype(bool)
+
+
+def as_store(folder: Path, train_nd: Any, calibration_nd: Any) -> ActivationStore:
+    """Activations as `extract` would have left them, of one hook."""
+    shards = {}
+    for split, x_nd in (("train", train_nd), ("calibration", calibration_nd)):
+        path = folder / f"{split}.npy"
+        np.save(path, x_nd)
+        shards[split] = [{"file": path.name, "rows": len(x_nd), "sha256": sha256_file(path)}]
+    rms = float(np.sqrt(np.square(train_nd, dtype=np.float64).sum(1).mean()))
+    hook = {"d_in": train_nd.shape[1], "rms": rms, "shards": shards}
+    write_json(folder / "manifest.json", {"hooks": {HOOK: hook}})
+    return ActivationStore(folder)
+
+
+def _said(trial: Trial, atoms: Atoms, sae: SAE, held_out: Sample, found: Found) -> dict[str, Any]:
+    with torch.no_grad():
+        z_nk = sae.encode(torch.from_numpy(held_out.x_nd)).numpy()
+    fires_k: npt.NDArray[np.bool_] = np.any(z_nk > 0, axis=0)
+    said: dict[str, Any] = {
+        "status": "ok",
+        "summary": found.summary(atoms),
+        "atoms": [
+            {
+                "atom": name,
+                "parent": atoms.names[parent] if parent >= 0 else None,
+                "cosine": float(found.cosine_f[i]),
+                "precision": float(found.precision_f[i]),
+                "recall": float(found.recall_f[i]),
+                "f1": float(found.f1_f[i]),
+                "hole_rate": found.hole_p.get(i),
+                "childless_recall": found.childless_recall_p.get(i),
+            }
+            for i, (name, parent) in enumerate(zip(atoms.names, atoms.parent_f, strict=True))
+        ],
+    }
+    if trial.half_dead:
+        half = len(fires_k) // 2
+        said["summary"] |= {"revived_fraction": float(fires_k[:half].mean())}
+    if trial.world == "tree" and trial.seed == 0:
+        shown = np.flatnonzero(held_out.a_nf.sum(1))[:SHOWN]
+        z_nf = z_nk[shown][:, found.match_f]
+        rows = sae.weights.W_dec.numpy()[found.match_f]
+        said["heat"] = {
+            "true": held_out.a_nf[shown].tolist(),
+            "learnt": z_nf.tolist(),
+            "cosines": worlds.cosines(atoms.directions_fd, rows).tolist(),
+        }
+    return said
