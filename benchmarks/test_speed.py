@@ -42,6 +42,13 @@ CELLS = {
     "vanilla, matryoshka random": Cell(
         expansion=EXPANSION, penalty="l1", lambda_=1e-2, prefixes="random"
     ),
+    "tanh": Cell(expansion=EXPANSION, penalty="tanh", lambda_=1e-2),
+    "jumprelu": Cell(
+        expansion=EXPANSION, activation="jumprelu", penalty="l0", lambda_=1e-3, target_l0=16
+    ),
+    "gated": Cell(
+        expansion=EXPANSION, activation="gated", penalty="l1", lambda_=1e-2, target_l0=16
+    ),
 }
 
 
