@@ -99,8 +99,9 @@ class _Bar:
 def _register_ray() -> None:
     try:
         from ray.util.joblib import register_ray  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
+    except ImportError as error:
         raise StudyError(
-            "SAE_REPRO_EXECUTOR = ray: ray is not installed; pip install 'sae-repro[ray]'"
+            f"SAE_REPRO_EXECUTOR = ray: ray can't be imported ({error}); pip install '.[ray]' in "
+            "the repository's root"
         ) from None
     register_ray()

@@ -46,7 +46,8 @@ def write(tmp_path: Path) -> Callable[..., Result]:
         evaluated.mkdir(parents=True)
         k = cell.width(64)
         said = {"cell": name, "status": status, "hook": cell.hook or "blocks.1.hook_resid_post",
-                "d_in": 64, "d_sae": k}  # fmt: skip
+                "d_in": 64, "d_sae": k,
+                "choices": cell.model_dump(mode="json", by_alias=True)}  # fmt: skip
         (trained / "metrics.jsonl").write_text(
             '{"step":0,"fvu":1.0,"l0":9.0,"dead":0}\n{"step":5,"fvu":0.5,"l0":8.0,"dead":1}\n'
             if status == "ok" else ""
@@ -252,3 +253,57 @@ def test_a_study_in_which_everything_failed_still_has_its_table(
     folder = everything(tmp_path / "r", [write("a", topk(4), status="failed")])
     assert "failed" in (folder / "tables/cells.csv").read_text()
     assert "No cell finished" in (folder / "tables/matched_l0.md").read_text()
+
+
+def test_families_say_what_differs_and_no_more() -> None:
+    jumprelu = {"expansion": 8, "activation": "jumprelu", "lambda": 1e-3}
+    named = {
+        "vanilla": vanilla(8, 1e-2),
+        "vanilla (tanh)": Cell(expansion=8, penalty="tanh", **{"lambda": 1}),
+        "jumprelu": Cell(**jumprelu, penalty="l0", target_l0=9),
+        "jumprelu (l0 quadratic)": Cell(**jumprelu, penalty="l0_quadratic", target_l0=9),
+        "gated + auxk": Cell(
+            expansion=8, activation="gated", penalty="l1", revival="auxk", **{"lambda": 1}
+        ),
+        "topk": topk(8),
+        "topk without revival": Cell(expansion=8, activation="topk", k=8),
+        "matryoshka-random over topk": topk(8, prefixes="random"),
+        "matryoshka-random-ordered over jumprelu": Cell(
+            **jumprelu, penalty="l0", prefixes="random", order="contribution"
+        ),
+        "vanilla + resampling as published": Cell(
+            expansion=8, penalty="l1", decoder="free", revival="resample_published", **{"lambda": 1}
+        ),
+    }
+    for family, cell in named.items():
+        assert Result("a", cell, {}, Path(), Path()).family == family
+
+
+def test_asked_and_reached_l0_stand_side_by_side(
+    write: Callable[..., Result], tmp_path: Path
+) -> None:
+    asking = Cell(expansion=8, activation="gated", penalty="l1", target_l0=12, **{"lambda": 1e-2})
+    results = [write("a", asking, l0=11.7), write("b", topk(8), l0=8.0), write("c", vanilla(8, 1))]
+    assert [r.sparsity for r in results] == ["L0 → 12", "k = 8", "λ = 1"]
+    folder = everything(tmp_path / "r", results)
+    cells = pd.read_csv(folder / "tables/cells.csv").set_index("cell")
+    assert cells.loc["a", ["asked_l0", "l0"]].tolist() == [12, 11.7]
+    assert cells.loc["b", "asked_l0"] == 8
+    assert np.isnan(cells.loc["c", "asked_l0"])
+
+
+def test_an_imported_cell_stands_under_its_own_architecture(
+    write: Callable[..., Result], tmp_path: Path
+) -> None:
+    theirs = Cell(**{"import": "theirs", "sha256": "0" * 64})
+    result = write("theirs", theirs, l0=9.0)
+    result.measured["choices"].update(activation="jumprelu", k=None)
+    result.measured["d_sae"] = 256
+    assert (result.family, result.sparsity, result.expansion) == (
+        "imported jumprelu",
+        "imported",
+        4,
+    )
+    folder = everything(tmp_path / "r", [result, write("b", topk(8))])
+    cells = pd.read_csv(folder / "tables/cells.csv").set_index("cell")
+    assert cells.loc["theirs", ["activation", "expansion"]].tolist() == ["jumprelu", 4]

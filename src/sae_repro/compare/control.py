@@ -1,6 +1,7 @@
 """The controls as tables and figures: does the instrument find what is known to be there?"""
 
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ HEAT = ("vanilla", "matryoshka-random")
 
 def read_trials(folder: Path) -> pd.DataFrame:
     """trials.csv of the stage `control`; empty where it tried nothing."""
-    text = (folder / "trials.csv").read_text(encoding="utf-8")
-    return pd.read_csv(folder / "trials.csv") if text.strip() else pd.DataFrame()
+    return _read(folder / "trials.csv")
+
+
+def _read(path: Path) -> pd.DataFrame:
+    text = path.read_text(encoding="utf-8")
+    return pd.read_csv(StringIO(text)) if text.strip() else pd.DataFrame()
 
 
 def over_seeds(trials: pd.DataFrame) -> pd.DataFrame:
@@ -69,7 +74,8 @@ def findings(trials: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
     for world, recipe, metric, sign, bound, says in expected:
         mine = trials[trials["world"].str.startswith(world) & (trials["recipe"] == recipe)]
         for name, group in mine.groupby("world", sort=False):
-            values = group[metric].to_numpy(float)
+            # a trial that failed shows nothing
+            values = group.reindex(columns=[metric])[metric].to_numpy(float)
             held = (values >= bound) if sign == "≥" else (values <= bound)
             shown = ", ".join(number(float(v), 3) for v in values)
             verdict = "observed" if held.all() else "not observed"
@@ -131,7 +137,9 @@ def write_control(folder: Path, artifacts: Path) -> None:
         f"start.\n\n{lines}"
     )
     write_table(folder, "control", table, caption, shown)
-    atoms = pd.read_csv(artifacts / "control" / "atoms.csv")
+    atoms = _read(artifacts / "control" / "atoms.csv")
+    if not len(atoms):
+        return
     by_atom = atoms.groupby(["world", "recipe", "atom"], sort=False)
     mean = by_atom[["cosine", "precision", "recall", "f1", "hole_rate"]].mean().reset_index()
     text = mean.to_csv(index=False, lineterminator="\n", float_format="%.6g")

@@ -24,19 +24,19 @@ class Found:
     recall_f: Floats
     f1_f: Floats
     hole_p: dict[int, float]
-    """Per parent, the mean over its children of P(its latent silent | child)."""
+    """Per parent, the mean over its children in the sample of P(its latent silent | child)."""
     childless_recall_p: dict[int, float]
-    """Per parent, P(its latent fires | parent on, no child on)."""
+    """Per parent that is alone in the sample, P(its latent fires | parent on, no child on)."""
     child_parent_cosine: float
     """Mean cosine of a child's decoder row with its parent's true direction; 0 is right if
     atoms are orthogonal, > 0 is absorption."""
     l0: float
     fvu: float
 
-    def summary(self, atoms: Atoms) -> dict[str, float]:
-        """The row of a table."""
+    def summary(self, atoms: Atoms) -> dict[str, float | None]:
+        """The row of a table; None where the sample has nothing to measure on."""
         parents = atoms.parents
-        row = {
+        row: dict[str, float | None] = {
             "matched_cosine": float(self.cosine_f.mean()),
             "f1": float(self.f1_f.mean()),
             "l0": self.l0,
@@ -52,8 +52,8 @@ class Found:
         return row
 
 
-def _mean(values: dict[int, float]) -> float:
-    return float(np.mean([*values.values()]))
+def _mean(values: dict[int, float]) -> float | None:
+    return float(np.mean([*values.values()])) if values else None
 
 
 def assign(cosine_fk: Floats) -> npt.NDArray[np.int64]:
@@ -65,7 +65,7 @@ def assign(cosine_fk: Floats) -> npt.NDArray[np.int64]:
 
     match_f = np.full(len(cosine_fk), -1, dtype=np.int64)
     rows, columns = linear_sum_assignment(cosine_fk, maximize=True)
-    match_f[rows] = columns
+    match_f[rows] = np.where(cosine_fk[rows, columns] > 0, columns, -1)
     return match_f
 
 
@@ -88,9 +88,12 @@ def measure(sae: SAE, atoms: Atoms, sample: Sample) -> Found:
     for parent in atoms.parents:
         children = atoms.children(parent)
         silent = ~fires_nf[:, parent]
-        hole[parent] = float(np.mean([silent[on_nf[:, c]].mean() for c in children]))
+        seen = [silent[on_nf[:, c]].mean() for c in children if on_nf[:, c].any()]
+        if seen:
+            hole[parent] = float(np.mean(seen))
         alone = on_nf[:, parent] & ~on_nf[:, children].any(1)
-        childless[parent] = float(fires_nf[alone, parent].mean())
+        if alone.any():
+            childless[parent] = float(fires_nf[alone, parent].mean())
     child = np.flatnonzero((atoms.parent_f >= 0) & has)
     to_parent = cosine_fk[atoms.parent_f[child], match_f[child]] if len(child) else np.zeros(1)
     centred = sample.x_nd - sample.x_nd.mean(0, dtype=np.float64)

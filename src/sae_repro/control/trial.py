@@ -168,8 +168,9 @@ def _said(trial: Trial, atoms: Atoms, sae: SAE, held_out: Sample, found: Found) 
         said["summary"] |= {"revived_fraction": float(fires_k[:half].mean())}
     if trial.world == "tree" and trial.seed == 0:
         shown = np.flatnonzero(held_out.a_nf.sum(1))[:SHOWN]
-        z_nf = z_nk[shown][:, found.match_f]
-        rows = sae.weights.W_dec.numpy()[found.match_f]
+        has = found.match_f >= 0
+        z_nf = np.where(has, z_nk[shown][:, found.match_f], 0.0)
+        rows = np.where(has[:, None], sae.weights.W_dec.numpy()[found.match_f], 0.0)
         said["heat"] = {
             "true": held_out.a_nf[shown].tolist(),
             "learnt": z_nf.tolist(),

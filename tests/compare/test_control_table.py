@@ -1,0 +1,227 @@
+"""From the controls' trials to tables, sentences and figures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from sae_repro.compare.control import findings, heat_maps, over_seeds, read_trials, write_control
+from sae_repro.files import sha256_folder
+
+HOLES = {
+    ("tree d=20", "vanilla"): [1.0, 0.97, 0.99],
+    ("tree d=20", "matryoshka-random"): [0.0, 0.02, 0.05],
+}
+
+
+def frame(values: dict[tuple[str, str], list[float]], metric: str = "hole_rate") -> pd.DataFrame:
+    """trials.csv with `metric` per world and recipe, a row per seed; NaN is a failed trial."""
+    rows = [
+        {"world": world, "recipe": recipe, "seed": seed, "asked_l0": np.nan, metric: value,
+         "status": "ok" if value == value else "failed",
+         "reason": None if value == value else "diverged"}
+        for (world, recipe), of_seeds in values.items()
+        for seed, value in enumerate(of_seeds)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def said(trials: pd.DataFrame) -> list[str]:
+    return list(findings(trials, over_seeds(trials)))
+
+
+def test_means_over_seeds_have_the_95_percent_t_interval() -> None:
+    values = [0.31, 0.42, 0.27, 0.55]
+    row = over_seeds(frame({("tree d=20", "vanilla"): values})).iloc[0]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert row["hole_rate"] == pytest.approx(np.mean(values))
+    assert row["hole_rate_low"] == pytest.approx(low)
+    assert row["hole_rate_high"] == pytest.approx(high)
+    # by hand: t(.975, 3) = 3.1824
+    assert high - np.mean(values) == pytest.approx(3.1824 * np.std(values, ddof=1) / 2, rel=1e-4)
+    assert (row["seeds"], row["failed"]) == (4, 0)
+
+
+def test_one_seed_has_a_mean_and_no_interval() -> None:
+    row = over_seeds(frame({("tree d=20", "vanilla"): [0.9]})).iloc[0]
+    assert row["hole_rate"] == 0.9
+    assert row[["hole_rate_low", "hole_rate_high"]].isna().all()
+
+
+def test_a_failed_trial_is_counted_and_left_out_of_the_mean() -> None:
+    trials = frame({("tree d=20", "vanilla"): [0.9, np.nan, 1.0]})
+    row = over_seeds(trials).iloc[0]
+    assert (row["seeds"], row["failed"]) == (3, 1)
+    assert row["hole_rate"] == pytest.approx(0.95)
+    half = stats.t.ppf(0.975, 1) * np.std([0.9, 1.0], ddof=1) / 2**0.5
+    assert row["hole_rate_high"] == pytest.approx(0.95 + half)
+
+
+def test_a_measure_that_no_trial_has_is_absent() -> None:
+    row = over_seeds(frame({("two atoms", "vanilla"): [0.99, 1.0]}, "matched_cosine")).iloc[0]
+    assert row["matched_cosine"] == pytest.approx(0.995)
+    assert row[["hole_rate", "hole_rate_low", "revived_fraction"]].isna().all()
+
+
+EXPECTED = [
+    ("tree d=20", "vanilla", "hole_rate", [0.9, 1.0], [0.89, 1.0]),
+    ("tree d=30", "vanilla", "hole_rate", [0.9, 1.0], [0.89, 1.0]),
+    ("tree d=20", "matryoshka-random", "hole_rate", [0.1, 0.0], [0.11, 0.0]),
+    ("two atoms", "vanilla", "matched_cosine", [0.99, 1.0], [0.98, 1.0]),
+    ("half dead", "vanilla", "revived_fraction", [0.0, 0.0], [0.0, 0.03]),
+    ("half dead", "topk", "revived_fraction", [0.0, 0.0], [0.0, 0.03]),
+    ("half dead", "vanilla + resample", "revived_fraction", [0.9, 1.0], [0.89, 1.0]),
+    ("half dead", "topk + resample", "revived_fraction", [0.9, 1.0], [0.89, 1.0]),
+    ("half dead", "topk + auxk", "revived_fraction", [0.9, 1.0], [0.89, 1.0]),
+]
+
+
+@pytest.mark.parametrize(
+    ("world", "recipe", "metric", "within", "outside"),
+    EXPECTED,
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_what_was_expected_is_observed_only_if_every_seed_keeps_the_bound(
+    world: str, recipe: str, metric: str, within: list[float], outside: list[float]
+) -> None:
+    (sentence,) = said(frame({(world, recipe): within}, metric))
+    assert sentence.startswith(f"{world}, {recipe} ")
+    assert "**observed**" in sentence
+    assert "2 of 2 seeds" in sentence
+    (sentence,) = said(frame({(world, recipe): outside}, metric))
+    assert "**not observed**" in sentence
+    assert "1 of 2 seeds" in sentence
+
+
+def test_a_failed_seed_is_not_an_observation() -> None:
+    (sentence,) = said(frame({("tree d=20", "vanilla"): [1.0, np.nan]}))
+    assert "**not observed**" in sentence
+    assert "1 of 2 seeds: 1, —" in sentence
+
+
+def test_nothing_is_said_of_worlds_and_recipes_that_were_not_tried() -> None:
+    assert not said(frame({("tree d=20", "gated"): [0.5]}))
+    assert len(said(frame(HOLES))) == 2
+
+
+@pytest.mark.parametrize(
+    ("matryoshka", "verdict"),
+    [([0.50, 0.51, 0.52], ": different."), ([0.10, 0.30, 0.60], ": not distinguishable.")],
+)
+def test_parents_of_the_oracle_are_compared_by_their_intervals(
+    matryoshka: list[float], verdict: str
+) -> None:
+    recipes = {("oracle K=32", "vanilla"): [0.20, 0.21, 0.22],
+               ("oracle K=32", "matryoshka-random"): matryoshka}  # fmt: skip
+    (sentence,) = said(frame(recipes, "parent_recall"))
+    assert sentence.startswith("oracle K=32: recall of the parents, vanilla 0.21 [")
+    assert sentence.endswith(verdict)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Callable[..., Path]:
+    """Writes what the stage leaves in artifacts/control; returns artifacts."""
+
+    def go(trials: pd.DataFrame, heat: dict[str, Any] | None = None) -> Path:
+        folder = tmp_path / "artifacts" / "control"
+        folder.mkdir(parents=True)
+        trials.to_csv(folder / "trials.csv", index=False)
+        atoms = [
+            {"world": row["world"], "recipe": row["recipe"], "seed": row["seed"], "atom": atom,
+             "parent": parent, "cosine": 0.5 + row["seed"] / 10, "precision": 1.0, "recall": 0.5,
+             "f1": 0.6, "hole_rate": None if parent else row["hole_rate"]}
+            for row in trials[trials["status"] == "ok"].to_dict("records")
+            for atom, parent in (("parent 0", None), ("child 0.0", "parent 0"))
+        ]  # fmt: skip
+        pd.DataFrame(atoms).to_csv(folder / "atoms.csv", index=False)
+        (folder / "heat.json").write_text(json.dumps(heat or {}))
+        return tmp_path / "artifacts"
+
+    return go
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    (tmp_path / "reports").mkdir()
+    return tmp_path / "reports"
+
+
+def test_the_tables_hold_the_numbers(artifacts: Callable[..., Path], reports: Path) -> None:
+    values = HOLES | {("tree d=30", "vanilla"): [0.9, np.nan, 0.95]}
+    write_control(reports, artifacts(frame(values)))
+    table = pd.read_csv(reports / "control.csv").set_index(["world", "recipe"])
+    assert table["hole_rate"].to_dict() == pytest.approx(
+        {key: np.nanmean(of_seeds) for key, of_seeds in values.items()}
+    )
+    text = (reports / "control.md").read_text()
+    low, high = stats.t.interval(
+        0.95, 2, loc=0.98667, scale=stats.sem(HOLES["tree d=20", "vanilla"])
+    )
+    assert f"| 0.987 [{low:.2f}, {high:.2f}] " in text
+    assert "| 3 (1 failed) " in text
+    assert "tree d=20, vanilla leaves a hole in every parent: **observed**" in text
+    assert "tree d=30, vanilla leaves a hole in every parent: **not observed**" in text
+    atoms = pd.read_csv(reports / "control_atoms.csv").set_index(["world", "recipe", "atom"])
+    assert len(atoms) == 6
+    assert atoms.loc[("tree d=20", "vanilla", "parent 0"), "cosine"] == pytest.approx(0.6)
+    assert atoms.loc[("tree d=30", "vanilla", "parent 0"), "hole_rate"] == pytest.approx(0.925)
+    assert np.isnan(atoms.loc[("tree d=30", "vanilla", "child 0.0"), "hole_rate"])
+
+
+def test_no_trials_make_no_table(artifacts: Callable[..., Path], reports: Path) -> None:
+    folder = artifacts(frame(HOLES))
+    (folder / "control" / "trials.csv").write_text("\n")
+    assert read_trials(folder / "control").empty
+    write_control(reports, folder)
+    assert not list(reports.iterdir())
+
+
+def test_a_control_in_which_everything_failed_still_has_its_table(
+    artifacts: Callable[..., Path], reports: Path
+) -> None:
+    trials = frame({("tree d=20", "vanilla"): [np.nan, np.nan]}).drop(columns="hole_rate")
+    write_control(reports, artifacts(trials))
+    assert "| 2 (2 failed) " in (reports / "control.md").read_text()
+
+
+def heat() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {
+        world: {
+            recipe: {"true": rng.integers(0, 2, (64, 20)).tolist(),
+                     "learnt": rng.random((64, 20)).tolist(),
+                     "cosines": rng.uniform(-1, 1, (20, 20)).tolist()}
+            for recipe in recipes
+        }
+        for world, recipes in (("tree d=20", ("vanilla", "topk", "matryoshka-random")),
+                               ("tree d=30", ("vanilla",)))
+    }  # fmt: skip
+
+
+def test_heat_maps_are_drawn_of_each_tree_the_same_bytes_twice(
+    artifacts: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = artifacts(frame(HOLES), heat())
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        heat_maps(tmp_path / name, folder)
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == [
+        "control_tree_d20.png", "control_tree_d20.svg",
+        "control_tree_d30.png", "control_tree_d30.svg",
+    ]  # fmt: skip
+    assert (tmp_path / "one/control_tree_d20.png").read_bytes().startswith(b"\x89PNG")
+    assert sha256_folder(tmp_path / "one") == sha256_folder(tmp_path / "two")
+    svg = [(tmp_path / f"one/control_tree_d{d}.svg").read_bytes() for d in (20, 30)]
+    assert svg[0] != svg[1]
+
+
+def test_without_trees_there_are_no_heat_maps(
+    artifacts: Callable[..., Path], reports: Path
+) -> None:
+    heat_maps(reports, artifacts(frame(HOLES)))
+    assert not list(reports.iterdir())
