@@ -17,10 +17,13 @@ from sae_repro.files import digest, replacing_folder, sha256_file, sha256_folder
 
 
 def code_digest(root: Path, *parts: str) -> str:
-    """SHA-256 over the package's named folders and files, and over the lock of its libraries."""
+    """SHA-256 over the named modules of the package, and over the lock of its libraries.
+
+    A folder counts with its own modules, without its subpackages.
+    """
     package = root / "src" / "sae_repro"
     found = {
-        part: sha256_folder(package / part)
+        part: sha256_folder(package / part, pattern="*.py")
         if (package / part).is_dir()
         else sha256_file(package / part)
         for part in parts

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sae_repro.autoencoders import load
-from sae_repro.interchange import export
+from sae_repro.autoencoders.interchange import export
 from sae_repro.pins import model_digest
 
 from .conftest import Checkout

@@ -173,7 +173,7 @@ def export(
 
     sae-repro export downloads/their-sae --format dictionary_learning --to for-others
     """
-    from sae_repro.interchange import export as write
+    from sae_repro.autoencoders.interchange import export as write
 
     sae = _own_or_foreign(cell, study)
     write(sae, to, format)
@@ -196,7 +196,7 @@ def import_(
     sae-repro import gpt2-small-res-jb:blocks.8.hook_resid_pre --to saes/gpt2-8
     """
     from sae_repro.autoencoders import save
-    from sae_repro.interchange import import_release, import_sae, new_folder
+    from sae_repro.autoencoders.interchange import import_release, import_sae, new_folder
 
     # before anything is fetched: what can't be written need not be
     with new_folder(to) as folder:
@@ -210,7 +210,7 @@ def import_(
 def _own_or_foreign(cell: str, study: Path) -> "SAE":
     """The SAE of a cell of `study`, or of a folder in any format."""
     from sae_repro.autoencoders import load
-    from sae_repro.interchange import import_sae
+    from sae_repro.autoencoders.interchange import import_sae
 
     folder = study / "artifacts" / "train" / cell
     if (folder / "cfg.json").is_file():

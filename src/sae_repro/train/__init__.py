@@ -18,7 +18,10 @@ from sae_repro.store import ActivationStore
 from sae_repro.train.grid import CellJob, cell_key, present, train_into
 
 CODE = ("autoencoders", "train", "store.py", "random.py", "params/cell.py", "compute.py")
-IMPORTED_CODE = ("interchange", *CODE)  # a cell trained here knows nothing of other formats
+IMPORTED_CODE = (
+    "autoencoders/interchange",
+    *CODE,
+)  # a cell trained here knows nothing of other formats
 
 
 def run(context: StageContext) -> None:

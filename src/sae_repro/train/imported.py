@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sae_repro.autoencoders import SAE, save
+from sae_repro.autoencoders.interchange import import_release, import_sae
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file, write_json, write_text
-from sae_repro.interchange import import_release, import_sae
 from sae_repro.params import Cell
 from sae_repro.pins import check_import
 

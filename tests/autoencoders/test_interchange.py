@@ -15,10 +15,10 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from sae_repro.autoencoders import SAE, Weights, load, save
+from sae_repro.autoencoders.interchange import FORMATS, export, import_release, import_sae
+from sae_repro.autoencoders.interchange.layouts import with_input_bias
 from sae_repro.cli import app
 from sae_repro.errors import StudyError
-from sae_repro.interchange import FORMATS, export, import_release, import_sae
-from sae_repro.interchange.layouts import with_input_bias
 
 D, K, TOP = 12, 24, 4
 ARCHITECTURES = ("standard", "topk", "jumprelu", "batchtopk", "gated")
@@ -453,7 +453,7 @@ def test_a_release_goes_through_saelens(monkeypatch: pytest.MonkeyPatch) -> None
         def save_model(self, folder: Path) -> None:
             save(sae, folder)
 
-    monkeypatch.setattr("sae_repro.interchange.reachable", lambda what: None)
+    monkeypatch.setattr("sae_repro.autoencoders.interchange.reachable", lambda what: None)
     monkeypatch.setattr(sae_lens.SAE, "from_pretrained", from_pretrained)
     assert_alike(sae, import_release("some-release", "known"))
     with pytest.raises(StudyError, match=r"some-release:other: SAELens has no such SAE"):

@@ -9,11 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders.saved import SAE
-from sae_repro.errors import StudyError
-from sae_repro.files import write_json
-from sae_repro.hub import one_line
-from sae_repro.interchange.layouts import (
+from sae_repro.autoencoders.interchange.layouts import (
     DICTIONARY_LEARNING,
     SAELENS,
     SPARSIFY,
@@ -23,6 +19,10 @@ from sae_repro.interchange.layouts import (
     to_theirs,
     unit_rows,
 )
+from sae_repro.autoencoders.saved import SAE
+from sae_repro.errors import StudyError
+from sae_repro.files import write_json
+from sae_repro.hub import one_line
 from sae_repro.params import layer_of
 
 NOT_FOLDED = {

@@ -4,7 +4,7 @@ saelens              cfg.json + sae_weights.safetensors
 dictionary_learning  config.json + ae.pt (saprmarks/dictionary_learning)
 sparsify             cfg.json + sae.safetensors (EleutherAI/sparsify; TopK only)
 
-    from sae_repro.interchange import export, import_sae
+    from sae_repro.autoencoders.interchange import export, import_sae
     sae = import_sae(Path("their-sae"))  # whichever of the three it is
     export(sae, Path("for-them"), "dictionary_learning")
 
@@ -19,17 +19,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sae_repro.autoencoders.saved import SAE, save
-from sae_repro.errors import StudyError
-from sae_repro.files import replacing_folder
-from sae_repro.hub import fetching, one_line, reachable
-from sae_repro.interchange.formats import (
+from sae_repro.autoencoders.interchange.formats import (
     read_dictionary_learning,
     read_saelens,
     read_sparsify,
     write_dictionary_learning,
     write_sparsify,
 )
+from sae_repro.autoencoders.saved import SAE, save
+from sae_repro.errors import StudyError
+from sae_repro.files import replacing_folder
+from sae_repro.hub import fetching, one_line, reachable
 
 FORMATS = ("saelens", "dictionary_learning", "sparsify")
 
