@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def measure(stage: str) -> tuple[float, float, float]:
     """(wall seconds, CPU seconds, peak MiB) of `dvc repro --single-item stage`."""
     before, start = os.times(), time.monotonic()
-    process = psutil.Popen(["dvc", "repro", "--single-item", stage], cwd=ROOT,
+    bin_ = Path(sys.executable).parent  # also where the environment is not activated
+    env = {**os.environ, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}
+    process = psutil.Popen(["dvc", "repro", "--single-item", stage], cwd=ROOT, env=env,
                            stdout=subprocess.DEVNULL)  # fmt: skip
     peak = 0
     while process.poll() is None:

@@ -143,7 +143,7 @@ def test_the_published_resampling_is_as_published() -> None:
         row = weights.W_dec[k].detach()
         assert float((directions @ row).max()) == pytest.approx(1.0, abs=1e-6)
         torch.testing.assert_close(weights.W_enc[:, k], row)
-        assert float(weights.b_enc[k]) == pytest.approx(-0.05)
+        assert weights.b_enc[k].item() == pytest.approx(-0.05)
     assert not any(value.any() for value in optimiser.state().values())
 
 

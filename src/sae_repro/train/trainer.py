@@ -147,21 +147,21 @@ class Trainer:
         with torch.no_grad():
             fired_nk = losses.z_nk > 0
             self.silent_k.add_(len(x_nd)).masked_fill_(fired_nk.any(dim=0), 0)
-            self._steer(step, fired_nk)
+            l0 = fired_nk.sum() / len(x_nd)
+            self._steer(step, l0)
             if cell.activation == "batchtopk":
                 self._follow_threshold(losses.z_nk)
-            self.watch.note(step, losses, self.silent_k)
+            self.watch.note(step, losses, l0)
             if cell.order == "contribution":
                 self._reorder(losses.z_nk)
         return losses
 
-    def _steer(self, step: int, fired_nk: Tensor) -> None:
+    def _steer(self, step: int, l0: Tensor) -> None:
         """Multiplicative control: λ up where the batch has at least the asked L0, else down."""
         if self.cell.target_l0 is None or self.cell.penalty == "l0_quadratic":
             return
         rate = control_rate(self.cell, step, self.batches.steps)
-        enough = fired_nk.sum() >= self.cell.target_l0 * len(fired_nk)
-        self.lambda_ *= torch.where(enough, 1 + rate, 1 - rate)
+        self.lambda_ *= torch.where(l0 >= self.cell.target_l0, 1 + rate, 1 - rate)
 
     def _follow_threshold(self, z_nk: Tensor) -> None:
         norm_k = decoder_norm(self.cell, self.weights)

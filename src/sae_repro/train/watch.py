@@ -15,12 +15,13 @@ from sae_repro.params import Cell, Train
 from sae_repro.train.checkpoint import Journal, load_checkpoint
 
 EXPLODED = 10  # times what predicting zero, or the first step, gets wrong
-COLLAPSED_STEPS = 20  # without any latent firing, beyond what revival takes to act
+STARVED_L0 = 0.01  # of a batch: nothing is left to tell activations by
+COLLAPSED_STEPS = 20  # starved, beyond what revival takes to act
 FAULTS = (
     "the loss is not finite",
     f"diverged: the squared error is over {EXPLODED} times that of the first step and of "
     "predicting zero",
-    "collapsed: no latent fires any more",
+    f"collapsed: less than one latent fires in {1 / STARVED_L0:g} tokens",
 )
 
 
@@ -37,27 +38,27 @@ class Watch:
 
     def __init__(self, cell: Cell, settings: Train, steps: int, power: float) -> None:
         device = torch.device(settings.device)
-        self._steps, self._batch, self._power = steps, settings.batch_size, power
+        self._steps, self._power = steps, power
         revival = {
             "none": 0,
-            "auxk": cell.dead_tokens,
-            "resample": cell.resample_every * settings.batch_size,
-            "resample_published": cell.resample_every * settings.batch_size,
+            "auxk": -(-cell.dead_tokens // settings.batch_size),
+            "resample": cell.resample_every,
+            "resample_published": cell.resample_every,
         }
-        self._patience = COLLAPSED_STEPS * settings.batch_size + revival[cell.revival]
+        self._patience = COLLAPSED_STEPS + revival[cell.revival]
+        self._starved = torch.zeros((), dtype=torch.int64, device=device)
         self._limit = torch.tensor(torch.inf, device=device)
         self._first = torch.full((len(FAULTS),), -1, dtype=torch.int64, device=device)
 
-    def note(self, step: int, losses: Losses, silent_k: Tensor) -> None:
-        """Take in one step; `silent_k` [K] are the tokens since each latent last fired."""
+    def note(self, step: int, losses: Losses, l0: Tensor) -> None:
+        """Take in one step and the batch's L0."""
         error = losses.terms["reconstruction"]
         if step == 0:
             self._limit.copy_(EXPLODED * error.clamp_min(self._power))
+        self._starved.copy_(torch.where(l0 < STARVED_L0, self._starved + 1, 0))
         # on the last step nothing is left that could bring a latent back
-        patience = self._batch if step == self._steps - 1 else self._patience
-        fine = torch.stack(
-            [losses.loss.isfinite(), error <= self._limit, silent_k.amin() < patience]
-        )
+        patience = 1 if step == self._steps - 1 else self._patience
+        fine = torch.stack([losses.loss.isfinite(), error <= self._limit, self._starved < patience])
         self._first.copy_(torch.where(fine | (self._first >= 0), self._first, step))
 
     def fault(self) -> tuple[int, int] | None:
@@ -82,4 +83,8 @@ class Watch:
 
     def state(self) -> dict[str, Tensor]:
         """All that it remembers, by name; written to in place to take it up again."""
-        return {"watch.limit": self._limit, "watch.first": self._first}
+        return {
+            "watch.limit": self._limit,
+            "watch.starved": self._starved,
+            "watch.first": self._first,
+        }
