@@ -1,0 +1,66 @@
+"""Texts inside prompts: on numbered lines of a fence that nothing in a text can end.
+
+How: everything that comes from a text (or from another answer) is escaped. `<`, `>`, `&` and the
+back-tick become entities, and so does every character that is no plain, visible one: line ends,
+other control characters, direction overrides, zero-width and private ones, halves of surrogate
+pairs. An excerpt is thus one line without `<` or `>`: it can close no fence, start no line of its
+own, carry no mark `<<…>>` and no template's placeholder (placeholders are filled in one pass). The
+escape loses nothing. What remains is plain words that give orders; the prompts say that excerpts
+are no instructions, and the parsers accept only answers of the form asked for.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+# control, format, surrogate, private; blanks, ends of lines and paragraphs. Not the unassigned
+# ones: each Python has fewer of them, and the prompt, with its hash, would differ
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp"})
+
+
+@dataclass(frozen=True)
+class Context:
+    """A text around a token, as contexts.parquet has it."""
+
+    before: str
+    token: str
+    after: str
+
+
+class Fenced(str):
+    """Text that has been escaped and fenced: a template takes it as it is."""
+
+
+def escape(text: str) -> str:
+    """`text` on one line, without `<`, `>`, back-ticks and characters that don't show."""
+    return "".join(_escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if character in _NAMED:
+        return _NAMED[character]
+    if character == " ":
+        return character
+    if character == "`" or unicodedata.category(character) in _UNSEEN:
+        return f"&#x{ord(character):x};"
+    return character
+
+
+def texts(contexts: Sequence[Context], *, marked: bool) -> Fenced:
+    """The contexts between <texts> and </texts>, each token between << and >> if `marked`."""
+    start, end = ("<<", ">>") if marked else ("", "")
+    return _fence(
+        "texts",
+        [f"{escape(c.before)}{start}{escape(c.token)}{end}{escape(c.after)}" for c in contexts],
+    )
+
+
+def tokens(of_one_text: Sequence[str]) -> Fenced:
+    """The tokens between <tokens> and </tokens>, one per line."""
+    return _fence("tokens", [escape(token) for token in of_one_text])
+
+
+def _fence(name: str, lines: Sequence[str]) -> Fenced:
+    numbered = [f"{i}: {line}" for i, line in enumerate(lines, start=1)]
+    return Fenced("\n".join([f"<{name}>", *numbered, f"</{name}>"]))

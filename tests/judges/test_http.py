@@ -1,0 +1,269 @@
+"""A real server that is well, busy, slow, broken or hostile."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, as_completed
+from pathlib import Path
+from threading import Event, Semaphore, Thread
+
+import pytest
+
+from sae_repro.errors import StudyError
+from sae_repro.judges import Answer, Prompt, Question, ReplayBackend, Sampling, http
+from sae_repro.judges.http import HttpBackend
+from sae_repro.judges.pace import Clock
+from sae_repro.judges.questions import key_of
+from sae_repro.judges.record import read_record, recording
+from sae_repro.judges.replies import MAX_BYTES
+
+from .conftest import Endpoint, FakeClock, Response, echo, http_settings, questions, said
+
+Make = Callable[..., HttpBackend]
+
+
+def texts(answers: list[Answer]) -> list[str | None]:
+    return [answer.text for answer in answers]
+
+
+def test_answers_come_in_the_order_of_the_questions(endpoint: Endpoint, backend: Make) -> None:
+    asked = questions(20)
+    found = backend(in_flight=5).answer([*asked, asked[3]])
+    assert texts(found) == [f"answer to question {i}" for i in [*range(20), 3]]
+    assert len(endpoint.prompts) == 20, "an equal question is asked once"
+
+
+def test_the_request_is_what_the_protocol_says(endpoint: Endpoint, backend: Make) -> None:
+    backend().answer([Question(Prompt("label", 1, 'a "b"\n\ud800 é'), Sampling(0.5, 7, seed=3))])
+    assert endpoint.paths == ["/v1/chat/completions"]
+    assert endpoint.authorizations == ["Bearer sk-test-0123456789abcdef"]
+    assert endpoint.bodies == [
+        {
+            "model": "some-model",
+            "messages": [{"role": "user", "content": 'a "b"\n\ud800 é'}],
+            "temperature": 0.5,
+            "max_tokens": 7,
+            "seed": 3,
+        }
+    ]
+
+
+def test_an_endpoint_without_a_key_gets_none(endpoint: Endpoint, backend: Make) -> None:
+    backend(key_env=None).answer(questions(1))
+    assert endpoint.authorizations == [None]
+
+
+@pytest.mark.parametrize(
+    "body,fault",
+    [
+        (b"<html>no", "no JSON"),
+        (b"", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"{}", "no choices"),
+        (b'{"choices": []}', "no choices"),
+        (b'{"choices": [{"message": null}]}', "no choices"),
+        (b'{"choices": [{"message": {"content": null}}]}', "no choices"),
+        (b'{"choices": {"0": 1}}', "no choices"),
+        (b"[1]", "no choices"),
+        (b" " * (MAX_BYTES * 5), f"more than {MAX_BYTES} bytes"),
+    ],
+    ids=lambda v: str(v[:20]),
+)
+def test_an_answer_without_a_text_is_kept_and_not_asked_again(
+    endpoint: Endpoint, backend: Make, record: Path, body: bytes, fault: str
+) -> None:
+    endpoint.script = lambda n, prompt: Response(body=body) if n == 0 else echo(prompt)
+    found = backend().answer(questions(2))
+    assert found == [Answer(None, fault), Answer("answer to question 1")]
+    assert backend().answer(questions(2)) == found
+    assert len(endpoint.prompts) == 2
+    assert set(read_record(record).values()) == set(found)
+
+
+def test_an_answer_without_an_end_is_cut_off(endpoint: Endpoint, backend: Make) -> None:
+    endpoint.script = lambda n, prompt: Response(act="flood")
+    begun = time.monotonic()
+    assert backend(timeout_s=3600).answer(questions(1)) == [
+        Answer(None, f"more than {MAX_BYTES} bytes")
+    ]
+    assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 408, 429])
+def test_trouble_that_passes_is_waited_out(
+    endpoint: Endpoint, backend: Make, clock: FakeClock, status: int
+) -> None:
+    endpoint.script = lambda n, prompt: Response(status) if n < 2 else echo(prompt)
+    assert texts(backend().answer(questions(1))) == ["answer to question 0"]
+    assert len(endpoint.prompts) == 3
+    assert 0.5 <= clock.slept[0] <= 1
+    assert 1 <= clock.slept[1] <= 2
+
+
+@pytest.mark.parametrize("act", ["reset", "cut"])
+def test_a_connection_that_breaks_is_tried_again(
+    endpoint: Endpoint, backend: Make, act: str
+) -> None:
+    endpoint.script = lambda n, prompt: Response(body=b"{", act=act) if n == 0 else echo(prompt)
+    assert texts(backend().answer(questions(1))) == ["answer to question 0"]
+    assert len(endpoint.prompts) == 2
+
+
+@pytest.mark.parametrize("act", ["slow", "drip"])
+def test_an_endpoint_that_takes_too_long_is_tried_again(
+    endpoint: Endpoint, backend: Make, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """Dripping bytes reset the client's own limit each time: it would wait for ever."""
+    monkeypatch.setattr(http, "FIRST_WAIT_S", 0.01)
+    endpoint.script = lambda n, prompt: Response(act=act) if n == 0 else echo(prompt)
+    slow = backend(wait=Clock(), timeout_s=0.3)
+    begun = time.monotonic()
+    assert texts(slow.answer(questions(1))) == ["answer to question 0"]
+    assert time.monotonic() - begun < 15
+    assert len(endpoint.prompts) == 2
+
+
+def test_giving_up_says_why_what_is_kept_and_what_to_do(
+    endpoint: Endpoint, backend: Make, record: Path
+) -> None:
+    endpoint.script = lambda n, prompt: echo(prompt) if n < 4 else Response(500, b"out of\norder")
+    with pytest.raises(StudyError) as caught:
+        backend().answer(questions(6))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "no answer in 3 attempts, at last 500 Internal Server Error (out of order)" in message
+    assert f"4 of 6 answers are kept in {record}" in message
+    assert "lower judge.requests_per_minute" in message
+    assert len(endpoint.prompts) == 4 + 3
+    endpoint.script = lambda _, prompt: echo(prompt)
+    assert texts(backend().answer(questions(6))) == [f"answer to question {i}" for i in range(6)]
+    assert endpoint.prompts[7:] == ["question 4", "question 5"], "what was kept is not asked again"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 307])
+def test_a_refusal_is_not_repeated(endpoint: Endpoint, backend: Make, status: int) -> None:
+    body = json.dumps({"error": {"message": "no such model"}}).encode()
+    headers = {"Location": "http://127.0.0.1:1/"}
+    endpoint.script = lambda n, prompt: Response(status, body, headers)
+    with pytest.raises(StudyError, match=rf"refuses: {status} .* \(no such model\); check"):
+        backend().answer(questions(5))
+    assert len(endpoint.prompts) == 1
+
+
+def test_a_refused_worker_asks_no_next_question(
+    endpoint: Endpoint, backend: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the thread that collects the answers is slow to notice."""
+
+    def late(futures: list[Future[None]]) -> Iterator[Future[None]]:
+        time.sleep(0.5)
+        return as_completed(futures)
+
+    monkeypatch.setattr(http, "as_completed", late)
+    endpoint.script = lambda n, prompt: Response(401)
+    with pytest.raises(StudyError, match="401"):
+        backend().answer(questions(5))
+    assert len(endpoint.prompts) == 1
+
+
+def test_no_server_at_all(endpoint: Endpoint, backend: Make) -> None:
+    endpoint.close()
+    with pytest.raises(StudyError, match=r"no answer in 3 attempts, at last ConnectError"):
+        backend().answer(questions(1))
+    with pytest.raises(StudyError, match="no address"):
+        backend(base_url="http://127.0.0.1:port/v1").answer(questions(1))
+
+
+def test_interrupted_and_resumed(endpoint: Endpoint, tmp_path: Path, backend: Make) -> None:
+    """kill -9 while the sixth answer is awaited: the five are there, and not asked again."""
+    waiting = Event()
+
+    def script(n: int, prompt: str) -> Response:
+        if n == 5:
+            waiting.set()
+            return Response(act="slow")
+        return echo(prompt)
+
+    endpoint.script = script
+    code = f"""
+from pathlib import Path
+from sae_repro.judges import Prompt, Question
+from sae_repro.judges.http import HttpBackend
+from sae_repro.params import Judge
+settings = Judge(**{http_settings(endpoint.url).model_dump()!r})
+record = Path({str(tmp_path / "judge" / "answers.jsonl")!r})
+asked = [Question(Prompt("label", 1, f"question {{i}}")) for i in range(8)]
+HttpBackend(settings, record).answer(asked)
+"""
+    killed = subprocess.Popen([sys.executable, "-c", code])
+    assert waiting.wait(60)
+    killed.kill()
+    killed.wait()
+    endpoint.released.set()
+    assert texts(backend().answer(questions(8))) == [f"answer to question {i}" for i in range(8)]
+    assert endpoint.prompts == [f"question {i}" for i in (0, 1, 2, 3, 4, 5, 5, 6, 7)]
+
+
+def test_the_files_bytes_dont_depend_on_who_answers_first(
+    endpoint: Endpoint, backend: Make, tmp_path: Path
+) -> None:
+    files = []
+    for late in ("question 0", "question 5"):
+        others = Semaphore(0)
+
+        def script(n: int, prompt: str, late: str = late, others: Semaphore = others) -> Response:
+            if prompt == late:
+                assert all(others.acquire(timeout=20) for _ in range(5))
+            else:
+                others.release()
+            return echo(prompt)
+
+        endpoint.script = script
+        path = tmp_path / late.replace(" ", "-")
+        backend(to=path, in_flight=2).answer(questions(6))
+        files.append(path.read_bytes())
+    assert files[0] == files[1]
+    lines = files[0].splitlines()
+    assert len(lines) == 6
+    assert lines == sorted(lines, key=lambda line: json.loads(line)["key"])
+
+
+def test_a_second_run_waits_for_the_first_and_asks_for_nothing_twice(
+    endpoint: Endpoint, backend: Make, record: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    second = Thread(target=lambda: found.extend(backend().answer(questions(2))))
+    with recording(record) as first:
+        second.start()
+        for _ in range(400):
+            if "another run is writing" in (said := capfd.readouterr().err):
+                break
+            time.sleep(0.05)
+        assert f"judge: another run is writing to {record}; waiting" in said
+        first.add(key_of("some-model", questions(1)[0]), Answer("from the first"))
+    second.join(20)
+    assert texts(found) == ["from the first", "answer to question 1"]
+    assert endpoint.prompts == ["question 1"]
+
+
+def test_replay_gives_the_same_bytes_without_key_or_server(
+    endpoint: Endpoint,
+    backend: Make,
+    record: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint.script = lambda n, prompt: said(f"é \ud800 {prompt}\r\n ") if n % 2 else Response()
+    asked = questions(6)
+    first = backend().answer(asked)
+    content = record.read_bytes()
+    settings = http_settings(endpoint.url)
+    endpoint.close()
+    monkeypatch.delenv("JUDGE_KEY")
+    replay = ReplayBackend(settings.model_copy(update={"kind": "replay"}), record)
+    assert replay.answer(asked) == first
+    assert replay.answer(asked[::-1]) == first[::-1]
+    assert HttpBackend(settings, record).answer(asked) == first, "nothing is missing, none is asked"
+    assert record.read_bytes() == content

@@ -1,0 +1,203 @@
+"""The file of recorded answers: append-only, crash-safe, the same bytes whatever the order."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae_repro.errors import StudyError
+from sae_repro.judges import (
+    Answer,
+    ConceptsBackend,
+    Prompt,
+    Question,
+    ReplayBackend,
+    Sampling,
+    open_backend,
+    shares,
+)
+from sae_repro.judges.questions import key_of
+from sae_repro.judges.record import read_record, recording
+from sae_repro.params import Judge
+
+from .conftest import questions
+
+KEYS = [key_of("m", question) for question in questions(4)]
+REPLAY = Judge(kind="replay", model="m")
+
+
+def write(path: Path, *pairs: tuple[str, Answer]) -> None:
+    with recording(path) as recorder:
+        for key, answer in pairs:
+            recorder.add(key, answer)
+
+
+def test_an_answer_is_on_disk_before_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with recording(path) as recorder:
+        recorder.add(KEYS[0], Answer("x"))
+        assert read_record(path) == {KEYS[0]: Answer("x")}
+
+
+def test_lines_end_up_in_the_order_of_keys_also_after_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with pytest.raises(RuntimeError), recording(path) as recorder:
+        for key in sorted(KEYS, reverse=True):
+            recorder.add(key, Answer(None, "no JSON"))
+        raise RuntimeError
+    found = [json.loads(line)["key"] for line in path.read_text().splitlines()]
+    assert found == sorted(KEYS)
+    assert {p.name for p in tmp_path.iterdir()} <= {"a.jsonl", ".a.jsonl.lock"}
+
+
+@given(cut=st.integers(0, 400))
+@settings(max_examples=60, deadline=None)
+def test_a_torn_last_line_is_dropped_and_written_over(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    path = tmp_path_factory.mktemp("record") / "a.jsonl"
+    answers = {key: Answer(f"é{i}\n") for i, key in enumerate(sorted(KEYS))}
+    write(path, *answers.items())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:cut])
+    left = read_record(path)
+    assert len(left) == whole[:cut].count(b"\n")
+    assert left.items() <= answers.items()
+    write(path, *((key, answers[key]) for key in answers.keys() - left.keys()))
+    assert path.read_bytes() == whole
+
+
+def test_nothing_is_glued_to_a_torn_line(tmp_path: Path) -> None:
+    """Should the next run be killed as well, what it wrote must be readable."""
+    path = tmp_path / "a.jsonl"
+    write(path, (KEYS[0], Answer("x")))
+    with path.open("ab") as file:
+        file.write(b'{"fault":null,"k')
+    with recording(path) as recorder:
+        recorder.add(KEYS[1], Answer("y"))
+        assert read_record(path) == {KEYS[0]: Answer("x"), KEYS[1]: Answer("y")}
+
+
+@given(st.lists(st.one_of(st.none(), st.text(st.characters(codec=None))), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_every_text_survives(
+    tmp_path_factory: pytest.TempPathFactory, said: list[str | None]
+) -> None:
+    path = tmp_path_factory.mktemp("record") / "a.jsonl"
+    answers = {
+        key: Answer(text, "no JSON" if text is None else None)
+        for key, text in zip(KEYS, said, strict=False)
+    }
+    write(path, *answers.items())
+    assert read_record(path) == answers
+    content = path.read_bytes()
+    write(path)
+    assert path.read_bytes() == content
+
+
+DAMAGED = {
+    "no JSON": "oops",
+    "no object": "[1]",
+    "no key": '{"text": "x", "fault": null}',
+    "no hash": '{"key": "abc", "text": "x", "fault": null}',
+    "number": f'{{"key": "{KEYS[1]}", "text": 3, "fault": null}}',
+    "neither": f'{{"key": "{KEYS[1]}", "text": null, "fault": null}}',
+    "both": f'{{"key": "{KEYS[1]}", "text": "x", "fault": "y"}}',
+    "more": f'{{"key": "{KEYS[1]}", "text": "x", "fault": null, "more": 1}}',
+    "empty line": "",
+    "deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_line_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.jsonl"
+    write(path, (KEYS[0], Answer("x")))
+    path.write_text(path.read_text() + DAMAGED[name] + "\n")
+    with pytest.raises(StudyError, match=r"a\.jsonl:2: no recorded answer; restore"):
+        read_record(path)
+
+
+def test_two_answers_to_one_question_are_a_fault_unless_they_agree(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write(path, (KEYS[0], Answer("x")))
+    line = path.read_text()
+    path.write_text(line * 2)
+    assert read_record(path) == {KEYS[0]: Answer("x")}
+    path.write_text(line + line.replace('"x"', '"y"'))
+    with pytest.raises(StudyError, match=r"a\.jsonl:2: a second, different answer"):
+        read_record(path)
+
+
+def test_the_key_depends_on_model_prompt_version_and_sampling() -> None:
+    base = Question(Prompt("label", 1, "text"), Sampling(0.0, 10))
+    others = [
+        Question(Prompt("label", 1, "text "), Sampling(0.0, 10)),
+        Question(Prompt("label", 2, "text"), Sampling(0.0, 10)),
+        Question(Prompt("fuzz", 1, "text"), Sampling(0.0, 10)),
+        Question(Prompt("label", 1, "text"), Sampling(0.5, 10)),
+        Question(Prompt("label", 1, "text"), Sampling(0.0, 11)),
+        Question(Prompt("label", 1, "text"), Sampling(0.0, 10, seed=1)),
+    ]
+    keys = {key_of("m", question) for question in [base, *others]} | {key_of("n", base)}
+    assert len(keys) == 8
+    assert key_of("m", Question(base.prompt, Sampling(0, 10), about="latent 3")) == key_of(
+        "m", base
+    )
+
+
+def test_keys_are_pinned() -> None:
+    """Another key for the same question would throw away every record there is."""
+    question = Question(Prompt("label", 1, "é"), Sampling(0.0, 10))
+    assert (
+        key_of("m", question) == "9ecbb4888698b53f840f7fe6d6e8406b2b88ff153a8903138608fa4d378f8a62"
+    )
+
+
+def test_replay_counts_what_is_missing_and_says_what_records_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    asked = questions(4)
+    write(path, (KEYS[2], Answer("x")))
+    message = (
+        r"a\.jsonl: 3 of 4 answers of m are missing; .* judge\.kind: http and run `make judge`"
+    )
+    with pytest.raises(StudyError, match=message):
+        ReplayBackend(REPLAY, path, command="make judge").answer([*asked, asked[0]])
+    assert ReplayBackend(REPLAY, path).answer([asked[2], asked[2]]) == [Answer("x")] * 2
+    with pytest.raises(StudyError, match="4 of 4"):
+        ReplayBackend(REPLAY, tmp_path / "none.jsonl").answer(asked)
+
+
+def about(*names: str, prompt: str = "label") -> list[Question]:
+    return [Question(Prompt(prompt, 1, ""), about=name) for name in names]
+
+
+def test_concepts_answer_with_the_truth() -> None:
+    table = {
+        "a": shares([{"verb", "said"}, {"verb"}, {"verb"}, {"noun"}]),
+        "b": {"verb": 0.5, "noun": 0.5},
+        "c": {},
+        "d": {"zebra": 0.9, "animal": 0.9},
+    }
+    judge = ConceptsBackend(Judge(concept_share=0.75), table)
+    found = [answer.text for answer in judge.answer(about("a", "b", "c", "d"))]
+    assert found == ["verb", "POLYSEMANTIC", "POLYSEMANTIC", "animal"]
+    assert ConceptsBackend(Judge(concept_share=0.75), table.__getitem__).answer(about("a")) == [
+        Answer("verb")
+    ]
+    with pytest.raises(StudyError, match="no concepts for 'e'"):
+        judge.answer(about("e"))
+    with pytest.raises(StudyError, match="knows labels only, not 'detect'"):
+        judge.answer(about("a", prompt="detect"))
+
+
+def test_params_choose_the_backend(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    http = Judge(kind="http", model="m", base_url="https://host/v1")
+    assert type(open_backend(http, record=path)).__name__ == "HttpBackend"
+    assert type(open_backend(REPLAY, record=path)) is ReplayBackend
+    assert type(open_backend(Judge(), record=path, truth={})) is ConceptsBackend
+    with pytest.raises(StudyError, match="no labels"):
+        open_backend(Judge(), record=path)
