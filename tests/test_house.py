@@ -97,7 +97,7 @@ def test_every_study_is_valid_and_linked(study: Path) -> None:
 
 def test_every_parameter_is_described_and_read() -> None:
     """A knob that nothing reads does not exist; one without a description can't be turned."""
-    from sae_repro.params import Cell
+    from sae_repro.params import Cell, Judge
     from sae_repro.params import sections as s
 
     code = "\n".join(
@@ -105,7 +105,8 @@ def test_every_parameter_is_described_and_read() -> None:
     )
     models = (
         *(s.Corpus, s.StoriesSource, s.FilesSource, s.HubSource, s.LocalSubject, s.HubSubject),
-        *(s.Training, s.Extract, s.Train, s.Evaluate, s.Compare, s.Track, Cell),
+        *(s.Training, s.Extract, s.Train, s.Evaluate, s.ConceptLabels, s.Control, s.Compare),
+        *(s.Track, Judge, Cell),
     )
     for model in models:
         for name, field in model.model_fields.items():

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_file, sha256_folder
-from sae_repro.params import Cell, FilesSource, LocalSubject, Study, shape_problems
+from sae_repro.params import (
+    Cell,
+    ConceptLabels,
+    FilesSource,
+    LocalSubject,
+    Study,
+    shape_problems,
+)
 
 
 def model_digest(folder: Path) -> str:
@@ -47,6 +54,15 @@ def check_model(source: LocalSubject, folder: Path) -> Path:
     return path
 
 
+def check_concepts(labels: ConceptLabels, folder: Path) -> Path:
+    """The pinned labels of a study's own, found unchanged; `folder` holds params.yaml."""
+    path = folder / labels.path
+    if not path.is_file():
+        raise StudyError(f"evaluate.concepts.path: {path} is missing; paths start at params.yaml")
+    _compare(f"evaluate.concepts.path: {path}", sha256_file(path), labels.sha256)
+    return path
+
+
 def check_import(cell: Cell, folder: Path) -> Path | None:
     """The pinned folder of an imported cell, found unchanged; None for a release on the hub.
 
@@ -78,6 +94,8 @@ def check_imports(cells: Mapping[str, Cell], folder: Path) -> None:
 def check_inputs(study: Study, folder: Path) -> None:
     """All pinned inputs of a study, and that its hooks and cells fit a local model."""
     check_imports(study.cells, folder)
+    if study.evaluate.concepts is not None:
+        check_concepts(study.evaluate.concepts, folder)
     if isinstance(study.corpus.source, FilesSource):
         check_files(study.corpus.source, folder)
     if isinstance(study.subject.source, LocalSubject):

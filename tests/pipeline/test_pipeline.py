@@ -35,6 +35,10 @@ def test_it_goes_from_nothing_to_tables(finished: Checkout) -> None:
     assert cells["tokens"].eq(4000).all()
     for name in CELLS:
         assert (finished.folder / "artifacts/train" / name / "sae_weights.safetensors").is_file()
+        latents = pd.read_parquet(
+            finished.folder / "artifacts/evaluate" / name / "monosemantic.parquet"
+        )
+        assert len(latents) == 64
     assert (finished.folder / "reports/figures/frontier.svg").is_file()
     assert set(json.loads((finished.folder / "reports/metrics.json").read_text())) == set(CELLS)
 

@@ -131,7 +131,7 @@ def _use_model(raw: Any, wish: Wish, folder: Path) -> int:
 
 
 def pin_inputs(folder: Path) -> list[str]:
-    """Renew the hashes of a study's files, model and SAE folders; what changed, a line each."""
+    """Renew the hashes of a study's files, labels, model and SAE folders; what changed, by line."""
     path = folder / "params.yaml"
     read_yaml(path)
     yaml, raw = _open(path)
@@ -153,6 +153,14 @@ def pin_inputs(folder: Path) -> list[str]:
         if found != model.get("sha256"):
             changes.append(f"subject.source.sha256: {model.get('sha256')} → {found}")
             model["sha256"] = found
+    labels = (raw.get("evaluate") or {}).get("concepts")
+    if labels:
+        if not (folder / labels["path"]).is_file():
+            raise StudyError(f"evaluate.concepts.path: {folder / labels['path']} is missing")
+        found = sha256_file(folder / labels["path"])
+        if found != labels.get("sha256"):
+            changes.append(f"evaluate.concepts.sha256: {labels.get('sha256')} → {found}")
+            labels["sha256"] = found
     for name, cell in raw["cells"].items():
         if "import" in cell and (folder / cell["import"]).is_dir():
             found = model_digest(folder / cell["import"])

@@ -68,8 +68,8 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
 
 
 SHOWN = ("cell", "K", "asked_l0", "l0", "fvu", "ce_recovered_zero", "kl", "cosine",
-         "dead_fraction_never", "dead_fraction_below", "density_median",
-         "relative_norm")  # fmt: skip
+         "dead_fraction_never", "dead_fraction_below", "density_median", "relative_norm",
+         "monosemantic_fraction", "monosemantic_mean")  # fmt: skip
 
 
 def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from sae_repro.cellstore import CellStore, bypassed, code_digest
 from sae_repro.files import digest, read_json, replacing_folder, sha256_file, write_json
 from sae_repro.params import Evaluate, read_yaml
+from sae_repro.pins import check_concepts
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
 
@@ -20,6 +21,8 @@ def run(context: StageContext) -> None:
     store = CellStore(STATE / "cells")
     own, target = context.key, context.artifacts("evaluate") / context.key
     settings = context.section(Evaluate, "evaluate")
+    if settings.concepts is not None:
+        check_concepts(settings.concepts, Path())
     shared = _shared_inputs(context, settings)
     trained = context.artifacts("train")
     names = [n for n in read_yaml(Path("params.yaml"))["cells"] if (trained / n).is_dir()]

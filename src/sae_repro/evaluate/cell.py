@@ -1,4 +1,4 @@
-"""The evaluation of one cell: metrics.json, latents, documents, contexts."""
+"""The evaluation of one cell: metrics.json, latents, documents, contexts, monosemanticity."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,11 @@ from sae_repro.autoencoders import SAE, load
 from sae_repro.cellstore import CellStore
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.evaluate import contexts
+from sae_repro.evaluate.baselines import latents_of, streamed
+from sae_repro.evaluate.concepts import load_bank
 from sae_repro.evaluate.fidelity import Windows, fidelity, recovered
+from sae_repro.evaluate.monosemantic import monosemanticity
+from sae_repro.evaluate.monosemantic_summary import NOTHING, Summary, summary
 from sae_repro.evaluate.streaming import (
     Batch,
     Totals,
@@ -28,6 +32,7 @@ from sae_repro.store import ActivationStore
 
 FIDELITY = ("ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_recovered_zero", "ce_recovered_mean",
             "kl")  # fmt: skip
+INDEX_ROWS = 65_536  # read at once
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,13 @@ def evaluate_into(job: EvaluateJob, folder: Path) -> None:
     totals = accumulate(sae, batches(), mean_d, documents)
     metrics = summarise(totals, sae.d_in, settings.dead_threshold)
     measured, targets = _fidelity(job, sae, store, hook)
+    told = _monosemanticity(job, sae, store, batches, totals, folder)
     latents = len(totals.fired_k)
     write_json(
         folder / "metrics.json",
         {
             **said,
-            "metrics": metrics | measured,
+            "metrics": metrics | measured | told.metrics,
             "counts": {
                 "tokens": totals.tokens,
                 "documents": len(documents),
@@ -104,8 +110,9 @@ def evaluate_into(job: EvaluateJob, folder: Path) -> None:
                 "latents_alive": int((totals.fired_k > 0).sum()),
                 "zero_norm_tokens": totals.zero_norm,
                 "fidelity_tokens": targets,
+                **told.counts,
             },
-            "intervals": _intervals(totals, settings),
+            "intervals": _intervals(totals, settings) | told.intervals,
         },
     )
     _write_tables(totals, sae, folder)
@@ -114,6 +121,31 @@ def evaluate_into(job: EvaluateJob, folder: Path) -> None:
     contexts.table(top, sample, corpus, settings).to_parquet(
         folder / "contexts.parquet", index=False, compression="zstd"
     )
+
+
+def _monosemanticity(
+    job: EvaluateJob,
+    sae: SAE,
+    store: ActivationStore,
+    batches: Callable[[], Iterator[Batch]],
+    totals: Totals,
+    folder: Path,
+) -> Summary:
+    """Write monosemantic.parquet, a row per latent; empty where it is not asked for.
+
+    Where rows are whole documents there are no tokens to carry concepts: every metric is None.
+    """
+    if "monosemanticity" not in job.settings.metrics:
+        return Summary({}, {}, {})
+    if store.manifest["pooling"] != "token":
+        return NOTHING
+    index = np.concatenate(list(store.index("validation").batches(INDEX_ROWS)))
+    spans = None if job.settings.concepts is None else Path(job.settings.concepts.path)
+    bank = load_bank(job.corpus, index, job.seed, spans)
+    latents = streamed(latents_of(sae), batches)
+    frame = monosemanticity(latents, bank, job.seed, totals.fired_k)
+    frame.to_parquet(folder / "monosemantic.parquet", index=False, compression="zstd")
+    return summary(frame, bank, job.seed)
 
 
 def _intervals(totals: Totals, settings: Evaluate) -> dict[str, list[float]]:

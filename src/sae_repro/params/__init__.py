@@ -17,8 +17,10 @@ from ruamel.yaml.error import YAMLError
 from sae_repro.errors import StudyError
 from sae_repro.params.base import S, Section
 from sae_repro.params.cell import Cell
+from sae_repro.params.judge import Judge
 from sae_repro.params.sections import (
     Compare,
+    ConceptLabels,
     Control,
     Corpus,
     Evaluate,
@@ -41,6 +43,7 @@ __all__ = [
     "HOOKS",
     "Cell",
     "Compare",
+    "ConceptLabels",
     "Control",
     "Corpus",
     "Evaluate",
@@ -48,6 +51,7 @@ __all__ = [
     "FilesSource",
     "HubSource",
     "HubSubject",
+    "Judge",
     "LocalSubject",
     "Section",
     "StoriesSource",

@@ -199,6 +199,16 @@ class Train(Section):
     device: Device = Field("cpu", description="cpu, cuda or cuda:N")
 
 
+class ConceptLabels(Section):
+    """Labels of a study's own, pinned by their content."""
+
+    path: Annotated[str, Field(min_length=1)] = Field(
+        description="parquet, relative to params.yaml: a row per span of tokens, with its document "
+        "(number), start, end (token positions in it, end exclusive) and concept (a name)"
+    )
+    sha256: Sha256 = Field(description="of the file (`sae-repro pin` fills it in)")
+
+
 class Evaluate(Section):
     """One SAE on held-out activations."""
 
@@ -209,6 +219,14 @@ class Evaluate(Section):
     fidelity_tokens: Count = Field(
         20_000,
         description="validation tokens on which the language model is run with the SAE in place",
+    )
+    metrics: tuple[Literal["monosemanticity"], ...] = Field(
+        ("monosemanticity",),
+        description="what is measured beside firing, reconstruction and fidelity: monosemanticity, "
+        "each latent against a bank of concepts; [] for none",
+    )
+    concepts: ConceptLabels | None = Field(
+        None, description="labels of your own, which join that bank"
     )
     top_contexts: Count = Field(10, description="contexts of the largest activations per latent")
     quantiles: Annotated[int, Field(ge=2, le=20)] = Field(

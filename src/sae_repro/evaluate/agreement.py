@@ -1,0 +1,86 @@
+"""How well a latent and a concept agree: Matthews' φ, the chance-corrected share, and its null."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+SHIFTS = 200
+PERCENTILE = 0.99
+GATHERED = 2**20  # entries looked up at once
+
+
+def phi(both: Any, fires: Any, positives: Any, n: int) -> Floats:
+    """Matthews correlation of two binary variables on n rows, from counts; broadcasts.
+
+    0 where one of the two is constant, as in scikit-learn.
+    """
+    b, f, p = (np.asarray(x, dtype=np.float64) for x in (both, fires, positives))
+    # products of roots: four counts multiplied would leave fp64's whole numbers
+    scale = np.sqrt(f * (n - f)) * np.sqrt(p * (n - p))
+    covariance = n * b - f * p
+    result: Floats = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
+    return result
+
+
+def kappa(share: Any, base: float) -> Floats:
+    """(P − π) / (1 − π): 1 for nothing but the concept, 0 at its base rate π < 1."""
+    result: Floats = (np.asarray(share, dtype=np.float64) - base) / (1 - base)
+    return result
+
+
+def bin_weights(values: npt.NDArray[Any], edges: Floats) -> Floats:
+    """c [n] such that M = κ(Σ c·y): in each bin, its share of the activation mass over its size.
+
+    `values` are the latent's positive activations, `edges` the inner edges of the bins. The c sum
+    to 1, so that M, a weighted mean of κ_b, is κ of a weighted mean of labels. Empty bins, those
+    between equal edges among them, have neither mass nor rows.
+    """
+    where = np.searchsorted(edges, values, side="right")
+    count = np.bincount(where, minlength=len(edges) + 1)
+    mass = np.bincount(where, weights=values.astype(np.float64), minlength=len(edges) + 1)
+    c: Floats = (mass / np.maximum(count, 1) / mass.sum())[where]
+    return c
+
+
+def null_offsets(starts: Ints, rng: np.random.Generator) -> Ints | None:
+    """`SHIFTS` of the documents' starts, drawn without repeating; None where there are too few.
+
+    `starts` holds the first row of each document; the first one's, 0, is no shift.
+    """
+    if len(starts) <= SHIFTS:
+        return None
+    return rng.choice(starts[1:], size=SHIFTS, replace=False, shuffle=False)
+
+
+def shifted_sums(weight: Floats, rows: Ints, positives: Ints, offsets: Ints, n: int) -> Floats:
+    """Σ_i weight_i · y[(rows_i + offset) mod n] per offset, y = 1 at `positives`, else 0.
+
+    Looks up labels at the rows, or weights at the positives, whichever are fewer.
+    """
+    at, value, points = (
+        (positives, np.ones(len(positives)), rows)
+        if len(rows) <= len(positives)
+        else (rows, weight, positives)
+    )
+    twice = np.zeros(2 * n)
+    twice[at], twice[at + n] = value, value
+    shift = offsets if points is rows else n - offsets
+    sums = np.empty(len(offsets))
+    step = max(1, GATHERED // max(1, len(points)))
+    for begin in range(0, len(offsets), step):
+        part = slice(begin, begin + step)
+        found = twice[shift[part, None] + points]
+        sums[part] = found @ weight if points is rows else found.sum(axis=1)
+    return sums
+
+
+def percentile(scores: Floats) -> float:
+    """The 99th percentile, as one of the scores: of 200, two of them lie on or above it.
+
+    Of 201 exchangeable values the observed one then lies above it with probability 2/201 < 1 %.
+    """
+    return float(np.quantile(scores, PERCENTILE, method="higher"))
