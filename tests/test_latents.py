@@ -84,7 +84,7 @@ def study(subject: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path
     )  # fmt: skip
     (artifacts / "extract").mkdir()
     extract(load_subject(subject), TokenDocuments.load(corpus), settings, seed=0,
-            folder=artifacts / "extract", names={})  # fmt: skip
+            folder=artifacts / "extract", names={}, made_with={})  # fmt: skip
     return tmp_path
 
 

@@ -1,18 +1,17 @@
 """What an SAE is compared with: latents of the same kind, made without training one."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csc_array
 
-from sae_repro.autoencoders import SAE, Weights
-from sae_repro.evaluate.baselines import latents_of, neurons, principal, streamed, untrained
+from sae_repro.evaluate.baselines import Latents, neurons, principal, untrained
+from sae_repro.evaluate.codes import code_of
 from sae_repro.evaluate.concepts import ConceptBank, in_fit
 from sae_repro.evaluate.monosemantic import monosemanticity
-from sae_repro.evaluate.streaming import Batch
 from sae_repro.params import Cell
 
 D, N, LENGTH = 16, 12_000, 20
@@ -49,16 +48,6 @@ def test_principal_directions_are_those_of_the_covariance() -> None:
     assert (a[:, :D] * a[:, D:] == 0).all()
 
 
-def test_canonical_activations_do_not_depend_on_the_decoders_scale() -> None:
-    rng = np.random.default_rng(0)
-    w, x = (torch.from_numpy(rng.standard_normal((9, D)).astype(np.float32)) for _ in range(2))
-    scale = torch.linspace(0.5, 3, 9)
-    zero = torch.zeros(9), torch.zeros(D)
-    plain = SAE("standard", Weights(w.T, zero[0], w, zero[1]))
-    scaled = SAE("standard", Weights(w.T / scale, zero[0], w * scale[:, None], zero[1]))
-    assert latents_of(plain)(x) == pytest.approx(latents_of(scaled)(x), rel=1e-5)
-
-
 @pytest.mark.parametrize(
     "choices",
     [
@@ -73,7 +62,7 @@ def test_canonical_activations_do_not_depend_on_the_decoders_scale() -> None:
 def test_an_untrained_sae_is_the_cells_and_seeded(choices: dict[str, Any]) -> None:
     cell = Cell.model_validate({"expansion": 4, **choices})
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((500, D)).astype(np.float32))
-    a, b, other = (latents_of(untrained(cell, x, seed))(x) for seed in (0, 0, 1))
+    a, b, other = (untrained(cell, x, seed).encode(x) for seed in (0, 0, 1))
     assert a.shape == (500, 4 * D)
     assert torch.equal(a, b)
     assert not torch.equal(a, other)
@@ -99,15 +88,15 @@ def test_a_basis_that_is_the_concepts_beats_every_turned_one() -> None:
         left_out={},
     )
 
-    def batches(x: np.ndarray) -> Iterator[Batch]:
-        for start in range(0, N, 1000):
-            yield torch.from_numpy(x[start : start + 1000]), rows[start : start + 1000]
+    def scored(latents: Latents, x: np.ndarray) -> pd.DataFrame:
+        a = latents(torch.from_numpy(x))
+        fired = (a > 0).sum(0).numpy()
+        return monosemanticity(lambda: [code_of(a, rows)], bank, 0, fired)
 
     turned = (x @ turn).astype(np.float32)
-    aligned = monosemanticity(streamed(neurons(np.zeros(D)), lambda: batches(x)), bank, 0)
-    mixed = monosemanticity(streamed(neurons(turned.mean(0)), lambda: batches(turned)), bank, 0)
-    fit = torch.from_numpy(turned[bank.fit])
-    axes = monosemanticity(streamed(principal([fit], D), lambda: batches(turned)), bank, 0)
+    aligned = scored(neurons(np.zeros(D)), x)
+    mixed = scored(neurons(turned.mean(0)), turned)
+    axes = scored(principal([torch.from_numpy(turned[bank.fit])], D), turned)
     assert (aligned["class"][:D] == "monosemantic-complete").all()
     assert (aligned["class"][D:] == "dead").all()
     for frame in (mixed, axes):

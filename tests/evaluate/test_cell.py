@@ -12,6 +12,7 @@ from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.writing import write_stories
 from sae_repro.evaluate import cell
 from sae_repro.evaluate.cell import EvaluateJob, validation_batches
+from sae_repro.evaluate.codes import CodeFile
 from sae_repro.evaluate.monosemantic_summary import NAMES
 from sae_repro.evaluate.streaming import Batch, accumulate, mean_of
 from sae_repro.files import read_json, write_json
@@ -47,8 +48,10 @@ def measured(job: EvaluateJob, folder: Path) -> cell.Summary:
         return validation_batches(store, HOOK, 500, "cpu")
 
     mean_d, _, documents = mean_of(batches(), D)
-    totals = accumulate(sae, batches(), mean_d, documents)
-    return cell._monosemanticity(job, sae, store, batches, totals, folder)
+    codes = CodeFile(folder)
+    totals = accumulate(sae, batches(), mean_d, documents, codes.append)
+    codes.close()
+    return cell._monosemanticity(job, store, codes, totals, folder)
 
 
 def test_it_writes_a_row_per_latent_and_the_shares(job: EvaluateJob, tmp_path: Path) -> None:

@@ -7,22 +7,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_repro.autoencoders import SAE, Weights
+from sae_repro.evaluate.codes import Code, Codes, code_of
 from sae_repro.evaluate.contexts import Best, collect, uniform_hash
 from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
-from sae_repro.evaluate.streaming import Batch
 from sae_repro.params import Evaluate
 
 SETTINGS = Evaluate(top_contexts=3, quantiles=4, contexts_per_quantile=2)
 D = 3
-IDENTITY = SAE("standard", Weights(torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D)))
 
 
-def stream(x: np.ndarray, size: int, order: np.ndarray) -> Iterator[Batch]:
+def stream(x: np.ndarray, size: int, order: np.ndarray) -> Codes:
     index = np.stack([order // 7, order % 7, order * 0], axis=1).astype(np.int32)
-    for start in range(0, len(x), size):
-        part = slice(start, start + size)
-        yield torch.from_numpy(x[order[part]]), index[part]
+
+    def codes() -> Iterator[Code]:
+        for start in range(0, len(x), size):
+            part = slice(start, start + size)
+            yield code_of(torch.from_numpy(x[order[part]]), index[part])
+
+    return codes
 
 
 def histogram(x: np.ndarray) -> np.ndarray:
@@ -35,8 +37,8 @@ def test_the_choice_does_not_depend_on_batches_or_order(seed: int, size: int, n:
     rng = np.random.default_rng(seed)
     # few distinct values: ties everywhere
     x = rng.integers(-2, 4, (n, D)).astype(np.float32)
-    whole = collect(IDENTITY, stream(x, n, np.arange(n)), histogram(x), SETTINGS, 5)
-    cut = collect(IDENTITY, stream(x, size, rng.permutation(n)), histogram(x), SETTINGS, 5)
+    whole = collect(stream(x, n, np.arange(n)), histogram(x), SETTINGS, 5)
+    cut = collect(stream(x, size, rng.permutation(n)), histogram(x), SETTINGS, 5)
     for a, b in zip(whole, cut, strict=True):
         for mine, other in zip(a.entries(), b.entries(), strict=True):
             assert np.array_equal(mine, other)
@@ -45,7 +47,7 @@ def test_the_choice_does_not_depend_on_batches_or_order(seed: int, size: int, n:
 def test_top_is_the_largest_and_samples_fall_into_their_quantile() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((500, D)).astype(np.float32)
-    top, sample = collect(IDENTITY, stream(x, 64, np.arange(500)), histogram(x), SETTINGS, 0)
+    top, sample = collect(stream(x, 64, np.arange(500)), histogram(x), SETTINGS, 0)
     latent, rank, document, position, value = top.entries()
     for k in range(D):
         best = np.sort(x[:, k])[::-1][:3]
@@ -65,7 +67,7 @@ def test_the_sample_is_uniform_within_a_quantile() -> None:
     one = Evaluate(top_contexts=1, quantiles=2, contexts_per_quantile=4)
     drawn = np.zeros(40)
     for seed in range(400):
-        _, sample = collect(IDENTITY, stream(x, 9, np.arange(40)), histogram(x), one, seed)
+        _, sample = collect(stream(x, 9, np.arange(40)), histogram(x), one, seed)
         group, _, document, position, _ = sample.entries()
         assert set(group.tolist()) <= {0, 1, 2, 3, 4, 5}
         np.add.at(drawn, document * 7 + position, 1)

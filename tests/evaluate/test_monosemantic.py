@@ -14,8 +14,9 @@ from scipy.sparse import csc_array
 from sae_repro.errors import StudyError
 from sae_repro.evaluate import monosemantic
 from sae_repro.evaluate.agreement import phi
+from sae_repro.evaluate.codes import Code, Codes, code_of
 from sae_repro.evaluate.concepts import ConceptBank, in_fit
-from sae_repro.evaluate.firings import Batches, count_fired, firings
+from sae_repro.evaluate.firings import firings
 from sae_repro.evaluate.monosemantic import monosemanticity
 from sae_repro.evaluate.monosemantic_summary import summary
 from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
@@ -39,16 +40,20 @@ def bank_with(labels_nc: np.ndarray, token: np.ndarray | None = None) -> Concept
     )
 
 
-def stream(a_nk: np.ndarray, size: int = 777, order: np.ndarray | None = None) -> Batches:
+def stream(a_nk: np.ndarray, size: int = 777, order: np.ndarray | None = None) -> Codes:
     rows = np.arange(len(a_nk)) if order is None else order
     index = np.stack([rows // LENGTH, rows % LENGTH, rows * 0], axis=1).astype(np.int32)
 
-    def batches() -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    def codes() -> Iterator[Code]:
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
-            yield torch.from_numpy(a_nk[rows[part]].astype(np.float32)), index[part]
+            yield code_of(torch.from_numpy(a_nk[rows[part]].astype(np.float32)), index[part])
 
-    return batches
+    return codes
+
+
+def scored(a_nk: np.ndarray, bank: ConceptBank) -> pd.DataFrame:
+    return monosemanticity(stream(a_nk), bank, SEED, (a_nk > 0).sum(0))
 
 
 def random_labels(n: int, c: int, p: float, seed: int) -> np.ndarray:
@@ -61,7 +66,7 @@ def amplitudes(on_nk: np.ndarray, seed: int = 9) -> np.ndarray:
 
 def test_labels_as_latents_are_complete() -> None:
     labels = random_labels(12_000, 30, 0.05, 0)
-    frame = monosemanticity(stream(amplitudes(labels)), bank_with(labels), SEED)
+    frame = scored(amplitudes(labels), bank_with(labels))
     assert frame["concept"].tolist() == [f"c{i}" for i in range(30)]
     assert (frame["class"] == "monosemantic-complete").all()
     assert frame["M"].to_numpy() == pytest.approx(1)
@@ -79,7 +84,7 @@ def test_flipped_labels_lower_m_as_predicted(q: float) -> None:
     n, c, p = 40_000, 20, 0.1
     truth = random_labels(n, c, p, 0)
     flipped = truth ^ random_labels(n, c, q, 1)
-    frame = monosemanticity(stream(amplitudes(truth)), bank_with(flipped), SEED)
+    frame = scored(amplitudes(truth), bank_with(flipped))
     base = p * (1 - q) + (1 - p) * q
     expected = (1 - q - base) / (1 - base)
     error = np.sqrt(q * (1 - q) / (p * n / 2)) / (1 - base)
@@ -105,7 +110,7 @@ def test_shifted_labels_are_above_the_null_once_in_a_hundred() -> None:
         moved = labels.copy()
         by = LENGTH * int(rng.integers(1, len(test) // LENGTH))
         moved[test] = np.roll(labels[test], by, axis=0)
-        frame = monosemanticity(stream(amplitudes(labels)), bank_with(moved), SEED)
+        frame = scored(amplitudes(labels), bank_with(moved))
         assert frame["null"].notna().all()
         above += (frame["M_raw"] > frame["null"]).tolist()
         assert ((frame["M"] > 0) <= (frame["M_raw"] > frame["null"])).all()
@@ -115,10 +120,8 @@ def test_shifted_labels_are_above_the_null_once_in_a_hundred() -> None:
 def test_random_latents_score_nothing_on_a_random_bank() -> None:
     """Best of 200 concepts by φ on fit, and yet nothing on test."""
     n = 20_000
-    frame = monosemanticity(
-        stream(amplitudes(random_labels(n, 60, 0.01, 1))),
-        bank_with(random_labels(n, 200, 0.1, 0)),
-        SEED,
+    frame = scored(
+        amplitudes(random_labels(n, 60, 0.01, 1)), bank_with(random_labels(n, 200, 0.1, 0))
     )
     assert frame["M_raw"].abs().max() < 0.2
     assert not frame["class"].str.startswith("mono").any()
@@ -143,7 +146,7 @@ def planted() -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 def test_planted_latents_get_their_class() -> None:
     labels, a, classes = planted()
-    frame = monosemanticity(stream(a), bank_with(labels), SEED)
+    frame = scored(a, bank_with(labels))
     assert frame["class"].tolist() == classes
     assert frame.loc[0, ["M", "M_raw", "null", "phi", "threshold"]].isna().all()
     assert frame["concept"].isna().tolist() == [True, False, False, False, False, False]
@@ -167,7 +170,7 @@ def test_strong_activations_count_by_their_mass() -> None:
     labels = rng.random((n, 3)) < 0.05
     noise = ~labels[:, 0] & (rng.random(n) < 0.05)
     a = (labels[:, 0] * 8.0 + noise * 1.0)[:, None]
-    row = monosemanticity(stream(a), bank_with(labels), SEED).iloc[0]
+    row = scored(a, bank_with(labels)).iloc[0]
     assert row["concept"] == "c0"
     assert 1 < row["threshold"] <= 8
     assert row["phi"] == pytest.approx(1)
@@ -185,7 +188,7 @@ def test_nothing_depends_on_batches_order_or_blocks(
     a = amplitudes(random_labels(n, 9, 0.1, 3) | labels[:, :9])
     a[:, 8] = 0
     bank = bank_with(labels, token=np.arange(n) % 50)
-    whole = monosemanticity(stream(a, n), bank, SEED)
+    whole = monosemanticity(stream(a, n), bank, SEED, (a > 0).sum(0))
     order = np.random.default_rng(seed).permutation(n)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(monosemantic, "LATENTS", latents)
@@ -196,7 +199,7 @@ def test_nothing_depends_on_batches_order_or_blocks(
 def test_blocks_hold_all_nonzeros_in_the_banks_order() -> None:
     a = amplitudes(random_labels(400, 7, 0.3, 0)).astype(np.float32)
     batches = stream(a, 33, np.random.default_rng(0).permutation(400))
-    blocks = list(firings(batches, bank_with(a > 1), count_fired(batches), limit=260))
+    blocks = list(firings(batches, bank_with(a > 1), (a > 0).sum(0), limit=260))
     assert [first for first, _ in blocks] == [0, 2, 4, 6]
     assert np.array_equal(np.concatenate([b.toarray() for _, b in blocks]), a.T)
 
@@ -235,7 +238,7 @@ def test_values_against_the_definition() -> None:
     a = strength * (random_labels(n, 8, 0.1, 7) | (labels[:, :8] & random_labels(n, 8, 0.5, 8)))
     a = a.astype(np.float32).astype(np.float64)
     bank = bank_with(labels)
-    frame = monosemanticity(stream(a), bank, SEED)
+    frame = scored(a, bank)
     for k in range(8):
         concept, tau, m, agreement = brute(a[:, k], labels, bank)
         row = frame.iloc[k]
@@ -252,14 +255,14 @@ def test_n80_counts_the_ids_that_hold_the_mass() -> None:
     a[token == 4, 0] = 1.0
     a[:, 1] = 1.0  # ten ids of equal mass: eight hold 80 %
     a[:, 2] = np.where(token == 1, 7.0, np.where(token < 4, 1.0, 0.0))  # 7 of 10, then 1, 1, 1
-    frame = monosemanticity(stream(a), bank_with(random_labels(n, 2, 0.1, 0), token), SEED)
+    frame = scored(a, bank_with(random_labels(n, 2, 0.1, 0), token))
     assert frame["n80"].tolist() == [1, 8, 2]
 
 
 def test_too_few_documents_leave_no_null() -> None:
     labels = random_labels(200 * LENGTH, 4, 0.2, 0)
     bank = bank_with(labels)
-    frame = monosemanticity(stream(amplitudes(labels)), bank, SEED)
+    frame = scored(amplitudes(labels), bank)
     assert frame["null"].isna().all()
     assert frame["M"].to_numpy() == pytest.approx(1)
     assert summary(frame, bank, 0).counts["latents_without_null"] == 4
@@ -268,7 +271,7 @@ def test_too_few_documents_leave_no_null() -> None:
 def test_an_empty_bank_claims_nothing() -> None:
     labels = random_labels(4000, 3, 0.1, 0)
     bank = bank_with(labels[:, :0])
-    frame = monosemanticity(stream(amplitudes(labels)), bank, SEED)
+    frame = scored(amplitudes(labels), bank)
     assert (frame["class"] == "not testable").all()
     found = summary(frame, bank, 0)
     assert set(found.metrics.values()) == {None}
@@ -279,7 +282,7 @@ def test_an_empty_bank_claims_nothing() -> None:
 def test_the_summary_counts_what_the_table_shows() -> None:
     labels, a, _ = planted()
     bank = bank_with(labels)
-    frame = monosemanticity(stream(a), bank, SEED)
+    frame = scored(a, bank)
     found = summary(frame, bank, 0)
     assert found.metrics["monosemantic_fraction"] == pytest.approx(2 / 6)
     assert found.metrics["monosemantic_fraction_alive"] == pytest.approx(2 / 5)
@@ -299,4 +302,4 @@ def test_activations_of_other_tokens_are_refused() -> None:
     labels = random_labels(400, 2, 0.2, 0)
     bank = bank_with(labels[:200])
     with pytest.raises(StudyError, match="not in the concept bank"):
-        monosemanticity(stream(amplitudes(labels)), bank, SEED)
+        scored(amplitudes(labels), bank)

@@ -76,7 +76,7 @@ def run(subject: Any, corpus: TokenDocuments, tmp_path: Path) -> Callable[..., A
 
     def go(settings: Extract = SETTINGS, seed: int = 0) -> ActivationStore:
         folder = tmp_path / f"extract-{next(count)}"
-        extract(subject, corpus, settings, seed=seed, folder=folder, names={})
+        extract(subject, corpus, settings, seed=seed, folder=folder, names={}, made_with={})
         return ActivationStore(folder)
 
     return go

@@ -110,6 +110,22 @@ def test_one_changed_lambda_retrains_one_cell(finished: Checkout, tmp_path: Path
     assert same(checkout, finished).differences == []
 
 
+@pytest.mark.parametrize("changed", ["requirements.lock", "src/sae_repro/store.py"])
+def test_what_cells_do_not_list_reaches_them_through_extract(
+    finished: Checkout, tmp_path: Path, changed: str
+) -> None:
+    checkout = finished.copy(tmp_path / "changed")
+    path = checkout.folder / changed
+    path.write_text(path.read_text() + "# another byte\n")
+    checkout.repro("--single-item", "extract")
+    for stage in ("train@vanilla", "evaluate@vanilla"):
+        status = subprocess.run(
+            ["dvc", "status", stage], cwd=checkout.folder, env=checkout.environment(),
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "modified:           artifacts/extract" in status.stdout
+
+
 def test_a_removed_cell_leaves_no_trace(finished: Checkout, tmp_path: Path) -> None:
     checkout = finished.copy(tmp_path / "removed")
     checkout.change(next(line for line in (checkout.folder / "params.yaml").read_text().splitlines()

@@ -1,6 +1,6 @@
 """What an SAE must beat: the model's own basis, principal directions, an untrained SAE.
 
-Each is a function from activations x [n, D] to a [n, K] ≥ 0, as `latents_of` makes one of an SAE.
+Each is a function from activations x [n, D] to a [n, K] ≥ 0.
 A direction has two ends, and each end is a latent: K = 2 × directions, positive ends first.
 """
 
@@ -13,33 +13,10 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE, calibrated, finished, initial_weights
-from sae_repro.evaluate.firings import Batches
-from sae_repro.evaluate.streaming import Batch
 from sae_repro.params import Cell
 from sae_repro.random import generator
 
 Latents = Callable[[Tensor], Tensor]
-
-
-def latents_of(sae: SAE) -> Latents:
-    """The canonical activations a = z · ‖d_k‖: the same however the decoder is scaled."""
-    norm_k: Tensor = sae.weights.W_dec.double().norm(dim=1).to(sae.weights.W_dec.dtype)
-
-    @torch.no_grad()
-    def latents(x_nd: Tensor) -> Tensor:
-        return sae.encode(x_nd) * norm_k
-
-    return latents
-
-
-def streamed(latents: Latents, batches: Callable[[], Iterable[Batch]]) -> Batches:
-    """The stream that `monosemanticity` reads, from one of activations x."""
-
-    def stream() -> Iterable[tuple[Tensor, npt.NDArray[np.int32]]]:
-        for x_nd, index in batches():
-            yield latents(x_nd), index
-
-    return stream
 
 
 def neurons(mean_d: npt.NDArray[Any]) -> Latents:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,8 @@ from sae_repro.autoencoders import SAE, load
 from sae_repro.cellstore import CellStore
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.evaluate import contexts
-from sae_repro.evaluate.baselines import latents_of, streamed
-from sae_repro.evaluate.concepts import load_bank
+from sae_repro.evaluate.codes import CodeFile, Codes, scaled
+from sae_repro.evaluate.concepts import ConceptBank, load_bank
 from sae_repro.evaluate.fidelity import Windows, fidelity, recovered
 from sae_repro.evaluate.monosemantic import monosemanticity
 from sae_repro.evaluate.monosemantic_summary import NOTHING, Summary, summary
@@ -27,7 +29,7 @@ from sae_repro.evaluate.streaming import (
 )
 from sae_repro.files import read_json, write_json
 from sae_repro.intervals import wilson
-from sae_repro.params import Evaluate
+from sae_repro.params import ConceptLabels, Evaluate
 from sae_repro.store import ActivationStore
 
 FIDELITY = ("ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_recovered_zero", "ce_recovered_mean",
@@ -93,10 +95,15 @@ def evaluate_into(job: EvaluateJob, folder: Path) -> None:
         return validation_batches(store, hook, settings.batch_size, settings.device)
 
     mean_d, _, documents = mean_of(batches(), sae.d_in)
-    totals = accumulate(sae, batches(), mean_d, documents)
+    with TemporaryDirectory(dir=folder) as scratch:
+        codes = CodeFile(Path(scratch))
+        totals = accumulate(sae, batches(), mean_d, documents, codes.append)
+        codes.close()
+        top, sample = contexts.collect(codes, totals.histogram_kb, settings, job.seed)
+        canonical = scaled(codes, sae.weights.W_dec.double().norm(dim=1).cpu().numpy())
+        told = _monosemanticity(job, store, canonical, totals, folder)
     metrics = summarise(totals, sae.d_in, settings.dead_threshold)
     measured, targets = _fidelity(job, sae, store, hook)
-    told = _monosemanticity(job, sae, store, batches, totals, folder)
     latents = len(totals.fired_k)
     write_json(
         folder / "metrics.json",
@@ -116,7 +123,6 @@ def evaluate_into(job: EvaluateJob, folder: Path) -> None:
         },
     )
     _write_tables(totals, sae, folder)
-    top, sample = contexts.collect(sae, batches(), totals.histogram_kb, settings, job.seed)
     corpus = TokenDocuments.load(job.corpus)
     contexts.table(top, sample, corpus, settings).to_parquet(
         folder / "contexts.parquet", index=False, compression="zstd"
@@ -124,12 +130,7 @@ def evaluate_into(job: EvaluateJob, folder: Path) -> None:
 
 
 def _monosemanticity(
-    job: EvaluateJob,
-    sae: SAE,
-    store: ActivationStore,
-    batches: Callable[[], Iterator[Batch]],
-    totals: Totals,
-    folder: Path,
+    job: EvaluateJob, store: ActivationStore, canonical: Codes, totals: Totals, folder: Path
 ) -> Summary:
     """Write monosemantic.parquet, a row per latent; empty where it is not asked for.
 
@@ -139,13 +140,21 @@ def _monosemanticity(
         return Summary({}, {}, {})
     if store.manifest["pooling"] != "token":
         return NOTHING
-    index = np.concatenate(list(store.index("validation").batches(INDEX_ROWS)))
-    spans = None if job.settings.concepts is None else Path(job.settings.concepts.path)
-    bank = load_bank(job.corpus, index, job.seed, spans)
-    latents = streamed(latents_of(sae), batches)
-    frame = monosemanticity(latents, bank, job.seed, totals.fired_k)
+    bank = _bank(job.corpus, job.activations, job.settings.concepts, job.seed, job.baseline_key)
+    frame = monosemanticity(canonical, bank, job.seed, totals.fired_k)
     frame.to_parquet(folder / "monosemantic.parquet", index=False, compression="zstd")
     return summary(frame, bank, job.seed)
+
+
+@lru_cache(maxsize=1)
+def _bank(
+    corpus: Path, activations: Path, concepts: ConceptLabels | None, seed: int, contents: str
+) -> ConceptBank:
+    """The bank that a process's cells share; `contents`, a hash of all it is made of, tells it."""
+    index = np.concatenate(
+        list(ActivationStore(activations).index("validation").batches(INDEX_ROWS))
+    )
+    return load_bank(corpus, index, seed, None if concepts is None else Path(concepts.path))
 
 
 def _intervals(totals: Totals, settings: Evaluate) -> dict[str, list[float]]:

@@ -4,17 +4,15 @@ The sample is drawn per activation quantile by a hash of (seed, latent, document
 it is the same whatever the order of the shards or the size of the batches.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from sae_repro.autoencoders import SAE
 from sae_repro.corpus.reader import TokenDocuments
+from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.quantiles import quantile_edges
-from sae_repro.evaluate.streaming import Batch
 from sae_repro.params import Evaluate
 
 if TYPE_CHECKING:
@@ -72,20 +70,15 @@ def uniform_hash(seed: int, *parts: Array) -> npt.NDArray[np.float64]:
     return (state >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
-def collect(
-    sae: SAE, batches: Iterable[Batch], histogram_kb: Array, settings: Evaluate, seed: int
-) -> tuple[Best, Best]:
+def collect(codes: Codes, histogram_kb: Array, settings: Evaluate, seed: int) -> tuple[Best, Best]:
     """(top contexts, grouped by latent; samples, grouped by latent · quantiles + quantile)."""
     n = settings.quantiles
     edges = quantile_edges(histogram_kb, n)
-    top = Best(sae.d_sae, settings.top_contexts)
-    sample = Best(sae.d_sae * n, settings.contexts_per_quantile)
-    for x_nd, index in batches:
-        with torch.no_grad():
-            z_nk = sae.encode(x_nd)
-        row, latent = (a.cpu().numpy() for a in z_nk.nonzero(as_tuple=True))
-        value = z_nk[z_nk > 0].double().cpu().numpy()
-        document, position = index[row, 0].astype(np.int64), index[row, 1].astype(np.int64)
+    top = Best(len(histogram_kb), settings.top_contexts)
+    sample = Best(len(histogram_kb) * n, settings.contexts_per_quantile)
+    for code in codes():
+        latent, value = code.latent, code.value.astype(np.float64)
+        document, position = code.index[code.row, :2].astype(np.int64).T
         top.add(latent, -value, document, position, value)
         draw = uniform_hash(seed, latent, document, position)
         # most entries lie beyond every quantile's bound: spare them the search for theirs

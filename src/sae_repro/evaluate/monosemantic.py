@@ -22,8 +22,9 @@ from sae_repro.evaluate.agreement import (
     phi,
     shifted_sums,
 )
+from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.concepts import ConceptBank
-from sae_repro.evaluate.firings import NONZEROS, Batches, count_fired, firings
+from sae_repro.evaluate.firings import NONZEROS, firings
 from sae_repro.evaluate.labels import one_hot
 from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
 from sae_repro.random import generator
@@ -77,19 +78,20 @@ class _Half:
 
 
 def monosemanticity(
-    batches: Batches,
+    codes: Codes,
     bank: ConceptBank,
     seed: int,
-    fired_k: Ints | None = None,
+    fired_k: Ints,
     *,
     limit: int = NONZEROS,
 ) -> "pd.DataFrame":
     """A row per latent: latent, class, concept, M, M_raw, null, phi, threshold, n80, tokens and
     documents on which it fires.
 
-    `fired_k` [K], if known, spares a pass: rows on which each latent fires. `limit` bounds memory
-    (see `firings`) and changes no value. M, M_raw and phi are missing where a latent is silent on a
-    half; null is where the test half has fewer than 201 documents, and there M = max(M_raw, 0).
+    `codes` stream canonical activations, `fired_k` [K] counts the rows on which each latent fires.
+    `limit` bounds memory (see `firings`) and changes no value. M, M_raw and phi are missing where
+    a latent is silent on a half; null is where the test half has fewer than 201 documents, and
+    there M = max(M_raw, 0).
     """
     import pandas as pd
 
@@ -98,8 +100,7 @@ def monosemanticity(
     _, token = np.unique(bank.token, return_inverse=True)
     tokens_nv = one_hot(token, int(token.max()) + 1).astype(np.float64)
     parts = []
-    fired_k = count_fired(batches) if fired_k is None else fired_k
-    for first, block in firings(batches, bank, fired_k, limit):
+    for first, block in firings(codes, bank, fired_k, limit):
         for begin in range(0, block.shape[0], LATENTS):
             a_kn = block[begin : begin + LATENTS]
             part = _described(a_kn, bank, tokens_nv)

@@ -4,7 +4,7 @@ Every number is a ratio of sums over all tokens, never a mean of batch ratios: i
 the batch size or on the order of the shards. Memory is O(K·bins + documents).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE
+from sae_repro.evaluate.codes import Code, code_of
 from sae_repro.evaluate.quantiles import BINS, bin_of
 
 Floats = npt.NDArray[np.float64]
@@ -57,8 +58,17 @@ def mean_of(batches: Iterable[Batch], d_in: int) -> tuple[Floats, int, Counts]:
     return total / max(tokens, 1), tokens, np.unique(np.concatenate(documents)).astype(np.int64)
 
 
-def accumulate(sae: SAE, batches: Iterable[Batch], mean_d: Floats, document: Counts) -> Totals:
-    """Run the SAE over all batches. `mean_d` is x̄ and `document` the ids, from `mean_of`."""
+def accumulate(
+    sae: SAE,
+    batches: Iterable[Batch],
+    mean_d: Floats,
+    document: Counts,
+    keep: Callable[[Code], None] = lambda code: None,
+) -> Totals:
+    """Run the SAE over all batches. `mean_d` is x̄ and `document` the ids, from `mean_of`.
+
+    `keep` is handed each batch's code, so that nobody has to encode it again.
+    """
     k, n = sae.d_sae, len(document)
     t = Totals(
         tokens=0,
@@ -83,21 +93,21 @@ def accumulate(sae: SAE, batches: Iterable[Batch], mean_d: Floats, document: Cou
         with torch.no_grad():
             z_nk = sae.encode(x_nd)
             x_hat = sae.decode(z_nk).double()
-        _add_firing(t, z_nk)
-        l0_n = (z_nk > 0).sum(1).cpu().numpy()
+        code = code_of(z_nk, index)
+        keep(code)
+        _add_firing(t, code)
+        l0_n = np.bincount(code.row, minlength=len(x_nd))
         _add_reconstruction(t, x_nd.double(), x_hat, mean_d, index, l0_n)
         t.tokens += len(x_nd)
     return t
 
 
-def _add_firing(t: Totals, z_nk: Tensor) -> None:
-    positive = z_nk > 0
-    t.fired_k += positive.sum(0).cpu().numpy()
-    t.sum_k += z_nk.sum(0, dtype=torch.float64).cpu().numpy()
-    np.maximum(t.max_k, z_nk.amax(0).double().cpu().numpy(), out=t.max_k)
-    latent = positive.nonzero()[:, 1]
-    values = z_nk[positive]
-    flat = latent.cpu().numpy() * BINS + bin_of(values.cpu().numpy())
+def _add_firing(t: Totals, code: Code) -> None:
+    k, value = len(t.fired_k), code.value.astype(np.float64)
+    t.fired_k += np.bincount(code.latent, minlength=k)
+    t.sum_k += np.bincount(code.latent, weights=value, minlength=k)
+    np.maximum.at(t.max_k, code.latent, value)
+    flat = code.latent * BINS + bin_of(code.value)
     t.histogram_kb += np.bincount(flat, minlength=t.histogram_kb.size).reshape(t.histogram_kb.shape)
 
 

@@ -13,7 +13,7 @@ def run(context: StageContext) -> None:
     from sae_repro.compute import prepare
     from sae_repro.corpus.reader import TokenDocuments
     from sae_repro.extract.extraction import check_fit, extract
-    from sae_repro.files import read_json, replacing_folder
+    from sae_repro.files import read_json, replacing_folder, sha256_file, sha256_folder
     from sae_repro.subject.loader import load_subject
 
     settings = context.section(Extract, "extract")
@@ -23,5 +23,19 @@ def run(context: StageContext) -> None:
     check_fit(settings, subject)
     facts = read_json(context.artifacts("subject") / "subject.json")
     names = {"model_name": facts["name"], "dataset_path": corpus.name}
+    # who depends on the manifest depends on these as well, and need not list them in dvc.yaml
+    made_with = {
+        "subject": sha256_folder(context.artifacts("subject")),
+        "requirements.lock": sha256_file(context.root / "requirements.lock"),
+        "store.py": sha256_file(context.root / "src" / "sae_repro" / "store.py"),
+    }
     with replacing_folder(context.artifacts("extract")) as folder:
-        extract(subject, corpus, settings, seed=context.value("seed"), folder=folder, names=names)
+        extract(
+            subject,
+            corpus,
+            settings,
+            seed=context.value("seed"),
+            folder=folder,
+            names=names,
+            made_with=made_with,
+        )

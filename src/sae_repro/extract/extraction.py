@@ -32,10 +32,12 @@ def extract(
     seed: int,
     folder: Path,
     names: Mapping[str, str],
+    made_with: Mapping[str, str],
 ) -> None:
     """Extract every split into `folder`; memory holds a batch and a shard, whatever the corpus.
 
-    `names` go into the manifest as they are: what the model and its text are called.
+    `names` and `made_with` go into the manifest as they are: what the model and its text are
+    called, and the hashes of what the activations follow from.
     """
     limits = {
         "train": settings.n_tokens,
@@ -101,6 +103,7 @@ def extract(
             "mean_sha256": sha256_file(folder / hook / "mean.npy"),
         }
     manifest |= {"tokens": tokens, "documents": documents, "names": dict(names)}
+    manifest["made_with"] = dict(made_with)
     manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
     write_json(folder / "manifest.json", manifest)
 
