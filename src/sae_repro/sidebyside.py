@@ -7,6 +7,7 @@ How many workers, and where, is the machine's business and no part of a study: `
 import os
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,7 +46,13 @@ def side_by_side(pieces: Sequence[tuple[Work, int]], *, what: str, unit: str) ->
     if executor == "ray":
         _register_ray()
     jobs = min(workers(), len(pieces))
-    with tempfile.TemporaryDirectory() as folder, _Bar(Path(folder), pieces, what, unit) as bar:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _Bar(Path(folder), pieces, what, unit) as bar,
+        warnings.catch_warnings(),
+    ):
+        # loky replaces a worker whose memory has grown, and no work is lost by it
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         Parallel(n_jobs=jobs, backend=executor if jobs > 1 else "sequential", batch_size=1)(
             delayed(_run)(work, bar.path, number) for number, (work, _) in enumerate(pieces)
         )
