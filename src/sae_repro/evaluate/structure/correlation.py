@@ -1,0 +1,220 @@
+"""Correlation of activations over tokens: with the latents of small references, and of one another.
+
+Both read a sample of whole documents, chosen by hash and put in order, so that neither batches nor
+shards change a value.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_array, hstack, vstack
+from torch import Tensor
+
+from sae_repro.evaluate.baselines import Latents
+from sae_repro.evaluate.contexts import uniform_hash
+from sae_repro.evaluate.monosemantic_summary import Summary
+from sae_repro.evaluate.streaming import Batch
+from sae_repro.evaluate.structure.resampling import bootstrap_mean
+from sae_repro.random import generator
+from sae_repro.store import DOCUMENT, POSITION
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+TOKENS = 16_384  # of the sample, about
+SAMPLED = 0x636F7272  # sets this use of the hash apart from others of the same seed
+CHUNK = 4096  # tokens whose products are taken at once
+ENCODED = 512  # tokens encoded at once: their code stays in a processor's cache
+MAPPED = 256  # latents of the map
+CONSTANT = 1e-12  # variance, as a share of the mean square, that rounding alone can leave
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Activations x [n, D] of sampled documents, by document and position."""
+
+    x_nd: Tensor
+    document: Ints
+
+
+@dataclass(frozen=True)
+class CorrelationMap:
+    """Latents [M] in clustered order, and the correlations [M, M] of their activations."""
+
+    latent: Ints
+    correlation: Floats
+
+
+def sampled_rows(batches: Callable[[], Iterable[Batch]], tokens: int, seed: int) -> Rows:
+    """The rows of the documents whose hash of (seed, document) is below 16,384 / `tokens`.
+
+    `tokens` is the number of rows streamed; with fewer than 16,384 all documents are in.
+    """
+    parts, where = [], []
+    for x_nd, index in batches():
+        salt = np.full(len(index), SAMPLED, dtype=np.int64)
+        chosen = uniform_hash(seed, index[:, DOCUMENT], salt) < TOKENS / tokens
+        parts.append(x_nd[torch.from_numpy(chosen).to(x_nd.device)])
+        where.append(index[chosen])
+    index = np.concatenate(where)
+    order = np.lexsort((index[:, POSITION], index[:, DOCUMENT]))
+    x_nd = torch.cat(parts)
+    at = torch.from_numpy(order).to(x_nd.device)
+    return Rows(x_nd[at], index[order, DOCUMENT].astype(np.int64))
+
+
+def correlations(
+    latents: Latents,
+    references: Mapping[int, Latents | None],
+    rows: Rows,
+    fired_k: npt.NDArray[Any],
+    seed: int,
+) -> tuple["pd.DataFrame", CorrelationMap, Summary]:
+    """max_j corr(a_r, a_j) over the latents j for each reference latent r, and a map of the j.
+
+    A row per reference latent that fires in `rows`: width, reference_latent, latent (the j of the
+    maximum), correlation, null. The null is the same maximum after the references' rows were
+    shifted circularly by a document's start, drawn at random, so that every token meets another
+    document's: it grows with K by chance. It is missing where there is one document. `references`
+    are the latents of the SAE of each width, None where there is no SAE. Per width, the metrics are
+    the means of both over r, with a bootstrap over r. Latents that don't vary over `rows` correlate
+    with nothing: on either side they are left out, and counted.
+
+    The map holds the ≤ 256 latents that fire most often by `fired_k` [K] (tokens on which each
+    fires; the lower of equals), as far as they vary over `rows`.
+    """
+    codes = {width: _code(found, rows.x_nd) for width, found in references.items() if found}
+    chosen = np.sort(np.argsort(-np.asarray(fired_k), kind="stable")[:MAPPED])
+    aligned_nr, shifted_nr = _joined(list(codes.values()), rows, seed)
+    both_nr = csr_array(hstack([aligned_nr, shifted_nr], format="csr"))
+    with_references, own = _Sums(both_nr.shape[1], len(fired_k)), _Sums(len(chosen), len(chosen))
+    for start in range(0, len(rows.document), CHUNK):
+        part = slice(start, start + CHUNK)
+        a_nk = _code(latents, rows.x_nd[part])
+        with_references.add(both_nr[part], a_nk)
+        own.add(a_nk[:, chosen], a_nk[:, chosen])
+    frame = _maxima(codes, with_references.correlations())
+    told = _summary(frame, codes, references, rows, seed)
+    return frame, _clustered(chosen, own.correlations()), told
+
+
+def _code(latents: Latents, x_nd: Tensor) -> csr_array:
+    """The nonzeros of a [n, K], fp64."""
+    parts = []
+    for part in x_nd.split(ENCODED):
+        a_nk = latents(part)
+        row, latent = a_nk.nonzero(as_tuple=True)
+        begin = np.searchsorted(row.cpu().numpy(), np.arange(len(a_nk) + 1))
+        value = a_nk[row, latent].double().cpu().numpy()
+        parts.append(csr_array((value, latent.cpu().numpy(), begin), shape=tuple(a_nk.shape)))
+    return csr_array(vstack(parts, format="csr"))
+
+
+def _joined(codes: list[csr_array], rows: Rows, seed: int) -> tuple[csr_array, csr_array]:
+    """All references side by side [n, R], and the same shifted; no columns where that can't be."""
+    nothing = csr_array((len(rows.document), 0))
+    if not codes:
+        return nothing, nothing
+    aligned = csr_array(hstack(codes, format="csr"))
+    starts = np.flatnonzero(np.diff(rows.document))
+    if not len(starts):
+        return aligned, nothing
+    by = int(generator(seed, "correlation").choice(starts)) + 1
+    return aligned, csr_array(vstack([aligned[by:], aligned[:by]], format="csr"))
+
+
+class _Sums:
+    """Sums over rows of codes r [n, R] and a [n, K] and of their products, fp64."""
+
+    def __init__(self, r: int, k: int) -> None:
+        self._n = 0
+        self._r, self._rr = np.zeros(r), np.zeros(r)
+        self._a, self._aa = np.zeros(k), np.zeros(k)
+        self._ra = np.zeros((r, k))
+
+    def add(self, r_nr: csr_array, a_nk: csr_array) -> None:
+        """Take in rows of both."""
+        self._n += r_nr.shape[0]
+        for total, square, code in ((self._r, self._rr, r_nr), (self._a, self._aa, a_nk)):
+            total += np.bincount(code.indices, code.data, len(total))
+            square += np.bincount(code.indices, code.data**2, len(total))
+        self._ra += (r_nr.T @ a_nk).toarray()
+
+    def correlations(self) -> Floats:
+        """[R, K]; NaN where one of the two does not vary."""
+        deviation_r, deviation_k = (
+            np.sqrt(np.where(variance > CONSTANT * square, variance, np.nan))
+            for square, variance in (
+                (squares / self._n, squares / self._n - (total / self._n) ** 2)
+                for total, squares in ((self._r, self._rr), (self._a, self._aa))
+            )
+        )
+        covariance = self._ra / self._n - np.outer(self._r, self._a) / self._n**2
+        result: Floats = np.clip(covariance / np.outer(deviation_r, deviation_k), -1, 1)
+        return result
+
+
+def _maxima(codes: Mapping[int, csr_array], both_rk: Floats) -> "pd.DataFrame":
+    """The row per reference latent that varies; `both_rk`: aligned, then shifted if there are."""
+    import pandas as pd
+
+    each = [(width, latent) for width, code in codes.items() for latent in range(code.shape[1])]
+    aligned, shifted = both_rk[: len(each)], both_rk[len(each) :]
+    frame = pd.DataFrame(each, columns=["width", "reference_latent"], dtype=np.int64)
+    some = np.flatnonzero((~np.isnan(aligned)).any(axis=1))
+    frame["latent"] = np.where(np.isnan(aligned), -np.inf, aligned).argmax(axis=1)
+    frame["correlation"] = np.fmax.reduce(aligned, axis=1)
+    frame["null"] = np.fmax.reduce(shifted, axis=1) if len(shifted) else np.nan
+    return frame.iloc[some].reset_index(drop=True)
+
+
+def _summary(
+    frame: "pd.DataFrame",
+    codes: Mapping[int, csr_array],
+    widths: Iterable[int],
+    rows: Rows,
+    seed: int,
+) -> Summary:
+    counts = {
+        "correlation_tokens": len(rows.document),
+        "correlation_documents": len(np.unique(rows.document)),
+    }
+    metrics: dict[str, float | None] = {}
+    intervals: dict[str, list[float]] = {}
+    for width in widths:
+        of_width = frame[frame["width"] == width]
+        total = codes[width].shape[1] if width in codes else 0
+        counts[f"reference_latents_{width}"] = len(of_width)
+        counts[f"reference_latents_left_out_{width}"] = total - len(of_width)
+        for name, column in (("", "correlation"), ("_null", "null")):
+            name = f"mean_max_correlation{name}_{width}"
+            values = of_width[column].dropna().to_numpy(np.float64)
+            metrics[name] = float(values.mean()) if len(values) else None
+            if len(values):
+                intervals[name] = bootstrap_mean(values, seed, name)
+    return Summary(metrics, counts, intervals)
+
+
+def _clustered(latent: Ints, correlation: Floats) -> CorrelationMap:
+    """Similar ones side by side: the leaves of average linkage on 1 − correlation.
+
+    Neighbours are as near as the tree allows (Bar-Joseph et al. 2001, "Fast optimal leaf ordering
+    for hierarchical clustering").
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    varies = ~np.isnan(correlation.diagonal())
+    latent, correlation = latent[varies], correlation[np.ix_(varies, varies)]
+    if len(latent) > 1:
+        tree = linkage(squareform(1 - correlation, checks=False), "average", optimal_ordering=True)
+        order = leaves_list(tree)
+        latent, correlation = latent[order], correlation[np.ix_(order, order)]
+    return CorrelationMap(latent, correlation)
