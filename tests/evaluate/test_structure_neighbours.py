@@ -57,6 +57,13 @@ def test_latents_without_an_atom_or_dead_are_left_out_and_counted() -> None:
     assert told.metrics["decoder_max_cosine"] == pytest.approx(scored.mean())
 
 
+def test_an_atom_that_is_zero_is_nobodys_neighbour() -> None:
+    """Its cosine is not 0, which would beat every obtuse angle; it has none."""
+    w = torch.tensor([[1.0, 0.0], [-1.0, 0.1], [0.0, 0.0]])
+    frame, _ = decoder_max_cosine(w, np.ones(3), 0)
+    assert frame["neighbour"].tolist() == [1, 0, -1]
+
+
 def test_a_lone_atom_has_no_neighbour() -> None:
     frame, told = decoder_max_cosine(torch.ones(1, 3), np.ones(1), 0)
     assert frame["neighbour"].tolist() == [-1]

@@ -164,6 +164,18 @@ def test_a_context_longer_than_a_pattern_may_be_is_counted() -> None:
     assert summary.counts["ngram_contexts_too_long"] == frame["n_too_long"][0]
 
 
+def test_a_suffix_never_reaches_the_bos() -> None:
+    """Where stored activations exceed what the model gives now, no suffix is enough."""
+
+    def first_words(tokens: np.ndarray) -> np.ndarray:
+        return (word(tokens, 1) == BOS) * (1.0 + 3 * (word(tokens, 2) == BOS))
+
+    world = made([first_words])
+    world.a_nk *= 3
+    frame, _ = told(world)
+    assert frame["n_too_long"][0] == frame["fit_contexts"][0] > 3
+
+
 def test_patterns_come_from_other_documents_than_they_are_tried_on() -> None:
     """A latent that fires in the test half alone teaches nothing; in the fit half alone, one that
     is tried on words it never fires on."""
