@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sae_repro.autoencoders import SAE, Weights
+from sae_repro.evaluate.codes import Code, code_of
 from sae_repro.evaluate.structure import ablation
 from sae_repro.evaluate.structure.ablation import ablation_sparsity
 from sae_repro.evaluate.structure.passages import Passages
@@ -71,12 +72,12 @@ def measured(
     """Over a stream of the codes of x(index), in batches of `size`, rows in `order`."""
     index = text.index if order is None else text.index[order]
 
-    def batches() -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    def codes() -> Iterator[Code]:
         for start in range(0, len(index), size):
             part = index[start : start + size]
-            yield sae.encode(x(part)), part
+            yield code_of(sae.encode(x(part)), part)
 
-    return ablation_sparsity(subject, sae, HOOK, batches, text, 0)
+    return ablation_sparsity(subject, sae, HOOK, codes, text, 0)
 
 
 def on_stub(stub: Stub, **how: object) -> tuple:

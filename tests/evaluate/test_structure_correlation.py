@@ -1,13 +1,16 @@
 """Correlations over tokens: exact values, their null, the map, and independence of batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sae_repro.autoencoders import SAE, Weights
+from sae_repro.evaluate.codes import Code, code_of
 from sae_repro.evaluate.streaming import Batch
 from sae_repro.evaluate.structure import correlation
 from sae_repro.evaluate.structure.correlation import Rows, correlations, sampled_rows
@@ -21,25 +24,44 @@ def codes(n: int, k: int, density: float = 0.1, seed: int = 0) -> np.ndarray:
     return ((rng.random((n, k)) < density) * rng.random((n, k)) ** 2).astype(np.float32)
 
 
-def rows(x: np.ndarray, length: int = LENGTH) -> Rows:
-    return Rows(torch.from_numpy(x), np.arange(len(x)) // length)
+def index_of(n: int, length: int = LENGTH) -> np.ndarray:
+    at = np.arange(n)
+    return np.stack([at // length, at % length, at % 7], axis=1).astype(np.int32)
 
 
-def columns(*which: int | slice) -> "correlation.Latents":
-    """Latents that are columns of the activations themselves."""
-    chosen = [i for part in which for i in (range(99)[part] if isinstance(part, slice) else [part])]
-    return lambda x_nd: x_nd[:, chosen]
+def reads(d: int, *columns: int) -> SAE:
+    """An SAE whose latents are these columns of the activations [n, d]."""
+    w = torch.eye(d)[:, list(columns)]
+    return SAE("standard", Weights(w, torch.zeros(len(columns)), w.T, torch.zeros(d)))
 
 
-def fired(x: np.ndarray) -> np.ndarray:
-    return (x > 0).sum(axis=0)
+def found(
+    a: np.ndarray,
+    x: np.ndarray,
+    references: Mapping[int, SAE | None],
+    *,
+    length: int = LENGTH,
+    rows: Rows | None = None,
+    size: int = 10**6,
+    order: np.ndarray | None = None,
+) -> tuple:
+    """For codes a [n, k] and activations x [n, d] of the same tokens, all sampled."""
+    index = index_of(len(x), length)
+    order = np.arange(len(x)) if order is None else order
+
+    def codes() -> Iterator[Code]:
+        for start in range(0, len(a), size):
+            part = order[start : start + size]
+            yield code_of(torch.from_numpy(a[part]), index[part])
+
+    every = Rows(torch.from_numpy(x), index[:, 0].astype(np.int64), index[:, 1].astype(np.int64))
+    return correlations(codes, references, every if rows is None else rows, (a > 0).sum(0), 0)
 
 
 def test_values_against_numpy() -> None:
     x = codes(5000, 15)
     x[:, 3] = 0.7 * x[:, 9] + 0.3 * x[:, 3]
-    frame, _, told = correlations(columns(slice(5, 15)), {5: columns(slice(0, 5))}, rows(x),
-                                  fired(x)[5:], 0)  # fmt: skip
+    frame, _, told = found(x[:, 5:], x, {5: reads(15, 0, 1, 2, 3, 4)})
     expected = np.corrcoef(x.astype(np.float64).T)[:5, 5:]
     assert frame["correlation"].to_numpy() == pytest.approx(expected.max(axis=1), abs=1e-12)
     assert frame["latent"].tolist() == expected.argmax(axis=1).tolist()
@@ -54,7 +76,7 @@ def test_values_against_numpy() -> None:
 
 def test_a_dictionary_that_holds_the_reference_reaches_one() -> None:
     x = codes(3000, 8)
-    _, _, told = correlations(columns(slice(0, 8)), {8: columns(slice(0, 8))}, rows(x), fired(x), 0)
+    _, _, told = found(x, x, {8: reads(8, *range(8))})
     assert told.metrics["mean_max_correlation_8"] == pytest.approx(1.0, abs=1e-12)
     assert told.metrics["mean_max_correlation_null_8"] < 0.2
 
@@ -62,12 +84,10 @@ def test_a_dictionary_that_holds_the_reference_reaches_one() -> None:
 def test_order_and_scale_of_latents_do_not_matter() -> None:
     x = codes(3000, 12)
     order = np.random.default_rng(1).permutation(8)
-    scale = torch.from_numpy(2.0 ** np.arange(-4, 4)).float()
-    reference = {4: columns(slice(8, 12))}
-    plain, _, one = correlations(columns(slice(0, 8)), reference, rows(x), fired(x)[:8], 0)
-    turned, _, two = correlations(
-        lambda x_nd: x_nd[:, order] * scale, reference, rows(x), fired(x)[order], 0
-    )
+    scale = (2.0 ** np.arange(-4, 4)).astype(np.float32)
+    reference = {4: reads(12, 8, 9, 10, 11)}
+    plain, _, one = found(x[:, :8], x, reference)
+    turned, _, two = found(x[:, order] * scale, x, reference)
     assert order[turned["latent"]].tolist() == plain["latent"].tolist()
     assert one.metrics == pytest.approx(two.metrics, rel=1e-12)
 
@@ -75,13 +95,12 @@ def test_order_and_scale_of_latents_do_not_matter() -> None:
 def test_latents_that_share_nothing_stand_at_the_null() -> None:
     """A raw maximum over many latents looks like a finding; the null shows that it is none."""
     x = codes(4000, 330, density=0.02)
-    _, _, told = correlations(lambda x_nd: x_nd[:, 30:], {30: lambda x_nd: x_nd[:, :30]}, rows(x),
-                              fired(x)[30:], 0)  # fmt: skip
+    reference = {30: reads(330, *range(30))}
+    _, _, told = found(x[:, 30:], x, reference)
     value, null = (told.metrics[f"mean_max_correlation{name}_30"] for name in ("", "_null"))
     assert value > 0.04
     assert value == pytest.approx(null, abs=0.01)
-    few = correlations(lambda x_nd: x_nd[:, 30:40], {30: lambda x_nd: x_nd[:, :30]}, rows(x),
-                       fired(x)[30:40], 0)[2]  # fmt: skip
+    few = found(x[:, 30:40], x, reference)[2]
     assert few.metrics["mean_max_correlation_null_30"] < null  # it grows with K
 
 
@@ -92,7 +111,7 @@ def test_the_null_meets_other_documents_at_the_same_distance_from_their_start() 
     rng = np.random.default_rng(0)
     by_document = rng.standard_normal(40).repeat(LENGTH).clip(0).astype(np.float32)
     x = np.stack([by_position, by_document], axis=1)
-    frame, _, _ = correlations(columns(0, 1), {2: columns(0, 1)}, rows(x), fired(x), 0)
+    frame, _, _ = found(x, x, {2: reads(2, 0, 1)})
     assert frame["correlation"].tolist() == pytest.approx([1.0, 1.0])
     assert frame["null"][0] == pytest.approx(1.0)
     assert frame["null"][1] < 0.5
@@ -100,7 +119,7 @@ def test_the_null_meets_other_documents_at_the_same_distance_from_their_start() 
 
 def test_without_a_second_document_there_is_no_null() -> None:
     x = codes(500, 4)
-    _, _, told = correlations(columns(0, 1), {2: columns(2, 3)}, rows(x, 500), fired(x)[:2], 0)
+    _, _, told = found(x[:, :2], x, {2: reads(4, 2, 3)}, length=500)
     assert told.metrics["mean_max_correlation_2"] is not None
     assert told.metrics["mean_max_correlation_null_2"] is None
     assert list(told.intervals) == ["mean_max_correlation_2"]
@@ -110,15 +129,13 @@ def test_what_does_not_vary_is_left_out_and_counted() -> None:
     x = codes(1000, 4)
     x[:, 0], x[:, 1] = 0.0, 0.1
     x[:, 2] = 0.3 * x[:, 3]
-    frame, told_map, told = correlations(
-        columns(1, 3), {3: columns(0, 1, 2), 7: None}, rows(x), fired(x)[[1, 3]], 0
-    )
+    frame, told_map, told = found(x[:, [1, 3]], x, {3: reads(4, 0, 1, 2), 7: None})
     assert frame["reference_latent"].tolist() == [2]
     assert frame["latent"].tolist() == [1]
     assert told.counts["reference_latents_left_out_3"] == 2
     assert told.metrics["mean_max_correlation_7"] is None
     assert told_map.latent.tolist() == [1]
-    nothing = correlations(columns(0, 1), {3: columns(0, 1, 2)}, rows(x), fired(x)[:2], 0)
+    nothing = found(x[:, :2], x, {3: reads(4, 0, 1, 2)})
     assert nothing[0].empty
     assert nothing[2].metrics["mean_max_correlation_3"] is None
     assert nothing[1].correlation.shape == (0, 0)
@@ -126,32 +143,45 @@ def test_what_does_not_vary_is_left_out_and_counted() -> None:
 
 @given(st.integers(1, 900), st.integers(0, 50))
 @settings(max_examples=15, deadline=None)
-def test_neither_batches_nor_shards_change_a_bit(size: int, seed: int) -> None:
-    x = codes(800, 9, density=0.3)
-    index = np.stack([np.arange(800) // LENGTH, np.arange(800) % LENGTH, np.arange(800) % 7],
-                     axis=1).astype(np.int32)  # fmt: skip
+def test_neither_batches_nor_shards_change_more_than_rounding(size: int, seed: int) -> None:
+    x, index = codes(800, 9, density=0.3), index_of(800)
     shards = np.split(np.arange(800), [300, 520])
     turned = np.concatenate([shards[i] for i in np.random.default_rng(seed).permutation(3)])
 
-    def found(order: np.ndarray, size: int) -> tuple:
+    def measured(order: np.ndarray, size: int) -> tuple:
         def batches() -> Iterator[Batch]:
             for start in range(0, 800, size):
                 part = order[start : start + size]
                 yield torch.from_numpy(x[part]), index[part]
 
-        sample = sampled_rows(batches, 40_000, 3)
-        assert 0 < len(sample.document) < 800
-        return correlations(columns(slice(0, 6)), {3: columns(slice(6, 9))}, sample, fired(x)[:6],
-                            0)  # fmt: skip
+        rows = sampled_rows(batches, 40_000, 3)
+        assert 0 < len(rows.document) < 800
+        return found(x[:, :6], x, {3: reads(9, 6, 7, 8)}, rows=rows, size=size, order=order)
 
-    (frame, drawn, told), (other_frame, other_drawn, other) = (
-        found(np.arange(800), 800),
-        found(turned, size),
-    )
-    assert told == other
-    assert frame.equals(other_frame)
-    assert np.array_equal(drawn.correlation, other_drawn.correlation)
+    frame, drawn, told = measured(np.arange(800), 800)
+    other_frame, other_drawn, other = measured(turned, size)
+    assert told.counts == other.counts
+    assert told.metrics == pytest.approx(other.metrics, rel=1e-12)
+    for name, interval in told.intervals.items():
+        assert other.intervals[name] == pytest.approx(interval, rel=1e-12)
+    pd.testing.assert_frame_equal(frame, other_frame, rtol=1e-12)
     assert np.array_equal(drawn.latent, other_drawn.latent)
+    assert drawn.correlation == pytest.approx(other_drawn.correlation, rel=1e-12, abs=1e-15)
+
+
+def test_only_sampled_documents_count() -> None:
+    x, index = codes(800, 4, density=0.3), index_of(800)
+    some = index[:, 0] % 3 == 0
+    part = Rows(torch.from_numpy(x[some]), *index[some, :2].astype(np.int64).T)
+    frame, _, told = found(x[:, :2], x, {2: reads(4, 2, 3)}, rows=part)
+    expected = np.corrcoef(x[some].astype(np.float64).T)[2:, :2]
+    assert frame["correlation"].to_numpy() == pytest.approx(expected.max(axis=1), abs=1e-12)
+    assert told.counts["correlation_tokens"] == some.sum()
+    none = Rows(torch.zeros(0, 4), np.zeros(0, int), np.zeros(0, int))
+    frame, drawn, told = found(x[:, :2], x, {2: reads(4, 2, 3)}, rows=none)
+    assert frame.empty
+    assert len(drawn.latent) == 0
+    assert told.metrics["mean_max_correlation_2"] is None
 
 
 def test_a_sample_holds_whole_documents_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +203,11 @@ def test_the_map_puts_similar_latents_side_by_side(monkeypatch: pytest.MonkeyPat
     for i, copied in ((7, 1), (5, 1), (8, 2), (6, 0)):
         x[:, i] = x[:, copied] * 2
     x[:, 9:] *= np.random.default_rng(2).random((3000, 3)) < 0.3  # these fire less often
-    _, found, _ = correlations(lambda x_nd: x_nd, {}, rows(x), fired(x), 0)
-    assert sorted(found.latent.tolist()) == list(range(9))
-    place = {latent: i for i, latent in enumerate(found.latent.tolist())}
+    _, drawn, _ = found(x, x, {})
+    assert sorted(drawn.latent.tolist()) == list(range(9))
+    place = {latent: i for i, latent in enumerate(drawn.latent.tolist())}
     for group in ((1, 5, 7), (2, 8), (0, 6)):
         where = [place[latent] for latent in group]
         assert max(where) - min(where) == len(group) - 1
-    expected = np.corrcoef(x.astype(np.float64).T)[np.ix_(found.latent, found.latent)]
-    assert found.correlation == pytest.approx(expected, abs=1e-12)
+    expected = np.corrcoef(x.astype(np.float64).T)[np.ix_(drawn.latent, drawn.latent)]
+    assert drawn.correlation == pytest.approx(expected, abs=1e-12)

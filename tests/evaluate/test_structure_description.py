@@ -9,19 +9,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_repro.evaluate.streaming import Batch
+from sae_repro.evaluate.codes import Code, code_of
 from sae_repro.evaluate.structure.description import description_length
 
 
 def described(a: np.ndarray, variance: float, size: int = 10_000) -> tuple:
     """Of codes [n, k], streamed in batches of `size`."""
 
-    def batches() -> Iterator[Batch]:
+    def canonical() -> Iterator[Code]:
         for start in range(0, len(a), size):
             part = torch.from_numpy(a[start : start + size])
-            yield part, np.zeros((len(part), 3), dtype=np.int32)
+            yield code_of(part, np.zeros((len(part), 3), dtype=np.int32))
 
-    return description_length(lambda x_nd: x_nd, batches, variance, (a > 0).sum(0), len(a), 0)
+    return description_length(canonical, variance, (a > 0).sum(0), len(a), 0)
 
 
 def naive(a: np.ndarray, variance: float) -> float:

@@ -10,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sae_repro.autoencoders import SAE, Weights
+from sae_repro.evaluate.codes import Code, code_of
 from sae_repro.evaluate.concepts import in_fit
 from sae_repro.evaluate.structure import ngram
 from sae_repro.evaluate.structure.ngram import ANY, explainability_ngram
@@ -104,14 +106,17 @@ def made(latents: list[Reads], seed: int = 0) -> SimpleNamespace:
 def told(world: SimpleNamespace, size: int = 10**6, order: np.ndarray | None = None) -> tuple:
     rows = np.arange(len(world.index)) if order is None else order
 
-    def batches() -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    def canonical() -> Iterator[Code]:
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            yield torch.from_numpy(world.a_nk[part]), world.index[part]
+            yield code_of(torch.from_numpy(world.a_nk[part]), world.index[part])
 
-    activate = last_activation(world.stub, lambda x_nd: x_nd, HOOK, "cpu")
+    # an SAE with atoms of norm 2, whose latents fire half as strongly: a is what the stub reads
+    eye, zero = torch.eye(world.a_nk.shape[1]), torch.zeros(world.a_nk.shape[1])
+    sae = SAE("standard", Weights(eye / 2, zero, eye * 2, zero))
+    activate = last_activation(world.stub, sae, HOOK, "cpu")
     fired_k = (world.a_nk > 0).sum(axis=0)
-    return explainability_ngram(activate, batches, world.passages, fired_k, 0)
+    return explainability_ngram(activate, canonical, world.passages, fired_k, 0)
 
 
 @pytest.mark.parametrize("reads,pattern", [

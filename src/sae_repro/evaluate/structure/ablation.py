@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE
+from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.contexts import Best, uniform_hash
-from sae_repro.evaluate.firings import Batches
 from sae_repro.evaluate.monosemantic_summary import Summary
 from sae_repro.evaluate.structure.passages import Passages
 from sae_repro.evaluate.structure.resampling import bootstrap_ratio
@@ -37,7 +37,7 @@ def ablation_sparsity(
     subject: "TransformerBridge",
     sae: SAE,
     hook: str,
-    batches: Batches,
+    codes: Codes,
     passages: Passages,
     seed: int,
 ) -> tuple["pd.DataFrame", Summary]:
@@ -45,7 +45,7 @@ def ablation_sparsity(
     l1, l2 (of the logit differences), ablation_sparsity, ablation_effective_logits.
 
     The sample: the 256 pairs with the least hash of (seed, latent, document, position) among all
-    firings that `batches` stream (a [n, K] of `sae`) with 15 further tokens behind them in the
+    firings that `codes` stream (of `sae`) with 15 further tokens behind them in the
     model's row. At that token z_j·d_j is subtracted from the activation at `hook`, so that the
     SAE's error stays. The differences, over V logits × 16 positions, each less its position's
     median, count (L1/L2)² logits in effect, and their share (L1/L2)² / (V·16) is the sparsity: the
@@ -54,7 +54,7 @@ def ablation_sparsity(
     """
     import pandas as pd
 
-    latent, document, position, eligible = _sampled(batches, passages, seed)
+    latent, document, position, eligible = _sampled(codes, passages, seed)
     row, column = passages.find(document, position)
     norms, vocabulary = np.zeros((len(latent), 2)), 0
     for start in range(0, len(latent), ROWS):
@@ -87,17 +87,14 @@ def ablation_sparsity(
     return frame, _summary(frame[effect], counts, seed)
 
 
-def _sampled(batches: Batches, passages: Passages, seed: int) -> tuple[Ints, Ints, Ints, int]:
+def _sampled(codes: Codes, passages: Passages, seed: int) -> tuple[Ints, Ints, Ints, int]:
     """(latent, document, position) of the sampled pairs, and from how many they were drawn."""
     best, eligible = Best(1, PAIRS), 0
-    for a_nk, index in batches():
-        row, column = passages.find(index[:, DOCUMENT], index[:, POSITION])
-        room = np.flatnonzero(column + POSITIONS <= passages.length[row])
-        at, latent = (
-            part.cpu().numpy()
-            for part in a_nk[torch.from_numpy(room).to(a_nk.device)].nonzero(as_tuple=True)
-        )
-        document, position = index[room[at], DOCUMENT], index[room[at], POSITION]
+    for code in codes():
+        row, column = passages.find(code.index[:, DOCUMENT], code.index[:, POSITION])
+        entries = (column + POSITIONS <= passages.length[row])[code.row]
+        latent, at = code.latent[entries], code.row[entries]
+        document, position = code.index[at, DOCUMENT], code.index[at, POSITION]
         salt = np.full(len(latent), SAMPLED, dtype=np.int64)
         draw = uniform_hash(seed, latent, document, position, salt)
         eligible += len(latent)

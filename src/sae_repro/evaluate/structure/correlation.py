@@ -1,7 +1,7 @@
 """Correlation of activations over tokens: with the latents of small references, and of one another.
 
-Both read a sample of whole documents, chosen by hash and put in order, so that neither batches nor
-shards change a value.
+Both read a sample of whole documents, chosen by hash, so that batches and shards change nothing but
+the rounding of fp64 sums.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,8 @@ import torch
 from scipy.sparse import csr_array, hstack, vstack
 from torch import Tensor
 
-from sae_repro.evaluate.baselines import Latents
+from sae_repro.autoencoders import SAE
+from sae_repro.evaluate.codes import Code, Codes
 from sae_repro.evaluate.contexts import uniform_hash
 from sae_repro.evaluate.monosemantic_summary import Summary
 from sae_repro.evaluate.streaming import Batch
@@ -30,7 +31,6 @@ Ints = npt.NDArray[np.int64]
 
 TOKENS = 16_384  # of the sample, about
 SAMPLED = 0x636F7272  # sets this use of the hash apart from others of the same seed
-CHUNK = 4096  # tokens whose products are taken at once
 ENCODED = 512  # tokens encoded at once: their code stays in a processor's cache
 MAPPED = 256  # latents of the map
 CONSTANT = 1e-12  # variance, as a share of the mean square, that rounding alone can leave
@@ -42,6 +42,16 @@ class Rows:
 
     x_nd: Tensor
     document: Ints
+    position: Ints
+
+    def find(self, index: npt.NDArray[np.int32]) -> Ints:
+        """The row of each of `index` [m, ≥ 2]; −1 for tokens of other documents."""
+        key = _key(self.document, self.position)
+        if not len(key):
+            return np.full(len(index), -1)
+        wanted = _key(index[:, DOCUMENT], index[:, POSITION])
+        at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+        return np.where(key[at] == wanted, at, -1)
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,13 @@ def sampled_rows(batches: Callable[[], Iterable[Batch]], tokens: int, seed: int)
     order = np.lexsort((index[:, POSITION], index[:, DOCUMENT]))
     x_nd = torch.cat(parts)
     at = torch.from_numpy(order).to(x_nd.device)
-    return Rows(x_nd[at], index[order, DOCUMENT].astype(np.int64))
+    document, position = index[order, :2].astype(np.int64).T
+    return Rows(x_nd[at], document, position)
 
 
 def correlations(
-    latents: Latents,
-    references: Mapping[int, Latents | None],
+    codes: Codes,
+    references: Mapping[int, SAE | None],
     rows: Rows,
     fired_k: npt.NDArray[Any],
     seed: int,
@@ -83,38 +94,44 @@ def correlations(
     maximum), correlation, null. The null is the same maximum after the references' rows were
     shifted circularly by a document's start, drawn at random, so that every token meets another
     document's: it grows with K by chance. It is missing where there is one document. `references`
-    are the latents of the SAE of each width, None where there is no SAE. Per width, the metrics are
-    the means of both over r, with a bootstrap over r. Latents that don't vary over `rows` correlate
-    with nothing: on either side they are left out, and counted.
+    are the SAEs by width, None where there is none. Per width, the metrics are the means of both
+    over r, with a bootstrap over r. Latents that don't vary over `rows` correlate with nothing: on
+    either side they are left out, those of references counted.
+
+    `codes` stream the activations of the j, of all tokens; their scale does not matter.
 
     The map holds the ≤ 256 latents that fire most often by `fired_k` [K] (tokens on which each
     fires; the lower of equals), as far as they vary over `rows`.
     """
-    codes = {width: _code(found, rows.x_nd) for width, found in references.items() if found}
+    small = {width: _encoded(sae, rows.x_nd) for width, sae in references.items() if sae}
     chosen = np.sort(np.argsort(-np.asarray(fired_k), kind="stable")[:MAPPED])
-    aligned_nr, shifted_nr = _joined(list(codes.values()), rows, seed)
-    both_nr = csr_array(hstack([aligned_nr, shifted_nr], format="csr"))
-    with_references, own = _Sums(both_nr.shape[1], len(fired_k)), _Sums(len(chosen), len(chosen))
-    for start in range(0, len(rows.document), CHUNK):
-        part = slice(start, start + CHUNK)
-        a_nk = _code(latents, rows.x_nd[part])
-        with_references.add(both_nr[part], a_nk)
+    both_nr = csr_array(hstack(_joined(list(small.values()), rows, seed), format="csr"))
+    k = len(fired_k)
+    with_references, own = _Sums(both_nr.shape[1], k), _Sums(len(chosen), len(chosen))
+    for code in codes():
+        row = rows.find(code.index)
+        a_nk = _sampled(code, row >= 0, k)
+        with_references.add(both_nr[row[row >= 0]], a_nk)
         own.add(a_nk[:, chosen], a_nk[:, chosen])
-    frame = _maxima(codes, with_references.correlations())
-    told = _summary(frame, codes, references, rows, seed)
+    frame = _maxima(small, with_references.correlations())
+    told = _summary(frame, small, references, rows, seed)
     return frame, _clustered(chosen, own.correlations()), told
 
 
-def _code(latents: Latents, x_nd: Tensor) -> csr_array:
-    """The nonzeros of a [n, K], fp64."""
-    parts = []
-    for part in x_nd.split(ENCODED):
-        a_nk = latents(part)
-        row, latent = a_nk.nonzero(as_tuple=True)
-        begin = np.searchsorted(row.cpu().numpy(), np.arange(len(a_nk) + 1))
-        value = a_nk[row, latent].double().cpu().numpy()
-        parts.append(csr_array((value, latent.cpu().numpy(), begin), shape=tuple(a_nk.shape)))
+def _encoded(sae: SAE, x_nd: Tensor) -> csr_array:
+    """The nonzeros of z [n, K], fp64."""
+    with torch.no_grad():
+        parts = [csr_array(sae.encode(x).double().cpu().numpy()) for x in x_nd.split(ENCODED)]
     return csr_array(vstack(parts, format="csr"))
+
+
+def _sampled(code: Code, chosen: npt.NDArray[np.bool_], k: int) -> csr_array:
+    """The rows [m, K] of a batch that are in the sample, fp64."""
+    entries = chosen[code.row]
+    length = np.bincount(code.row[entries], minlength=len(chosen))[chosen]
+    begin = np.concatenate([[0], np.cumsum(length)])
+    value = code.value[entries].astype(np.float64)
+    return csr_array((value, code.latent[entries], begin), shape=(len(length), k))
 
 
 def _joined(codes: list[csr_array], rows: Rows, seed: int) -> tuple[csr_array, csr_array]:
@@ -149,23 +166,24 @@ class _Sums:
 
     def correlations(self) -> Floats:
         """[R, K]; NaN where one of the two does not vary."""
+        n = max(1, self._n)
         deviation_r, deviation_k = (
             np.sqrt(np.where(variance > CONSTANT * square, variance, np.nan))
             for square, variance in (
-                (squares / self._n, squares / self._n - (total / self._n) ** 2)
+                (squares / n, squares / n - (total / n) ** 2)
                 for total, squares in ((self._r, self._rr), (self._a, self._aa))
             )
         )
-        covariance = self._ra / self._n - np.outer(self._r, self._a) / self._n**2
+        covariance = self._ra / n - np.outer(self._r, self._a) / n**2
         result: Floats = np.clip(covariance / np.outer(deviation_r, deviation_k), -1, 1)
         return result
 
 
-def _maxima(codes: Mapping[int, csr_array], both_rk: Floats) -> "pd.DataFrame":
+def _maxima(small: Mapping[int, csr_array], both_rk: Floats) -> "pd.DataFrame":
     """The row per reference latent that varies; `both_rk`: aligned, then shifted if there are."""
     import pandas as pd
 
-    each = [(width, latent) for width, code in codes.items() for latent in range(code.shape[1])]
+    each = [(width, latent) for width, code in small.items() for latent in range(code.shape[1])]
     aligned, shifted = both_rk[: len(each)], both_rk[len(each) :]
     frame = pd.DataFrame(each, columns=["width", "reference_latent"], dtype=np.int64)
     some = np.flatnonzero((~np.isnan(aligned)).any(axis=1))
@@ -177,7 +195,7 @@ def _maxima(codes: Mapping[int, csr_array], both_rk: Floats) -> "pd.DataFrame":
 
 def _summary(
     frame: "pd.DataFrame",
-    codes: Mapping[int, csr_array],
+    small: Mapping[int, csr_array],
     widths: Iterable[int],
     rows: Rows,
     seed: int,
@@ -190,7 +208,7 @@ def _summary(
     intervals: dict[str, list[float]] = {}
     for width in widths:
         of_width = frame[frame["width"] == width]
-        total = codes[width].shape[1] if width in codes else 0
+        total = small[width].shape[1] if width in small else 0
         counts[f"reference_latents_{width}"] = len(of_width)
         counts[f"reference_latents_left_out_{width}"] = total - len(of_width)
         for name, column in (("", "correlation"), ("_null", "null")):
@@ -218,3 +236,7 @@ def _clustered(latent: Ints, correlation: Floats) -> CorrelationMap:
         order = leaves_list(tree)
         latent, correlation = latent[order], correlation[np.ix_(order, order)]
     return CorrelationMap(latent, correlation)
+
+
+def _key(document: npt.NDArray[Any], position: npt.NDArray[Any]) -> Ints:
+    return (document.astype(np.int64) << 32) | position.astype(np.int64)

@@ -4,16 +4,13 @@ After Ayonrinde et al. 2024, "Interpretability as compression" (arXiv:2410.11179
 quantised so coarsely that the rounding costs 1 % of the variance.
 """
 
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from sae_repro.evaluate.baselines import Latents
+from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.monosemantic_summary import Summary
-from sae_repro.evaluate.streaming import Batch
 from sae_repro.evaluate.structure.resampling import bootstrap_mean
 
 if TYPE_CHECKING:
@@ -24,25 +21,20 @@ Ints = npt.NDArray[np.int64]
 
 DELTA_FVU = 0.01  # what rounding the activations may add to the FVU
 TABLE_BINS = 256  # counted in a table; the few values beyond, in a sorted list
-ENCODED = 512  # tokens encoded at once: their code stays in a processor's cache
 NAMES = ("description_length", "description_length_firing", "description_length_values")
 
 
 def description_length(
-    latents: Latents,
-    batches: Callable[[], Iterable[Batch]],
-    variance: float,
-    fired_k: Ints,
-    tokens: int,
-    seed: int,
+    canonical: Codes, variance: float, fired_k: Ints, tokens: int, seed: int
 ) -> tuple["pd.DataFrame", Summary]:
     """A row per latent: latent, firing_bits, value_bits, value_bins; and their sums over latents.
 
     Σ_k [H(density_k) + density_k·H(bins_k)] in bits per token: H(density_k) of the binary "fires or
     not", H(bins_k) of floor(a / q) given that it fires, q = √(12 · .01 · V / L0): a uniform step's
-    squared error is q²/12 for each latent that fires. V = `variance` is mean ‖x − x̄‖² over the
-    `tokens` streamed, L0 = Σ fired_k / tokens. The entropies are those of the counted shares, and
-    the atoms' own cost is left out. Where nothing fires, or nothing varies, the metrics are None.
+    squared error is q²/12 for each latent that fires. `canonical` streams a of all `tokens`, V =
+    `variance` is their mean ‖x − x̄‖², L0 = Σ fired_k / tokens. The entropies are those of the
+    counted shares, and the atoms' own cost is left out. Where nothing fires, or nothing varies, the
+    metrics are None.
 
     The interval is a bootstrap over latents, of K times their mean.
     """
@@ -56,7 +48,7 @@ def description_length(
         )  # fmt: skip
         return frame, Summary(dict.fromkeys(NAMES), {"description_tokens": tokens}, {})
     step = float(np.sqrt(12 * DELTA_FVU * variance * tokens / fired))
-    latent, count = _bin_counts(latents, batches(), step, k)
+    latent, count = _bin_counts(canonical, step, k)
     n_k: Floats = np.bincount(latent, weights=count, minlength=k).astype(np.float64)
     firing = _binary_entropy(n_k / tokens)
     value = n_k / tokens * _entropy(latent, count, n_k)
@@ -79,15 +71,12 @@ def description_length(
     )
 
 
-def _bin_counts(
-    latents: Latents, batches: Iterable[Batch], step: float, k: int
-) -> tuple[Ints, Ints]:
+def _bin_counts(canonical: Codes, step: float, k: int) -> tuple[Ints, Ints]:
     """(latent, count) of every occupied (latent, bin), by latent and count; exact in any order."""
     table = np.zeros(k * TABLE_BINS, dtype=np.int64)
     beyond: dict[int, int] = {}
-    for x_nd, _ in batches:
-        found = [_bins(latents(part), step) for part in x_nd.split(ENCODED)]
-        latent, bins = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    for code in canonical():
+        latent, bins = code.latent, (code.value.astype(np.float64) / step).astype(np.int64)
         high = bins >= TABLE_BINS
         if high.any():
             keys, counts = np.unique(bins[high] * k + latent[high], return_counts=True)
@@ -102,13 +91,6 @@ def _bin_counts(
     count = np.concatenate([table[occupied], np.array(list(beyond.values()), dtype=np.int64)])
     order = np.lexsort((count, latent))
     return latent[order], count[order]
-
-
-def _bins(a_nk: Tensor, step: float) -> tuple[Ints, Ints]:
-    """(latent, floor(a / step)) of the nonzeros."""
-    row, latent = a_nk.nonzero(as_tuple=True)
-    bins = (a_nk[row, latent].double() / step).long()
-    return latent.cpu().numpy(), bins.cpu().numpy()
 
 
 def _binary_entropy(p: Floats) -> Floats:

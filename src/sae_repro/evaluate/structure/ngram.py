@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.concepts import in_fit
 from sae_repro.evaluate.contexts import Best, uniform_hash
-from sae_repro.evaluate.firings import Batches
 from sae_repro.evaluate.monosemantic_summary import Summary
 from sae_repro.evaluate.structure.passages import Activate, Passages
 from sae_repro.evaluate.structure.resampling import bootstrap_mean
@@ -58,7 +57,7 @@ class _Contexts:
 
 def explainability_ngram(
     activate: Activate,
-    batches: Batches,
+    canonical: Codes,
     passages: Passages,
     fired_k: npt.NDArray[np.int64],
     seed: int,
@@ -82,7 +81,7 @@ def explainability_ngram(
     import pandas as pd
 
     latent = _sampled(fired_k, seed)
-    firings = _firings(batches, latent, passages)
+    firings = _firings(canonical, latent, passages, len(fired_k))
     fit_w = in_fit(seed, passages.document)
     top = _top(firings, fit_w, len(latent))
     length, kept = _shortest(activate, passages, latent, top)
@@ -122,15 +121,17 @@ def _sampled(fired_k: Ints, seed: int) -> Ints:
     return np.sort(alive[np.argsort(draw, kind="stable")[:LATENTS]])
 
 
-def _firings(batches: Batches, latent: Ints, passages: Passages) -> _Contexts:
+def _firings(canonical: Codes, latent: Ints, passages: Passages, k: int) -> _Contexts:
     """Everywhere that the sampled latents fire, by latent, row and column."""
+    number_k = np.full(k, -1)
+    number_k[latent] = np.arange(len(latent))
     groups, values, places = [], [], []
-    for a_nk, index in batches():
-        part = a_nk[:, torch.from_numpy(latent).to(a_nk.device)]
-        row, group = part.nonzero(as_tuple=True)
-        groups.append(group.cpu().numpy())
-        values.append(part[row, group].double().cpu().numpy())
-        places.append(index[row.cpu().numpy()])
+    for code in canonical():
+        group = number_k[code.latent]
+        wanted = group >= 0
+        groups.append(group[wanted])
+        values.append(code.value[wanted].astype(np.float64))
+        places.append(code.index[code.row[wanted]])
     place = np.concatenate(places)
     contexts = _Contexts(
         np.concatenate(groups),

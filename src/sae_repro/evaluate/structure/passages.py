@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sae_repro.autoencoders import SAE
 from sae_repro.errors import StudyError
-from sae_repro.evaluate.baselines import Latents
 from sae_repro.params import layer_of
 from sae_repro.store import DOCUMENT, POSITION, ActivationStore
 
@@ -87,10 +87,9 @@ class Passages:
         return np.concatenate([bos, tokens], axis=1)
 
 
-def last_activation(
-    subject: "TransformerBridge", latents: Latents, hook: str, device: str
-) -> Activate:
-    """How strongly a latent fires on the last token of a text of its own."""
+def last_activation(subject: "TransformerBridge", sae: SAE, hook: str, device: str) -> Activate:
+    """How strongly a latent fires on the last token of a text of its own: a = z·‖d_k‖."""
+    norm_k = sae.weights.W_dec.double().norm(dim=1)
 
     def activate(tokens_nt: Ints, latent_n: Ints) -> npt.NDArray[np.float64]:
         found = np.empty(len(tokens_nt))
@@ -103,9 +102,10 @@ def last_activation(
                     names_filter=[hook],
                     stop_at_layer=layer_of(hook) + 1,
                 )
-                a_nk = latents(cache[hook][:, -1].float())
+                z_nk = sae.encode(cache[hook][:, -1].float())
             latent = torch.from_numpy(latent_n[part]).to(device)
-            found[part] = a_nk.gather(1, latent[:, None])[:, 0].double().cpu().numpy()
+            z_n = z_nk.gather(1, latent[:, None])[:, 0].double()
+            found[part] = (z_n * norm_k[latent]).cpu().numpy()
         return found
 
     return activate
