@@ -85,10 +85,7 @@ def bank_of(found: list[Labels], rows: Rows, fit: Mask) -> ConceptBank:
     labels = csc_array(hstack([part.labels for part in found], format="csc"))
     names = [name for part in found for name in part.names]
     kinds = [part.kind for part in found for _ in part.names]
-    keep = np.ones(len(names), dtype=bool)
-    for half in (fit, ~fit):
-        positives = labels.T.astype(np.int64) @ half.astype(np.int64)
-        keep &= (positives >= LEAST) & (half.sum() - positives >= LEAST)
+    keep = frequent_enough(labels, fit)
     chosen = np.flatnonzero(keep)
     return ConceptBank(
         names=tuple(names[i] for i in chosen),
@@ -100,6 +97,15 @@ def bank_of(found: list[Labels], rows: Rows, fit: Mask) -> ConceptBank:
         fit=fit,
         left_out=dict(Counter(kinds[i] for i in np.flatnonzero(~keep))),
     )
+
+
+def frequent_enough(labels: csc_array, fit: Mask) -> Mask:
+    """Which concepts of `labels` [N, C] have `LEAST` positives and negatives in both halves."""
+    keep = np.ones(labels.shape[1], dtype=bool)
+    for half in (fit, ~fit):
+        positives = labels.T.astype(np.int64) @ half.astype(np.int64)
+        keep &= (positives >= LEAST) & (half.sum() - positives >= LEAST)
+    return keep
 
 
 def _rows(corpus: TokenDocuments, index: npt.NDArray[Any]) -> Rows:

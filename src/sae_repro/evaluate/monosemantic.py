@@ -26,7 +26,8 @@ from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.concepts import ConceptBank
 from sae_repro.evaluate.firings import NONZEROS, firings
 from sae_repro.evaluate.labels import one_hot
-from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
+from sae_repro.evaluate.quantiles import quantile_edges
+from sae_repro.evaluate.thresholds import THRESHOLDS, at_thresholds, latent_of
 from sae_repro.random import generator
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 
 SHORTLIST = 20  # concepts per latent whose thresholds are tried
-THRESHOLDS = 8  # 0 and the inner eighths of the positive activations
 ACTIVATION_BINS = 5
 RARE_DOCUMENTS = 25
 DENSE_SHARE = 0.2
@@ -117,14 +117,9 @@ def monosemanticity(
     return frame[order]
 
 
-def _latents(a_kn: csr_array) -> Ints:
-    """The latent of each nonzero."""
-    return np.repeat(np.arange(a_kn.shape[0]), np.diff(a_kn.indptr))
-
-
 def _described(a_kn: csr_array, bank: ConceptBank, tokens_nv: csr_array) -> dict[str, Any]:
     """Tokens and documents on which each latent fires, and n80."""
-    latent, row, k = _latents(a_kn), a_kn.indices, a_kn.shape[0]
+    latent, row, k = latent_of(a_kn), a_kn.indices, a_kn.shape[0]
     document = bank.document[row]
     # rows stand by document: one that differs from the entry before is another firing document
     new = (np.diff(latent, prepend=-1) != 0) | (np.diff(document, prepend=-1) != 0)
@@ -151,39 +146,26 @@ def _n80(mass_kv: csr_array) -> Ints:
 
 def _fitted(a_kn: csr_array, bank: ConceptBank, rows_nc: csr_array) -> _Fit:
     """c*, τ* and the edges of the bins, from the rows of the fit half alone."""
-    k, fit = a_kn.shape[0], bank.fit[a_kn.indices]
-    latent, row, value = _latents(a_kn)[fit], a_kn.indices[fit], a_kn.data[fit]
-    flat = np.bincount(latent * BINS + bin_of(value), minlength=k * BINS)
-    histogram_kb = flat.reshape(k, BINS)
-    threshold_kt = np.pad(quantile_edges(histogram_kb, THRESHOLDS), ((0, 0), (1, 0)))
-    reached = (value[:, None] >= threshold_kt[latent]).sum(axis=1)
-    fires_tk, both_tkc = [], []
-    for level in range(1, THRESHOLDS + 1):
-        at = reached == level
-        count = np.bincount(latent[at], minlength=k)
-        ones = np.ones(int(at.sum()), dtype=np.int32)
-        indptr = np.concatenate([[0], np.cumsum(count)])
-        fires_tk.append(count)
-        both_tkc.append(
-            (csr_array((ones, row[at], indptr), (k, len(bank.fit))) @ rows_nc).toarray()
-        )
-    # reaching a threshold means to reach all that are lower
-    fires_kt = np.cumsum(fires_tk[::-1], axis=0)[::-1].T
-    both_ktc = np.cumsum(both_tkc[::-1], axis=0)[::-1].transpose(1, 0, 2)
+    k, levels = a_kn.shape[0], at_thresholds(a_kn, bank.fit, rows_nc)
     n = int(bank.fit.sum())
     positives_c = bank.labels.T.astype(np.int64) @ bank.fit.astype(np.int64)
-    whole = phi(both_ktc[:, 0], fires_kt[:, :1], positives_c, n)
+    whole = phi(levels.both_ktc[:, 0], levels.fires_kt[:, :1], positives_c, n)
     shortlist = np.argsort(-whole, axis=1, kind="stable")[:, :SHORTLIST]
-    chosen_kct = np.take_along_axis(both_ktc, shortlist[:, None, :], axis=2).transpose(0, 2, 1)
-    all_kct = phi(chosen_kct, fires_kt[:, None, :], positives_c[shortlist][:, :, None], n)
+    both_kts = np.take_along_axis(levels.both_ktc, shortlist[:, None, :], axis=2)
+    all_kct = phi(
+        both_kts.transpose(0, 2, 1),
+        levels.fires_kt[:, None, :],
+        positives_c[shortlist][:, :, None],
+        n,
+    )
     # of equals the first: the concept ahead in the shortlist, the lowest threshold
     best = all_kct.reshape(k, -1).argmax(axis=1)
     concept, threshold = np.divmod(best, THRESHOLDS)
     each = np.arange(k)
     return _Fit(
         concept_k=shortlist[each, concept],
-        threshold_k=threshold_kt[each, threshold],
-        edges_kb=quantile_edges(histogram_kb, ACTIVATION_BINS),
+        threshold_k=levels.threshold_kt[each, threshold],
+        edges_kb=quantile_edges(levels.histogram_kb, ACTIVATION_BINS),
     )
 
 

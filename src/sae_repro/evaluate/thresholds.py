@@ -1,0 +1,57 @@
+"""What latents and concepts share on the fit half when a latent counts only from a threshold on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
+
+Ints = npt.NDArray[np.int64]
+
+THRESHOLDS = 8  # 0 and the inner eighths of the positive activations
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Counts on the fit half, per latent k and threshold t, from 0 up."""
+
+    histogram_kb: Ints
+    """Positive activations per bin of `quantiles`."""
+    threshold_kt: npt.NDArray[np.float64]
+    fires_kt: Ints
+    both_ktc: Ints
+    """Of the tokens on which the latent reaches the threshold, those that carry concept c."""
+
+
+def latent_of(a_kn: csr_array) -> Ints:
+    """The latent of each nonzero."""
+    return np.repeat(np.arange(a_kn.shape[0]), np.diff(a_kn.indptr))
+
+
+def at_thresholds(a_kn: csr_array, fit: npt.NDArray[np.bool_], rows_nc: csr_array) -> Levels:
+    """Count on the rows of `fit` [N]; `rows_nc`, int32, are the concepts of every row."""
+    k, chosen = a_kn.shape[0], fit[a_kn.indices]
+    latent, row, value = latent_of(a_kn)[chosen], a_kn.indices[chosen], a_kn.data[chosen]
+    flat = np.bincount(latent * BINS + bin_of(value), minlength=k * BINS)
+    histogram_kb = flat.reshape(k, BINS)
+    threshold_kt = np.pad(quantile_edges(histogram_kb, THRESHOLDS), ((0, 0), (1, 0)))
+    reached = (value[:, None] >= threshold_kt[latent]).sum(axis=1)
+    fires_tk: list[npt.NDArray[Any]] = []
+    both_tkc: list[npt.NDArray[Any]] = []
+    for level in range(1, THRESHOLDS + 1):
+        at = reached == level
+        count = np.bincount(latent[at], minlength=k)
+        ones = np.ones(int(at.sum()), dtype=np.int32)
+        indptr = np.concatenate([[0], np.cumsum(count)])
+        fires_tk.append(count)
+        both_tkc.append((csr_array((ones, row[at], indptr), (k, len(fit))) @ rows_nc).toarray())
+    # reaching a threshold means to reach all that are lower
+    return Levels(
+        histogram_kb=histogram_kb,
+        threshold_kt=threshold_kt,
+        fires_kt=np.cumsum(fires_tk[::-1], axis=0)[::-1].T,
+        both_ktc=np.cumsum(both_tkc[::-1], axis=0)[::-1].transpose(1, 0, 2),
+    )
