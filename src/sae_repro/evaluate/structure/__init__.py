@@ -1,1 +1,1 @@
-"""Structure: how latents relate to each other, to concepts, to text and to the model's output."""
+"""How latents divide concepts, what they say of text and of one another, what coding them costs."""

@@ -1,0 +1,105 @@
+"""Logistic regressions with a ridge, in fp64: of few features by Newton's method, many at once; of
+many features by L-BFGS.
+
+The loss is Σ_n [w log(1 + e^η) − s η] / Σ_n w + ½ RIDGE ‖β‖², the intercept free: w is a row's
+weight and s the part of it that is positive. Columns are first divided by their root mean square,
+so that the ridge does not depend on units.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+RIDGE = 1e-3
+STEPS, GRADIENT = 50, 1e-8
+HALVINGS = 30
+
+
+def balanced(positives: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    """(s, w) with which positives and negatives weigh as much; from counts, along the last axis."""
+    negatives = rows - positives
+    s = 0.5 * positives / np.maximum(positives.sum(axis=-1, keepdims=True), 1)
+    return s, s + 0.5 * negatives / np.maximum(negatives.sum(axis=-1, keepdims=True), 1)
+
+
+def newton(x_bmk: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats]:
+    """(β [B, k], intercept [B]) of B problems of m rows; a row of weight 0 is as good as absent."""
+    total = w_bm.sum(axis=1, keepdims=True)
+    s, w = s_bm / total, w_bm / total
+    scale = _scale(np.sqrt((np.square(x_bmk) * w[..., None]).sum(axis=1)))
+    x = np.concatenate([x_bmk / scale[:, None], np.ones((*x_bmk.shape[:2], 1))], axis=2)
+    ridge = np.full(x.shape[2], RIDGE)
+    ridge[-1] = 0.0
+    beta = np.zeros((len(x), x.shape[2]))
+    eta = np.zeros(s.shape)
+    loss = _loss(eta, s, w, beta, ridge)
+    for _ in range(STEPS):
+        p = _expit(eta)
+        gradient = ((w * p - s)[:, None] @ x)[:, 0] + ridge * beta
+        if np.abs(gradient).max(initial=0.0) < GRADIENT:
+            break
+        curvature = x.transpose(0, 2, 1) @ (x * (w * p * (1 - p))[..., None]) + np.diag(ridge)
+        step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
+        size = np.ones(len(x))
+        for _ in range(HALVINGS):
+            tried = beta - size[:, None] * step
+            eta = (x @ tried[..., None])[..., 0]
+            after = _loss(eta, s, w, tried, ridge)
+            # rounding may lift a loss that is as good as the least
+            worse = after > loss + 1e-12
+            if not worse.any():
+                break
+            size[worse] /= 2
+        beta, loss = tried, after
+    return beta[:, :-1] / scale, beta[:, -1]
+
+
+def dense(x_nd: Floats, positive: npt.NDArray[np.bool_]) -> Floats:
+    """β [d] of one problem with many features, all of them in the same units.
+
+    All columns are divided by one number, the root mean square of all entries, so that the
+    direction of β is one in the space of x. Give it centred x.
+    """
+    from scipy.optimize import minimize
+
+    scale = float(_scale(np.sqrt(np.square(x_nd).mean(keepdims=True)))[0, 0])
+    x, y, n = x_nd / scale, positive.astype(np.float64), len(x_nd)
+
+    def loss(v: Floats) -> tuple[float, Floats]:
+        beta, eta = v[:-1], x @ v[:-1] + v[-1]
+        residual = (_expit(eta) - y) / n
+        value = (_softplus(eta) - y * eta).sum() / n + 0.5 * RIDGE * beta @ beta
+        return float(value), np.append(residual @ x + RIDGE * beta, residual.sum())
+
+    start = np.zeros(x.shape[1] + 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-6, "ftol": 0})
+    beta: Floats = found.x[:-1] / scale
+    return beta
+
+
+def cross_entropy(eta: Floats, s: Floats, w: Floats) -> Floats:
+    """Σ w log(1 + e^η) − s η over the last axis, in nats; the mean where w sums to 1."""
+    result: Floats = (w * _softplus(eta) - s * eta).sum(axis=-1)
+    return result
+
+
+def _scale(rms: Floats) -> Floats:
+    return np.where(rms > 0, rms, 1.0)
+
+
+def _softplus(eta: Floats) -> Floats:
+    result: Floats = np.maximum(eta, 0) + np.log1p(np.exp(-np.abs(eta)))
+    return result
+
+
+def _expit(eta: Floats) -> Floats:
+    from scipy.special import expit
+
+    result: Floats = expit(eta)
+    return result
+
+
+def _loss(eta: Floats, s: Floats, w: Floats, beta: Floats, ridge: Floats) -> Floats:
+    result: Floats = cross_entropy(eta, s, w) + 0.5 * (ridge * np.square(beta)).sum(axis=1)
+    return result

@@ -1,0 +1,115 @@
+"""The stated sample on which the expensive metrics run: whole documents chosen by a hash.
+
+A document is in it by (seed, document) alone, so that neither shards nor batches matter, and its
+rows stand in the bank's order, so that every sum over them has the same bits.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csc_array, csr_array
+
+from sae_repro.evaluate.baselines import Latents
+from sae_repro.evaluate.concepts import ConceptBank, frequent_enough
+from sae_repro.evaluate.contexts import uniform_hash
+from sae_repro.evaluate.streaming import Batch
+from sae_repro.store import DOCUMENT
+
+Mask = npt.NDArray[np.bool_]
+
+TOKENS = 20_000
+CHOICE = 0x73616D70  # sets this use of the hash apart from others of the same seed
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One SAE on the n tokens of the sample."""
+
+    x_nd: npt.NDArray[np.float32]
+    a_nk: csc_array
+    """Canonical activations, fp32: only what is > 0 is stored, rows ascending in each column."""
+    d_kd: npt.NDArray[np.float32]
+    """Decoder rows, as saved: of any length."""
+    mean_d: npt.NDArray[np.float64]
+    """x̄ over all evaluated tokens, not only the sample's."""
+    bank: ConceptBank
+    """The bank of the same n rows, with the concepts that are frequent enough in them."""
+
+
+def sampled(bank: ConceptBank, seed: int, tokens: int = TOKENS) -> Mask:
+    """Which rows of `bank` are in the sample, [N].
+
+    Of either half as many documents, in the order of their hash, as stay within half of `tokens`,
+    and one at least.
+    """
+    document, first, length = np.unique(bank.document, return_index=True, return_counts=True)
+    order = np.argsort(uniform_hash(seed, document, np.full(len(document), CHOICE)), kind="stable")
+    chosen = np.zeros(len(document), dtype=bool)
+    for half in (True, False):
+        candidates = order[bank.fit[first[order]] == half]
+        within = np.cumsum(length[candidates]) <= tokens // 2
+        chosen[candidates[: max(1, int(within.sum()))]] = True
+    return np.repeat(chosen, length)
+
+
+def restricted(bank: ConceptBank, rows: Mask) -> ConceptBank:
+    """The bank of `rows` [N] alone; concepts too rare or too common there are left out, too."""
+    labels, fit = csc_array(csr_array(bank.labels)[rows]), bank.fit[rows]
+    enough = frequent_enough(labels, fit)
+    dropped = Counter(bank.kinds[i] for i in np.flatnonzero(~enough))
+    kept = np.flatnonzero(enough)
+    return replace(
+        bank,
+        names=tuple(bank.names[i] for i in kept),
+        kinds=tuple(bank.kinds[i] for i in kept),
+        labels=labels[:, kept],
+        document=bank.document[rows],
+        position=bank.position[rows],
+        token=bank.token[rows],
+        fit=fit,
+        left_out=dict(Counter(bank.left_out) + dropped),
+    )
+
+
+def collect(
+    latents: Latents,
+    batches: Iterable[Batch],
+    bank: ConceptBank,
+    mean_d: npt.NDArray[np.float64],
+    d_kd: npt.NDArray[Any],
+    seed: int,
+    tokens: int = TOKENS,
+) -> Sample:
+    """The sample of the SAE whose canonical activations are `latents` and whose decoder is `d_kd`.
+
+    `batches` streams all rows of `bank` once, in any batches and order; `mean_d` is x̄ over them.
+    StudyError where a row is not in the bank.
+    """
+    documents = np.unique(bank.document[sampled(bank, seed, tokens)])
+    small = restricted(bank, np.isin(bank.document, documents))
+    n, k = len(small.fit), len(d_kd)
+    x_nd = np.zeros((n, len(mean_d)), dtype=np.float32)
+    rows: list[npt.NDArray[Any]] = []
+    columns: list[npt.NDArray[Any]] = []
+    values: list[npt.NDArray[Any]] = []
+    for x, index in batches:
+        mine = np.isin(index[:, DOCUMENT], documents)
+        if not mine.any():
+            continue
+        # all of the batch: a latent's last bit may depend on how many rows are encoded together
+        a = latents(x).float().cpu().numpy()[mine]
+        at = small.rows(index[mine])
+        x_nd[at] = x.float().cpu().numpy()[mine]
+        row, column = a.nonzero()
+        rows.append(at[row])
+        columns.append(column)
+        values.append(a[row, column])
+    place = np.concatenate(rows), np.concatenate(columns)
+    a_nk = csc_array((np.concatenate(values), place), shape=(n, k))
+    a_nk.sort_indices()
+    decoder = np.ascontiguousarray(d_kd, dtype=np.float32)
+    return Sample(x_nd=x_nd, a_nk=a_nk, d_kd=decoder, mean_d=mean_d, bank=small)
