@@ -37,10 +37,10 @@ class _Best:
 
     def offer(self, value_ktc: Floats, threshold_kt: Floats, first: int) -> None:
         """Take what is better; of equals the first latent, at its lowest threshold."""
-        levels = threshold_kt.shape[1]
-        flat = value_ktc.reshape(-1, value_ktc.shape[2])
+        levels, concepts = value_ktc.shape[1:]
+        flat = value_ktc.reshape(threshold_kt.size, concepts)
         best = flat.argmax(axis=0)
-        value = flat[best, np.arange(len(best))]
+        value = flat[best, np.arange(concepts)]
         better = value > self.value_c
         latent, level = np.divmod(best[better], levels)
         self.value_c[better] = value[better]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sae_repro.evaluate.structure.halves import Contrast, Half, Halves
 from sae_repro.evaluate.structure.hierarchy import Family
 from sae_repro.evaluate.structure.logistic import dense
-from sae_repro.evaluate.structure.probes import MOST, Split, best_cut
+from sae_repro.evaluate.structure.probes import MOST, Split
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -26,7 +26,7 @@ SHARE, COSINE = 0.4, 0.1  # of the parent's projection, with the parent's direct
 
 SILENCES = ("zero", "faint")
 TESTABLE = "testable"
-STATUSES = (TESTABLE, "no childless token", "no split set", "dense probe", "no child token",
+STATUSES = (TESTABLE, "no childless token", "no split set", "dense probe", "no token right",
             "low recall")  # fmt: skip
 """Why a pair is not testable: the first that holds, from the second on."""
 
@@ -106,16 +106,14 @@ PAIR_COLUMNS = (
 
 
 def dense_probe(halves: Halves, concept: int) -> DenseProbe:
-    """Fit on the fit half, cut where F1 is largest there, apply to the test half."""
+    """Fit on the fit half, apply to the test half: positive is a probability above ½."""
     fit, test = halves.fit, halves.test
     seen, truth = fit.carries_cn[concept], test.carries_cn[concept]
-    beta = dense(fit.centred_nd, seen)
+    beta, intercept = dense(fit.centred_nd, seen)
     length = float(np.linalg.norm(beta))
     direction = beta / length if length else beta
-    counts = seen[None].astype(np.float64), np.ones((1, len(seen)))
-    cut, _ = best_cut((fit.centred_nd @ direction)[None], *counts)
     along = test.centred_nd @ direction
-    called: Mask = along >= cut[0]
+    called: Mask = along * length + intercept > 0
     right: Mask = called & truth
     f1 = 2 * right.sum() / max(1, called.sum() + truth.sum())
     return DenseProbe(direction, along, right, float(f1))
@@ -128,7 +126,8 @@ def own_candidates(found: Contrast, family: Family) -> Ints:
     """
     largest_k = found.precision_ck[family.children].max(axis=0)
     order: Ints = np.argsort(-np.abs(found.difference_ck[family.parent]), kind="stable")
-    return order[(largest_k[order] < OF_A_CHILD) & (found.fires_k[order] > 0)][:MOST]
+    own: Ints = order[(largest_k[order] < OF_A_CHILD) & (found.fires_k[order] > 0)]
+    return own[:MOST]
 
 
 def unit_rows(d_kd: npt.NDArray[Any]) -> Floats:
@@ -151,7 +150,8 @@ def family_pairs(
     for_it = split.latents[found.difference_ck[family.parent, split.latents] > 0]
     speaks = {silence: _speaks(halves, for_it, silence) for silence in SILENCES}
     large = test.carries_cn[family.children].any(axis=0)
-    childless = test.carries_cn[family.parent] & ~large & probe.right_n
+    outside = test.carries_cn[family.parent] & ~large
+    childless = outside & probe.right_n
     cosine_k = unit_kd @ probe.direction_d
     near = cosine_k >= COSINE
     near[split.latents] = False
@@ -163,10 +163,10 @@ def family_pairs(
         for silence in SILENCES:
             silent, recalled = tokens & ~speaks[silence], childless & speaks[silence]
             reasons = {
-                "no childless token": not childless.any(),
+                "no childless token": not outside.any(),
                 "no split set": not len(for_it),
                 "dense probe": probe.f1 <= DENSE_F1,
-                "no child token": not tokens.any(),
+                "no token right": not (childless.any() and tokens.any()),
                 "low recall": recalled.sum() < RECALL * childless.sum(),
             }
             pairs.append(

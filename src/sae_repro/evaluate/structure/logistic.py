@@ -55,8 +55,8 @@ def newton(x_bmk: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats]:
     return beta[:, :-1] / scale, beta[:, -1]
 
 
-def dense(x_nd: Floats, positive: npt.NDArray[np.bool_]) -> Floats:
-    """β [d] of one problem with many features, all of them in the same units.
+def dense(x_nd: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
+    """(β [d], intercept) of one problem with many features, all of them in the same units.
 
     All columns are divided by one number, the root mean square of all entries, so that the
     direction of β is one in the space of x. Give it centred x.
@@ -74,8 +74,7 @@ def dense(x_nd: Floats, positive: npt.NDArray[np.bool_]) -> Floats:
 
     start = np.zeros(x.shape[1] + 1)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-6, "ftol": 0})
-    beta: Floats = found.x[:-1] / scale
-    return beta
+    return found.x[:-1] / scale, float(found.x[-1])
 
 
 def cross_entropy(eta: Floats, s: Floats, w: Floats) -> Floats:

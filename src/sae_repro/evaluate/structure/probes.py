@@ -70,7 +70,7 @@ def split_sets(halves: Halves, concepts: Ints, candidates: list[Ints]) -> list[S
     """The split set of each concept, of its own candidates in their order.
 
     The smallest k ≤ `MOST` such that one latent more raises the F1 on fit by less than `GAIN`.
-    Probes are not balanced; a token is called positive above the cut whose F1 on fit is largest.
+    Probes are not balanced; they call positive what they give a probability above ½.
     """
     splits = [Split(np.empty(0, dtype=np.int64), np.nan) for _ in candidates]
     before = np.full(len(candidates), -np.inf)
@@ -94,33 +94,13 @@ def _f1(halves: Halves, latents_bk: Ints, concept_b: Ints) -> tuple[Floats, Floa
     f1 = np.zeros((2, len(latents_bk)))
     for which in chunks(halves.fit, latents_bk):
         seen, unseen = designs(halves, latents_bk[which], concept_b[which])
-        beta, _ = newton(seen.x_bmk, seen.positives_bm, seen.rows_bm)
-        score = _scores(seen, beta)
-        cut, f1[0, which] = best_cut(score, seen.positives_bm, seen.rows_bm)
-        called = _scores(unseen, beta) >= cut[:, None]
-        hits = (unseen.positives_bm * called).sum(axis=1)
-        sizes = (unseen.rows_bm * called).sum(axis=1) + unseen.positives_bm.sum(axis=1)
-        f1[1, which] = 2 * hits / np.maximum(sizes, 1)
+        beta, intercept = newton(seen.x_bmk, seen.positives_bm, seen.rows_bm)
+        for i, probe in enumerate((seen, unseen)):
+            called = _scores(probe, beta) + intercept[:, None] > 0
+            hits = (probe.positives_bm * called).sum(axis=1)
+            sizes = (probe.rows_bm * called).sum(axis=1) + probe.positives_bm.sum(axis=1)
+            f1[i, which] = 2 * hits / sizes
     return f1[0], f1[1]
-
-
-def best_cut(score_bm: Floats, positives_bm: Floats, rows_bm: Floats) -> tuple[Floats, Floats]:
-    """(cut [B], F1 [B]): calling positive what scores the cut or more makes F1 largest.
-
-    From counts per entry; of equal F1 the highest cut.
-    """
-    score = np.where(rows_bm > 0, score_bm, -np.inf)
-    order = np.argsort(-score, axis=1, kind="stable")
-    score, positives, rows = (
-        np.take_along_axis(part, order, axis=1) for part in (score, positives_bm, rows_bm)
-    )
-    hits, called = positives.cumsum(axis=1), rows.cumsum(axis=1)
-    f1 = 2 * hits / (called + hits[:, -1:])
-    # equals are called together: the cut lies behind the last of them
-    f1[:, :-1][score[:, :-1] == score[:, 1:]] = -1.0
-    best = f1.argmax(axis=1)[:, None]
-    cut, largest = (np.take_along_axis(part, best, axis=1)[:, 0] for part in (score, f1))
-    return cut, largest
 
 
 def roc_area(score: Floats, positives: Floats, rows: Floats) -> float:
