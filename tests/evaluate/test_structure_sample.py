@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_repro.errors import StudyError
+from sae_repro.evaluate.codes import Code, code_of
+from sae_repro.evaluate.streaming import Batch
 from sae_repro.evaluate.structure.sample import Sample, collect, restricted, sampled
 
 N, K, D, LENGTH = 6_000, 7, 4, 20
@@ -28,17 +30,19 @@ def drawn(source: Sample, size: int, seed: int | None, tokens: int = 2000) -> Sa
     n = len(source.x_nd)
     rows = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
     index = np.stack([source.bank.document, source.bank.position, source.bank.token], axis=1)
-    dense = torch.from_numpy(source.a_nk.toarray())
-    # the latents are looked up by the row's first entry, which is its number
-    numbered = torch.cat([torch.arange(n)[:, None].float(), torch.from_numpy(source.x_nd)], dim=1)
+    index, a = index.astype(np.int32), torch.from_numpy(source.a_nk.toarray())
 
-    def batches() -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    def batches() -> Iterator[Batch]:
         for start in range(0, n, size):
             part = rows[start : start + size]
-            yield numbered[part], index[part].astype(np.int32)
+            yield torch.from_numpy(source.x_nd[part]), index[part]
 
-    return collect(lambda x: dense[x[:, 0].long()], batches(), source.bank, np.zeros(D + 1),
-                   source.d_kd, 1, tokens)  # fmt: skip
+    def codes() -> Iterator[Code]:
+        for start in range(0, n, size + 100):
+            part = rows[start : start + size + 100]
+            yield code_of(a[part], index[part])
+
+    return collect(codes, batches(), source.bank, np.ones(D), source.d_kd, 1, tokens)
 
 
 @given(st.integers(100, 6000), st.integers(0, 50))
@@ -57,10 +61,10 @@ def test_neither_batches_nor_order_matter(
 def test_rows_carry_what_they_carry_in_the_whole(planted: Callable[..., Sample]) -> None:
     source = whole(planted)
     found = drawn(source, 777, 5)
-    row = found.x_nd[:, 0].astype(int)
+    row = found.bank.document * LENGTH + found.bank.position
     assert np.array_equal(row, np.sort(row))
     assert np.array_equal(found.a_nk.toarray(), source.a_nk.toarray()[row])
-    assert np.array_equal(found.x_nd[:, 1:], source.x_nd[row])
+    assert np.array_equal(found.x_nd, source.x_nd[row])
     assert np.array_equal(found.bank.document, source.bank.document[row])
     assert np.array_equal(found.bank.fit, source.bank.fit[row])
     # 2 % of a thousand tokens are too few, and are counted
@@ -97,5 +101,5 @@ def test_rows_that_the_bank_lacks_are_refused(planted: Callable[..., Sample]) ->
     source = whole(planted)
     index = np.stack([source.bank.document, source.bank.position + 100], axis=1)
     with pytest.raises(StudyError, match="not in the concept bank"):
-        collect(lambda x: x, [(torch.from_numpy(source.x_nd), index)], source.bank, np.zeros(D),
-                np.eye(D), 1, 2000)  # fmt: skip
+        collect(lambda: [], [(torch.from_numpy(source.x_nd), index)], source.bank, np.zeros(D),
+                source.d_kd, 1, 2000)  # fmt: skip

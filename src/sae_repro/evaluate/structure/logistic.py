@@ -12,8 +12,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 RIDGE = 1e-3
-STEPS, GRADIENT = 50, 1e-8
-HALVINGS = 30
+STEPS, GRADIENT = 50, 1e-7
+HALVINGS, ROUNDING = 30, 1e-12
 
 
 def balanced(positives: Floats, rows: Floats) -> tuple[Floats, Floats]:
@@ -31,23 +31,27 @@ def newton(x_bmk: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats]:
     x = np.concatenate([x_bmk / scale[:, None], np.ones((*x_bmk.shape[:2], 1))], axis=2)
     ridge = np.full(x.shape[2], RIDGE)
     ridge[-1] = 0.0
+
+    def at(beta: Floats) -> tuple[Floats, Floats]:
+        eta = (x @ beta[..., None])[..., 0]
+        p, softplus = _logistic(eta)
+        loss: Floats = (w * softplus - s * eta).sum(axis=1)
+        return loss + 0.5 * (ridge * np.square(beta)).sum(axis=1), p
+
     beta = np.zeros((len(x), x.shape[2]))
-    eta = np.zeros(s.shape)
-    loss = _loss(eta, s, w, beta, ridge)
+    loss, p = at(beta)
     for _ in range(STEPS):
-        p = _expit(eta)
         gradient = ((w * p - s)[:, None] @ x)[:, 0] + ridge * beta
         if np.abs(gradient).max(initial=0.0) < GRADIENT:
             break
         curvature = x.transpose(0, 2, 1) @ (x * (w * p * (1 - p))[..., None]) + np.diag(ridge)
         step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
-        size = np.ones(len(x))
+        size = np.ones((len(x), 1))
         for _ in range(HALVINGS):
-            tried = beta - size[:, None] * step
-            eta = (x @ tried[..., None])[..., 0]
-            after = _loss(eta, s, w, tried, ridge)
+            tried = beta - size * step
+            after, p = at(tried)
             # rounding may lift a loss that is as good as the least
-            worse = after > loss + 1e-12
+            worse = after > loss + ROUNDING
             if not worse.any():
                 break
             size[worse] /= 2
@@ -68,8 +72,9 @@ def dense(x_nd: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats, float]
 
     def loss(v: Floats) -> tuple[float, Floats]:
         beta, eta = v[:-1], x @ v[:-1] + v[-1]
-        residual = (_expit(eta) - y) / n
-        value = (_softplus(eta) - y * eta).sum() / n + 0.5 * RIDGE * beta @ beta
+        p, softplus = _logistic(eta)
+        residual = (p - y) / n
+        value = (softplus - y * eta).sum() / n + 0.5 * RIDGE * beta @ beta
         return float(value), np.append(residual @ x + RIDGE * beta, residual.sum())
 
     start = np.zeros(x.shape[1] + 1)
@@ -79,7 +84,7 @@ def dense(x_nd: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats, float]
 
 def cross_entropy(eta: Floats, s: Floats, w: Floats) -> Floats:
     """Σ w log(1 + e^η) − s η over the last axis, in nats; the mean where w sums to 1."""
-    result: Floats = (w * _softplus(eta) - s * eta).sum(axis=-1)
+    result: Floats = (w * _logistic(eta)[1] - s * eta).sum(axis=-1)
     return result
 
 
@@ -87,18 +92,8 @@ def _scale(rms: Floats) -> Floats:
     return np.where(rms > 0, rms, 1.0)
 
 
-def _softplus(eta: Floats) -> Floats:
-    result: Floats = np.maximum(eta, 0) + np.log1p(np.exp(-np.abs(eta)))
-    return result
-
-
-def _expit(eta: Floats) -> Floats:
-    from scipy.special import expit
-
-    result: Floats = expit(eta)
-    return result
-
-
-def _loss(eta: Floats, s: Floats, w: Floats, beta: Floats, ridge: Floats) -> Floats:
-    result: Floats = cross_entropy(eta, s, w) + 0.5 * (ridge * np.square(beta)).sum(axis=1)
-    return result
+def _logistic(eta: Floats) -> tuple[Floats, Floats]:
+    """(1 / (1 + e^−η), log(1 + e^η)), from one exponential that cannot overflow."""
+    small = np.exp(-np.abs(eta))
+    p = np.where(eta >= 0, 1.0, small) / (1 + small)
+    return p, np.maximum(eta, 0) + np.log1p(small)

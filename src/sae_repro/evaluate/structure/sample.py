@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csc_array, csr_array
 
-from sae_repro.evaluate.baselines import Latents
+from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.concepts import ConceptBank, frequent_enough
 from sae_repro.evaluate.contexts import uniform_hash
 from sae_repro.evaluate.streaming import Batch
@@ -76,7 +76,7 @@ def restricted(bank: ConceptBank, rows: Mask) -> ConceptBank:
 
 
 def collect(
-    latents: Latents,
+    codes: Codes,
     batches: Iterable[Batch],
     bank: ConceptBank,
     mean_d: npt.NDArray[np.float64],
@@ -84,32 +84,41 @@ def collect(
     seed: int,
     tokens: int = TOKENS,
 ) -> Sample:
-    """The sample of the SAE whose canonical activations are `latents` and whose decoder is `d_kd`.
+    """The sample of the SAE whose canonical activations are `codes` and whose decoder is `d_kd`.
 
-    `batches` streams all rows of `bank` once, in any batches and order; `mean_d` is x̄ over them.
-    StudyError where a row is not in the bank.
+    `codes` and `batches` stream all rows of `bank`, in any batches and order; `mean_d` is x̄ over
+    them. StudyError where a row of a chosen document is not in the bank.
     """
     documents = np.unique(bank.document[sampled(bank, seed, tokens)])
     small = restricted(bank, np.isin(bank.document, documents))
-    n, k = len(small.fit), len(d_kd)
+    n = len(small.fit)
     x_nd = np.zeros((n, len(mean_d)), dtype=np.float32)
-    rows: list[npt.NDArray[Any]] = []
-    columns: list[npt.NDArray[Any]] = []
-    values: list[npt.NDArray[Any]] = []
     for x, index in batches:
-        mine = np.isin(index[:, DOCUMENT], documents)
-        if not mine.any():
-            continue
-        # all of the batch: a latent's last bit may depend on how many rows are encoded together
-        a = latents(x).float().cpu().numpy()[mine]
-        at = small.rows(index[mine])
+        mine, at = _places(small, documents, index)
         x_nd[at] = x.float().cpu().numpy()[mine]
-        row, column = a.nonzero()
-        rows.append(at[row])
-        columns.append(column)
-        values.append(a[row, column])
-    place = np.concatenate(rows), np.concatenate(columns)
-    a_nk = csc_array((np.concatenate(values), place), shape=(n, k))
+    rows: list[npt.NDArray[Any]] = []
+    latents: list[npt.NDArray[Any]] = []
+    values: list[npt.NDArray[Any]] = []
+    for code in codes():
+        mine, at = _places(small, documents, code.index)
+        place = np.full(len(mine), -1)
+        place[mine] = at
+        row = place[code.row]
+        inside = row >= 0
+        rows.append(row[inside])
+        latents.append(code.latent[inside])
+        values.append(code.value[inside].astype(np.float32))
+    where = np.concatenate(rows), np.concatenate(latents)
+    a_nk = csc_array((np.concatenate(values), where), shape=(n, len(d_kd)))
     a_nk.sort_indices()
     decoder = np.ascontiguousarray(d_kd, dtype=np.float32)
     return Sample(x_nd=x_nd, a_nk=a_nk, d_kd=decoder, mean_d=mean_d, bank=small)
+
+
+def _places(
+    bank: ConceptBank, documents: npt.NDArray[Any], index: npt.NDArray[Any]
+) -> tuple[Mask, npt.NDArray[np.int64]]:
+    """(which rows of `index` are of `documents`, where these stand in `bank`)."""
+    mine: Mask = np.isin(index[:, DOCUMENT], documents)
+    at = bank.rows(index[mine]) if mine.any() else np.empty(0, dtype=np.int64)
+    return mine, at
