@@ -1,7 +1,9 @@
-"""A cell's folder: monosemanticity is written, counted, and left out where it has no meaning."""
+"""A cell's folder: what is chosen is written and counted, and left out where it has no meaning."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -10,13 +12,15 @@ import pytest
 from sae_repro.autoencoders import SAE, Weights
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.writing import write_stories
-from sae_repro.evaluate import cell
+from sae_repro.evaluate import chosen
 from sae_repro.evaluate.cell import EvaluateJob, validation_batches
+from sae_repro.evaluate.chosen import MEASURES, FirstPass
 from sae_repro.evaluate.codes import CodeFile
-from sae_repro.evaluate.monosemantic_summary import NAMES
+from sae_repro.evaluate.monosemantic_summary import NAMES, Summary
 from sae_repro.evaluate.streaming import Batch, accumulate, mean_of
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Corpus, Evaluate, StoriesSource
+from sae_repro.params.sections import Chosen
 from sae_repro.store import ActivationStore
 
 HOOK = "blocks.0.hook_resid_post"
@@ -31,12 +35,13 @@ def job(tmp_path: Path, make_store: Callable[..., Path]) -> EvaluateJob:
     write_stories(Corpus(source=source), source, 0, folder)
     assert TokenDocuments.load(folder).documents["length"].min() >= 20  # the index's own length
     return EvaluateJob(
-        sae=tmp_path, settings=Evaluate(), seed=0, key="", baseline_key="", store=tmp_path,
+        sae=tmp_path, settings=Evaluate(), seed=0, key="", baseline_key="", trainer="",
+        store=tmp_path,
         corpus=folder, subject=tmp_path, activations=make_store(validation=16_000, d_in=D),
     )  # fmt: skip
 
 
-def measured(job: EvaluateJob, folder: Path) -> cell.Summary:
+def measured(job: EvaluateJob, folder: Path) -> Summary:
     import torch
 
     folder.mkdir()
@@ -51,11 +56,16 @@ def measured(job: EvaluateJob, folder: Path) -> cell.Summary:
     codes = CodeFile(folder)
     totals = accumulate(sae, batches(), mean_d, documents, codes.append)
     codes.close()
-    return cell._monosemanticity(job, store, codes, totals, folder)
+    return chosen.measured(FirstPass(job, sae, store, HOOK, batches, codes, mean_d, totals, folder))
+
+
+def asking(job: EvaluateJob, *metrics: str) -> EvaluateJob:
+    settings = Evaluate.model_validate({"metrics": metrics, "references": [5]})
+    return replace(job, settings=settings)
 
 
 def test_it_writes_a_row_per_latent_and_the_shares(job: EvaluateJob, tmp_path: Path) -> None:
-    found = measured(job, tmp_path / "out")
+    found = measured(asking(job, "monosemanticity"), tmp_path / "out")
     frame = pd.read_parquet(tmp_path / "out" / "monosemantic.parquet")
     assert frame["latent"].tolist() == list(range(2 * D))
     assert set(found.metrics) == set(NAMES) == set(found.intervals)
@@ -67,14 +77,50 @@ def test_it_writes_a_row_per_latent_and_the_shares(job: EvaluateJob, tmp_path: P
 
 
 def test_it_can_be_left_out(job: EvaluateJob, tmp_path: Path) -> None:
-    without = EvaluateJob(**{**vars(job), "settings": Evaluate(metrics=())})
-    assert measured(without, tmp_path / "out").metrics == {}
+    assert measured(asking(job), tmp_path / "out").metrics == {}
     assert not (tmp_path / "out" / "monosemantic.parquet").exists()
+
+
+def test_each_metric_writes_its_table_and_says_how_sure_it_is(
+    job: EvaluateJob, tmp_path: Path
+) -> None:
+    said = {}
+    for metric, tables in {
+        "structure": ("concepts", "pairs"),
+        "dictionary": ("dictionary",),
+        "references": ("references", "correlation_map"),
+    }.items():
+        folder = tmp_path / metric
+        found = measured(asking(job, metric), folder)
+        assert {path.stem for path in folder.glob("*.parquet")} == set(tables)
+        assert set(found.intervals) <= set(found.metrics)
+        assert found.counts
+        said |= found.metrics
+        for name, (low, high) in found.intervals.items():
+            value = found.metrics[name]
+            assert value is not None
+            assert low <= value <= high
+    assert said["coverage"] == 0
+    assert said["decoder_max_cosine"] == 0
+    # the reference is TopK on the same axes: it knows no other directions
+    assert 0 < said["mean_max_correlation_5"] <= 1
+    assert abs(said["mean_max_correlation_null_5"]) < 0.2
+
+
+def test_metrics_join(job: EvaluateJob, tmp_path: Path) -> None:
+    both = measured(asking(job, "dictionary", "monosemanticity"), tmp_path / "both")
+    parts = [measured(asking(job, m), tmp_path / m) for m in ("dictionary", "monosemanticity")]
+    assert both.metrics == parts[0].metrics | parts[1].metrics
+    assert both.counts == parts[0].counts | parts[1].counts
+
+
+def test_every_metric_that_params_offer_is_there() -> None:
+    assert set(MEASURES) == set(get_args(Chosen))
 
 
 def test_whole_documents_carry_no_concepts(job: EvaluateJob, tmp_path: Path) -> None:
     path = job.activations / "manifest.json"
     write_json(path, {**read_json(path), "pooling": "document_mean"})
-    found = measured(job, tmp_path / "out")
-    assert found.metrics == dict.fromkeys(NAMES)
-    assert found.counts == found.intervals == {}
+    found = measured(asking(job, *MEASURES), tmp_path / "out")
+    assert {name for name, value in found.metrics.items() if value is None} == set(NAMES)
+    assert {path.stem for path in (tmp_path / "out").glob("*.parquet")} == {"dictionary"}

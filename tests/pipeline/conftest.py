@@ -33,7 +33,10 @@ extract:
   shard_rows: 4_096
   threads: 1
 train: {batch_size: 64, epochs: 3, log_every: 50, checkpoint_every: 100}
-evaluate: {fidelity_tokens: 1_000}
+evaluate:
+  fidelity_tokens: 1_000
+  metrics: [monosemanticity, structure, dictionary, references, ngram, ablation]
+  references: [10]
 control: {worlds: []}
 compare: {matched_l0: [3], bootstrap: 100}
 track: {experiment: small}

@@ -39,6 +39,11 @@ def test_it_goes_from_nothing_to_tables(finished: Checkout) -> None:
             finished.folder / "artifacts/evaluate" / name / "monosemantic.parquet"
         )
         assert len(latents) == 64
+        metrics = json.loads(
+            (finished.folder / "artifacts/evaluate" / name / "metrics.json").read_text()
+        )["metrics"]
+        assert {"coverage", "description_length", "mean_max_correlation_10", "ablation_sparsity",
+                "explainability_ngram_recall"} <= set(metrics)  # fmt: skip
     assert (finished.folder / "reports/figures/frontier.svg").is_file()
     assert set(json.loads((finished.folder / "reports/metrics.json").read_text())) == set(CELLS)
 

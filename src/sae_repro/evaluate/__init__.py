@@ -12,8 +12,12 @@ from sae_repro.pins import check_concepts
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
 
-CODE = ("autoencoders", "evaluate", "store.py", "random.py", "intervals.py", "compute.py",
-        "corpus", "subject/loader.py")  # fmt: skip
+CODE = ("autoencoders", "evaluate", "evaluate/structure", "store.py", "random.py", "intervals.py",
+        "compute.py", "corpus", "subject/loader.py")  # fmt: skip
+
+TRAINER = ("autoencoders", "train", "evaluate/structure/references.py", "store.py", "random.py",
+           "params/cell.py", "compute.py")  # fmt: skip
+"""What references follow from; whoever reads them hashes it through the trained cell's key."""
 
 
 def run(context: StageContext) -> None:
@@ -37,6 +41,7 @@ def run(context: StageContext) -> None:
                 seed=context.value("seed"),
                 key=keys[name],
                 baseline_key=digest([shared, "baseline"]),
+                trainer=code_digest(context.root, *TRAINER),
                 store=store.folder,
                 corpus=context.artifacts("corpus"),
                 subject=context.artifacts("subject"),

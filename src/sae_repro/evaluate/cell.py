@@ -1,8 +1,7 @@
-"""The evaluation of one cell: metrics.json, latents, documents, contexts, monosemanticity."""
+"""The evaluation of one cell: metrics.json, latents, documents, contexts, and what is chosen."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,11 +13,9 @@ from sae_repro.autoencoders import SAE, load
 from sae_repro.cellstore import CellStore
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.evaluate import contexts
-from sae_repro.evaluate.codes import CodeFile, Codes, scaled
-from sae_repro.evaluate.concepts import ConceptBank, load_bank
+from sae_repro.evaluate.chosen import FirstPass, measured
+from sae_repro.evaluate.codes import CodeFile
 from sae_repro.evaluate.fidelity import Windows, fidelity, recovered
-from sae_repro.evaluate.monosemantic import monosemanticity
-from sae_repro.evaluate.monosemantic_summary import NOTHING, Summary, summary
 from sae_repro.evaluate.streaming import (
     Batch,
     Totals,
@@ -29,12 +26,11 @@ from sae_repro.evaluate.streaming import (
 )
 from sae_repro.files import read_json, write_json
 from sae_repro.intervals import wilson
-from sae_repro.params import ConceptLabels, Evaluate
+from sae_repro.params import Evaluate
 from sae_repro.store import ActivationStore
 
 FIDELITY = ("ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_recovered_zero", "ce_recovered_mean",
             "kl")  # fmt: skip
-INDEX_ROWS = 65_536  # read at once
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,8 @@ class EvaluateJob:
     seed: int
     key: str
     baseline_key: str
+    trainer: str
+    """Hash of the code that trains references."""
     store: Path
     corpus: Path
     subject: Path
@@ -100,16 +98,15 @@ def evaluate_into(job: EvaluateJob, folder: Path) -> None:
         totals = accumulate(sae, batches(), mean_d, documents, codes.append)
         codes.close()
         top, sample = contexts.collect(codes, totals.histogram_kb, settings, job.seed)
-        canonical = scaled(codes, sae.weights.W_dec.double().norm(dim=1).cpu().numpy())
-        told = _monosemanticity(job, store, canonical, totals, folder)
+        told = measured(FirstPass(job, sae, store, hook, batches, codes, mean_d, totals, folder))
     metrics = summarise(totals, sae.d_in, settings.dead_threshold)
-    measured, targets = _fidelity(job, sae, store, hook)
+    spliced, targets = _fidelity(job, sae, store, hook)
     latents = len(totals.fired_k)
     write_json(
         folder / "metrics.json",
         {
             **said,
-            "metrics": metrics | measured | told.metrics,
+            "metrics": metrics | spliced | told.metrics,
             "counts": {
                 "tokens": totals.tokens,
                 "documents": len(documents),
@@ -127,34 +124,6 @@ def evaluate_into(job: EvaluateJob, folder: Path) -> None:
     contexts.table(top, sample, corpus, settings).to_parquet(
         folder / "contexts.parquet", index=False, compression="zstd"
     )
-
-
-def _monosemanticity(
-    job: EvaluateJob, store: ActivationStore, canonical: Codes, totals: Totals, folder: Path
-) -> Summary:
-    """Write monosemantic.parquet, a row per latent; empty where it is not asked for.
-
-    Where rows are whole documents there are no tokens to carry concepts: every metric is None.
-    """
-    if "monosemanticity" not in job.settings.metrics:
-        return Summary({}, {}, {})
-    if store.manifest["pooling"] != "token":
-        return NOTHING
-    bank = _bank(job.corpus, job.activations, job.settings.concepts, job.seed, job.baseline_key)
-    frame = monosemanticity(canonical, bank, job.seed, totals.fired_k)
-    frame.to_parquet(folder / "monosemantic.parquet", index=False, compression="zstd")
-    return summary(frame, bank, job.seed)
-
-
-@lru_cache(maxsize=1)
-def _bank(
-    corpus: Path, activations: Path, concepts: ConceptLabels | None, seed: int, contents: str
-) -> ConceptBank:
-    """The bank that a process's cells share; `contents`, a hash of all it is made of, tells it."""
-    index = np.concatenate(
-        list(ActivationStore(activations).index("validation").batches(INDEX_ROWS))
-    )
-    return load_bank(corpus, index, seed, None if concepts is None else Path(concepts.path))
 
 
 def _intervals(totals: Totals, settings: Evaluate) -> dict[str, list[float]]:

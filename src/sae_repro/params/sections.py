@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from sae_repro.params.base import Commit, Count, Section, Sha256, Share
 
+Chosen = Literal["monosemanticity", "structure", "dictionary", "references", "ngram", "ablation"]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
 
 
@@ -220,10 +221,19 @@ class Evaluate(Section):
         20_000,
         description="validation tokens on which the language model is run with the SAE in place",
     )
-    metrics: tuple[Literal["monosemanticity"], ...] = Field(
-        ("monosemanticity",),
+    metrics: tuple[Chosen, ...] = Field(
+        ("monosemanticity", "structure", "dictionary", "references"),
         description="what is measured beside firing, reconstruction and fidelity: monosemanticity, "
-        "each latent against a bank of concepts; [] for none",
+        "each latent against a bank of concepts; structure, how latents divide concepts "
+        "(splitting, holes, absorption, coverage, probes); dictionary, nearest atoms and "
+        "description length; references, correlation with small SAEs; and, slower, ngram and "
+        "ablation, which run the language model; [] for none",
+    )
+    structure_tokens: Annotated[int, Field(ge=1000)] = Field(
+        20_000, description="structure: validation tokens in its sample of whole documents"
+    )
+    references: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        (30, 100, 300), description="references: widths K of the small SAEs trained for it"
     )
     concepts: ConceptLabels | None = Field(
         None, description="labels of your own, which join that bank"

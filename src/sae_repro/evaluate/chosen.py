@@ -1,0 +1,214 @@
+"""What `evaluate.metrics` chooses among: each a function of the first pass's findings.
+
+Every one writes tables of its own into the cell's folder and returns its entries of metrics.json.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_repro.autoencoders import SAE
+from sae_repro.evaluate.codes import Codes, scaled
+from sae_repro.evaluate.concepts import ConceptBank, load_bank
+from sae_repro.evaluate.monosemantic import monosemanticity
+from sae_repro.evaluate.monosemantic_summary import NOTHING, Summary, summary
+from sae_repro.evaluate.streaming import Batch, Totals
+from sae_repro.params import ConceptLabels
+from sae_repro.store import ActivationStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sae_repro.evaluate.cell import EvaluateJob
+    from sae_repro.evaluate.structure.passages import Passages
+
+INDEX_ROWS = 65_536  # read at once
+
+
+@dataclass(frozen=True)
+class FirstPass:
+    """One SAE after its first pass over the validation activations."""
+
+    job: "EvaluateJob"
+    sae: SAE
+    store: ActivationStore
+    hook: str
+    batches: Callable[[], Iterable[Batch]]
+    codes: Codes
+    mean_d: npt.NDArray[np.float64]
+    totals: Totals
+    folder: Path
+
+    @cached_property
+    def canonical(self) -> Codes:
+        """The codes as a = z·‖d_k‖."""
+        return scaled(self.codes, self.sae.weights.W_dec.double().norm(dim=1).cpu().numpy())
+
+    @property
+    def bank(self) -> ConceptBank:
+        """What can be said about every validation token."""
+        job = self.job
+        return _bank(job.corpus, job.activations, job.settings.concepts, job.seed, job.baseline_key)
+
+    def write(self, frame: "pd.DataFrame", name: str) -> None:
+        """`name`.parquet in the cell's folder."""
+        frame.to_parquet(self.folder / f"{name}.parquet", index=False, compression="zstd")
+
+
+@lru_cache(maxsize=1)
+def _bank(
+    corpus: Path, activations: Path, concepts: ConceptLabels | None, seed: int, contents: str
+) -> ConceptBank:
+    """The bank that a process's cells share; `contents`, a hash of all it is made of, tells it."""
+    index = np.concatenate(
+        list(ActivationStore(activations).index("validation").batches(INDEX_ROWS))
+    )
+    return load_bank(corpus, index, seed, None if concepts is None else Path(concepts.path))
+
+
+def measured(found: FirstPass) -> Summary:
+    """All that the study asks for, together.
+
+    Where rows are whole documents there are no tokens: nothing carries concepts or words.
+    """
+    by_token = found.store.manifest["pooling"] == "token"
+    total = Summary({}, {}, {})
+    for name in found.job.settings.metrics:
+        measure, needs_tokens = MEASURES[name]
+        if needs_tokens and not by_token:
+            part = NOTHING if name == "monosemanticity" else Summary({}, {}, {})
+        else:
+            part = measure(found)
+        total = Summary(
+            total.metrics | part.metrics,
+            total.counts | part.counts,
+            total.intervals | part.intervals,
+        )
+    return total
+
+
+def _monosemanticity(found: FirstPass) -> Summary:
+    """monosemantic.parquet: a row per latent."""
+    bank, seed = found.bank, found.job.seed
+    frame = monosemanticity(found.canonical, bank, seed, found.totals.fired_k)
+    found.write(frame, "monosemantic")
+    return summary(frame, bank, seed)
+
+
+def _dictionary(found: FirstPass) -> Summary:
+    """dictionary.parquet: each latent's nearest atom and the bits that it costs."""
+    from sae_repro.evaluate.structure.description import description_length
+    from sae_repro.evaluate.structure.neighbours import decoder_max_cosine
+
+    totals, seed = found.totals, found.job.seed
+    variance = float(totals.document_variance.sum()) / totals.tokens
+    near, nearness = decoder_max_cosine(found.sae.weights.W_dec, totals.fired_k, seed)
+    bits, length = description_length(
+        found.canonical, variance, totals.fired_k, totals.tokens, seed
+    )
+    found.write(near.merge(bits, on="latent"), "dictionary")
+    return Summary(
+        nearness.metrics | length.metrics,
+        nearness.counts | length.counts,
+        nearness.intervals | length.intervals,
+    )
+
+
+def _structure(found: FirstPass) -> Summary:
+    """concepts.parquet and pairs.parquet: how latents divide concepts, parents and children."""
+    from sae_repro.evaluate.structure.concepts import concept_structure
+    from sae_repro.evaluate.structure.sample import collect
+
+    job = found.job
+    sample = collect(
+        found.canonical,
+        found.batches(),
+        found.bank,
+        found.mean_d,
+        found.sae.weights.W_dec.cpu().numpy(),
+        job.seed,
+        job.settings.structure_tokens,
+    )
+    frames, told = concept_structure(sample, job.seed)
+    found.write(frames.concepts, "concepts")
+    found.write(frames.pairs, "pairs")
+    return told
+
+
+def _references(found: FirstPass) -> Summary:
+    """references.parquet: the best match of each latent of small SAEs; correlation_map.parquet."""
+    import pandas as pd
+
+    from sae_repro.evaluate.structure.correlation import correlations, sampled_rows
+    from sae_repro.evaluate.structure.references import Family, references
+
+    job = found.job
+    family = Family(
+        store=job.store,
+        activations=job.activations,
+        seed=job.seed,
+        code=job.trainer,
+        device=job.settings.device,
+        threads=job.settings.threads,
+    )
+    rows = sampled_rows(found.batches, found.totals.tokens, job.seed)
+    small = references(family, found.hook, job.settings.references)
+    frame, mapped, told = correlations(found.codes, small, rows, found.totals.fired_k, job.seed)
+    found.write(frame, "references")
+    columns = {str(latent): mapped.correlation[:, i] for i, latent in enumerate(mapped.latent)}
+    found.write(pd.DataFrame({"latent": mapped.latent, **columns}), "correlation_map")
+    return told
+
+
+def _ngram(found: FirstPass) -> Summary:
+    """ngram.parquet: the word patterns of a sample of latents."""
+    from sae_repro.evaluate.structure.ngram import explainability_ngram
+    from sae_repro.evaluate.structure.passages import last_activation
+
+    job = found.job
+    activate = last_activation(_subject(job), found.sae, found.hook, job.settings.device)
+    frame, told = explainability_ngram(
+        activate, found.canonical, _passages(found), found.totals.fired_k, job.seed
+    )
+    found.write(frame, "ngram")
+    return told
+
+
+def _ablation(found: FirstPass) -> Summary:
+    """ablation.parquet: how many logits single latents move."""
+    from sae_repro.evaluate.structure.ablation import ablation_sparsity
+
+    job = found.job
+    frame, told = ablation_sparsity(
+        _subject(job), found.sae, found.hook, found.codes, _passages(found), job.seed
+    )
+    found.write(frame, "ablation")
+    return told
+
+
+def _subject(job: "EvaluateJob") -> Any:
+    from sae_repro.subject.loader import load_subject
+
+    return load_subject(job.subject, device=job.settings.device)
+
+
+def _passages(found: FirstPass) -> "Passages":
+    from sae_repro.evaluate.structure.passages import Passages
+
+    return Passages.load(found.store)
+
+
+MEASURES: dict[str, tuple[Callable[[FirstPass], Summary], bool]] = {
+    "monosemanticity": (_monosemanticity, True),
+    "dictionary": (_dictionary, False),
+    "structure": (_structure, True),
+    "references": (_references, True),
+    "ngram": (_ngram, True),
+    "ablation": (_ablation, True),
+}
+"""Metric: its function, and whether it needs rows that are tokens."""
