@@ -12,11 +12,12 @@ from sae_repro.autoencoders import SAE, Weights
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.tokenizers import word_level
 from sae_repro.errors import StudyError
-from sae_repro.extract.extraction import extract
+from sae_repro.extract.extraction import extract, weights_seed
+from sae_repro.files import read_json, write_json
 from sae_repro.latents import activations_of, decoder_weights, neighbours
 from sae_repro.params import Extract
 from sae_repro.store import ActivationStore
-from sae_repro.subject.loader import load_subject
+from sae_repro.subject.loader import load_subject, load_untrained
 
 HOOK = "blocks.1.hook_resid_post"
 WORDS = [chr(97 + i) for i in range(20)]
@@ -80,20 +81,22 @@ def study(subject: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path
     (artifacts / "subject").symlink_to(subject)
     settings = Extract(
         hooks=(HOOK,), context=8, n_tokens=n, n_calibration_tokens=n, n_validation_tokens=n,
-        prepend_bos=request.param, dtype="float32", threads=1,
+        prepend_bos=request.param, dtype="float32", threads=1, untrained_hooks=(HOOK,),
     )  # fmt: skip
     (artifacts / "extract").mkdir()
     extract(load_subject(subject), TokenDocuments.load(corpus), settings, seed=0,
-            folder=artifacts / "extract", names={}, made_with={})  # fmt: skip
+            folder=artifacts / "extract", names={}, made_with={},
+            untrained=load_untrained(subject, weights_seed(0)))  # fmt: skip
     return tmp_path
 
 
-def test_a_text_gets_the_activations_that_the_study_extracts(study: Path) -> None:
+@pytest.mark.parametrize("hook", [HOOK, f"untrained/{HOOK}"])
+def test_a_text_gets_the_activations_that_the_study_extracts(study: Path, hook: str) -> None:
     words = [WORDS[i - 3] for i in DOCUMENT]
-    tokens, x_td = activations_of(" ".join(words), study, hook=HOOK)
+    tokens, x_td = activations_of(" ".join(words), study, hook=hook)
     assert tokens == words
     store = ActivationStore(study / "artifacts/extract")
-    wanted = np.concatenate(list(store.activations(HOOK, "validation").batches(100)))
+    wanted = np.concatenate(list(store.activations(hook, "validation").batches(100)))
     np.testing.assert_allclose(x_td.numpy(), wanted, rtol=1e-5, atol=1e-5)
     assert sae().encode(x_td).shape == (len(DOCUMENT), K)
 
@@ -109,6 +112,13 @@ def test_words_the_tokenizer_lacks_and_hooks_the_model_lacks(study: Path) -> Non
     ):
         with pytest.raises(StudyError, match=says):
             activations_of(text, study, hook=hook)
+
+
+def test_a_study_without_random_weights_says_so(study: Path) -> None:
+    path = study / "artifacts/extract/manifest.json"
+    write_json(path, {k: v for k, v in read_json(path).items() if k != "untrained"})
+    with pytest.raises(StudyError, match=r"no extract\.untrained_hooks"):
+        activations_of("a", study, hook=f"untrained/{HOOK}")
 
 
 def test_a_study_that_has_not_run_says_so(tmp_path: Path) -> None:

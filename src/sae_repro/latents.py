@@ -19,8 +19,8 @@ from sae_repro.autoencoders import SAE
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
-from sae_repro.params import layer_of
-from sae_repro.subject.loader import load_subject
+from sae_repro.params import layer_of, model_hook, on_random_weights
+from sae_repro.subject.loader import load_subject, load_untrained
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -56,8 +56,9 @@ def activations_of(text: str, study: Path | str = ".", *, hook: str) -> tuple[li
     """The T tokens of `text` and the subject's raw activations [T, D] at `hook`, fp32.
 
     As the study itself extracts them: its tokenizer, rows of at most its context, BOS in front of
-    each if it has one (not returned). StudyError where the study has not run that far, the model
-    has no such hook, or the text has no token.
+    each if it has one (not returned); `untrained/<hook>` is read from the study's random weights.
+    StudyError where the study has not run that far, the model has no such hook, or the text has no
+    token.
     """
     artifacts = Path(study) / "artifacts"
     manifest = read_json(artifacts / "extract" / "manifest.json")
@@ -68,8 +69,13 @@ def activations_of(text: str, study: Path | str = ".", *, hook: str) -> tuple[li
     bos = _bos(tokenizer) if manifest["prepend_bos"] else []
     room = manifest["context"] - len(bos)
     rows = [bos + ids[start : start + room] for start in range(0, len(ids), room)]
-    subject = load_subject(artifacts / "subject")
-    x_td = torch.cat([_activations(subject, row, hook)[len(bos) :] for row in rows])
+    if not on_random_weights(hook):
+        subject = load_subject(artifacts / "subject")
+    elif "untrained" in manifest:
+        subject = load_untrained(artifacts / "subject", manifest["untrained"]["weights_seed"])
+    else:
+        raise StudyError(f"{hook}: this study has no extract.untrained_hooks; add the hook there")
+    x_td = torch.cat([_activations(subject, row, model_hook(hook))[len(bos) :] for row in rows])
     return tokenizer.backend_tokenizer.decode_batch(
         [[i] for i in ids], skip_special_tokens=False
     ), x_td

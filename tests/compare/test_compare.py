@@ -292,6 +292,36 @@ def test_asked_and_reached_l0_stand_side_by_side(
     assert np.isnan(cells.loc["c", "asked_l0"])
 
 
+def test_negative_controls_stand_in_the_tables_and_on_no_frontier(
+    write: Callable[..., Result], tmp_path: Path
+) -> None:
+    untrained = Cell(expansion=8, baseline="untrained", activation="topk", k=8)
+    random = {"hook": "untrained/blocks.1.hook_resid_post"}
+    results = [
+        write("random-vanilla", vanilla(4, 1e-2, **random), fidelity=False),
+        write("neurons", Cell(baseline="neurons")), write("pca", Cell(baseline="pca")),
+        write("untrained", untrained), write("random", topk(8, **random), fidelity=False),
+        write("relu", Cell(expansion=8, baseline="untrained")),
+        write("a", topk(8), l0=8.0), write("b", topk(16), l0=16.0), write("c", vanilla(4, 1e-2)),
+    ]  # fmt: skip
+    assert [r.family for r in results] == [
+        "vanilla on random weights", "neurons", "PCA", "untrained topk", "topk on random weights",
+        "untrained vanilla", "topk", "topk", "vanilla",
+    ]  # fmt: skip
+    assert [r.expansion for r in results[1:4]] == [2, 2, 8]
+    assert [[r.name for r in f.cells] for f in frontiers(results)] == [["a", "b"], ["c"]]
+    assert [r.name for r in grid_of(results).values()] == ["c"]
+    folder = everything(tmp_path / "r", results)
+    cells = pd.read_csv(folder / "tables/cells.csv")
+    assert cells["cell"].tolist() == [r.name for r in results]
+    shown = (folder / "tables/cells.md").read_text()
+    assert all(f"| {r.name} " in shown for r in results)
+    trained = everything(tmp_path / "trained", results[6:])
+    for figure in ("frontier", "training_curves", "dead_fraction"):
+        files = [f / "figures" / f"{figure}.png" for f in (folder, trained)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_an_imported_cell_stands_under_its_own_architecture(
     write: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -8,11 +8,12 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sae_repro.autoencoders import SAE, Weights
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.writing import write_stories
-from sae_repro.evaluate import chosen
+from sae_repro.evaluate import cell, chosen
 from sae_repro.evaluate.cell import EvaluateJob, validation_batches
 from sae_repro.evaluate.chosen import MEASURES, FirstPass
 from sae_repro.evaluate.codes import CodeFile
@@ -42,8 +43,6 @@ def job(tmp_path: Path, make_store: Callable[..., Path]) -> EvaluateJob:
 
 
 def measured(job: EvaluateJob, folder: Path) -> Summary:
-    import torch
-
     folder.mkdir()
     identity = torch.cat([torch.eye(D), -torch.eye(D)], dim=1)
     sae = SAE("standard", Weights(identity, torch.zeros(2 * D), identity.T, torch.zeros(D)))
@@ -124,3 +123,12 @@ def test_whole_documents_carry_no_concepts(job: EvaluateJob, tmp_path: Path) -> 
     found = measured(asking(job, *MEASURES), tmp_path / "out")
     assert {name for name, value in found.metrics.items() if value is None} == set(NAMES)
     assert {path.stem for path in (tmp_path / "out").glob("*.parquet")} == {"dictionary"}
+
+
+def test_random_weights_have_no_cross_entropy_to_recover(job: EvaluateJob) -> None:
+    """Without a subject in the folder: nothing is even loaded."""
+    store = ActivationStore(job.activations)
+    identity = torch.eye(D)
+    sae = SAE("standard", Weights(identity, torch.zeros(D), identity, torch.zeros(D)))
+    found = cell._fidelity(job, sae, store, f"untrained/{HOOK}")
+    assert found == (dict.fromkeys(cell.FIDELITY), 0)

@@ -16,13 +16,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.tokenizers import word_level
 from sae_repro.errors import StudyError
-from sae_repro.extract.extraction import check_fit, extract
+from sae_repro.extract.extraction import check_fit, extract, weights_seed
 from sae_repro.extract.passes import bos_and_special
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.params import Extract
 from sae_repro.store import ActivationStore, RowFile
-from sae_repro.subject.loader import load_subject
+from sae_repro.subject.loader import load_subject, load_untrained
 
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.hook_mlp_out")
 SPLITS = ("train", "calibration", "validation")
@@ -195,6 +195,51 @@ def test_hooks_and_positions_the_model_lacks(subject: Any) -> None:
     ):
         with pytest.raises(StudyError, match=message):
             check_fit(SETTINGS.model_copy(update=change), subject)
+
+
+def test_random_weights_read_the_same_windows_and_change_nothing_else(
+    run: Callable[..., ActivationStore], model_folder: Path, subject: Any, corpus: TokenDocuments,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    both = SETTINGS.model_copy(update={"untrained_hooks": HOOKS[1:]})
+    alone, name = run(), f"untrained/{HOOKS[1]}"
+    state = torch.random.get_rng_state()
+    random = load_untrained(model_folder, weights_seed(0))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    extract(subject, corpus, both, seed=0, folder=tmp_path / "both", names={}, made_with={},
+            untrained=random)  # fmt: skip
+    store = ActivationStore(tmp_path / "both")
+    for hook in HOOKS:
+        assert store.manifest["hooks"][hook] == alone.manifest["hooks"][hook]
+    assert store.manifest["index"] == alone.manifest["index"]
+    assert "untrained" not in alone.manifest
+    for split in SPLITS:
+        x, index = rows(store, name, split)
+        assert len(x) == len(index)
+        assert not np.allclose(x, rows(store, HOOKS[1], split)[0], atol=0.1)
+    # row by row what the random model says of that very token
+    x, index = rows(store, name, "train")
+    for value, (document, position, _) in list(zip(x, index, strict=True))[:20]:
+        start = position // 7 * 7
+        ids = [1, *corpus.document(document)[start : position + 1].tolist()]
+        _, cache = random.run_with_cache(torch.tensor([ids]), names_filter=[HOOKS[1]])
+        assert np.allclose(value, cache[HOOKS[1]][0, -1], atol=1e-5)
+    assert store.mean(name).shape == (16,)
+
+
+def test_random_weights_follow_from_the_seed_and_the_subjects_configuration(
+    model_folder: Path,
+) -> None:
+    tokens = torch.arange(3, 10)[None]
+    seeds = (weights_seed(0), weights_seed(0), weights_seed(1))
+    first, again, other = (load_untrained(model_folder, s)(tokens) for s in seeds)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    random = load_untrained(model_folder, 5)
+    # GPT2Config's initializer_range of the fixture, not transformers' own .02
+    embedding = random.embed.W_E if hasattr(random.embed, "W_E") else random.embed.weight
+    assert float(embedding.std()) == pytest.approx(0.3, rel=0.15)
+    assert not any(p.requires_grad for p in random.parameters())
 
 
 def test_special_ids(corpus: TokenDocuments) -> None:

@@ -74,6 +74,28 @@ FAULTS = {
     "idle field": (
         change("cells/vanilla/k", 3), "k is read only with activation: topk | batchtopk"),
     "k missing": (change("cells/topk", {"expansion": 4, "activation": "topk"}), "need k"),
+    "a basis has no choices": (
+        change("cells/topk", {"baseline": "pca", "expansion": 4}),
+        "cells.topk: baseline: pca is given by the activations: nothing reads expansion"),
+    "nothing random in a basis": (
+        change("cells/topk", {"baseline": "neurons", "seed": 1}), "nothing reads seed"),
+    "what only training reads": (
+        change("cells/topk", {"baseline": "untrained", "expansion": 4, "lr": 0.1}),
+        "baseline: untrained is the SAE before training: nothing reads lr; delete it"),
+    "untrained topk without k": (
+        change("cells/topk", {"baseline": "untrained", "expansion": 4, "activation": "topk"}),
+        "need k"),
+    "untrained without a width": (
+        change("cells/topk", {"baseline": "untrained"}), "expansion: missing"),
+    "random weights not extracted": (
+        change("cells/topk/hook", "untrained/blocks.1.hook_resid_post"),
+        "extract.untrained_hooks (for untrained/<hook>) has none"),
+    "layer that random weights lack": (
+        change("extract/untrained_hooks", ["blocks.3.hook_mlp_out"]),
+        "extract.untrained_hooks.0 = blocks.3.hook_mlp_out: the model has layers 0 … 2"),
+    "untrained among the hooks": (
+        change("extract/hooks", ["untrained/blocks.1.hook_mlp_out"]),
+        "name it without untrained/, in extract.untrained_hooks"),
     "no sparsity": (change("cells/vanilla", {"expansion": 4}), "nothing keeps relu sparse"),
     "no lambda": (
         change("cells/vanilla", {"expansion": 4, "penalty": "l1"}), "a penalty needs lambda"),
@@ -239,6 +261,33 @@ def test_published_recipes_may_leave_the_decoder_free_under_l1() -> None:
             "expansion": 4, "penalty": "l1", "lambda": 0.01, "decoder": "free", **published,
         }  # fmt: skip
         assert parse(study).cells["vanilla"].decoder == "free"
+
+
+def test_negative_controls_are_cells_and_keep_what_they_read() -> None:
+    study = deepcopy(STUDY)
+    study["extract"]["untrained_hooks"] = ["blocks.0.hook_mlp_out"]
+    study["cells"] |= {
+        "neurons": {"baseline": "neurons"},
+        "start": {"baseline": "untrained", "expansion": 4, "activation": "batchtopk", "k": 3,
+                  "b_dec_init": "zero", "seed": 2},
+        "relu": {"baseline": "untrained", "expansion": 4},
+        "random-weights": {**STUDY["cells"]["topk"], "hook": "untrained/blocks.0.hook_mlp_out"},
+    }  # fmt: skip
+    parsed = parse(study)
+    assert parsed.extract.all_hooks == (
+        "blocks.1.hook_resid_post",
+        "untrained/blocks.0.hook_mlp_out",
+    )
+    assert parsed.cells["neurons"].width(64) == 128
+    assert [c.trained_here for c in parsed.cells.values()] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert parsed.cells["topk"].identity() == parse(STUDY).cells["topk"].identity()
 
 
 def test_what_a_cell_asks_for() -> None:

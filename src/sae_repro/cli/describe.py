@@ -45,17 +45,26 @@ def cells_table(study: Study, folder: Path) -> str:
         ]
         rows.append(
             [name, study.hook_of(cell), _width(cell, d_in),
-             "imported" if cell.import_ else cell.activation, sparsity, cell.prefixes,
-             cell.revival, *done]
+             _activation(cell), sparsity, cell.prefixes, cell.revival, *done]
         )  # fmt: skip
     headers = ["cell", "hook", "K", "activation", "sparsity", "prefixes", "revival", "trained",
                "evaluated"]  # fmt: skip
     return str(tabulate(rows, headers=headers))
 
 
+def _activation(cell: Cell) -> str:
+    if cell.import_ is not None:
+        return "imported"
+    if cell.baseline == "untrained":
+        return f"untrained {cell.activation}"
+    return cell.baseline or cell.activation
+
+
 def _sparsity(cell: Cell) -> str:
     if cell.import_ is not None:
         return cell.import_
+    if cell.baseline is not None and cell.k is None:
+        return "–"
     if cell.k is not None:
         return f"k {cell.k}"
     asked = "" if cell.target_l0 is None else f", L0 → {cell.target_l0:g}"
@@ -65,7 +74,9 @@ def _sparsity(cell: Cell) -> str:
 def _width(cell: Cell, d_in: int | None) -> str:
     if cell.import_ is not None:
         return "–"
-    return str(cell.width(d_in)) if d_in else f"{cell.expansion:g} D"
+    if d_in:
+        return str(cell.width(d_in))
+    return "2 D" if cell.is_basis else f"{cell.expansion:g} D"
 
 
 def schema_lines() -> Iterator[str]:

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_file, write_text
-from sae_repro.params import HOOKS, load, read_yaml
+from sae_repro.params import HOOKS, UNTRAINED, load, model_hook, on_random_weights, read_yaml
 from sae_repro.pins import check_inputs, model_digest
 
 CONTEXT = 128  # positions per row for text that is longer than the stories
@@ -79,10 +79,24 @@ def _apply(raw: Any, wish: Wish, folder: Path) -> list[str]:
             said.append(f"hook: {hook}, the middle of {layers} layers (--hook for another)")
     elif wish.hooks:
         raw["extract"]["hooks"] = list(wish.hooks)
-    for cell in raw["cells"].values():
-        if cell.get("hook") not in (None, *raw["extract"]["hooks"]):
-            del cell["hook"]
+    _use_hooks(raw)
     return said
+
+
+def _use_hooks(raw: Any) -> None:
+    """Let random weights and cells read hooks that the study still has."""
+    hooks = raw["extract"]["hooks"]
+    untrained = [h for h in raw["extract"].get("untrained_hooks", []) if h in hooks]
+    if "untrained_hooks" in raw["extract"]:
+        untrained = untrained or hooks[:1]
+        raw["extract"]["untrained_hooks"] = untrained
+    for cell in raw["cells"].values():
+        hook = cell.get("hook") or hooks[0]
+        if on_random_weights(hook):
+            if untrained and model_hook(hook) not in untrained:
+                cell["hook"] = UNTRAINED + untrained[0]
+        elif hook not in hooks:
+            del cell["hook"]
 
 
 def _text_source(wish: Wish, folder: Path) -> dict[str, Any]:

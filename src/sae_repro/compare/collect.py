@@ -10,10 +10,12 @@ from typing import Any
 import pandas as pd
 
 from sae_repro.files import read_json
-from sae_repro.params import Cell
+from sae_repro.params import Cell, on_random_weights
 
 USUAL_PENALTY = {"relu": "l1", "jumprelu": "l0", "gated": "l1"}
 """The penalty that goes without saying."""
+
+BASES = {"neurons": "neurons", "pca": "PCA"}
 
 REVIVAL = {
     "none": "without revival",
@@ -52,9 +54,19 @@ class Result:
     @property
     def family(self) -> str:
         """Its architecture in a word: activation, penalty, prefixes, revival, without sparsity."""
+        return self._kind + (" on random weights" if self._on_random_weights else "")
+
+    @property
+    def _on_random_weights(self) -> bool:
+        return on_random_weights(self.cell.hook or "")
+
+    @property
+    def _kind(self) -> str:
         cell = self.cell
         if cell.import_ is not None:
             return f"imported {self.choices['activation']}"
+        if cell.is_basis:
+            return BASES[str(cell.baseline)]
         base: str = "vanilla" if cell.activation == "relu" else cell.activation
         if cell.penalty not in ("none", USUAL_PENALTY.get(cell.activation)):
             base += f" ({cell.penalty.replace('_', ' ')})"
@@ -63,10 +75,20 @@ class Result:
             base = f"matryoshka-{cell.prefixes}{ordered}" + (
                 "" if base == "batchtopk" else f" over {base}"
             )
+        if cell.baseline == "untrained":
+            return f"untrained {base}"
         usual = "auxk" if cell.k is not None else "none"
         if cell.revival == usual:
             return base
         return f"{base} {REVIVAL[cell.revival]}"
+
+    @property
+    def negative(self) -> bool:
+        """Whether it is a negative control: nothing was trained, or on a model that was not.
+
+        Such a cell stands in the tables of cells, and is no point of a frontier or a grid.
+        """
+        return self.cell.baseline is not None or self._on_random_weights
 
     @property
     def choices(self) -> Mapping[str, Any]:
@@ -77,7 +99,7 @@ class Result:
     @property
     def expansion(self) -> float:
         """K / D."""
-        if self.cell.import_ is None:
+        if self.cell.import_ is None and not self.cell.is_basis:
             return self.cell.expansion
         return float(self.measured["d_sae"] / self.measured["d_in"])
 
@@ -87,6 +109,8 @@ class Result:
         cell = self.cell
         if cell.import_ is not None:
             return "imported"
+        if cell.baseline is not None and cell.k is None:
+            return "untrained"
         if cell.asked_l0 is None:
             return f"λ = {cell.lambda_:g}"
         return f"k = {cell.k}" if cell.k is not None else f"L0 → {cell.asked_l0:g}"

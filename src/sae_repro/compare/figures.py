@@ -49,11 +49,13 @@ def write_figures(folder: Path, results: Sequence[Result]) -> None:
     finished = [r for r in results if r.ok]
     if not finished:
         return
-    frontier(folder, finished)
+    trained = [r for r in finished if not r.negative]
+    if trained:
+        frontier(folder, trained)
     if grid_of(finished):
         dead_fraction(folder, finished)
     density(folder, finished)
-    training_curves(folder, finished)
+    training_curves(folder, trained)
 
 
 def frontier(folder: Path, results: Sequence[Result]) -> None:

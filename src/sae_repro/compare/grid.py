@@ -31,8 +31,9 @@ def grid_of(results: Sequence[Result]) -> dict[tuple[bool, float, float], Result
     Where a study has several such cells (other seeds, say), the first in params.yaml stands.
     """
     grid: dict[tuple[bool, float, float], Result] = {}
-    hook = next((r.hook for r in results), None)
-    for r in results:
+    trained = [r for r in results if not r.negative]
+    hook = next((r.hook for r in trained), None)
+    for r in trained:
         c = r.cell
         vanilla = c.activation == "relu" and c.penalty == "l1" and c.prefixes == "none"
         vanilla = vanilla and c.target_l0 is None

@@ -43,10 +43,13 @@ class Frontier:
 
 
 def frontiers(results: Sequence[Result]) -> list[Frontier]:
-    """Finished cells grouped by family, hook and expansion, in the order of params.yaml."""
+    """Finished cells grouped by family, hook and expansion, in the order of params.yaml.
+
+    Negative controls are not among them.
+    """
     groups: dict[tuple[str, str, float], list[Result]] = defaultdict(list)
     for r in results:
-        if r.ok and (r.metrics["l0"] or 0) > 0:
+        if r.ok and not r.negative and (r.metrics["l0"] or 0) > 0:
             groups[r.family, r.hook, r.expansion].append(r)
     return [
         Frontier(*key, tuple(sorted(group, key=lambda r: r.metrics["l0"] or 0)))

@@ -26,7 +26,7 @@ from sae_repro.evaluate.streaming import (
 )
 from sae_repro.files import read_json, write_json
 from sae_repro.intervals import wilson
-from sae_repro.params import Evaluate
+from sae_repro.params import Evaluate, on_random_weights
 from sae_repro.store import ActivationStore
 
 FIDELITY = ("ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_recovered_zero", "ce_recovered_mean",
@@ -140,8 +140,12 @@ def _intervals(totals: Totals, settings: Evaluate) -> dict[str, list[float]]:
 def _fidelity(
     job: EvaluateJob, sae: SAE, store: ActivationStore, hook: str
 ) -> tuple[dict[str, float | None], int]:
-    """The fidelity metrics and their targets; None for all where rows are whole documents."""
-    if store.manifest["pooling"] != "token":
+    """The fidelity metrics and their targets.
+
+    None for all where rows are whole documents, and on random weights: the cross-entropy of a model
+    that predicts nothing has nothing to lose or to recover.
+    """
+    if store.manifest["pooling"] != "token" or on_random_weights(hook):
         return dict.fromkeys(FIDELITY), 0
     from sae_repro.subject.loader import load_subject
 

@@ -1,6 +1,7 @@
 """Stage `extract`: the subject's activations at named hooks → checksummed shards on disk.
 
-One forward pass serves all hooks and stops after the last one. Kept are real tokens only: BOS, EOS
+One forward pass serves all hooks and stops after the last one; `extract.untrained_hooks` are read
+in a second one, from the same architecture with random weights. Kept are real tokens only: BOS, EOS
 and padding are masked out, padding by length. Layout: see `sae_repro.store`.
 """
 
@@ -12,20 +13,26 @@ def run(context: StageContext) -> None:
     """Write artifacts/extract."""
     from sae_repro.compute import prepare
     from sae_repro.corpus.reader import TokenDocuments
-    from sae_repro.extract.extraction import check_fit, extract
+    from sae_repro.extract.extraction import check_fit, extract, weights_seed
     from sae_repro.files import read_json, replacing_folder, sha256_file, sha256_folder
-    from sae_repro.subject.loader import load_subject
+    from sae_repro.subject.loader import load_subject, load_untrained
 
-    settings = context.section(Extract, "extract")
+    settings, seed = context.section(Extract, "extract"), context.value("seed")
     prepare(device=settings.device, threads=settings.threads)
     corpus = TokenDocuments.load(context.artifacts("corpus"))
-    subject = load_subject(context.artifacts("subject"), device=settings.device)
+    source = context.artifacts("subject")
+    subject = load_subject(source, device=settings.device)
     check_fit(settings, subject)
-    facts = read_json(context.artifacts("subject") / "subject.json")
+    untrained = (
+        load_untrained(source, weights_seed(seed), device=settings.device)
+        if settings.untrained_hooks
+        else None
+    )
+    facts = read_json(source / "subject.json")
     names = {"model_name": facts["name"], "dataset_path": corpus.name}
     # who depends on the manifest depends on these as well, and need not list them in dvc.yaml
     made_with = {
-        "subject": sha256_folder(context.artifacts("subject")),
+        "subject": sha256_folder(source),
         "requirements.lock": sha256_file(context.root / "requirements.lock"),
         "store.py": sha256_file(context.root / "src" / "sae_repro" / "store.py"),
     }
@@ -34,8 +41,9 @@ def run(context: StageContext) -> None:
             subject,
             corpus,
             settings,
-            seed=context.value("seed"),
+            seed=seed,
             folder=folder,
             names=names,
             made_with=made_with,
+            untrained=untrained,
         )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.windows import Windows
 from sae_repro.errors import StudyError
-from sae_repro.extract.passes import passes, pooled
+from sae_repro.extract.passes import passes, pooled, reader
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink, Sink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.files import sha256_file, write_json
@@ -33,30 +33,33 @@ def extract(
     folder: Path,
     names: Mapping[str, str],
     made_with: Mapping[str, str],
+    untrained: "TransformerBridge | None" = None,
 ) -> None:
     """Extract every split into `folder`; memory holds a batch and a shard, whatever the corpus.
 
     `names` and `made_with` go into the manifest as they are: what the model and its text are
-    called, and the hashes of what the activations follow from.
+    called, and the hashes of what the activations follow from. `untrained` is the model with
+    random weights for `settings.untrained_hooks`: it reads the same windows in the same order.
     """
     limits = {
         "train": settings.n_tokens,
         "calibration": settings.n_calibration_tokens,
         "validation": settings.n_validation_tokens,
     }
-    d_in = int(subject.cfg.d_model)
-    statistics = {hook: Statistics(d_in) for hook in settings.hooks}
+    d_in, hooks = int(subject.cfg.d_model), settings.all_hooks
+    read = reader(subject, untrained, settings)
+    statistics = {hook: Statistics(d_in) for hook in hooks}
     tokens: dict[str, int] = {}
     documents: dict[str, int] = {}
     manifest: dict[str, Any] = {
-        "hooks": {hook: {"d_in": d_in, "shards": {}} for hook in settings.hooks},
+        "hooks": {hook: {"d_in": d_in, "shards": {}} for hook in hooks},
         "index": {},
     }
     for split in SPLITS:
         sink: Sink = (
             ShuffledSink(
                 folder,
-                settings.hooks,
+                hooks,
                 d_in,
                 settings.dtype,
                 shards=-(-_expected_rows(corpus, split, settings, limits[split])
@@ -64,15 +67,12 @@ def extract(
                 rng=generator(seed, "extract", "shuffle"),
             )
             if split == "train"
-            else OrderedSink(folder, split, settings.hooks, d_in, settings.dtype,
-                             settings.shard_rows)
+            else OrderedSink(folder, split, hooks, d_in, settings.dtype, settings.shard_rows)
         )  # fmt: skip
         record = _WindowRecord(folder / "windows", settings) if split == "validation" else None
         documents[split], last = 0, -1
         for rows, index in pooled(
-            passes(
-                subject, corpus, split, settings, limits[split], record.append if record else None
-            ),
+            passes(read, corpus, split, settings, limits[split], record.append if record else None),
             settings,
         ):
             for hook, values in rows.items():
@@ -84,7 +84,7 @@ def extract(
             documents[split] += len(np.unique(index[:, 0])) - int(index[0, 0] == last)
             last = int(index[-1, 0])
         shards = sink.close()
-        for hook in settings.hooks:
+        for hook in hooks:
             manifest["hooks"][hook]["shards"][split] = shards[hook]
         manifest["index"][split] = shards["index"]
         tokens[split] = sum(entry["rows"] for entry in shards["index"])
@@ -104,20 +104,27 @@ def extract(
         }
     manifest |= {"tokens": tokens, "documents": documents, "names": dict(names)}
     manifest["made_with"] = dict(made_with)
+    if settings.untrained_hooks:
+        manifest["untrained"] = {"weights_seed": weights_seed(seed)}
     manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
     write_json(folder / "manifest.json", manifest)
 
 
+def weights_seed(seed: int) -> int:
+    """What the random weights of a study with this seed are drawn with."""
+    return int(generator(seed, "extract", "untrained").integers(2**63))
+
+
 def check_fit(settings: Extract, subject: "TransformerBridge") -> None:
     """What only the loaded model can tell: its layers, positions and hooks."""
-    for hook in settings.hooks:
+    for hook in dict.fromkeys((*settings.hooks, *settings.untrained_hooks)):
         if layer_of(hook) >= subject.cfg.n_layers:
             raise StudyError(
-                f"extract.hooks: {hook}: the model has layers 0 … {subject.cfg.n_layers - 1}"
+                f"extract: {hook}: the model has layers 0 … {subject.cfg.n_layers - 1}"
             )
         if hook not in subject.hook_dict:
             near = [h for h in subject.hook_dict if h.startswith(hook.rpartition(".")[0] + ".hook")]
-            raise StudyError(f"extract.hooks: the model has no {hook}; it has {', '.join(near)}")
+            raise StudyError(f"extract: the model has no {hook}; it has {', '.join(near)}")
     if settings.context > subject.cfg.n_ctx:
         raise StudyError(
             f"extract.context = {settings.context}: the model has {subject.cfg.n_ctx} positions"

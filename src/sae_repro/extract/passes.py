@@ -9,12 +9,44 @@ import numpy.typing as npt
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.windows import Windows, windows
 from sae_repro.errors import StudyError
-from sae_repro.params import Extract, layer_of
+from sae_repro.params import UNTRAINED, Extract, layer_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformer_lens.model_bridge import TransformerBridge
 
 Batch = tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int32]]
+Read = Callable[["Tensor"], "dict[str, Tensor]"]
+"""From tokens [B, L] to their activations [B, L, D] by hook."""
+
+
+def reader(
+    subject: "TransformerBridge", untrained: "TransformerBridge | None", settings: Extract
+) -> Read:
+    """Reads every hook of `settings` in one forward pass per model, up to its last hook.
+
+    `untrained`, the model with random weights, gives `untrained/<hook>`.
+    """
+    import torch
+
+    models = [(subject, "", settings.hooks)]
+    if untrained is not None:
+        models.append((untrained, UNTRAINED, settings.untrained_hooks))
+
+    def read(tokens: "Tensor") -> "dict[str, Tensor]":
+        found: dict[str, Tensor] = {}
+        for model, prefix, hooks in models:
+            with torch.inference_mode():
+                _, cache = model.run_with_cache(
+                    tokens,
+                    names_filter=list(hooks),
+                    stop_at_layer=max(map(layer_of, hooks)) + 1,
+                )
+            # by name: the cache holds aliases of one storage under several names
+            found |= {prefix + hook: cache[hook] for hook in hooks}
+        return found
+
+    return read
 
 
 def bos_and_special(corpus: TokenDocuments, settings: Extract) -> tuple[int | None, set[int], int]:
@@ -35,7 +67,7 @@ def bos_and_special(corpus: TokenDocuments, settings: Extract) -> tuple[int | No
 
 
 def passes(
-    subject: "TransformerBridge",
+    read: Read,
     corpus: TokenDocuments,
     split: str,
     settings: Extract,
@@ -48,7 +80,6 @@ def passes(
 
     bos, special, pad = bos_and_special(corpus, settings)
     which = corpus.split(split)
-    stop = max(layer_of(hook) for hook in settings.hooks) + 1
     kept = 0
     shown = min(limit, int(corpus.documents["length"].to_numpy()[which].sum()))
     with tqdm(
@@ -65,18 +96,10 @@ def passes(
         ):
             batch = _at_most(batch, limit - kept)
             width = int(batch.length.max())
-            with torch.inference_mode():
-                _, cache = subject.run_with_cache(
-                    torch.from_numpy(batch.tokens[:, :width]).to(settings.device),
-                    names_filter=list(settings.hooks),
-                    stop_at_layer=stop,
-                )
             mask = batch.mask[:, :width]
-            # by name: the cache holds aliases of one storage under several names
-            rows = {
-                hook: cache[hook][torch.from_numpy(mask).to(settings.device)].float().cpu().numpy()
-                for hook in settings.hooks
-            }
+            kept_bl = torch.from_numpy(mask).to(settings.device)
+            x_bld = read(torch.from_numpy(batch.tokens[:, :width]).to(settings.device))
+            rows = {hook: x[kept_bl].float().cpu().numpy() for hook, x in x_bld.items()}
             if record is not None:
                 record(batch)
             index = _index(batch, mask, bos is not None)

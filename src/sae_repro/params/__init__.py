@@ -17,6 +17,7 @@ from ruamel.yaml.error import YAMLError
 from sae_repro.errors import StudyError
 from sae_repro.params.base import S, Section
 from sae_repro.params.cell import Cell
+from sae_repro.params.hooks import HOOKS, UNTRAINED, layer_of, model_hook, on_random_weights
 from sae_repro.params.judge import Judge
 from sae_repro.params.sections import (
     Compare,
@@ -37,10 +38,11 @@ from sae_repro.params.sections import (
     TrainedSubject,
     Training,
 )
-from sae_repro.params.study import HOOKS, Study, layer_of, shape_problems
+from sae_repro.params.study import Study, shape_problems
 
 __all__ = [
     "HOOKS",
+    "UNTRAINED",
     "Cell",
     "Compare",
     "ConceptLabels",
@@ -65,6 +67,8 @@ __all__ = [
     "check_section",
     "layer_of",
     "load",
+    "model_hook",
+    "on_random_weights",
     "parse",
     "read_yaml",
     "shape_problems",

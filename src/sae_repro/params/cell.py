@@ -36,6 +36,13 @@ class Cell(Section):
     sha256: Sha256 | None = Field(
         None, description="import: of that folder (`sae-repro pin` fills it in)"
     )
+    baseline: Literal["neurons", "pca", "untrained"] | None = Field(
+        None,
+        description="no trained SAE but what one must beat: neurons (the model's own basis, each "
+        "dimension above and below its mean), pca (principal directions, likewise; both K = 2 D, "
+        "and take hook beside it, nothing else), or untrained (the SAE as training would find it "
+        "at the start: takes what decides that, and nothing that only training reads)",
+    )
     expansion: Annotated[float, Field(gt=0, le=1024)] = Field(
         1.0, description="K / D, latents per activation dimension; K is rounded down; required"
     )
@@ -160,7 +167,17 @@ class Cell(Section):
 
     def width(self, d_in: int) -> int:
         """K, the number of latents on activations of `d_in` dimensions."""
-        return int(self.expansion * d_in)
+        return 2 * d_in if self.is_basis else int(self.expansion * d_in)
+
+    @property
+    def is_basis(self) -> bool:
+        """Whether its latents are the two ends of D directions that are given, not learnt."""
+        return self.baseline in ("neurons", "pca")
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether its weights come from training in this study."""
+        return self.import_ is None and self.baseline is None
 
     @property
     def asked_l0(self) -> float | None:

@@ -11,6 +11,10 @@ L0 = ("l0", "l0_quadratic")
 RANDOM = ("random", "random_published")
 RESAMPLE = ("resample", "resample_published")
 
+# what an untrained SAE depends on; normalisation is folded out again before anything was learnt
+READ_UNTRAINED = ("hook", "expansion", "seed", "activation", "k", "jumprelu_bandwidth",
+                  "apply_b_dec_to_input", "b_dec_init")  # fmt: skip
+
 # (field, axis, values of the axis with which the field is read)
 READ_WHEN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("k", "activation", ("topk", "batchtopk")),
@@ -45,12 +49,14 @@ RULES: tuple[tuple[Callable[["Cell"], bool], str], ...] = (
         "k already sets the sparsity of topk and batchtopk: penalty must be none",
     ),
     (
-        lambda c: c.activation == "relu" and c.penalty == "none",
+        lambda c: c.activation == "relu" and c.penalty == "none" and c.baseline is None,
         "nothing keeps relu sparse: set penalty to l1 (decoder: unit_norm), or to "
         "l1_decoder_norm, log, tanh or sqrt",
     ),
     (
-        lambda c: c.activation in ("jumprelu", "gated") and c.penalty == "none",
+        lambda c: (
+            c.activation in ("jumprelu", "gated") and c.penalty == "none" and c.baseline is None
+        ),
         "nothing keeps jumprelu and gated sparse: set penalty (jumprelu: l0, l0_quadratic, tanh; "
         "gated: l1)",
     ),
@@ -93,6 +99,18 @@ def faults(cell: "Cell") -> Iterator[str]:
     if cell.import_ is not None:
         yield from _import_faults(cell)
         return
+    if cell.is_basis:
+        yield from _unread(
+            cell, ("hook",), f"baseline: {cell.baseline} is given by the activations"
+        )
+        return
+    if cell.baseline == "untrained":
+        unread = list(
+            _unread(cell, READ_UNTRAINED, "baseline: untrained is the SAE before training")
+        )
+        if unread:
+            yield from unread
+            return
     if "expansion" not in cell.model_fields_set:
         yield "expansion: missing, and it has no default"
     if cell.sha256 is not None:
@@ -108,6 +126,12 @@ def faults(cell: "Cell") -> Iterator[str]:
     for broken, message in RULES:
         if broken(cell):
             yield message
+
+
+def _unread(cell: "Cell", read: tuple[str, ...], reason: str) -> Iterator[str]:
+    for field in sorted(cell.model_fields_set - {"baseline", *read}):
+        name = type(cell).model_fields[field].alias or field
+        yield f"{reason}: nothing reads {name}; delete it"
 
 
 def _import_faults(cell: "Cell") -> Iterator[str]:

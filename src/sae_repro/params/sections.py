@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sae_repro.params.base import Commit, Count, Section, Sha256, Share
+from sae_repro.params.hooks import UNTRAINED
 
 Chosen = Literal["monosemanticity", "structure", "dictionary", "references", "ngram", "ablation"]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
@@ -153,6 +154,11 @@ class Extract(Section):
     hooks: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         description="TransformerLens names, e.g. blocks.1.hook_resid_post; all in one forward pass"
     )
+    untrained_hooks: tuple[str, ...] = Field(
+        (),
+        description="hooks read also from the subject's architecture with random weights, in the "
+        "same pass; a cell reads one as untrained/<hook>: what a feature must not be found in",
+    )
     context: Annotated[int, Field(ge=2, le=131_072)] = Field(
         64, description="positions of a row, BOS included; longer documents make several rows"
     )
@@ -175,9 +181,16 @@ class Extract(Section):
 
     @model_validator(mode="after")
     def _hooks_once(self) -> Self:
-        if len(set(self.hooks)) < len(self.hooks):
-            raise ValueError("hooks names one hook twice")
+        for name in ("hooks", "untrained_hooks"):
+            hooks = getattr(self, name)
+            if len(set(hooks)) < len(hooks):
+                raise ValueError(f"{name} names one hook twice")
         return self
+
+    @property
+    def all_hooks(self) -> tuple[str, ...]:
+        """Every hook by its name in the store: `untrained/…` where weights are random."""
+        return (*self.hooks, *(UNTRAINED + hook for hook in self.untrained_hooks))
 
 
 class Train(Section):

@@ -1,6 +1,5 @@
 """The whole of params.yaml, and the rules that hold between its sections."""
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
@@ -8,6 +7,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell
+from sae_repro.params.hooks import UNTRAINED, layer_of, on_random_weights
 from sae_repro.params.sections import (
     Compare,
     Control,
@@ -20,9 +20,6 @@ from sae_repro.params.sections import (
 )
 
 CellName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=80)]
-
-HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
-_HOOK = re.compile(rf"blocks\.(\d+)\.({'|'.join(HOOKS)})")
 
 
 class Study(Section):
@@ -56,15 +53,6 @@ class Study(Section):
         return cell.hook or self.extract.hooks[0]
 
 
-def layer_of(hook: str) -> int:
-    """The block of a hook's name; ValueError where the name is not one of `HOOKS` in a block."""
-    match = _HOOK.fullmatch(hook)
-    if match is None:
-        allowed = ", ".join(f"blocks.<layer>.{name}" for name in HOOKS)
-        raise ValueError(f"{hook!r} is no hook known here; allowed: {allowed}")
-    return int(match[1])
-
-
 def _problems(study: Study) -> Iterator[str]:
     source, training = study.subject.source, study.subject.training
     if study.corpus.source.kind == "stories" and source.kind != "train":
@@ -78,21 +66,21 @@ def _problems(study: Study) -> Iterator[str]:
             f"extract.context = {study.extract.context}: the subject has "
             f"{training.context} positions (subject.training.context)"
         )
-    for number, hook in enumerate(study.extract.hooks):
+    for key, hook in _hooks(study):
+        if on_random_weights(hook):
+            yield f"{key} = {hook}: name it without {UNTRAINED}, in extract.untrained_hooks"
+            continue
         try:
             layer_of(hook)
         except ValueError as error:
-            yield f"extract.hooks.{number} = {hook}: {error}"
+            yield f"{key} = {hook}: {error}"
     if source.kind == "hub":
         yield from shape_problems(study, d_model=source.d_model, n_layers=source.n_layers)
     elif training is not None:
         yield from shape_problems(study, d_model=training.d_model, n_layers=training.n_layers)
     for name, cell in study.cells.items():
-        if cell.hook is not None and cell.hook not in study.extract.hooks:
-            yield (
-                f"cells.{name}.hook = {cell.hook}: not extracted; extract.hooks has "
-                f"{', '.join(study.extract.hooks)}"
-            )
+        if cell.hook is not None and cell.hook not in study.extract.all_hooks:
+            yield f"cells.{name}.hook = {cell.hook}: not extracted; {_extracted(study)}"
         steps = study.train.epochs * study.extract.n_tokens // study.train.batch_size
         if study.extract.pooling == "token" and steps < 1:
             yield (
@@ -108,12 +96,33 @@ def _problems(study: Study) -> Iterator[str]:
             )
 
 
+def _hooks(study: Study) -> Iterator[tuple[str, str]]:
+    """(key, hook) of every hook that is to be extracted, as the model itself calls it."""
+    for key, hooks in (
+        ("hooks", study.extract.hooks),
+        ("untrained_hooks", study.extract.untrained_hooks),
+    ):
+        for number, hook in enumerate(hooks):
+            yield f"extract.{key}.{number}", hook
+
+
+def _extracted(study: Study) -> str:
+    untrained = ", ".join(study.extract.untrained_hooks) or "none"
+    return (
+        f"extract.hooks has {', '.join(study.extract.hooks)}; extract.untrained_hooks (for "
+        f"{UNTRAINED}<hook>) has {untrained}"
+    )
+
+
 def shape_problems(study: Study, *, d_model: int, n_layers: int) -> Iterator[str]:
     """What does not fit a model of this width and depth, one line each."""
-    for number, hook in enumerate(study.extract.hooks):
-        match = _HOOK.fullmatch(hook)
-        if match and int(match[1]) >= n_layers:
-            yield (f"extract.hooks.{number} = {hook}: the model has layers 0 … {n_layers - 1}")
+    for key, hook in _hooks(study):
+        try:
+            layer = layer_of(hook)
+        except ValueError:
+            continue  # said already
+        if layer >= n_layers:
+            yield f"{key} = {hook}: the model has layers 0 … {n_layers - 1}"
     for name, cell in study.cells.items():
         if cell.import_ is not None:
             continue  # its width is known once it is read

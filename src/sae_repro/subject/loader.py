@@ -8,20 +8,53 @@ from sae_repro.errors import StudyError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel
 
 
 def load_subject(folder: Path, *, device: str = "cpu") -> "TransformerBridge":
     """The language model in artifacts/subject, in fp32, weights neither folded nor centred."""
+    _check(folder)
+    return _bridge(folder, device, None)
+
+
+def load_untrained(folder: Path, weights_seed: int, *, device: str = "cpu") -> "TransformerBridge":
+    """A model of the same configuration as that in `folder`, its weights freshly initialised.
+
+    As its architecture initialises them, from a generator seeded with `weights_seed` (0 … 2⁶³ − 1).
+    """
+    _check(folder)
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder)
+    # transformers initialises from torch's global generator: give it a seed, and put it back
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weights_seed)
+        # eager attention is what the bridge loads a trained model with
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, attn_implementation="eager"
+        )
+    return _bridge(folder, device, model.to(device))
+
+
+def _check(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise StudyError(f"{folder}: no language model there; `dvc repro subject` makes it")
     # a local folder needs no hub, and a failing look-up would hang for seconds
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _bridge(folder: Path, device: str, model: "PreTrainedModel | None") -> "TransformerBridge":
+    """`model`, or the one saved in `folder`, for inference."""
     import torch
     from transformer_lens.model_bridge import TransformerBridge
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    bridge = TransformerBridge.boot_transformers(str(folder), device=device, dtype=torch.float32)
+    with torch.random.fork_rng(devices=[]):  # booting draws from torch's global generator
+        bridge = TransformerBridge.boot_transformers(
+            str(folder), device=device, dtype=torch.float32, hf_model=model
+        )
     bridge.eval()
     for parameter in bridge.parameters():
         parameter.requires_grad_(False)

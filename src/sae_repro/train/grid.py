@@ -79,6 +79,14 @@ def train_into(job: CellJob, folder: Path, progress: Callable[[int], None]) -> N
         d_in = store.d_in(job.hook)
         import_into(job.cell, folder, d_in=d_in, hook=job.hook, key=job.key, seed=job.seed)
         return
+    if job.cell.baseline is not None:
+        from sae_repro.train.baseline import baseline_into
+
+        baseline_into(
+            job.cell, job.settings, store, folder,
+            hook=job.hook, key=job.key, seed=job.seed, metadata=job.metadata,
+        )  # fmt: skip
+        return
     trainer = Trainer(
         job.cell, job.settings, store, job.hook, seed=job.seed, checkpoint=job.checkpoint
     )
@@ -118,12 +126,18 @@ def save_with_metadata(sae: Any, job: CellJob, folder: Path, save: Callable[...,
     """Write the SAE, its cfg.json saying what it was trained on."""
     from dataclasses import replace
 
+    from sae_repro.train.folder import hook_metadata
+
     architecture = "-".join(
         [job.cell.activation]
         + ([job.cell.penalty] if job.cell.penalty != "none" else [])
         + ([f"matryoshka-{job.cell.prefixes}"] if job.cell.prefixes != "none" else [])
     )
-    metadata = {"hook_name": job.hook, "training_architecture": architecture, **job.metadata}
+    metadata = {
+        **hook_metadata(job.hook),
+        "training_architecture": architecture,
+        **job.metadata,
+    }
     save(replace(sae, metadata=metadata), folder)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from sae_repro.autoencoders import SAE, save
 from sae_repro.autoencoders.interchange import import_release, import_sae
 from sae_repro.errors import StudyError
-from sae_repro.files import sha256_file, write_json, write_text
+from sae_repro.files import sha256_file
 from sae_repro.params import Cell
 from sae_repro.pins import check_import
+from sae_repro.train.folder import hook_metadata, write_untrained
 
 ACTIVATION = {"standard": "relu", "topk": "topk", "jumprelu": "jumprelu", "gated": "gated"}
 
@@ -42,7 +43,7 @@ def import_into(cell: Cell, folder: Path, *, d_in: int, hook: str, key: str, see
             f"import = {cell.import_}: an SAE on {sae.d_in} dimensions, {hook} has {d_in}; give "
             "the hook it was trained on"
         )
-    metadata = {**(sae.metadata or {}), "hook_name": hook}
+    metadata = {**(sae.metadata or {}), **hook_metadata(hook)}
     save(replace(sae, metadata=metadata), folder)
     choices: dict[str, Any] = {
         "import": cell.import_,
@@ -50,21 +51,4 @@ def import_into(cell: Cell, folder: Path, *, d_in: int, hook: str, key: str, see
         "activation": ACTIVATION[sae.architecture],
         "k": sae.k,
     }
-    for name in ("metrics.jsonl", "revival.jsonl"):
-        write_text(folder / name, "")
-    write_json(
-        folder / "train.json",
-        {
-            "id": cell.sha256,
-            "key": key,
-            "status": "ok",
-            "hook": hook,
-            "d_in": sae.d_in,
-            "d_sae": sae.d_sae,
-            "steps": 0,
-            "tokens": 0,
-            "seed": seed,
-            "choices": choices,
-            "train": {},
-        },
-    )
+    write_untrained(folder, sae, id=cell.sha256, key=key, hook=hook, seed=seed, choices=choices)

@@ -122,7 +122,7 @@ class Trainer:
                 progress(done)
             if saves:
                 save_checkpoint(self.checkpoint, done, self._state(), journal)
-        sae = self._finished()
+        sae = self.sae()
         return Trained(sae, journal, self._thresholds(sae))
 
     def _step(self, step: int, x_nd: Tensor) -> Losses:
@@ -277,7 +277,8 @@ class Trainer:
         self.optimiser.restore(tensors)
         return step, journal
 
-    def _finished(self) -> SAE:
+    def sae(self) -> SAE:
+        """The SAE of the weights as they are now, BatchTopK's threshold calibrated."""
         sae = finished(self.cell, self.weights, scale=self.scale)
         if self.cell.activation != "batchtopk":
             return sae

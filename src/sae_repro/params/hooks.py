@@ -1,0 +1,31 @@
+"""Names of the places at which a language model's activations are read."""
+
+import re
+
+HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
+UNTRAINED = "untrained/"
+"""Before a hook's name: read from the subject's architecture with random weights."""
+
+_HOOK = re.compile(rf"blocks\.(\d+)\.({'|'.join(HOOKS)})")
+
+
+def layer_of(hook: str) -> int:
+    """The block of a hook's name, `untrained/` before it or not.
+
+    ValueError where the name is not one of `HOOKS` in a block.
+    """
+    match = _HOOK.fullmatch(model_hook(hook))
+    if match is None:
+        allowed = ", ".join(f"blocks.<layer>.{name}" for name in HOOKS)
+        raise ValueError(f"{hook!r} is no hook known here; allowed: {allowed}")
+    return int(match[1])
+
+
+def model_hook(hook: str) -> str:
+    """What the model itself calls `hook`, which may have `untrained/` before it."""
+    return hook.removeprefix(UNTRAINED)
+
+
+def on_random_weights(hook: str) -> bool:
+    """Whether `hook` is read from the model with random weights."""
+    return hook.startswith(UNTRAINED)
