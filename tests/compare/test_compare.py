@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 from sae_repro.compare.collect import Result, collect, prune
 from sae_repro.compare.figures import write_figures
 from sae_repro.compare.grid import dead_table, grid_of, published_table, write_grid
-from sae_repro.compare.matched import findings, frontiers, interpolate, matched_table
+from sae_repro.compare.matched import (
+    bootstrap,
+    findings,
+    frontiers,
+    interpolate,
+    matched_table,
+)
 from sae_repro.compare.report import write_index, write_matched
 from sae_repro.compare.tables import write_cells
+from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import sha256_folder
 from sae_repro.intervals import wilson
 from sae_repro.params import Cell, Compare
@@ -290,6 +297,88 @@ def test_asked_and_reached_l0_stand_side_by_side(
     assert cells.loc["a", ["asked_l0", "l0"]].tolist() == [12, 11.7]
     assert cells.loc["b", "asked_l0"] == 8
     assert np.isnan(cells.loc["c", "asked_l0"])
+
+
+@pytest.fixture
+def write_seeds(write: Callable[..., Result], tmp_path: Path) -> Callable[..., Result]:
+    """Writes what is left of a cell with several seeds, from each seed's own numbers."""
+
+    def go(name: str, cell: Cell, per_seed: list[dict[str, Any]]) -> Result:
+        for (place, member), numbers in zip(cell.members().items(), per_seed, strict=True):
+            write(f"{name}/{place}", member, **numbers)
+        folder = tmp_path / "artifacts/evaluate" / name
+        read = {place: json.loads((folder / place / "metrics.json").read_text()) | {"key": place}
+                for place in cell.members()}  # fmt: skip
+        for one in read.values():
+            one["activation"] = one["choices"]["activation"]
+        measured = over_seeds(read)
+        (folder / "metrics.json").write_text(json.dumps(measured))
+        return Result(name, cell, measured, tmp_path / "artifacts/train" / name, folder)
+
+    return go
+
+
+def test_cells_with_several_seeds_show_mean_and_spread(
+    write: Callable[..., Result], write_seeds: Callable[..., Result], tmp_path: Path
+) -> None:
+    several = write_seeds(
+        "s", topk(8, seeds=[0, 4]),
+        [{"l0": 8.0, "fvu": 0.10, "dead": 3}, {"l0": 8.0, "fvu": 0.12, "dead": 5}],
+    )  # fmt: skip
+    half = write_seeds("h", topk(4, seeds=[0, 1]), [{"fvu": 0.2}, {"status": "failed"}])
+    results = [several, half, write("one", topk(16), l0=16.0)]
+    folder = everything(tmp_path / "r", results)
+    cells = pd.read_csv(folder / "tables/cells.csv").set_index("cell")
+    assert cells.loc["s", ["fvu", "fvu_sd", "seeds"]].tolist() == pytest.approx(
+        [0.11, 0.02 / 2**0.5, 2]
+    )
+    assert cells.loc[["h", "one"], "fvu_sd"].isna().all()
+    shown = (folder / "tables/cells.md").read_text()
+    assert "s (2 seeds)" in shown and "0.11 ± 0.014" in shown and "h (1 of 2 seeds)" in shown
+    assert "seed-1: the loss is not finite from step 7 on" in shown
+    text = (folder / "tables/cells.csv").read_text()
+    assert ",512," in text and "512.0" not in text  # counts stay whole where a cell lacks one
+    seeds = pd.read_csv(folder / "tables/seeds.csv").set_index("cell")
+    assert seeds.index.tolist() == ["s/seed-0", "s/seed-4", "h/seed-0", "h/seed-1"]
+    assert seeds.loc["s/seed-4", ["fvu", "latents_alive"]].tolist() == [0.12, 507]
+    assert "(seeds.md)" in (folder / "tables/README.md").read_text()
+    assert (
+        "the seeds of cells that have several (1 of 3)"
+        in (folder / "tables/matched_l0.md").read_text()
+    )
+
+
+def test_resampling_seeds_widens_what_seeds_decide(
+    write: Callable[..., Result], write_seeds: Callable[..., Result]
+) -> None:
+    """Two seeds that agree are known as well as one; two that do not are not."""
+    agree = write_seeds("a", topk(8, seeds=[0, 1]), [{"l0": 8.0, "fvu": 0.11}] * 2)
+    apart = write_seeds("b", topk(8, seeds=[0, 1]), [{"l0": 8.0, "fvu": f} for f in (0.08, 0.14)])
+    one = write("c", topk(8), l0=8.0, fvu=0.11)
+    drawn = bootstrap([agree, apart, one], 400, 0)
+    assert drawn["a"][1] == pytest.approx(drawn["c"][1])
+    assert drawn["b"][1].mean() == pytest.approx(0.11, abs=0.005)
+    assert drawn["b"][1].std() > 3 * drawn["c"][1].std()
+    assert drawn["a"][0] == pytest.approx(np.full(400, 8.0))
+
+
+def test_seeds_that_lie_apart_are_not_called_different(
+    write: Callable[..., Result], write_seeds: Callable[..., Result]
+) -> None:
+    """The same share of dead latents, once in every seed and once all in one of three."""
+
+    def grid(name: str, dead: tuple[int, int, int]) -> str:
+        cell = vanilla(4, 1e-2, seeds=[0, 1, 2])
+        resample = vanilla(4, 1e-2, revival="resample")
+        results = [
+            write_seeds(name, cell, [{"dead": d} for d in dead]),
+            write(f"{name}-resample", resample, dead=2),
+        ]
+        _, wide = dead_table(results, "dead_fraction_never")
+        return str(wide["4x"].iloc[-1])
+
+    assert "not distinguishable" not in grid("even", (20, 20, 20))
+    assert "not distinguishable" in grid("uneven", (60, 0, 0))
 
 
 def test_negative_controls_stand_in_the_tables_and_on_no_frontier(

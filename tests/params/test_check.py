@@ -96,6 +96,14 @@ FAULTS = {
     "untrained among the hooks": (
         change("extract/hooks", ["untrained/blocks.1.hook_mlp_out"]),
         "name it without untrained/, in extract.untrained_hooks"),
+    "seed and seeds": (
+        change("cells/topk", {**STUDY["cells"]["topk"], "seed": 1, "seeds": [0, 1]}),
+        "seed and seeds exclude one another"),
+    "a seed twice": (change("cells/topk/seeds", [1, 1]), "seeds names one seed twice"),
+    "one of several seeds": (
+        change("cells/topk/seeds", [1]), "cells.topk.seeds = [1]: Tuple should have at least 2"),
+    "seeds of a basis": (
+        change("cells/topk", {"baseline": "pca", "seeds": [0, 1]}), "nothing reads seeds"),
     "no sparsity": (change("cells/vanilla", {"expansion": 4}), "nothing keeps relu sparse"),
     "no lambda": (
         change("cells/vanilla", {"expansion": 4, "penalty": "l1"}), "a penalty needs lambda"),
@@ -288,6 +296,21 @@ def test_negative_controls_are_cells_and_keep_what_they_read() -> None:
         True,
     ]
     assert parsed.cells["topk"].identity() == parse(STUDY).cells["topk"].identity()
+
+
+def test_a_cell_with_seeds_stands_for_cells_with_one_seed_each() -> None:
+    """The identity seeds generators and finds finished SAEs: it must not know the companions."""
+    study = deepcopy(STUDY)
+    study["cells"] |= {
+        "several": {**STUDY["cells"]["topk"], "seeds": [0, 3]},
+        "alone": {**STUDY["cells"]["topk"], "seed": 3},
+    }
+    cells = parse(study).cells
+    members = cells["several"].members()
+    assert list(members) == ["seed-0", "seed-3"]
+    assert members["seed-0"].identity() == cells["topk"].identity()
+    assert members["seed-3"].identity() == cells["alone"].identity()
+    assert cells["topk"].members() == {".": cells["topk"]}
 
 
 def test_what_a_cell_asks_for() -> None:

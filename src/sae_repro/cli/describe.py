@@ -26,7 +26,9 @@ def summary(study: Study) -> str:
     d_in = width_of(study)
     own = [cell for cell in study.cells.values() if cell.import_ is None]
     widths = sorted({cell.width(d_in) for cell in own}) if d_in else []
-    return f"ok: {len(study.cells)} cells on {', '.join(hooks)}" + (
+    saes = sum(len(cell.members()) for cell in study.cells.values())
+    more = f" ({saes} SAEs)" if saes > len(study.cells) else ""
+    return f"ok: {len(study.cells)} cells{more} on {', '.join(hooks)}" + (
         f", K {widths[0]} … {widths[-1]}" if widths else ""
     )
 
@@ -40,16 +42,24 @@ def cells_table(study: Study, folder: Path) -> str:
     for name, cell in study.cells.items():
         sparsity = _sparsity(cell)
         done = [
-            "yes" if (folder / "artifacts" / stage / name / file).is_file() else "–"
+            _done([folder / "artifacts" / stage / name / place / file for place in cell.members()])
             for stage, file in (("train", "train.json"), ("evaluate", "metrics.json"))
         ]
         rows.append(
             [name, study.hook_of(cell), _width(cell, d_in),
-             _activation(cell), sparsity, cell.prefixes, cell.revival, *done]
+             _activation(cell), sparsity, cell.prefixes, cell.revival,
+             ", ".join(map(str, cell.seeds or (cell.seed,))), *done]
         )  # fmt: skip
-    headers = ["cell", "hook", "K", "activation", "sparsity", "prefixes", "revival", "trained",
-               "evaluated"]  # fmt: skip
+    headers = ["cell", "hook", "K", "activation", "sparsity", "prefixes", "revival", "seed",
+               "trained", "evaluated"]  # fmt: skip
     return str(tabulate(rows, headers=headers))
+
+
+def _done(files: list[Path]) -> str:
+    done = sum(file.is_file() for file in files)
+    if done in (0, len(files)):
+        return "yes" if done else "–"
+    return f"{done} of {len(files)}"
 
 
 def _activation(cell: Cell) -> str:

@@ -35,16 +35,43 @@ class Result:
     trained: Path
     evaluated: Path
 
+    @cached_property
+    def members(self) -> tuple["Result", ...]:
+        """One result per SAE: itself, or each of its seeds, named cell/seed-<n>."""
+        if self.cell.seeds is None:
+            return (self,)
+        return tuple(
+            Result(
+                name=f"{self.name}/{place}",
+                cell=cell,
+                measured=read_json(self.evaluated / place / "metrics.json"),
+                trained=self.trained / place,
+                evaluated=self.evaluated / place,
+            )
+            for place, cell in self.cell.members().items()
+        )
+
+    @property
+    def saes(self) -> tuple["Result", ...]:
+        """Those of its members that trained to their end."""
+        return tuple(member for member in self.members if member.ok)
+
     @property
     def ok(self) -> bool:
-        """Whether it trained to its end."""
+        """Whether it trained to its end, or one of its seeds did."""
         return bool(self.measured["status"] == "ok")
 
     @property
     def metrics(self) -> Mapping[str, float | None]:
-        """Held-out metrics by name; none for a failed cell."""
+        """Held-out metrics by name, means over its seeds; none for a failed cell."""
         metrics: Mapping[str, float | None] = self.measured["metrics"]
         return metrics
+
+    @property
+    def sd(self) -> Mapping[str, float | None]:
+        """Standard deviations of its metrics over its seeds; none for one SAE."""
+        sd: Mapping[str, float | None] = self.measured.get("sd", {})
+        return sd
 
     @property
     def hook(self) -> str:
@@ -117,17 +144,17 @@ class Result:
 
     @cached_property
     def documents(self) -> pd.DataFrame:
-        """Sums per validation document: tokens, l0_sum, squared_error, total_variance."""
+        """One SAE's sums per validation document: tokens, l0_sum, squared_error, total_variance."""
         return pd.read_parquet(self.evaluated / "documents.parquet")
 
     @cached_property
     def latents(self) -> pd.DataFrame:
-        """One row per latent: density, activations."""
+        """One SAE's latents, a row each: density, activations."""
         return pd.read_parquet(self.evaluated / "latents.parquet")
 
     @cached_property
     def curve(self) -> pd.DataFrame:
-        """Training metrics by step."""
+        """One SAE's training metrics by step."""
         path = self.trained / "metrics.jsonl"
         return pd.read_json(path, lines=True) if path.stat().st_size else pd.DataFrame()
 

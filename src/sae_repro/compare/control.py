@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from sae_repro.compare.figures import drawn
 from sae_repro.compare.tables import ABSENT, number, write_table
 from sae_repro.files import read_json, write_text
+from sae_repro.intervals import differ, student
 
 METRICS = ("matched_cosine", "f1", "hole_rate", "parent_recall", "parent_childless_recall",
            "child_parent_cosine", "l0", "fvu", "revived_fraction")  # fmt: skip
@@ -42,21 +42,10 @@ def over_seeds(trials: pd.DataFrame) -> pd.DataFrame:
         }
         for metric in METRICS:
             values = ok[metric].dropna().to_numpy(float) if metric in ok else np.empty(0)
-            mean, low, high = _interval(values)
+            mean, low, high = student(values.tolist())
             row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _interval(values: Any) -> tuple[float, float, float]:
-    n = len(values)
-    if not n:
-        return np.nan, np.nan, np.nan
-    mean = float(values.mean())
-    if n == 1:
-        return mean, np.nan, np.nan
-    half = float(student.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    return mean, mean - half, mean + half
 
 
 def findings(trials: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
@@ -98,11 +87,8 @@ def _parents(table: pd.DataFrame) -> Iterator[str]:
             f"{number(row['parent_recall_high'], 3)}]"
             for recipe, row in zip(HEAT, (a, b), strict=True)
         ]
-        apart = (
-            a["parent_recall_high"] < b["parent_recall_low"]
-            or b["parent_recall_high"] < a["parent_recall_low"]
-        )
-        verdict = "different" if apart else "not distinguishable"
+        intervals = [(row["parent_recall_low"], row["parent_recall_high"]) for row in (a, b)]
+        verdict = "different" if differ(*intervals) else "not distinguishable"
         yield f"{world}: recall of the parents, {'; '.join(said)}: {verdict}."
 
 

@@ -145,7 +145,7 @@ def dead_fraction(folder: Path, results: Sequence[Result]) -> None:
 
 
 def density(folder: Path, results: Sequence[Result]) -> None:
-    """How often latents fire: a histogram per cell, its never-firing latents counted."""
+    """How often latents fire: a histogram per cell (all its seeds), never-firing ones counted."""
     columns = min(4, len(results))
     rows = -(-len(results) // columns)
     colours = _colours([r.family for r in results])
@@ -155,9 +155,10 @@ def density(folder: Path, results: Sequence[Result]) -> None:
         for ax in axes[len(results) :]:
             ax.set_visible(False)
         for ax, r in zip(axes, results, strict=False):
-            logs = r.latents["log10_density"].dropna().to_numpy()
+            latents = pd.concat([sae.latents for sae in r.saes])
+            logs = latents["log10_density"].dropna().to_numpy()
             ax.hist(np.clip(logs, -6, 0), bins=edges, color=colours[r.family])
-            ax.set_title(f"{r.name}\n{len(r.latents) - len(logs)} of {len(r.latents)} never fire",
+            ax.set_title(f"{r.name}\n{len(latents) - len(logs)} of {len(latents)} never fire",
                          fontsize=6.5)  # fmt: skip
             ax.tick_params(labelsize=6.5)
         figure.supxlabel("log10 of the share of tokens on which a latent fires", fontsize=9)
@@ -181,11 +182,10 @@ def training_curves(folder: Path, results: Sequence[Result]) -> None:
             colours = sns.color_palette("viridis", len(mine))
             for ax, (column, says) in zip(row, panels.items(), strict=True):
                 for colour, r in zip(colours, mine, strict=True):
-                    curve: pd.DataFrame = r.curve
-                    if column not in curve:
-                        continue
-                    label = f"{r.expansion:g}x, {r.sparsity}"
-                    ax.plot(curve["step"], curve[column], color=colour, lw=0.9, label=label)
+                    curves = [sae.curve for sae in r.saes if column in sae.curve]
+                    for number, curve in enumerate(curves):
+                        label = f"{r.expansion:g}x, {r.sparsity}" if not number else None
+                        ax.plot(curve["step"], curve[column], color=colour, lw=0.9, label=label)
                 ax.set_title(f"{family}: {says}", fontsize=8)
                 if column != "dead":
                     ax.set_yscale("log")

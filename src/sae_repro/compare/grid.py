@@ -7,6 +7,7 @@ import pandas as pd
 
 from sae_repro.compare.collect import Result
 from sae_repro.compare.tables import ABSENT, measured_on, number, write_table
+from sae_repro.intervals import differ
 
 # Dead and monosemantic latents (%) of GPT-2 small, residual stream after layer 6, OpenWebText-10k,
 # 20 epochs; dead: every activation < .07; monosemantic: by an LLM judge on 50 latents.
@@ -66,6 +67,7 @@ def dead_table(results: Sequence[Result], metric: str) -> tuple[pd.DataFrame, pd
                         "low": low,
                         "high": high,
                         "latents": r.measured["counts"]["latents"] if r else None,
+                        "seeds": len(r.saes) if r else None,
                     }
                 )
             wide.append(row)
@@ -88,8 +90,7 @@ def _difference(without: Result | None, with_: Result | None, metric: str) -> st
         return ABSENT
     points = 100 * ((with_.metrics[metric] or 0) - (without.metrics[metric] or 0))
     a, b = without.measured["intervals"][metric], with_.measured["intervals"][metric]
-    overlap = a[0] <= b[1] and b[0] <= a[1]
-    return f"{points:+.1f}" + (" (not distinguishable)" if overlap else "")
+    return f"{points:+.1f}" + ("" if differ(a, b) else " (not distinguishable)")
 
 
 def published_table(results: Sequence[Result]) -> pd.DataFrame:
@@ -127,11 +128,17 @@ def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
     if grid_of(results):
         for metric, says in meaning.items():
             long, wide = dead_table(results, metric)
+            pooled = (
+                " A cell with several seeds shows their mean; its interval is over the latents of "
+                "all, widened by how far seeds lie apart."
+                if any(len(r.members) > 1 for r in grid_of(results).values())
+                else ""
+            )
             caption = (
                 f"# Dead latents, % ({metric})\n\nReLU + L1; {says}. Measured on "
                 f"{measured_on(results)}, seed {seed}. In brackets: 95 % Wilson interval over the "
                 "cell's latents. Difference: resampling − no resampling in percentage points; "
-                "overlapping intervals are called not distinguishable."
+                f"overlapping intervals are called not distinguishable.{pooled}"
             )
             write_table(folder, metric, long, caption, wide)
     frame = published_table(results)

@@ -2,7 +2,8 @@
 
 Every family is a line through its cells in (log L0, metric); nothing is extrapolated. Intervals are
 percentiles over resampled validation documents, the same documents for all cells, so that the
-difference of two families is far better known than either value.
+difference of two families is far better known than either value. Where a cell has several seeds,
+each resampling draws as many of them with replacement, and takes their mean.
 """
 
 from collections import defaultdict
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sae_repro.compare.collect import Result
+from sae_repro.intervals import differ
 from sae_repro.random import generator
 
 Floats = npt.NDArray[np.float64]
@@ -81,8 +83,8 @@ def interpolate(l0: Floats, values: Floats, target: float) -> Floats:
 def bootstrap(
     results: Sequence[Result], resamplings: int, seed: int
 ) -> dict[str, tuple[Floats, Floats]]:
-    """Per cell, (L0, FVU) of each resampling [B] of the validation documents."""
-    usable = [r for r in results if r.ok]
+    """Per cell, (L0, FVU) of each resampling [B] of the validation documents and of its seeds."""
+    usable = [sae for r in results for sae in r.saes]
     by_documents: dict[bytes, list[Result]] = defaultdict(list)
     for r in usable:  # cells on one hook share their documents
         by_documents[r.documents["document"].to_numpy().tobytes()].append(r)
@@ -102,14 +104,28 @@ def bootstrap(
         total = np.concatenate(totals, axis=1)
         for r, t in zip(group, total, strict=True):
             drawn[r.name] = (t[:, 1] / t[:, 0], t[:, 2] / t[:, 3])
-    return drawn
+    return {r.name: _over_seeds(r, drawn, resamplings, seed) for r in results if r.ok}
+
+
+def _over_seeds(
+    r: Result, drawn: dict[str, tuple[Floats, Floats]], resamplings: int, seed: int
+) -> tuple[Floats, Floats]:
+    parts = [drawn[sae.name] for sae in r.saes]
+    n = len(parts)
+    if n == 1:
+        return parts[0]
+    rng = generator(seed, "compare", "seeds", r.name)
+    share_bs = rng.multinomial(n, np.full(n, 1 / n), size=resamplings) / n
+    l0, fvu = ((share_bs * np.stack(values, axis=1)).sum(axis=1)
+               for values in zip(*parts, strict=True))  # fmt: skip
+    return l0, fvu
 
 
 def matched_table(
     results: Sequence[Result], targets: Sequence[float], resamplings: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(a row per frontier and target, a row per pair of frontiers and target)."""
-    drawn = bootstrap(results, resamplings, seed)
+    drawn = bootstrap([r for r in results if not r.negative], resamplings, seed)
     rows: list[dict[str, Any]] = []
     samples: dict[tuple[str, float, str, float], Floats] = {}
     for f in frontiers(results):
@@ -132,6 +148,7 @@ def matched_table(
                     "fvu_low": float(low),
                     "fvu_high": float(high),
                     "cells": len(f.cells),
+                    "seeds": sum(len(r.saes) for r in f.cells),
                     "l0_from": float(f.l0.min()),
                     "l0_to": float(f.l0.max()),
                 }
@@ -152,7 +169,9 @@ def _pairs(
         if np.isnan(value[a]) or np.isnan(value[b]) or not len(known):
             continue
         low, high = np.quantile(known, [0.025, 0.975])
-        verdict = "lower" if high < 0 else "higher" if low > 0 else "not distinguishable"
+        # the difference over the same documents, against none: paired, so known better than a or b
+        apart = differ((low, high), (0.0, 0.0))
+        verdict = ("lower" if high < 0 else "higher") if apart else "not distinguishable"
         pairs.append(
             {
                 "hook": a[0],

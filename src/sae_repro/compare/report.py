@@ -14,6 +14,7 @@ from sae_repro.params import Compare
 
 INDEX = {
     "cells": "every cell with its choices, all metrics and denominators",
+    "seeds": "the SAEs of cells with several seeds, one by one",
     "dead_fraction_below": "the grid: dead latents, as published (largest activation < threshold)",
     "dead_fraction_never": "the grid: latents that never fire on the held-out tokens",
     "published": "the published GPT-2 grid beside ours: another model, facts and not targets",
@@ -32,9 +33,8 @@ def write_matched(folder: Path, results: Sequence[Result], settings: Compare, se
         f"own cells, on {measured_on(results)}; "
         "a target outside a family's range is not extrapolated. Brackets: 95 % percentile interval "
         f"of {settings.bootstrap:,} resamplings of the documents, "
-        "the same for all cells; they tell how well these SAEs are measured, not how another seed "
-        f"would train (seed {seed}). At equal L0, absorption lowers FVU: FVU alone ranks "
-        "architectures backwards where it matters most."
+        f"the same for all cells; {_scope(results, seed)}. At equal L0, absorption lowers FVU: FVU "
+        "alone ranks architectures backwards where it matters most."
     )
     if not len(frame):
         write_text(folder / "matched_l0.md", caption + "\n\nNo cell finished.\n")
@@ -65,8 +65,23 @@ def write_matched(folder: Path, results: Sequence[Result], settings: Compare, se
     lines = "\n".join(f"- {sentence}" for sentence in sentences)
     write_text(
         folder / "findings.md",
-        "# Findings\n\nGenerated from matched_l0_pairs. The intervals are over documents, for the "
-        f"one seed ({seed}) of each cell: another may rank close families otherwise.\n\n{lines}\n",
+        "# Findings\n\nGenerated from matched_l0_pairs. The intervals are over documents; "
+        f"{_scope(results, seed)}.\n\n{lines}\n",
+    )
+
+
+def _scope(results: Sequence[Result], seed: int) -> str:
+    """What the intervals do not cover."""
+    several = [r for r in results if len(r.saes) > 1 and not r.negative]
+    if not several:
+        return (
+            "they tell how well these SAEs are measured, not how another seed would train (seed "
+            f"{seed}): another may rank close families otherwise"
+        )
+    return (
+        f"the seeds of cells that have several ({len(several)} of {len(results)}) are resampled "
+        "too, and a handful of them gives too narrow an interval; of the others, another seed may "
+        "rank close families otherwise"
     )
 
 

@@ -1,7 +1,8 @@
 """Tables as files: CSV for machines, Markdown for people, each with its denominators."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -38,7 +39,11 @@ def measured_on(results: Sequence[Result]) -> str:
 
 
 def cells_table(results: Sequence[Result]) -> pd.DataFrame:
-    """Every cell with its choices, all its metrics, and their denominators."""
+    """Every cell with its choices, all its metrics, and their denominators.
+
+    Of a cell with several seeds: means over those that finished, `<metric>_sd`, and the counts in
+    which its SAEs agree; the table of seeds has the rest.
+    """
     rows = []
     for r in results:
         rows.append(
@@ -56,14 +61,19 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
                 "prefixes": r.choices.get("prefixes"),
                 "revival": r.choices.get("revival"),
                 "asked_l0": r.cell.asked_l0,
+                "seeds": len(r.members),
                 **r.metrics,
+                **{f"{name}_sd": value for name, value in r.sd.items()},
                 **r.measured["counts"],
                 "reason": r.measured.get("reason"),
             }
         )
     frame = pd.DataFrame(rows)
     last = frame.pop("reason")
-    frame["k"] = frame["k"].astype("Int64")
+    # what a cell lacks must not make the others' counts floats
+    whole = {"k", *(name for r in results for name in r.measured["counts"])}
+    for column in whole:
+        frame[column] = frame[column].astype("Int64")
     return frame.assign(reason=last)
 
 
@@ -77,11 +87,14 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
     frame = cells_table(results)
     shown = pd.DataFrame(
         {
-            column: [number(v) for v in frame[column]] if column in frame else ABSENT
+            column: [_mean_and_sd(row, column) for row in frame.to_dict("records")]
+            if column in frame
+            else ABSENT
             for column in SHOWN
         }
     )
-    failed = [f"{r.name}: {r.measured['reason']}" for r in results if not r.ok]
+    shown["cell"] = [_name_and_seeds(r) for r in results]
+    failed = [f"{r.name}: {r.measured['reason']}" for r in results if "reason" in r.measured]
     counts: dict[str, int] = next((r.measured["counts"] for r in results if r.ok), {})
     caption = (
         f"# All cells\n\nMeasured on {measured_on(results)}; cross-entropies on "
@@ -89,6 +102,28 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
         "asked_l0: what k or target_l0 asked for, l0: what was reached here. cells.csv has all "
         "metrics and counts."
     )
+    if any(len(r.members) > 1 for r in results):
+        caption += " Of cells with several seeds: mean ± standard deviation over their SAEs."
     if failed:
         caption += "\n\n**Failed:** " + "; ".join(failed)
     write_table(folder, "cells", frame, caption, shown)
+    members = [member for r in results if len(r.members) > 1 for member in r.members]
+    if members:
+        write_table(
+            folder,
+            "seeds",
+            cells_table(members),
+            f"# Seeds\n\nThe SAEs of cells with several seeds, one by one. Study seed {seed}.",
+        )
+
+
+def _name_and_seeds(r: Result) -> str:
+    n, asked = len(r.saes), len(r.members)
+    if asked == 1:
+        return r.name
+    return f"{r.name} ({n} seeds)" if n == asked else f"{r.name} ({n} of {asked} seeds)"
+
+
+def _mean_and_sd(row: Mapping[Hashable, Any], column: str) -> str:
+    sd = number(row.get(f"{column}_sd"), 2)
+    return number(row[column]) + ("" if sd == ABSENT else f" ± {sd}")

@@ -1,16 +1,22 @@
 """Stage `evaluate`: one SAE on held-out activations, in artifacts/evaluate/<cell>/.
 
-As in `train`, the first of these stages evaluates all cells that are missing, side by side.
+As in `train`, the first of these stages evaluates all cells that are missing, side by side. A cell
+with several seeds has a folder for each, and a metrics.json over all of them (see `over_seeds`).
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sae_repro.cellstore import CellStore, bypassed, code_digest
+from sae_repro.cellstore import CellStore, bypassed, code_digest, members
+from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import digest, read_json, replacing_folder, sha256_file, write_json
 from sae_repro.params import Evaluate, read_yaml
 from sae_repro.pins import check_concepts
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
+
+if TYPE_CHECKING:
+    from sae_repro.evaluate.cell import EvaluateJob
 
 CODE = ("autoencoders", "evaluate", "evaluate/structure", "store.py", "random.py", "intervals.py",
         "compute.py", "corpus", "subject/loader.py")  # fmt: skip
@@ -23,45 +29,60 @@ TRAINER = ("autoencoders", "train", "evaluate/structure/references.py", "store.p
 def run(context: StageContext) -> None:
     """Put the stage's own cell into artifacts/evaluate, evaluating whatever is missing."""
     store = CellStore(STATE / "cells")
-    own, target = context.key, context.artifacts("evaluate") / context.key
+    own, out = context.key, context.artifacts("evaluate")
     settings = context.section(Evaluate, "evaluate")
     if settings.concepts is not None:
         check_concepts(settings.concepts, Path())
     shared = _shared_inputs(context, settings)
     trained = context.artifacts("train")
     names = [n for n in read_yaml(Path("params.yaml"))["cells"] if (trained / n).is_dir()]
-    keys = {name: digest([shared, _digest_of(trained / name)]) for name in {*names, own}}
-    if bypassed() or store.find(keys[own]) is None:
-        from sae_repro.evaluate.cell import EvaluateJob, evaluate_into
+    keys = {
+        (name, place): digest([shared, _digest_of(trained / name / place)])
+        for name in dict.fromkeys([*names, own])
+        for place in members(trained / name)
+    }
 
-        def job(name: str) -> EvaluateJob:
-            return EvaluateJob(
-                sae=trained / name,
-                settings=settings,
-                seed=context.value("seed"),
-                key=keys[name],
-                baseline_key=digest([shared, "baseline"]),
-                trainer=code_digest(context.root, *TRAINER),
-                store=store.folder,
-                corpus=context.artifacts("corpus"),
-                subject=context.artifacts("subject"),
-                activations=context.artifacts("extract"),
-            )
+    def job(name: str, place: str) -> "EvaluateJob":
+        from sae_repro.evaluate.cell import EvaluateJob
 
-        if bypassed():
-            with replacing_folder(target) as folder:
-                evaluate_into(job(own), folder)
-                _name(folder, own, keys[own])
-            return
+        return EvaluateJob(
+            sae=trained / name / place,
+            settings=settings,
+            seed=context.value("seed"),
+            key=keys[name, place],
+            baseline_key=digest([shared, "baseline"]),
+            trainer=code_digest(context.root, *TRAINER),
+            store=store.folder,
+            corpus=context.artifacts("corpus"),
+            subject=context.artifacts("subject"),
+            activations=context.artifacts("extract"),
+        )
+
+    mine = {place: key for (name, place), key in keys.items() if name == own}
+    if not bypassed() and any(store.find(key) is None for key in mine.values()):
         missing = {
-            key: name
-            for name, key in keys.items()
-            if store.find(key) is None
-            and (name == own or not _present(context.artifacts("evaluate") / name, key))
+            key: job(name, place)
+            for (name, place), key in keys.items()
+            if store.find(key) is None and (name == own or not _present(out / name / place, key))
         }
-        side_by_side([(job(name), 1) for name in missing.values()], what="evaluate", unit="cell")
-    store.take(keys[own], target)
-    _name(target, own, keys[own])
+        side_by_side([(piece, 1) for piece in missing.values()], what="evaluate", unit="cell")
+    with replacing_folder(out / own) as folder:
+        for place, key in mine.items():
+            if bypassed():
+                _evaluate(job(own, place), folder / place)
+            else:
+                store.take(key, folder / place)
+            _name(folder / place, own, key)
+        if len(mine) > 1:
+            measured = {place: read_json(folder / place / "metrics.json") for place in mine}
+            write_json(folder / "metrics.json", {"cell": own, **over_seeds(measured)})
+
+
+def _evaluate(job: "EvaluateJob", folder: Path) -> None:
+    from sae_repro.evaluate.cell import evaluate_into
+
+    folder.mkdir(exist_ok=True)
+    evaluate_into(job, folder)
 
 
 def _shared_inputs(context: StageContext, settings: Evaluate) -> str:

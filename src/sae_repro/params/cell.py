@@ -49,6 +49,11 @@ class Cell(Section):
     seed: Annotated[int, Field(ge=0)] = Field(
         0, description="varies initial weights, data order, prefixes and resampling of this cell"
     )
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2)] | None = Field(
+        None,
+        description="instead of seed: one SAE for each of these, the same as a cell of its own "
+        "with that seed; tables show mean ± standard deviation over them",
+    )
 
     activation: Activation = Field(
         "relu", description="how z comes from x: relu, topk, batchtopk, jumprelu, gated"
@@ -178,6 +183,15 @@ class Cell(Section):
     def trained_here(self) -> bool:
         """Whether its weights come from training in this study."""
         return self.import_ is None and self.baseline is None
+
+    def members(self) -> dict[str, "Cell"]:
+        """Its SAEs by their place in the cell's folder: `.`, or `seed-<n>` for each of `seeds`."""
+        if self.seeds is None:
+            return {".": self}
+        return {
+            f"seed-{seed}": self.model_copy(update={"seeds": None, "seed": seed})
+            for seed in self.seeds
+        }
 
     @property
     def asked_l0(self) -> float | None:

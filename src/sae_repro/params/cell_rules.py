@@ -12,7 +12,7 @@ RANDOM = ("random", "random_published")
 RESAMPLE = ("resample", "resample_published")
 
 # what an untrained SAE depends on; normalisation is folded out again before anything was learnt
-READ_UNTRAINED = ("hook", "expansion", "seed", "activation", "k", "jumprelu_bandwidth",
+READ_UNTRAINED = ("hook", "expansion", "seed", "seeds", "activation", "k", "jumprelu_bandwidth",
                   "apply_b_dec_to_input", "b_dec_init")  # fmt: skip
 
 # (field, axis, values of the axis with which the field is read)
@@ -82,6 +82,14 @@ RULES: tuple[tuple[Callable[["Cell"], bool], str], ...] = (
     (
         lambda c: c.penalty == "l1_decoder_norm" and c.decoder == "unit_norm",
         "with unit-norm rows l1_decoder_norm is l1: write penalty: l1, or decoder: free",
+    ),
+    (
+        lambda c: c.seeds is not None and "seed" in c.model_fields_set,
+        "seed and seeds exclude one another: list the seed among seeds, or delete seeds",
+    ),
+    (
+        lambda c: c.seeds is not None and len(set(c.seeds)) < len(c.seeds),
+        "seeds names one seed twice",
     ),
     (
         lambda c: abs(sum(c.prefix_shares) - 1) > 1e-6,

@@ -207,8 +207,8 @@ def _hashes(study: Path, run: Mapping[str, Any]) -> dict[str, str]:
     """dvc.lock's hashes of what the cell was made from and came to."""
     if run["kind"] != "cell":
         return {}
-    train = lock_hashes(study, f"train@{run['name']}")
-    evaluate = lock_hashes(study, f"evaluate@{run['name']}")
+    cell = run["name"].partition("/")[0]  # one stage has all seeds of a cell
+    train, evaluate = (lock_hashes(study, f"{stage}@{cell}") for stage in ("train", "evaluate"))
     inputs = {f"sae_repro.dvc.in.{k.replace('/', '.')}": v for k, v in train["deps"].items()}
     outs = {**train["outs"], **evaluate["outs"]}
     return {**inputs, **{f"sae_repro.dvc.out.{k.replace('/', '.')}": v for k, v in outs.items()}}

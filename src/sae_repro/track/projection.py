@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sae_repro.cellstore import members
 from sae_repro.errors import StudyError
 from sae_repro.files import digest, read_json, sha256_file
 
@@ -12,14 +13,18 @@ REPORT = "report"
 
 
 def projection(cells: Iterable[str], study: Path, *, weights: bool) -> list[dict[str, Any]]:
-    """One entry per cell, and one for the report if there is one.
+    """One entry per SAE (cell, or cell/seed-<n>), and one for the report if there is one.
 
     Each has name, kind, key, status, params, metrics and artifacts.
 
     `metrics` are (name, step, value) with training under `train/`; `artifacts` map a path below
     the study's folder to its SHA-256.
     """
-    runs = [_cell(name, study, weights) for name in cells]
+    runs = [
+        _cell((Path(name) / place).as_posix(), study, weights)
+        for name in cells
+        for place in members(study / "artifacts" / "train" / name)
+    ]
     reports = {
         path.relative_to(study).as_posix(): sha256_file(path)
         for folder in ("figures", "tables")

@@ -1,5 +1,8 @@
 """Stage `train`: one cell = one SAE, in artifacts/train/<cell>/.
 
+A cell with `seeds` is one SAE per seed, in artifacts/train/<cell>/seed-<n>/, each of them the same
+as that of a cell with this seed alone.
+
 The stage of one cell also sees to all the others that are missing: `dvc repro` has no workers of
 its own. It reads their choices from params.yaml for that, which changes nothing in its own out:
 a cell's weights don't depend on its companions.
@@ -9,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.cellstore import CellStore, bypassed, code_digest
-from sae_repro.files import read_json, write_json
+from sae_repro.files import read_json, replacing_folder, write_json
 from sae_repro.params import Cell, Train, check_section, read_yaml
 from sae_repro.pins import check_imports
 from sae_repro.sidebyside import side_by_side
@@ -27,31 +30,33 @@ IMPORTED_CODE = (
 def run(context: StageContext) -> None:
     """Put the stage's own cell into artifacts/train, training whatever is missing."""
     store = CellStore(STATE / "cells")
-    own = context.key
-    target = context.artifacts("train") / own
+    out = context.artifacts("train")
     jobs = _jobs(context, store)
-    if bypassed():
-        from sae_repro.files import replacing_folder
-
-        with replacing_folder(target) as folder:
-            train_into(jobs[own], folder, lambda step: None)
-            _name(folder, own)
-        return
-    if store.find(jobs[own].key) is None:
+    own = {place: job for (name, place), job in jobs.items() if name == context.key}
+    if not bypassed() and any(store.find(job.key) is None for job in own.values()):
         missing = {
             job.key: job
-            for name, job in jobs.items()
+            for (name, place), job in jobs.items()
             if store.find(job.key) is None
-            and (name == own or not present(context.artifacts("train") / name, job.key))
+            and (name == context.key or not present(out / name / place, job.key))
         }
         steps = _steps(context)
         side_by_side([(job, steps) for job in missing.values()], what="train", unit="step")
-    store.take(jobs[own].key, target)
-    _name(target, own)
+    with replacing_folder(out / context.key) as folder:
+        for place, job in own.items():
+            if bypassed():
+                (folder / place).mkdir(exist_ok=True)
+                train_into(job, folder / place, lambda step: None)
+            else:
+                store.take(job.key, folder / place)
+            _name(folder / place, context.key)
 
 
-def _jobs(context: StageContext, store: CellStore) -> dict[str, CellJob]:
-    """A job for every cell of the study; the stage's own choices are those DVC declared."""
+def _jobs(context: StageContext, store: CellStore) -> dict[tuple[str, str], CellJob]:
+    """A job for every SAE of the study, by cell and place below the cell's folder.
+
+    The stage's own choices are those DVC declared.
+    """
     settings = context.section(Train, "train")
     raw = read_yaml(Path("params.yaml"))
     cells = {
@@ -69,11 +74,14 @@ def _jobs(context: StageContext, store: CellStore) -> dict[str, CellJob]:
     metadata = _metadata(activations)
     seed = context.value("seed")
     jobs = {}
-    for name, cell in cells.items():
+    saes = {
+        (name, place): sae for name, cell in cells.items() for place, sae in cell.members().items()
+    }
+    for where, cell in saes.items():
         hook = cell.hook or next(iter(activations.manifest["hooks"]))
         code = codes[cell.import_ is not None]
         key = cell_key(cell, settings, hook, seed, activations, metadata, code)
-        jobs[name] = CellJob(
+        jobs[where] = CellJob(
             cell=cell,
             settings=settings,
             hook=hook,

@@ -1,0 +1,89 @@
+"""A cell with several seeds: mean and spread, and nothing dropped in silence."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae_repro.evaluate.over_seeds import over_seeds
+from sae_repro.intervals import student, wilson, wilson_over_groups
+
+K = 100
+
+
+def measured(
+    seed: int, fvu: float = 0.1, dead: int = 5, mono: int = 9, status: str = "ok"
+) -> dict[str, Any]:
+    said = {
+        "key": f"key-{seed}", "status": status, "hook": "h", "d_in": 4, "d_sae": K,
+        "choices": {"k": 3, "seed": seed, "seeds": None}, "activation": "topk",
+    }  # fmt: skip
+    if status != "ok":
+        return {**said, "reason": "the loss is not finite", "metrics": {}, "counts": {},
+                "intervals": {}}  # fmt: skip
+    alive = K - dead
+    return {
+        **said,
+        "metrics": {"fvu": fvu, "kl": None, "dead_fraction_never": dead / K,
+                    "monosemantic_fraction_alive": mono / alive, "monosemantic_mean": fvu},
+        "counts": {"tokens": 500, "latents": K, "latents_alive": alive},
+        "intervals": {
+            "dead_fraction_never": list(wilson(dead, K)),
+            "monosemantic_fraction_alive": list(wilson(mono, alive)),
+            "monosemantic_mean": [0.0, 1.0],
+        },
+    }  # fmt: skip
+
+
+def named(*ones: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {f"seed-{one['choices']['seed']}": one for one in ones}
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 50)), min_size=2, max_size=6))
+@settings(deadline=None)  # the first call imports scipy
+def test_mean_and_sd_are_those_over_seeds(values: list[tuple[float, int]]) -> None:
+    whole = over_seeds(named(*(measured(i, *v) for i, v in enumerate(values))))
+    fvu, dead = zip(*values, strict=True)
+    assert whole["metrics"]["fvu"] == pytest.approx(np.mean(fvu))
+    assert whole["sd"]["fvu"] == pytest.approx(np.std(fvu, ddof=1), abs=1e-12)
+    assert whole["metrics"]["dead_fraction_never"] == pytest.approx(np.mean(dead) / K)
+    pooled = wilson_over_groups(dead, [K] * len(dead))
+    assert whole["intervals"]["dead_fraction_never"] == pytest.approx(list(pooled))
+    assert whole["intervals"]["monosemantic_mean"] == pytest.approx(list(student(fvu)[1:]))
+    assert whole["n"]["fvu"] == len(values) == whole["counts"]["seeds"]
+
+
+def test_a_share_of_the_alive_is_pooled_over_the_alive_of_each_seed() -> None:
+    whole = over_seeds(named(measured(0, dead=0, mono=10), measured(1, dead=60, mono=10)))
+    wanted = wilson_over_groups([10, 10], [100, 40])
+    assert whole["intervals"]["monosemantic_fraction_alive"] == pytest.approx(list(wanted))
+
+
+def test_counts_on_which_seeds_agree_stand_and_the_rest_is_said_seed_by_seed() -> None:
+    whole = over_seeds(named(measured(0, dead=5), measured(1, dead=6)))
+    assert whole["counts"] == {"tokens": 500, "latents": K, "seeds": 2, "seeds_failed": 0}
+    alive = [one["counts"]["latents_alive"] for one in whole["seeds"].values()]
+    assert alive == [95, 94]
+    assert whole["choices"] == {"k": 3}
+
+
+def test_what_was_not_measured_stays_so() -> None:
+    whole = over_seeds(named(measured(0), measured(1)))
+    assert (whole["metrics"]["kl"], whole["sd"]["kl"], whole["n"]["kl"]) == (None, None, 0)
+
+
+def test_a_failed_seed_is_counted_and_named() -> None:
+    whole = over_seeds(named(measured(0, fvu=0.2), measured(1, status="failed")))
+    assert whole["status"] == "ok"
+    assert whole["counts"]["seeds_failed"] == 1
+    assert whole["reason"] == "seed-1: the loss is not finite"
+    assert (whole["metrics"]["fvu"], whole["sd"]["fvu"]) == (0.2, None)
+    assert whole["intervals"]["dead_fraction_never"] == list(wilson(5, K))
+
+
+def test_a_cell_of_which_every_seed_failed_has_failed() -> None:
+    whole = over_seeds(named(measured(0, status="failed"), measured(1, status="failed")))
+    assert (whole["status"], whole["metrics"], whole["intervals"]) == ("failed", {}, {})
+    assert whole["reason"].count("the loss is not finite") == 2

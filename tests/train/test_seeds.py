@@ -1,0 +1,87 @@
+"""A cell with several seeds: a folder each, the same SAEs as cells with one seed alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from sae_repro.cellstore import members
+from sae_repro.files import read_json, sha256_file
+from sae_repro.stage import StageContext
+from sae_repro.train import run
+
+TRAIN = {"batch_size": 64, "epochs": 1}
+TOPK = {"expansion": 2, "activation": "topk", "k": 2}
+
+
+@pytest.fixture
+def stage(
+    make_store: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Runs the stage of a cell among `cells`; its folder."""
+    make_store(name="artifacts/extract", train=1024)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAE_REPRO_JOBS", "1")
+
+    def go(name: str, cells: dict[str, Any]) -> Path:
+        with Path("params.yaml").open("w") as file:
+            YAML().dump({"cells": cells}, file)
+        declared = {"seed": 0, "train": TRAIN, "cells": {name: cells[name]}}
+        run(StageContext(f"train@{name}", declared))
+        return Path("artifacts/train") / name
+
+    return go
+
+
+def weights(folder: Path) -> str:
+    return sha256_file(folder / "sae_weights.safetensors")
+
+
+def finished() -> int:
+    return sum(path.is_dir() for path in Path(".sae-repro/cells").iterdir())
+
+
+def test_each_seed_is_the_sae_of_a_cell_with_that_seed(stage: Callable[..., Path]) -> None:
+    cells = {"alone": {**TOPK, "seed": 2}, "several": {**TOPK, "seeds": [0, 2]}}
+    alone, several = (stage(name, cells) for name in ("alone", "several"))
+    assert members(alone) == ["."]
+    assert members(several) == ["seed-0", "seed-2"]
+    assert weights(several / "seed-2") == weights(alone)
+    assert weights(several / "seed-0") != weights(alone)
+    summaries = [read_json(f / "train.json") for f in (alone, several / "seed-2")]
+    assert summaries[0].pop("cell") == "alone" and summaries[1].pop("cell") == "several"
+    assert summaries[0] == summaries[1]
+    assert finished() == 2
+
+
+def test_a_seed_that_is_added_trains_alone_and_one_taken_away_is_gone(
+    stage: Callable[..., Path],
+) -> None:
+    first = stage("topk", {"topk": TOPK})
+    was, count = weights(first), finished()
+    stage("topk", {"topk": {**TOPK, "seeds": [0, 1]}})
+    assert finished() == count + 1
+    assert not (first / "train.json").exists()
+    assert weights(first / "seed-0") == was
+    stage("topk", {"topk": {**TOPK, "seeds": [1, 10, 2]}})
+    assert members(first) == ["seed-1", "seed-2", "seed-10"]
+    stage("topk", {"topk": TOPK})
+    assert (weights(first), members(first)) == (was, ["."])
+
+
+def test_the_first_stage_trains_every_seed_of_every_cell(stage: Callable[..., Path]) -> None:
+    stage("a", {"a": TOPK, "b": {**TOPK, "k": 3, "seeds": [0, 1]}, "n": {"baseline": "neurons"}})
+    assert finished() == 4
+
+
+def test_without_the_store_it_is_the_same(
+    stage: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = {"several": {**TOPK, "seeds": [0, 1]}}
+    stored = stage("several", cells)
+    one = {place: weights(stored / place) for place in members(stored)}
+    monkeypatch.setenv("SAE_REPRO_NO_STORE", "1")
+    again = stage("several", cells)
+    assert {place: weights(again / place) for place in members(again)} == one
