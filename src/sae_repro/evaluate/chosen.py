@@ -16,9 +16,9 @@ from sae_repro.autoencoders import SAE
 from sae_repro.evaluate.codes import Codes, scaled
 from sae_repro.evaluate.concepts import ConceptBank, load_bank
 from sae_repro.evaluate.monosemantic import monosemanticity
-from sae_repro.evaluate.monosemantic_summary import NOTHING, Summary, summary
+from sae_repro.evaluate.monosemantic_summary import Summary, summary
 from sae_repro.evaluate.streaming import Batch, Totals
-from sae_repro.params import ConceptLabels
+from sae_repro.params import ConceptLabels, on_random_weights
 from sae_repro.store import ActivationStore
 
 if TYPE_CHECKING:
@@ -72,18 +72,20 @@ def _bank(
 
 
 def measured(found: FirstPass) -> Summary:
-    """All that the study asks for, together.
+    """All that the study asks for, together; what makes no sense for a cell is left out.
 
-    Where rows are whole documents there are no tokens: nothing carries concepts or words.
+    Rows that are whole documents carry neither concepts nor words, and with random weights there is
+    no language model to be explained.
     """
     by_token = found.store.manifest["pooling"] == "token"
     total = Summary({}, {}, {})
     for name in found.job.settings.metrics:
-        measure, needs_tokens = MEASURES[name]
-        if needs_tokens and not by_token:
-            part = NOTHING if name == "monosemanticity" else Summary({}, {}, {})
-        else:
-            part = measure(found)
+        measure = MEASURES[name]
+        if measure.needs_tokens and not by_token:
+            continue
+        if measure.runs_subject and on_random_weights(found.hook):
+            continue
+        part = measure.function(found)
         total = Summary(
             total.metrics | part.metrics,
             total.counts | part.counts,
@@ -203,12 +205,20 @@ def _passages(found: FirstPass) -> "Passages":
     return Passages.load(found.store)
 
 
-MEASURES: dict[str, tuple[Callable[[FirstPass], Summary], bool]] = {
-    "monosemanticity": (_monosemanticity, True),
-    "dictionary": (_dictionary, False),
-    "structure": (_structure, True),
-    "references": (_references, True),
-    "ngram": (_ngram, True),
-    "ablation": (_ablation, True),
+@dataclass(frozen=True)
+class Measure:
+    """A metric, or several of a kind, and what it needs."""
+
+    function: Callable[[FirstPass], Summary]
+    needs_tokens: bool = True
+    runs_subject: bool = False
+
+
+MEASURES = {
+    "monosemanticity": Measure(_monosemanticity),
+    "structure": Measure(_structure),
+    "dictionary": Measure(_dictionary, needs_tokens=False),
+    "references": Measure(_references),
+    "ngram": Measure(_ngram, runs_subject=True),
+    "ablation": Measure(_ablation, runs_subject=True),
 }
-"""Metric: its function, and whether it needs rows that are tokens."""

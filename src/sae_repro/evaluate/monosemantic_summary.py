@@ -26,10 +26,6 @@ class Summary:
     intervals: dict[str, list[float]]
 
 
-NOTHING = Summary(dict.fromkeys(NAMES), {}, {})
-"""Where no token has activations of its own."""
-
-
 def summary(frame: "pd.DataFrame", bank: ConceptBank, seed: int) -> Summary:
     """Share of monosemantic latents (complete or narrow) among all and among those that fire.
 
