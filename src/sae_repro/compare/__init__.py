@@ -13,9 +13,10 @@ def run(context: StageContext) -> None:
 
     from sae_repro.compare.collect import collect, prune
     from sae_repro.compare.control import heat_maps, write_control
+    from sae_repro.compare.features import write_features
     from sae_repro.compare.figures import write_figures
     from sae_repro.compare.grid import write_grid
-    from sae_repro.compare.report import write_index, write_matched
+    from sae_repro.compare.report import write_findings, write_index
     from sae_repro.compare.tables import write_cells
 
     settings, seed = context.section(Compare, "compare"), context.value("seed")
@@ -29,8 +30,9 @@ def run(context: StageContext) -> None:
     with replacing_folder(reports / "tables") as folder:
         write_cells(folder, results, seed)
         write_grid(folder, results, seed)
-        write_matched(folder, results, settings, seed)
         write_control(folder, artifacts)
+        write_features(folder, results)
+        write_findings(folder, results, settings, seed)
         write_index(folder)
     with replacing_folder(reports / "figures") as folder:
         write_figures(folder, results)

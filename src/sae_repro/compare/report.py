@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from sae_repro.compare import features
 from sae_repro.compare.collect import Result
 from sae_repro.compare.matched import findings, matched_table
 from sae_repro.compare.tables import measured_on, number, write_table
@@ -21,12 +22,16 @@ INDEX = {
     "matched_l0": "architectures at equal L0, with intervals",
     "matched_l0_pairs": "the same, pair by pair: which differences are distinguishable",
     "control": "the same autoencoders where the truth is known, and what was expected of them",
-    "findings": "the pairs in plain sentences, no stronger than their intervals",
+    "monosemantic": "each cell's latents against the concept bank: classes, shares, intervals",
+    "structure": "splitting, holes, absorption, coverage, probes, correlations, description length",
+    "findings": "all of it in plain sentences, no stronger than their intervals",
 }
 
 
-def write_matched(folder: Path, results: Sequence[Result], settings: Compare, seed: int) -> None:
-    """matched_l0, matched_l0_pairs and findings."""
+def write_matched(
+    folder: Path, results: Sequence[Result], settings: Compare, seed: int
+) -> list[str]:
+    """matched_l0 and matched_l0_pairs; what they say in sentences."""
     frame, pairs = matched_table(results, settings.matched_l0, settings.bootstrap, seed)
     caption = (
         "# Architectures at matched L0\n\nEach family's frontier, linear in log L0 between its "
@@ -38,7 +43,7 @@ def write_matched(folder: Path, results: Sequence[Result], settings: Compare, se
     )
     if not len(frame):
         write_text(folder / "matched_l0.md", caption + "\n\nNo cell finished.\n")
-        return
+        return []
     shown = pd.DataFrame(
         {
             "hook": frame["hook"],
@@ -61,13 +66,28 @@ def write_matched(folder: Path, results: Sequence[Result], settings: Compare, se
         "`a_is` says lower or higher only where the 95 % interval leaves out 0.",
         text,
     )
-    sentences = findings(pairs) or ["No two families overlap at the asked L0."]
-    lines = "\n".join(f"- {sentence}" for sentence in sentences)
-    write_text(
-        folder / "findings.md",
-        "# Findings\n\nGenerated from matched_l0_pairs. The intervals are over documents; "
-        f"{_scope(results, seed)}.\n\n{lines}\n",
+    return findings(pairs)
+
+
+def write_findings(folder: Path, results: Sequence[Result], settings: Compare, seed: int) -> None:
+    """findings.md, and the tables of architectures at matched L0 from which it begins."""
+    at_matched_l0 = write_matched(folder, results, settings, seed)
+    parts = {
+        "Architectures at matched L0": (
+            at_matched_l0 or ["No two families overlap at the asked L0."],
+            f"From matched_l0_pairs. The intervals are over documents; {_scope(results, seed)}.",
+        ),
+        "What the features mean": (
+            list(features.sentences(results)) or ["Nothing of this was measured."],
+            "From the tables monosemantic and structure. The intervals are over latents, concepts "
+            "or parents of the SAEs there are; one seed of a cell says nothing of another.",
+        ),
+    }
+    text = "\n".join(
+        f"## {title}\n\n{scope}\n\n" + "".join(f"- {sentence}\n" for sentence in sentences)
+        for title, (sentences, scope) in parts.items()
     )
+    write_text(folder / "findings.md", f"# Findings\n\nGenerated from intervals.\n\n{text}")
 
 
 def _scope(results: Sequence[Result], seed: int) -> str:
