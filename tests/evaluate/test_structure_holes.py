@@ -8,6 +8,8 @@ import pytest
 
 from sae_repro.control.worlds import tree_atoms, tree_sample
 from sae_repro.evaluate.structure.concepts import concept_structure
+from sae_repro.evaluate.structure.halves import Halves
+from sae_repro.evaluate.structure.holes import dense_probe
 from sae_repro.evaluate.structure.sample import Sample
 from sae_repro.random import generator
 
@@ -211,3 +213,53 @@ def test_a_latent_that_speaks_against_the_parent_does_not_fill_its_hole(
     tested = frames.pairs[frames.pairs["status"] == "testable"]
     assert len(tested)
     assert tested["hole_rate"].min() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("cosine", "share", "absorbed"),
+    [
+        (0.05, 0.6, False),
+        (0.15, 0.6, True),
+        (0.5, 0.3, False),
+        (0.5, 0.5, True),
+        (-0.5, 0.6, False),
+    ],
+)
+def test_a_childs_latent_absorbs_from_its_share_and_its_direction_on(
+    planted: Callable[..., Sample], cosine: float, share: float, absorbed: bool
+) -> None:
+    """It writes `share` of what lies along ŵ_p, at that cosine with ŵ_p, on every child token."""
+    rng = np.random.default_rng(0)
+    on, x = family(rng)
+    z, d = latents("holes", on, rng)
+    probe = dense_probe(Halves.of(planted(on, z, x_nd=x, d_kd=d)), 0)
+    along = np.maximum((x - x.mean(axis=0)) @ probe.direction_d, 0)
+    across = rng.standard_normal(D)
+    across -= across @ probe.direction_d * probe.direction_d
+    across /= np.linalg.norm(across)
+    d[1] = cosine * probe.direction_d + np.sqrt(1 - cosine**2) * across
+    z[:, 1] *= share * along / abs(cosine)
+    frames, _ = concept_structure(planted(on, z, x_nd=x, d_kd=d), 0)
+    row = frames.pairs.query("silence == 'zero' and child == 'c1'").iloc[0]
+    assert row["hole_rate"] == pytest.approx(1)
+    assert row["absorption"] == pytest.approx(float(absorbed))
+    assert row["absorbers"] == int(cosine >= 0.1)
+
+
+def test_tokens_on_which_the_dense_probe_is_wrong_do_not_count(
+    planted: Callable[..., Sample],
+) -> None:
+    """Where x does not say that the parent is on, its silence is no hole."""
+    rng = np.random.default_rng(0)
+    on, x = family(rng)
+    z, d = latents("none", on, rng)
+    hidden = on[:, 0] & (rng.random(N) < 0.3)
+    x[hidden] = 0.02 * rng.standard_normal((int(hidden.sum()), D))
+    z[hidden, 0] = 0
+    frames, _ = concept_structure(planted(on, z, x_nd=x, d_kd=d), 0)
+    test = ~planted(on, z).bank.fit
+    zero = frames.pairs[frames.pairs["silence"] == "zero"]
+    assert zero["child_silent"].tolist() == [0, 0, 0]
+    assert (zero["childless_recall"] == 1).all()
+    seen = sorted((on[:, c] & test & ~hidden).sum() for c in (1, 2, 3))
+    assert sorted(zero["child_tokens"]) == pytest.approx(seen, abs=2)

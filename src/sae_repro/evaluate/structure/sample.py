@@ -110,7 +110,6 @@ def collect(
         values.append(code.value[inside].astype(np.float32))
     where = np.concatenate(rows), np.concatenate(latents)
     a_nk = csc_array((np.concatenate(values), where), shape=(n, len(d_kd)))
-    a_nk.sort_indices()
     decoder = np.ascontiguousarray(d_kd, dtype=np.float32)
     return Sample(x_nd=x_nd, a_nk=a_nk, d_kd=decoder, mean_d=mean_d, bank=small)
 
