@@ -118,7 +118,7 @@ def test_each_fault_is_found_by_its_own_metric(
         planted(on, z * np.linalg.norm(d, axis=1), names=names, x_nd=x, d_kd=d), 0
     )
     zero = frames.pairs[frames.pairs["silence"] == "zero"]
-    assert zero["child"].tolist() == ["child 0", "child 1", "child 2"] or len(zero) == 3
+    assert sorted(zero["child"]) == ["child 0", "child 1", "child 2"]
     assert (zero["status"] == "testable").all()
     assert zero["hole_rate"].to_numpy() == pytest.approx(hole, abs=0.08)
     assert zero["absorption"].to_numpy() == pytest.approx(absorbed, abs=0.01)
