@@ -108,9 +108,8 @@ def _write_monosemantic(folder: Path, results: Sequence[Result]) -> None:
             for r in results
         ]
     ).astype("Int64")
-    shown = pd.concat(
-        [_shown(results, MONOSEMANTIC), counts.map(number, na_action=None)], axis=1
-    )  # fmt: skip
+    text = counts.map(lambda count: ABSENT if pd.isna(count) else f"{count:,}")
+    shown = pd.concat([_shown(results, MONOSEMANTIC), text], axis=1)
     caption = (
         f"# Monosemanticity\n\nEach latent against the concept bank, on {measured_on(results)}: "
         "concept and threshold chosen on one half of the documents, scored on the other. "
