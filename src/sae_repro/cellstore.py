@@ -7,7 +7,7 @@ delete. `SAE_REPRO_NO_STORE=1` bypasses it.
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,3 +71,21 @@ class CellStore:
         """Copy the finished folder of `key` to `target`, atomically."""
         with replacing_folder(target) as temporary:
             shutil.copytree(self.folder / key, temporary, dirs_exist_ok=True)
+
+
+def prune(names: Collection[str], artifacts: Path) -> list[Path]:
+    """Delete the folders of cells that params.yaml no longer names; what was deleted.
+
+    DVC forgets a stage that has left dvc.yaml but leaves its out behind, and a stage that depends
+    on the whole folder would go on hashing it.
+    """
+    orphans = [
+        folder
+        for stage in ("train", "evaluate")
+        if (artifacts / stage).is_dir()
+        for folder in sorted((artifacts / stage).iterdir())
+        if folder.is_dir() and folder.name not in names
+    ]
+    for folder in orphans:
+        shutil.rmtree(folder)
+    return orphans

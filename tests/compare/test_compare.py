@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_repro.compare.collect import Result, collect, prune
+from sae_repro.cellstore import prune
+from sae_repro.compare.collect import Result, collect
 from sae_repro.compare.figures import write_figures
 from sae_repro.compare.grid import dead_table, grid_of, published_table, write_grid
 from sae_repro.compare.matched import (

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.evaluate.codes import Code, Codes, code_of
-from sae_repro.evaluate.contexts import Best, collect, uniform_hash
+from sae_repro.evaluate.contexts import Best, collect
 from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
+from sae_repro.hashing import uniform_hash
 from sae_repro.params import Evaluate
 
 SETTINGS = Evaluate(top_contexts=3, quantiles=4, contexts_per_quantile=2)

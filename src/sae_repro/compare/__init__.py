@@ -11,7 +11,8 @@ def run(context: StageContext) -> None:
     """Write reports/tables, reports/figures and reports/metrics.json."""
     from pathlib import Path
 
-    from sae_repro.compare.collect import collect, prune
+    from sae_repro.cellstore import prune
+    from sae_repro.compare.collect import collect
     from sae_repro.compare.control import heat_maps, write_control
     from sae_repro.compare.features import write_features
     from sae_repro.compare.figures import write_figures

@@ -1,7 +1,6 @@
 """What all cells came to: their choices, held-out metrics, curves and latents, read from disk."""
 
-import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -171,21 +170,3 @@ def collect(cells: Mapping[str, Cell], artifacts: Path) -> list[Result]:
         )
         for name, cell in cells.items()
     ]
-
-
-def prune(names: Collection[str], artifacts: Path) -> list[Path]:
-    """Delete the folders of cells that params.yaml no longer names; what was deleted.
-
-    DVC forgets a stage that has left dvc.yaml but leaves its out behind, and a stage that depends
-    on the whole folder would go on hashing it.
-    """
-    orphans = [
-        folder
-        for stage in ("train", "evaluate")
-        if (artifacts / stage).is_dir()
-        for folder in sorted((artifacts / stage).iterdir())
-        if folder.is_dir() and folder.name not in names
-    ]
-    for folder in orphans:
-        shutil.rmtree(folder)
-    return orphans

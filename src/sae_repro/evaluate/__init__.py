@@ -18,8 +18,8 @@ from sae_repro.stage import STATE, StageContext
 if TYPE_CHECKING:
     from sae_repro.evaluate.cell import EvaluateJob
 
-CODE = ("autoencoders", "evaluate", "evaluate/structure", "store.py", "random.py", "intervals.py",
-        "compute.py", "corpus", "subject/loader.py")  # fmt: skip
+CODE = ("autoencoders", "evaluate", "evaluate/structure", "store.py", "hashing.py", "random.py",
+        "intervals.py", "compute.py", "corpus", "subject/loader.py")  # fmt: skip
 
 TRAINER = ("autoencoders", "train", "evaluate/structure/references.py", "store.py", "random.py",
            "params/cell.py", "compute.py")  # fmt: skip

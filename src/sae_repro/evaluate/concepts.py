@@ -15,9 +15,9 @@ from scipy.sparse import csc_array, hstack
 
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.errors import StudyError
-from sae_repro.evaluate.contexts import uniform_hash
 from sae_repro.evaluate.labels import Labels, Rows, story_labels, token_identity, user_labels
 from sae_repro.evaluate.surface import surface_labels
+from sae_repro.hashing import uniform_hash
 from sae_repro.store import DOCUMENT, POSITION, TOKEN
 
 Ints = npt.NDArray[np.int64]

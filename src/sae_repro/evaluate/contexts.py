@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.quantiles import quantile_edges
+from sae_repro.hashing import uniform_hash
 from sae_repro.params import Evaluate
 
 if TYPE_CHECKING:
@@ -56,18 +57,6 @@ class Best:
         group, _, document, position, value = self._kept
         rank = np.arange(len(group)) - np.searchsorted(group, group, side="left")
         return group, rank, document, position, value
-
-
-def uniform_hash(seed: int, *parts: Array) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each entry, a function of (seed, parts) alone (SplitMix64)."""
-    with np.errstate(over="ignore"):
-        state = np.full(len(parts[0]), seed, dtype=np.uint64)
-        for part in parts:
-            state = (state ^ part.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state ^= state >> np.uint64(31)
-    return (state >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def collect(codes: Codes, histogram_kb: Array, settings: Evaluate, seed: int) -> tuple[Best, Best]:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from sae_repro.autoencoders import SAE
 from sae_repro.evaluate.codes import Codes
-from sae_repro.evaluate.contexts import Best, uniform_hash
+from sae_repro.evaluate.contexts import Best
 from sae_repro.evaluate.monosemantic_summary import Summary
 from sae_repro.evaluate.structure.passages import Passages
 from sae_repro.evaluate.structure.resampling import bootstrap_ratio
+from sae_repro.hashing import uniform_hash
 from sae_repro.store import DOCUMENT, POSITION
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from sae_repro.autoencoders import SAE
 from sae_repro.evaluate.codes import Code, Codes
-from sae_repro.evaluate.contexts import uniform_hash
 from sae_repro.evaluate.monosemantic_summary import Summary
 from sae_repro.evaluate.streaming import Batch
 from sae_repro.evaluate.structure.resampling import bootstrap_mean
+from sae_repro.hashing import uniform_hash
 from sae_repro.random import generator
 from sae_repro.store import DOCUMENT, POSITION
 

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.concepts import in_fit
-from sae_repro.evaluate.contexts import Best, uniform_hash
+from sae_repro.evaluate.contexts import Best
 from sae_repro.evaluate.monosemantic_summary import Summary
 from sae_repro.evaluate.structure.passages import Activate, Passages
 from sae_repro.evaluate.structure.resampling import bootstrap_mean
+from sae_repro.hashing import uniform_hash
 from sae_repro.store import DOCUMENT, POSITION, TOKEN
 
 if TYPE_CHECKING:

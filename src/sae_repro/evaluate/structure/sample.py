@@ -15,8 +15,8 @@ from scipy.sparse import csc_array, csr_array
 
 from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.concepts import ConceptBank, frequent_enough
-from sae_repro.evaluate.contexts import uniform_hash
 from sae_repro.evaluate.streaming import Batch
+from sae_repro.hashing import uniform_hash
 from sae_repro.store import DOCUMENT
 
 Mask = npt.NDArray[np.bool_]
