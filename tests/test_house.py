@@ -37,6 +37,8 @@ def test_a_stage_has_its_five_places(stage: str) -> None:
     suffix = "/${key}" if "foreach" in PIPELINE[stage] else ""
     if stage == "compare":  # what people read stands in git
         assert all(out.startswith("reports/") for out in outs)
+    elif stage == "judge":  # what was answered outlives a re-run, which deletes artifacts
+        assert outs == ["artifacts/judge", "judge/answers.jsonl"]
     else:
         assert outs == [f"artifacts/{stage}{suffix}"]
 

@@ -4,15 +4,18 @@ A file or a model folder is named in params.yaml together with its SHA-256: when
 changes, the study says so instead of mixing two inputs. `sae-repro pin` writes the hashes.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_file, sha256_folder
 from sae_repro.params import (
+    ANSWERS,
     Cell,
     ConceptLabels,
     FilesSource,
+    Judge,
     LocalSubject,
     Study,
     shape_problems,
@@ -91,9 +94,24 @@ def check_imports(cells: Mapping[str, Cell], folder: Path) -> None:
                 raise StudyError(f"cells.{name}.{error}") from None
 
 
+def check_answers(judge: Judge, folder: Path) -> None:
+    """StudyError where no answer can be had: none is recorded, and none can be asked for."""
+    path = folder / ANSWERS
+    if judge.kind == "concepts" or (path.is_file() and path.stat().st_size):
+        return
+    if judge.kind == "replay":
+        raise StudyError(
+            f"judge.kind = replay: {path} has no answers; fetch it (`dvc pull`), or record some "
+            "with kind: http"
+        )
+    if judge.key_env is not None and not os.environ.get(judge.key_env, "").strip():
+        raise StudyError(f"judge.key_env = {judge.key_env}: not set in the environment; export it")
+
+
 def check_inputs(study: Study, folder: Path) -> None:
-    """All pinned inputs of a study, and that its hooks and cells fit a local model."""
+    """All pinned inputs of a study, a judge that answers, hooks and cells that fit the model."""
     check_imports(study.cells, folder)
+    check_answers(study.judge, folder)
     if study.evaluate.concepts is not None:
         check_concepts(study.evaluate.concepts, folder)
     if isinstance(study.corpus.source, FilesSource):

@@ -46,6 +46,12 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 FAULTS = {
     "unknown key": (
         change("cells/topk/learning_rate", 3), "cells.topk.learning_rate = 3: unknown key"),
+    "more explained than labelled": (
+        change("judge", {"latents": 60}), "judge: latents = 60: at most uniform = 50"),
+    "a score twice": (
+        change("judge", {"scores": ["fuzzing", "fuzzing"]}), "judge: scores names one score twice"),
+    "a judge without an endpoint": (
+        change("judge", {"kind": "http", "model": "m"}), "judge: kind: http needs base_url"),
     "unknown section": (change("trian", {}), "trian = {}: unknown key"),
     "wrong type": (
         change("train/batch_size", "many"), "train.batch_size = many: must be a valid integer"),
@@ -254,10 +260,37 @@ def test_a_pinned_file_that_changed_is_named(tmp_path: Path) -> None:
     assert runner.invoke(app, ["check", str(tmp_path)]).exit_code == 0
 
 
+def test_a_judge_that_can_not_answer_is_said_before_any_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    record = tmp_path / "judge/answers.jsonl"
+    judge = {"model": "m", "base_url": "https://host/v1", "key_env": "SOME_KEY"}
+
+    def said(kind: str) -> str:
+        with (tmp_path / "params.yaml").open("w") as file:
+            YAML().dump({**STUDY, "judge": {**judge, "kind": kind}}, file)
+        result = CliRunner().invoke(app, ["check", str(tmp_path)])
+        return result.output if result.exit_code == 0 else str(result.exception)
+
+    assert said("concepts").startswith("ok")
+    assert "answers.jsonl has no answers; fetch it (`dvc pull`)" in said("replay")
+    assert said("http") == "judge.key_env = SOME_KEY: not set in the environment; export it"
+    record.parent.mkdir()
+    record.touch()  # as a study of the kind concepts leaves it
+    assert "has no answers" in said("replay")
+    record.write_text("{}\n")
+    assert said("replay").startswith("ok")
+    assert said("http").startswith("ok"), "a complete record needs no key"
+    record.unlink()
+    monkeypatch.setenv("SOME_KEY", "k")
+    assert said("http").startswith("ok")
+
+
 def test_the_schema_lists_every_key() -> None:
     said = CliRunner().invoke(app, ["check", "--schema"]).output
     for key in ("corpus.source [kind: hub].revision", "cells.<name>.lambda", "train.epochs",
-                "subject.training.lr", "compare.matched_l0"):  # fmt: skip
+                "subject.training.lr", "judge.scores", "compare.matched_l0"):  # fmt: skip
         assert f"\n{key} (" in said
 
 

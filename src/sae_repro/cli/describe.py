@@ -111,7 +111,8 @@ def _field(key: str, field: FieldInfo) -> Iterator[str]:
         yield f"{key}: {' '.join(says.split())}"
         for model in inner:
             kind = model.model_fields.get("kind")
-            tag = f" [kind: {get_args(kind.annotation)[0]}]" if kind else ""
+            kinds = get_args(kind.annotation) if kind else ()
+            tag = f" [kind: {kinds[0]}]" if len(kinds) == 1 else ""
             yield from _fields(model, key + tag)
         return
     missing = field.default is PydanticUndefined and field.default_factory is None

@@ -18,7 +18,7 @@ from sae_repro.errors import StudyError
 from sae_repro.params.base import S, Section
 from sae_repro.params.cell import Cell
 from sae_repro.params.hooks import HOOKS, UNTRAINED, layer_of, model_hook, on_random_weights
-from sae_repro.params.judge import Judge
+from sae_repro.params.judge import ANSWERS, Judge
 from sae_repro.params.sections import (
     Compare,
     ConceptLabels,
@@ -41,6 +41,7 @@ from sae_repro.params.sections import (
 from sae_repro.params.study import Study, shape_problems
 
 __all__ = [
+    "ANSWERS",
     "HOOKS",
     "UNTRAINED",
     "Cell",

@@ -1,11 +1,12 @@
-"""The judge: who says what a latent means."""
+"""The judge: who says what a latent means, of which latents, and what is scored."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sae_repro.params.base import Section
+from sae_repro.params.base import Device, Section
 
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 
@@ -29,8 +30,14 @@ def _endpoint(url: str) -> str:
     return url
 
 
+ANSWERS = Path("judge") / "answers.jsonl"
+"""Recorded answers, beside params.yaml: no part of artifacts/judge, which a re-run deletes."""
+
+Score = Literal["detection", "fuzzing", "simulation", "specificity"]
+
+
 class Judge(Section):
-    """Who answers questions about latents.
+    """What latents mean, by a judge: labels as the published grid asked, explanations, scores.
 
     `http` asks only for what no earlier run has recorded, so a complete record needs neither key
     nor network; `replay` never asks. What another kind reads may stay: one word switches.
@@ -42,7 +49,9 @@ class Judge(Section):
         "OpenAI-compatible endpoint; replay: only answers recorded earlier",
     )
     concept_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.7, description="concepts: share of a latent's contexts that its label must reach"
+        0.7,
+        description="concepts: share of a latent's contexts, corrected for chance, that its label "
+        "must reach: (share − base rate) / (1 − base rate)",
     )
     model: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="http, replay: the model asked, as its endpoint calls it"
@@ -73,6 +82,49 @@ class Judge(Section):
     attempts: Annotated[int, Field(ge=1, le=20)] = Field(
         6, description="http: tries per question where the endpoint is busy, slow or failing"
     )
+
+    extremes: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        25, description="most selective latents to label, and as many of the least selective"
+    )
+    uniform: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        50, description="alive latents to label, drawn by hash: extremes are not the population"
+    )
+    latents: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        20, description="of those, how many are explained and their explanations scored"
+    )
+    scores: tuple[Score, ...] = Field(
+        ("detection", "fuzzing"),
+        description="what explanations are scored by, on other documents than they were written "
+        "from; concepts knows detection and fuzzing only; [] for no explanations",
+    )
+    quantiles: Annotated[int, Field(ge=1, le=20)] = Field(
+        5, description="activation quantiles from which contexts to explain and score are drawn"
+    )
+    contexts_per_quantile: Annotated[int, Field(ge=1, le=100)] = Field(
+        2, description="contexts drawn per quantile to explain, and as many to score"
+    )
+    context_tokens: Annotated[int, Field(ge=1, le=128)] = Field(
+        12, description="tokens of a context before and after its marked one"
+    )
+    threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="CPU threads for the SAEs' activations"
+    )
+    device: Device = Field("cpu", description="for the SAEs: cpu, cuda or cuda:N")
+
+    @model_validator(mode="after")
+    def _scores_once(self) -> Self:
+        if len(set(self.scores)) < len(self.scores):
+            raise ValueError("scores names one score twice")
+        return self
+
+    @model_validator(mode="after")
+    def _explained_latents_have_labels(self) -> Self:
+        if self.scores and self.latents > self.uniform:
+            raise ValueError(
+                f"latents = {self.latents}: at most uniform = {self.uniform}, the labelled sample "
+                "of which the explained ones are a part"
+            )
+        return self
 
     @model_validator(mode="after")
     def _the_kind_has_what_it_reads(self) -> Self:

@@ -4,11 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sae_repro.params.base import Commit, Count, Section, Sha256, Share
+from sae_repro.params.base import Commit, Count, Device, Section, Sha256, Share
 from sae_repro.params.hooks import UNTRAINED
 
 Chosen = Literal["monosemanticity", "structure", "dictionary", "references", "ngram", "ablation"]
-Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
 
 
 class StoriesSource(Section):

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell
 from sae_repro.params.hooks import UNTRAINED, layer_of, on_random_weights
+from sae_repro.params.judge import Judge
 from sae_repro.params.sections import (
     Compare,
     Control,
@@ -32,6 +33,7 @@ class Study(Section):
     extract: Extract
     train: Train
     evaluate: Evaluate
+    judge: Judge = Judge()
     control: Control = Control()
     compare: Compare
     track: Track

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.intervals import wilson
-from sae_repro.judges.documents import draw
-from sae_repro.judges.parsers import POLYSEMANTIC
+from sae_repro.judge.documents import draw
+from sae_repro.judge.parsers import POLYSEMANTIC
 
 LEAST_POSITIVES = 10
 EXTREMES = 25

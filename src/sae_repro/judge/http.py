@@ -16,11 +16,11 @@ import httpx2
 
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json
-from sae_repro.judges.key import Key, quiet_client
-from sae_repro.judges.pace import Clock, Pace, StoppedError
-from sae_repro.judges.questions import Answer, Question, key_of
-from sae_repro.judges.record import Recorder, read_record, recording
-from sae_repro.judges.replies import MAX_BYTES, Reply, answer_in, error_in, retry_after
+from sae_repro.judge.key import Key, quiet_client
+from sae_repro.judge.pace import Clock, Pace, StoppedError
+from sae_repro.judge.questions import Answer, Question, key_of
+from sae_repro.judge.record import Recorder, read_record, recording
+from sae_repro.judge.replies import MAX_BYTES, Reply, answer_in, error_in, retry_after
 from sae_repro.params import Judge
 from sae_repro.random import generator
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sae_repro.judges import Answer
-from sae_repro.judges import templates as t
-from sae_repro.judges.parsers import (
+from sae_repro.judge import Answer
+from sae_repro.judge import templates as t
+from sae_repro.judge.parsers import (
     Counts,
     fault_counts,
     parse_explanation,

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from sae_repro.judges.questions import Answer
+from sae_repro.judge.questions import Answer
 
 MAX_BYTES = 1 << 20
 """Of a body; what max_tokens allows is shorter by far."""

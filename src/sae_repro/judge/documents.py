@@ -52,5 +52,5 @@ def check_disjoint(explain: Sequence[Document], score: Sequence[Document]) -> No
     if both:
         raise StudyError(
             f"judge: {len(both)} documents are on both sides, e.g. {min(map(str, both))}; what is "
-            "explained must not be scored: split the contexts with judges.documents.split"
+            "explained must not be scored: split the contexts with judge.documents.split"
         )

@@ -9,6 +9,7 @@ escape loses nothing. What remains is plain words that give orders; the prompts 
 are no instructions, and the parsers accept only answers of the form asked for.
 """
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ _NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # control, format, surrogate, private; blanks, ends of lines and paragraphs. Not the unassigned
 # ones: each Python has fewer of them, and the prompt, with its hash, would differ
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp"})
+
+
+_PLAIN = re.compile(r"[^&<>`\x00-\x1f\x7f-\U0010ffff]*")  # what most texts are: nothing to escape
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Fenced(str):
 
 def escape(text: str) -> str:
     """`text` on one line, without `<`, `>`, back-ticks and characters that don't show."""
-    return "".join(_escaped(c) for c in text)
+    return text if _PLAIN.fullmatch(text) else "".join(_escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sae_repro.judges.questions import Answer
+from sae_repro.judge.questions import Answer
 
 T = TypeVar("T")
 POLYSEMANTIC = "POLYSEMANTIC"
@@ -48,11 +48,13 @@ def parse_label(text: str) -> str | None:
     line = _one_line(text)
     if line is None:
         return None
-    line = line.strip(_QUOTES + " .")
+    # what stands in quotes as a whole, and the end of a sentence; not the quote of `the token "`
+    line = line.strip(_QUOTES + " .") if line[:1] in tuple(_QUOTES) else line
+    line = re.sub(r"(?<=\w)\.$", "", line)
     if line.upper() == POLYSEMANTIC:
         return POLYSEMANTIC
     # "POLYSEMANTIC: verbs and dates" has one foot in either answer
-    if not line or len(line) > LONGEST_LABEL or POLYSEMANTIC in line.upper():
+    if not re.search(r"\w", line) or len(line) > LONGEST_LABEL or POLYSEMANTIC in line.upper():
         return None
     return line
 

@@ -27,6 +27,8 @@ class Detection:
     positives: int
     negatives: int
     """Contexts that were answered, by their truth."""
+    true_positives: int
+    true_negatives: int
     unparsable: int
     """Answers, each on a list of contexts, that were left out."""
 
@@ -45,6 +47,8 @@ def detection(truth: Sequence[Sequence[int]], answers: Sequence[Sequence[int] | 
         f1=2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None,
         positives=tp + fn,
         negatives=fp + tn,
+        true_positives=tp,
+        true_negatives=tn,
         unparsable=len(answers) - len(pairs),
     )
 

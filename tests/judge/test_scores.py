@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from sae_repro.intervals import wilson
-from sae_repro.judges.published import choose, rate, selectivity
-from sae_repro.judges.scores import Detection, detection, simulation, specificity
+from sae_repro.judge.published import choose, rate, selectivity
+from sae_repro.judge.scores import Detection, detection, simulation, specificity
 
 FLAG = st.integers(0, 1)
 PAIRS = st.lists(st.lists(st.tuples(FLAG, FLAG), min_size=1, max_size=5), min_size=1, max_size=8)
@@ -38,8 +38,10 @@ def test_detection_is_that_of_scikit_learn_over_everything_at_once(
 
 def test_unparsable_answers_are_left_out_and_counted() -> None:
     found = detection([[1, 0], [1, 1], [0]], [[1, 0], None, [1]])
-    assert found == Detection(0.75, 2 / 3, positives=1, negatives=2, unparsable=1)
-    assert detection([[1]], [None]) == Detection(None, None, 0, 0, 1)
+    assert found == Detection(
+        0.75, 2 / 3, positives=1, negatives=2, true_positives=1, true_negatives=1, unparsable=1
+    )
+    assert detection([[1]], [None]) == Detection(None, None, 0, 0, 0, 0, 1)
 
 
 def test_lengths_and_values_that_dont_fit_raise() -> None:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sae_repro.errors import StudyError
-from sae_repro.judges.questions import Answer, Question, key_of
-from sae_repro.judges.record import read_record
+from sae_repro.judge.questions import Answer, Question, key_of
+from sae_repro.judge.record import read_record
 from sae_repro.params import Judge
 
 

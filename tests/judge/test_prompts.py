@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sae_repro.errors import StudyError
-from sae_repro.judges import Context, Prompt
-from sae_repro.judges import templates as t
-from sae_repro.judges.contexts import escape, texts, tokens
-from sae_repro.judges.templates import fill, fill_text
+from sae_repro.judge import Context, Prompt
+from sae_repro.judge import templates as t
+from sae_repro.judge.contexts import escape, texts, tokens
+from sae_repro.judge.templates import fill, fill_text
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTEXTS = [Context("once ", "upon", " a time"), Context("", "the", " end\n")]
@@ -102,7 +102,7 @@ def test_every_prompt_fills() -> None:
 
 
 def test_the_files_are_the_prompts() -> None:
-    folder = ROOT / "src/sae_repro/judges/prompts"
+    folder = ROOT / "src/sae_repro/judge/prompts"
     assert {p.name for p in folder.iterdir()} == {f"{name}.md" for name in t.NAMES}
 
 
@@ -124,7 +124,7 @@ def test_a_template_that_doesnt_fit_is_named(
 ) -> None:
     with pytest.raises(StudyError, match=message) as caught:
         fill_text("label", template, **values)
-    assert "src/sae_repro/judges/prompts/label.md: " in str(caught.value)
+    assert "src/sae_repro/judge/prompts/label.md: " in str(caught.value)
 
 
 def test_a_value_that_looks_like_a_placeholder_stays_one() -> None:
@@ -145,5 +145,5 @@ def test_prompts_are_installed(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     names = zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]).namelist()
-    found = {n for n in names if n.startswith("sae_repro/judges/prompts/")}
-    assert found == {f"sae_repro/judges/prompts/{name}.md" for name in t.NAMES}
+    found = {n for n in names if n.startswith("sae_repro/judge/prompts/")}
+    assert found == {f"sae_repro/judge/prompts/{name}.md" for name in t.NAMES}

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, replacing
-from sae_repro.judges.questions import Answer
+from sae_repro.judge.questions import Answer
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 

@@ -8,18 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.errors import StudyError
-from sae_repro.judges import (
+from sae_repro.judge import (
     Answer,
     ConceptsBackend,
     Prompt,
     Question,
     ReplayBackend,
     Sampling,
+    Truth,
     open_backend,
     shares,
 )
-from sae_repro.judges.questions import key_of
-from sae_repro.judges.record import read_record, recording
+from sae_repro.judge.questions import key_of
+from sae_repro.judge.record import read_record, recording
 from sae_repro.params import Judge
 
 from .conftest import questions
@@ -143,9 +144,7 @@ def test_the_key_depends_on_model_prompt_version_and_sampling() -> None:
     ]
     keys = {key_of("m", question) for question in [base, *others]} | {key_of("n", base)}
     assert len(keys) == 8
-    assert key_of("m", Question(base.prompt, Sampling(0, 10), about="latent 3")) == key_of(
-        "m", base
-    )
+    assert key_of("m", Question(base.prompt, Sampling(0, 10), truth=Truth(()))) == key_of("m", base)
 
 
 def test_keys_are_pinned() -> None:
@@ -170,27 +169,35 @@ def test_replay_counts_what_is_missing_and_says_what_records_it(tmp_path: Path) 
         ReplayBackend(REPLAY, tmp_path / "none.jsonl").answer(asked)
 
 
-def about(*names: str, prompt: str = "label") -> list[Question]:
-    return [Question(Prompt(prompt, 1, ""), about=name) for name in names]
+def carrying(prompt: str, explanation: str, *contexts: set[str]) -> Question:
+    truth = Truth(tuple(frozenset(concepts) for concepts in contexts), explanation)
+    return Question(Prompt(prompt, 1, ""), truth=truth)
 
 
 def test_concepts_answer_with_the_truth() -> None:
-    table = {
-        "a": shares([{"verb", "said"}, {"verb"}, {"verb"}, {"noun"}]),
-        "b": {"verb": 0.5, "noun": 0.5},
-        "c": {},
-        "d": {"zebra": 0.9, "animal": 0.9},
-    }
-    judge = ConceptsBackend(Judge(concept_share=0.75), table)
-    found = [answer.text for answer in judge.answer(about("a", "b", "c", "d"))]
-    assert found == ["verb", "POLYSEMANTIC", "POLYSEMANTIC", "animal"]
-    assert ConceptsBackend(Judge(concept_share=0.75), table.__getitem__).answer(about("a")) == [
-        Answer("verb")
+    judge = ConceptsBackend(Judge(concept_share=0.75), {"verb": 0.0})
+    questions = [
+        carrying("label", "", {"verb", "said"}, {"verb"}, {"verb"}, {"noun"}),
+        carrying("label", "", {"verb"}, {"noun"}),
+        carrying("label", "", set(), set()),
+        carrying("label", "", {"zebra", "animal"}, {"animal", "zebra"}),
+        carrying("explain", "", {"verb"}, {"noun"}, {"verb"}, set()),
+        carrying("detect", "verb", {"verb", "noun"}, set(), {"noun"}),
+        carrying("fuzz", "token:", {"token:<"}, {"token:b"}),
     ]
-    with pytest.raises(StudyError, match="no concepts for 'e'"):
-        judge.answer(about("e"))
-    with pytest.raises(StudyError, match="knows labels only, not 'detect'"):
-        judge.answer(about("a", prompt="detect"))
+    found = [answer.text for answer in judge.answer(questions)]
+    assert found == ["verb", "POLYSEMANTIC", "POLYSEMANTIC", "animal", "verb", "[1,0,0]", "[1,0]"]
+    with pytest.raises(StudyError, match="label, explain, detect, fuzz only, not simulate"):
+        judge.answer([carrying("simulate", "")])
+
+
+def test_a_common_concept_earns_nothing() -> None:
+    """Three of four contexts carry it, as three of four tokens anywhere do."""
+    contexts = [{"word"}, {"word", "verb"}, {"word", "verb"}, {"verb"}]
+    assert shares(contexts) == {"verb": 0.75, "word": 0.75}
+    found = shares(contexts, {"word": 0.75, "verb": 0.5, "all": 1.0})
+    assert found == {"verb": 0.5, "word": 0.0}
+    assert shares([{"all"}], {"all": 1.0}) == {}
 
 
 def test_params_choose_the_backend(tmp_path: Path) -> None:
@@ -198,6 +205,4 @@ def test_params_choose_the_backend(tmp_path: Path) -> None:
     http = Judge(kind="http", model="m", base_url="https://host/v1")
     assert type(open_backend(http, record=path)).__name__ == "HttpBackend"
     assert type(open_backend(REPLAY, record=path)) is ReplayBackend
-    assert type(open_backend(Judge(), record=path, truth={})) is ConceptsBackend
-    with pytest.raises(StudyError, match="no labels"):
-        open_backend(Judge(), record=path)
+    assert type(open_backend(Judge(), record=path)) is ConceptsBackend

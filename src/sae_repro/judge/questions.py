@@ -37,14 +37,22 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What a backend that knows the truth reads of a question, instead of its prompt."""
+
+    concepts: tuple[frozenset[str], ...]
+    """Of each context, in order: those of its marked token, or of all its tokens if none is."""
+    explanation: str = ""
+    """What the contexts are tested against, where they are."""
+
+
+@dataclass(frozen=True)
 class Question:
-    """One question. `about` names what is judged to a backend that knows the truth; no other
-    backend reads it, and it is no part of the key.
-    """
+    """One question; no other backend than that of concepts reads `truth`, no part of the key."""
 
     prompt: Prompt
     sampling: Sampling = Sampling()
-    about: str = ""
+    truth: Truth | None = None
 
 
 @dataclass(frozen=True)

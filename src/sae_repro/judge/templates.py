@@ -6,8 +6,8 @@ from functools import cache
 from importlib.resources import files
 
 from sae_repro.errors import StudyError
-from sae_repro.judges.contexts import Context, Fenced, escape, texts, tokens
-from sae_repro.judges.questions import Prompt
+from sae_repro.judge.contexts import Context, Fenced, escape, texts, tokens
+from sae_repro.judge.questions import Prompt
 
 NAMES = ("label", "explain", "detect", "fuzz", "simulate", "specificity")
 _FIRST = re.compile(r"version: ([1-9][0-9]*)\n\n")
@@ -16,7 +16,7 @@ _PLACE = re.compile(r"\{\{([a-z]+)\}\}")
 
 @cache
 def _file(name: str) -> str:
-    return files("sae_repro.judges").joinpath("prompts", f"{name}.md").read_text(encoding="utf-8")
+    return files("sae_repro.judge").joinpath("prompts", f"{name}.md").read_text(encoding="utf-8")
 
 
 def fill(name: str, **values: str | int) -> Prompt:
@@ -29,7 +29,7 @@ def fill(name: str, **values: str | int) -> Prompt:
 
 def fill_text(name: str, template: str, **values: str | int) -> Prompt:
     """As `fill`, of a template's text."""
-    where = f"src/sae_repro/judges/prompts/{name}.md"
+    where = f"src/sae_repro/judge/prompts/{name}.md"
     first = _FIRST.match(template)
     if first is None:
         raise StudyError(f"{where}: must start with `version: N` and an empty line; add them")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_repro.errors import StudyError
-from sae_repro.judges.documents import check_disjoint, draw, fraction, side_of, split
+from sae_repro.judge.documents import check_disjoint, draw, fraction, side_of, split
 
 DOCUMENTS = [i // 4 for i in range(400)]  # four contexts in each of a hundred documents
 Sampler = Callable[[list[int], int], tuple[list[int], list[int]]]

@@ -1,0 +1,205 @@
+"""The stage as a whole: a real endpoint, its record, the truth; what is written and what is not."""
+
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_repro.corpus.reader import TokenDocuments
+from sae_repro.errors import StudyError
+from sae_repro.files import read_json, sha256_folder, write_json
+from sae_repro.intervals import wilson
+from sae_repro.judge import run
+from sae_repro.params import ANSWERS
+from sae_repro.stage import StageContext
+
+from .conftest import KEY, Endpoint, Response, said
+from .small import NAMES, make_activations, make_study
+
+SMALL = {"extremes": 3, "uniform": 6, "latents": 3, "contexts_per_quantile": 1, "quantiles": 4}
+SCORES = ["detection", "fuzzing", "simulation", "specificity"]
+CELLS = ["clean", "mixed", "lost"]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture
+def study(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the small study, as the working folder."""
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def judge(cells: list[str] = CELLS, **settings: Any) -> dict[str, Any]:
+    """Run the stage; what it wrote."""
+    run(StageContext("judge", {"seed": 0, "cells": dict.fromkeys(cells),
+                               "judge": {**SMALL, **settings}}))  # fmt: skip
+    return {name: read_json(Path(f"artifacts/judge/{name}.json")) for name in cells}
+
+
+def http(endpoint: Endpoint) -> dict[str, Any]:
+    return {
+        "kind": "http", "model": "some-model", "base_url": endpoint.url, "key_env": "JUDGE_KEY",
+        "requests_per_minute": 600_000, "in_flight": 4, "scores": SCORES,
+    }  # fmt: skip
+
+
+def answering(_: int, prompt: str) -> Response:
+    """A judge of a kind: labels, explanations and numbers, and now and then nonsense."""
+    words = re.findall(r"<<\s*([a-zA-Z]+)", prompt)
+    listed = re.search(r"a list of (\d+)", prompt)
+    if listed and "0 to 10" in prompt:
+        return said(str([len(line) % 11 for line in prompt.split("\n")[: int(listed[1])]]))
+    if listed:
+        return said(str([i % 2 for i in range(int(listed[1]))]))
+    if "0 to 3" in prompt:
+        return said(str(len(prompt) % 5))
+    if "POLYSEMANTIC" in prompt:
+        return said("POLYSEMANTIC" if len(set(words)) > 10 else f"the word {words[0]}")
+    return said("explained as\nnothing" if len(prompt) % 7 == 0 else "a word like that")
+
+
+def test_replay_without_a_server_or_a_key_writes_the_same_bytes(
+    study: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.script = answering
+    settings = http(endpoint)
+    first = judge(**settings)
+    asked, digest, record = len(endpoint.prompts), sha256_folder(study / "artifacts/judge"), (
+        study / ANSWERS
+    ).read_bytes()  # fmt: skip
+    assert asked == record.count(b"\n") > 30
+    assert judge(**settings) == first
+    assert len(endpoint.prompts) == asked, "nothing is asked twice"
+    endpoint.close()
+    monkeypatch.delenv("JUDGE_KEY")
+    shutil.rmtree(study / "artifacts/judge")
+    assert judge(**{**settings, "kind": "replay"}) == first
+    assert sha256_folder(study / "artifacts/judge") == digest
+    assert (study / ANSWERS).read_bytes() == record
+    scores = first["clean"]["scores"]
+    assert all(scores[name] for name in SCORES)
+    assert first["clean"]["agreement"]["latents"] > 0
+    assert first["clean"]["judge"] == "some-model"
+    parsed = first["clean"]["answers"]["specificity"]
+    assert parsed["unparsable"] > 0
+    assert scores["specificity"]["unparsable"] == parsed["unparsable"]
+
+
+def test_another_cell_is_all_that_is_asked_for(
+    finished: Path, study: Path, endpoint: Endpoint
+) -> None:
+    endpoint.script = answering
+    judge(["clean"], **http(endpoint))
+    alone = len(endpoint.prompts)
+    shutil.copytree(finished / "artifacts", study / "artifacts", dirs_exist_ok=True)
+    judge(["clean", "mixed"], **http(endpoint))
+    record = (study / ANSWERS).read_bytes()
+    assert alone < len(endpoint.prompts) == record.count(b"\n") < 2 * alone
+    shutil.rmtree(study / "judge")
+    endpoint.prompts.clear()
+    judge(["mixed", "clean"], **http(endpoint))
+    assert (study / ANSWERS).read_bytes() == record, "whatever the order"
+
+
+def test_replay_says_what_is_missing(study: Path) -> None:
+    with pytest.raises(StudyError, match=r"answers\.jsonl: \d+ of \d+ answers of m are missing"):
+        judge(kind="replay", model="m")
+
+
+def test_the_key_is_in_nothing_that_is_written(
+    study: Path,
+    endpoint: Endpoint,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Not even where the judge repeats it in every label, explanation and error."""
+    caplog.set_level(logging.DEBUG)
+    endpoint.script = lambda n, prompt: (
+        said(f"{KEY} and words") if n else Response(500, f"bad key {KEY}".encode())
+    )
+    judge(**http(endpoint))
+    assert endpoint.authorizations[0] == f"Bearer {KEY}"
+    files = [p for p in study.rglob("*") if p.is_file()]
+    assert study / ANSWERS in files
+    assert b"[key] and words" in (study / ANSWERS).read_bytes()
+    assert "[key] and words" in (study / "artifacts/judge/clean.json").read_text()
+    assert not [p for p in files if KEY[:12].encode() in p.read_bytes()]
+    assert KEY[:12] not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_the_truth_labels_what_fires_on_one_concept(study: Path) -> None:
+    found = judge()
+    labels = found["clean"]["labels"]
+    assert labels == {str(k): name for k, name in enumerate([*NAMES, "POLYSEMANTIC"])}
+    rates = found["clean"]["rates"]
+    assert rates["extremes"]["answered"] == 6, "three at each end: all that can be ranked"
+    assert rates["extremes"]["interval"] == list(wilson(rates["extremes"]["labelled"], 6))
+    assert found["mixed"]["labels"]["0"] == "POLYSEMANTIC"
+    assert found["clean"]["judge"] == "concepts"
+    assert found["clean"]["agreement"] is None
+    for entry in found["clean"]["explained"]:
+        if entry["latent"] < len(NAMES):
+            assert entry["explanation"] == NAMES[entry["latent"]]
+            assert entry["fuzzing"]["balanced_accuracy"] == 1.0
+    assert (study / ANSWERS).read_bytes() == b""
+
+
+def test_nothing_depends_on_the_order_in_which_rows_are_stored(study: Path) -> None:
+    first = judge(["clean"])
+    shutil.rmtree(study / "artifacts/extract")
+    corpus = TokenDocuments.load(study / "artifacts/corpus")
+    make_activations(study / "artifacts/extract", corpus, shuffled=True)
+    assert judge(["clean"]) == first
+
+
+def test_what_concepts_do_not_know_is_not_measured(study: Path) -> None:
+    found = judge(["clean"], scores=SCORES)["clean"]["scores"]
+    assert found["simulation"] is found["specificity"] is None
+    assert found["fuzzing"]["latents"] == 3
+    assert judge(["clean"], scores=[])["clean"]["explained"] == []
+
+
+def test_failed_cells_and_whole_documents_have_a_reason(study: Path) -> None:
+    assert judge()["lost"] == {"cell": "lost", "status": "failed", "reason": "collapsed"}
+    path = study / "artifacts/extract/manifest.json"
+    write_json(path, {**read_json(path), "pooling": "document_mean"})
+    found = judge()
+    assert set(found["clean"]) == {"cell", "status", "reason"}
+    assert "means over documents" in found["clean"]["reason"]
+    assert found["lost"]["reason"] == "collapsed"
+
+
+def test_each_seed_of_a_cell_is_judged(study: Path) -> None:
+    alone = judge(["clean", "mixed", "lost"])
+    for stage in ("train", "evaluate"):
+        folder = study / "artifacts" / stage
+        for seed, name in enumerate(("clean", "mixed", "lost")):
+            shutil.copytree(folder / name, folder / f"several/seed-{seed}")
+    run(StageContext("judge", {"seed": 0, "cells": {"several": None}, "judge": SMALL}))
+    for seed, name in enumerate(("clean", "mixed", "lost")):
+        found = read_json(study / f"artifacts/judge/several/seed-{seed}.json")
+        assert found == {**alone[name], "cell": f"several/seed-{seed}"}
+
+
+def test_cells_that_are_gone_leave_no_trace(study: Path) -> None:
+    judge(["clean", "mixed"])
+    assert not (study / "artifacts/train/lost").exists()
+    judge(["clean"])
+    assert [p.name for p in (study / "artifacts/judge").iterdir()] == ["clean.json"]
+
+
+def test_only_latents_in_both_halves_are_explained(study: Path) -> None:
+    counts = judge(latents=6)["clean"]["counts"]
+    assert counts["latents"] == 8
+    assert counts["latents_alive"] == 7
+    assert counts["latents_to_explain"] == 6
+    assert counts["latents_in_one_half_only"] == 0

@@ -1,0 +1,225 @@
+"""Windows that explain and windows that score: where they lie, and that no document has both."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae_repro.autoencoders import SAE, Weights
+from sae_repro.corpus.tokenizers import SPECIAL, word_level
+from sae_repro.errors import StudyError
+from sae_repro.judge.asking import LISTED, Asker
+from sae_repro.judge.rows import Rows, Texts, fingerprint, rows_of
+from sae_repro.judge.windows import Material, activations, material, nearest, quantile_edges
+from sae_repro.params import Judge
+
+SETTINGS = Judge(quantiles=3, contexts_per_quantile=2, context_tokens=3)
+WORDS = [f"w{i}" for i in range(20)]
+DOCUMENTS, LENGTH = 60, 15
+NONE = np.zeros(DOCUMENTS * LENGTH, dtype=bool)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents of random words; those from `copies` on repeat the first ones."""
+
+    folder: Path = Path("corpus")
+    copies: int = DOCUMENTS
+
+    def document(self, number: int) -> np.ndarray:
+        own = number - self.copies if number >= self.copies else number
+        return np.random.default_rng(own).integers(20, size=LENGTH).astype(np.int32) + len(SPECIAL)
+
+    def tokenizer(self) -> Any:
+        return word_level(WORDS)
+
+
+def index_of(corpus: Corpus) -> np.ndarray:
+    parts = [
+        np.stack([np.full(LENGTH, d), np.arange(LENGTH), corpus.document(d)], axis=1)
+        for d in range(DOCUMENTS)
+    ]
+    return np.concatenate(parts).astype(np.int32)
+
+
+def rows_in(corpus: Corpus, order: np.ndarray | None = None) -> Rows:
+    index = index_of(corpus)
+    return rows_of(index if order is None else index[order], corpus, 3, 0)
+
+
+def values(seed: int, density: float) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    n = DOCUMENTS * LENGTH
+    # few distinct values: ties across quantiles' edges
+    return ((rng.random(n) < density) * rng.integers(1, 9, n)).astype(np.float32)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.003, 0.03, 0.2, 0.7]))
+@settings(max_examples=40, deadline=None)
+def test_windows_are_what_they_say(seed: int, density: float) -> None:
+    rows = rows_in(Corpus())
+    a, neighbour = values(seed, density), values(seed + 1, 0.1) > 0
+    found = material(5, a, neighbour, rows, SETTINGS, seed)
+    fires = a > 0
+    if found is None:
+        assert not (fires & rows.explain).any() or not (fires & ~rows.explain).any()
+        return
+    edges = quantile_edges(a[fires], 3)
+    for window in [*found.explain, *found.positives]:
+        assert window.quantile == (a[window.mark] >= edges).sum()
+        assert fires[window.mark]
+    assert all(rows.explain[w.centre] for w in found.explain)
+    scoring = [*found.positives, *found.random, *found.hard, *found.wrong]
+    assert not any(rows.explain[w.centre] for w in scoring)
+    for window in [*found.random, *found.hard]:
+        assert not fires[rows.first[window.centre] : rows.last[window.centre]].any()
+    assert all(neighbour[w.mark] for w in found.hard)
+    for window in found.wrong:
+        assert window.centre in [w.centre for w in found.positives]
+        assert rows.first[window.centre] <= window.mark < rows.last[window.centre]
+        assert not fires[window.mark]
+    n = len(found.positives)
+    assert len(found.random) <= n
+    assert max(len(found.hard), len(found.wrong)) <= n // 2
+    assert sum(found.population) == (fires & ~rows.explain).sum()
+    assert [p > 0 for p in found.population] == [
+        any(w.quantile == q for w in found.positives) for q in range(3)
+    ]
+    for window, truth in zip(found.positives, found.activations, strict=True):
+        assert truth == a[rows.first[window.centre] : rows.last[window.centre]].tolist()
+    for centre in range(0, len(a), 7):
+        around = slice(rows.first[centre], rows.last[centre])
+        assert len(set(rows.document[around])) == 1
+        assert np.ptp(rows.position[around]) <= 6
+
+
+def test_the_draw_does_not_depend_on_how_rows_are_stored() -> None:
+    a, neighbour = values(0, 0.1), values(1, 0.1) > 0
+    order = np.random.default_rng(0).permutation(len(a))
+    plain, shuffled = rows_in(Corpus()), rows_in(Corpus(), order)
+    assert np.array_equal(a[order][shuffled.order], a)
+    found = [
+        material(5, a[order][shuffled.order], neighbour, shuffled, SETTINGS, 0),
+        material(5, a, neighbour, plain, SETTINGS, 0),
+    ]
+    assert found[0] == found[1] is not None
+    assert found[0] != material(6, a, neighbour, plain, SETTINGS, 0)
+
+
+def scoring_texts(found: Material, rows: Rows, corpus: Corpus) -> set[str]:
+    windows = [*found.positives, *found.random, *found.hard, *found.wrong]
+    return {fingerprint(corpus, int(rows.document[w.centre])) for w in windows}
+
+
+def test_no_text_explains_and_scores_even_under_two_numbers() -> None:
+    """Documents 30 … 59 repeat 0 … 29: by number, copies would come to lie on both sides."""
+    corpus = Corpus(copies=30)
+    rows = rows_in(corpus)
+    for seed in range(20):
+        found = material(5, values(seed, 0.2), values(seed + 1, 0.2) > 0, rows, SETTINGS, seed)
+        assert found is not None
+        explaining = {fingerprint(corpus, int(rows.document[w.centre])) for w in found.explain}
+        assert not explaining & scoring_texts(found, rows, corpus)
+        asker(rows, corpus).explain(found)
+        copied = [replace(w, centre=(w.centre + 30 * LENGTH) % len(NONE)) for w in found.explain]
+        with pytest.raises(StudyError, match="both sides"):
+            asker(rows, corpus).explain(replace(found, positives=copied))
+    assert len(set(rows.document[rows.explain])) == 2 * len(
+        {fingerprint(corpus, d) for d in rows.document[rows.explain]}
+    )
+
+
+def asker(rows: Rows, corpus: Corpus, seed: int = 0) -> Asker:
+    return Asker(rows, Texts(rows, corpus), None, SETTINGS, seed)
+
+
+def test_the_known_leak_stops_the_stage() -> None:
+    """One list, one seed: what explains would score itself. So would a neighbour in its text."""
+    corpus = Corpus()
+    rows = rows_in(corpus)
+    found = material(5, values(0, 0.2), NONE, rows, SETTINGS, 0)
+    assert found is not None
+    asker(rows, corpus).explain(found)
+    leaking = replace(found, positives=found.explain)
+    centre = found.explain[0].centre
+    beside = int(rows.first[centre]) if rows.first[centre] < centre else centre + 1
+    neighbour = replace(found, random=[replace(found.explain[0], mark=beside, centre=beside)])
+    for leak in (leaking, neighbour):
+        with pytest.raises(StudyError, match="documents are on both sides"):
+            asker(rows, corpus).explain(leak)
+
+
+def test_lists_are_balanced_mixed_and_half_hard() -> None:
+    corpus = Corpus()
+    rows = rows_in(corpus)
+    found = material(5, values(0, 0.05), values(1, 0.3) > 0, rows, SETTINGS, 0)
+    assert found is not None
+    n = len(found.positives)
+    assert len(found.hard) == n // 2
+    for score in ("detection", "fuzzing"):
+        asked = asker(rows, corpus).test(score, found, "words")
+        flags = [flag for one in asked for flag in one.truth]
+        assert flags.count(1) == flags.count(0) == n
+        assert flags not in (sorted(flags), sorted(flags)[::-1]), "the order tells nothing"
+        assert all(len(one.truth) <= LISTED for one in asked)
+        other = asker(rows, corpus, seed=1).test(score, found, "words")
+        assert [one.truth for one in other] != [one.truth for one in asked]
+    easy = replace(found, hard=[])
+    flags = [f for one in asker(rows, corpus).test("detection", easy, "words") for f in one.truth]
+    assert flags.count(0) == n, "random ones stand in"
+
+
+def test_texts_are_whole_and_marked_on_their_token() -> None:
+    corpus = Corpus()
+    rows = rows_in(corpus)
+    words = [WORDS[i - len(SPECIAL)] for i in corpus.document(0)]
+    (context,) = Texts(rows, corpus).contexts([4], [5])
+    assert context.before == " ".join(words[2:4]) + " "
+    assert context.token == words[4]
+    assert context.after == " " + " ".join(words[5:9])
+    assert Texts(rows, corpus).tokens(0, 2) == words[:2]
+
+
+def make_sae(architecture: str) -> SAE:
+    rng = torch.Generator().manual_seed(0)
+    w_dec = torch.nn.functional.normalize(torch.randn(40, 6, generator=rng), dim=1)
+    w_dec[7] = 0
+    weights = Weights(w_dec.T.clone(), torch.randn(40, generator=rng) / 9, w_dec, torch.zeros(6))
+    if architecture == "jumprelu":
+        weights.threshold = torch.rand(40, generator=rng)
+    if architecture == "gated":
+        weights.b_mag = torch.randn(40, generator=rng) / 9
+        weights.r_mag = torch.randn(40, generator=rng) / 9
+    return SAE(architecture, weights, k=4 if architecture == "topk" else None)
+
+
+@pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated"])
+def test_a_few_latents_fire_as_they_do_among_all(architecture: str) -> None:
+    sae = make_sae(architecture)
+    x = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
+    latents = [3, 0, 39, 7]
+    found = activations(sae, x.split(70), latents).toarray()
+    whole = (sae.encode(x) * sae.weights.W_dec.norm(dim=1)).numpy()[:, latents]
+    assert np.allclose(found, whole, atol=1e-6)
+    assert (found[:, :3] > 0).any()
+    assert not found[:, 3].any(), "without an atom nothing is added"
+
+
+def test_the_nearest_latent_is_alive_and_another_one() -> None:
+    sae = make_sae("standard")
+    alive = np.ones(40, dtype=bool)
+    (first,) = nearest(sae, [3], alive)
+    atoms = sae.weights.W_dec
+    cosines = (atoms @ atoms[3]).clone()
+    cosines[3] = -2
+    assert first == int(cosines.argmax())
+    alive[first] = False
+    assert nearest(sae, [3], alive) != [first]
+    only = np.zeros(40, dtype=bool)
+    only[3] = True
+    assert nearest(sae, [3], only) == [None]
