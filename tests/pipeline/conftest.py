@@ -37,6 +37,7 @@ evaluate:
   fidelity_tokens: 1_000
   metrics: [monosemanticity, structure, dictionary, references, ngram, ablation]
   references: [10]
+judge: {extremes: 5, uniform: 10, latents: 4}
 control: {worlds: []}
 compare: {matched_l0: [3], bootstrap: 100}
 track: {experiment: small}

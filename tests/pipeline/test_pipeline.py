@@ -44,6 +44,10 @@ def test_it_goes_from_nothing_to_tables(finished: Checkout) -> None:
         )["metrics"]
         assert {"coverage", "description_length", "mean_max_correlation_10", "ablation_sparsity",
                 "explainability_ngram_recall"} <= set(metrics)  # fmt: skip
+        judged = json.loads((finished.folder / f"artifacts/judge/{name}.json").read_text())
+        assert judged["rates"]["uniform"]["answered"] == 10
+        assert judged["scores"]["fuzzing"]["positives"] > 0
+    assert "another model" in (finished.folder / "reports/tables/judged.md").read_text()
     assert (finished.folder / "reports/figures/frontier.svg").is_file()
     assert set(json.loads((finished.folder / "reports/metrics.json").read_text())) == set(CELLS)
 
@@ -109,7 +113,7 @@ def test_one_changed_lambda_retrains_one_cell(finished: Checkout, tmp_path: Path
     checkout = finished.copy(tmp_path / "changed")
     checkout.change("lambda: 1e-2", "lambda: 2e-2")
     ran = checkout.ran(checkout.repro())
-    assert ran == ["train@vanilla", "evaluate@vanilla", "compare", "track"]
+    assert ran == ["train@vanilla", "evaluate@vanilla", "judge", "compare", "track"]
     checkout.change("lambda: 2e-2", "lambda: 1e-2")
     assert not [stage for stage in checkout.ran(checkout.repro()) if stage.startswith("train")]
     assert same(checkout, finished).differences == []
@@ -135,7 +139,7 @@ def test_a_removed_cell_leaves_no_trace(finished: Checkout, tmp_path: Path) -> N
     checkout = finished.copy(tmp_path / "removed")
     checkout.change(next(line for line in (checkout.folder / "params.yaml").read_text().splitlines()
                          if "resample:" in line) + "\n", "")  # fmt: skip
-    assert checkout.ran(checkout.repro()) == ["compare", "track"]
+    assert checkout.ran(checkout.repro()) == ["judge", "compare", "track"]
     assert sorted(p.name for p in (checkout.folder / "artifacts/train").iterdir()) == [
         "matryoshka", "vanilla",
     ]  # fmt: skip

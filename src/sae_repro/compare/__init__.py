@@ -11,12 +11,12 @@ def run(context: StageContext) -> None:
     """Write reports/tables, reports/figures and reports/metrics.json."""
     from pathlib import Path
 
-    from sae_repro.cellstore import prune
     from sae_repro.compare.collect import collect
     from sae_repro.compare.control import heat_maps, write_control
     from sae_repro.compare.features import write_features
     from sae_repro.compare.figures import write_figures
     from sae_repro.compare.grid import write_grid
+    from sae_repro.compare.judged import write_judged
     from sae_repro.compare.report import write_findings, write_index
     from sae_repro.compare.tables import write_cells
 
@@ -26,11 +26,11 @@ def run(context: StageContext) -> None:
         for name, choices in context.value("cells").items()
     }
     artifacts, reports = Path("artifacts"), Path("reports")
-    prune(cells, artifacts)
     results = collect(cells, artifacts)
     with replacing_folder(reports / "tables") as folder:
         write_cells(folder, results, seed)
         write_grid(folder, results, seed)
+        write_judged(folder, results, artifacts, seed)
         write_control(folder, artifacts)
         write_features(folder, results)
         write_findings(folder, results, settings, seed)

@@ -19,6 +19,8 @@ INDEX = {
     "dead_fraction_below": "the grid: dead latents, as published (largest activation < threshold)",
     "dead_fraction_never": "the grid: latents that never fire on the held-out tokens",
     "published": "the published GPT-2 grid beside ours: another model, facts and not targets",
+    "judged": "monosemantic latents as a judge sees them, laid out as published, beside that grid",
+    "judged_cells": "the same for every cell: rates, intervals, counts, scores of explanations",
     "matched_l0": "architectures at equal L0, with intervals",
     "matched_l0_pairs": "the same, pair by pair: which differences are distinguishable",
     "control": "the same autoencoders where the truth is known, and what was expected of them",

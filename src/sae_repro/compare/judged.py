@@ -1,0 +1,243 @@
+"""What the judge said: the published grid's rate beside ours, and a row per cell."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sae_repro.compare.collect import Result
+from sae_repro.compare.grid import BLOCKS, PUBLISHED, PUBLISHED_EXPANSIONS, grid_of
+from sae_repro.compare.tables import ABSENT, number, write_table
+from sae_repro.files import read_json
+from sae_repro.intervals import wilson_over_groups
+
+GROUPS = ("extremes", "top", "bottom", "uniform")
+COUNTS = ("labelled", "answered", "unparsable")
+WHOLE = (*COUNTS, "tokens", "latents", "seeds", "positives", "negatives", "constant", "parsed",
+         "faults")  # fmt: skip
+"""How names of counts end."""
+
+Judged = Mapping[str, Mapping[str, Any]]
+
+
+def read_judged(
+    results: Sequence[Result], artifacts: Path
+) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """(what the judge says of every judged SAE by its name, the others' reasons)."""
+    saes = [sae.name for r in results for sae in r.members]
+    found = {name: read_json(artifacts / "judge" / f"{name}.json") for name in saes}
+    judged = {name: one for name, one in found.items() if "rates" in one}
+    return judged, [f"{name}: {one['reason']}" for name, one in found.items() if name not in judged]
+
+
+def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(long table for machines, wide table for people): ours, then the published model's.
+
+    Percent of the most and the least selective latents that the judge labelled.
+    """
+    grid = grid_of(results)
+    lambdas = sorted({key[1] for key in grid} | {1e-2, 1e-4}, reverse=True)
+    expansions = sorted({key[2] for key in grid} | set(map(float, PUBLISHED_EXPANSIONS)))
+    long, wide = [], []
+    for resampling, block in BLOCKS:
+        for lam in lambdas:
+            row = {"model": "this study", "": block, "λ": f"{lam:g}"}
+            for x in expansions:
+                r = grid.get((resampling, lam, x))
+                rate = _over_seeds(r, judged) if r else {}
+                row[f"{x:g}x"] = _percent(rate)
+                long.append(
+                    {
+                        "block": block,
+                        "lambda": lam,
+                        "expansion": x,
+                        "cell": r.name if r else None,
+                        "seeds": rate.get("seeds"),
+                        **_rate_columns("extremes", rate),
+                        "published_gpt2_monosemantic_percent": _published(resampling, lam, x),
+                    }
+                )
+            wide.append(row)
+    for resampling, block in BLOCKS:
+        for lam in (1e-2, 1e-4):
+            values = (_published(resampling, lam, x) for x in expansions)
+            shown = (ABSENT if value is None else f"{value:g}" for value in values)
+            names = (f"{x:g}x" for x in expansions)
+            wide.append(
+                {"model": "published: GPT-2 small", "": block, "λ": f"{lam:g}",
+                 **dict(zip(names, shown, strict=True))}
+            )  # fmt: skip
+    return _whole(pd.DataFrame(long)), pd.DataFrame(wide)
+
+
+def _over_seeds(r: Result, judged: Judged) -> Mapping[str, Any]:
+    """The rate over the extremes of all judged seeds together, and its interval."""
+    found = [judged[sae.name]["rates"]["extremes"] for sae in r.members if sae.name in judged]
+    counts = {name: sum(rate[name] for rate in found) for name in COUNTS}
+    if not counts["answered"]:
+        return {**counts, "seeds": len(found)}
+    groups = [[rate[name] for rate in found] for name in ("labelled", "answered")]
+    return {
+        "rate": counts["labelled"] / counts["answered"],
+        "interval": wilson_over_groups(groups[0], groups[1]),
+        **counts,
+        "seeds": len(found),
+    }
+
+
+def _published(resampling: bool, lam: float, x: float) -> float | None:
+    row = PUBLISHED.get(("monosemantic", resampling, lam))
+    if row is None or x not in PUBLISHED_EXPANSIONS:
+        return None
+    return row[PUBLISHED_EXPANSIONS.index(int(x))]
+
+
+def _percent(rate: Mapping[str, Any]) -> str:
+    if rate.get("rate") is None:
+        return ABSENT
+    low, high = rate["interval"]
+    return f"{100 * rate['rate']:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _rate_columns(group: str, rate: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = rate.get("interval", (None, None))
+    counts = {f"{group}_{name}": rate.get(name) for name in COUNTS}
+    return {f"{group}_rate": rate.get("rate"), f"{group}_low": low, f"{group}_high": high, **counts}
+
+
+def cells_table(judged: Judged) -> pd.DataFrame:
+    """A row per judged SAE: rates with intervals and counts, scores, agreement of M."""
+    rows = []
+    for name, found in judged.items():
+        row: dict[str, Any] = {"cell": name, "judge": found["judge"], **found["counts"]}
+        for group in GROUPS:
+            row |= _rate_columns(group, found["rates"][group])
+        for score, value in found["scores"].items():
+            row |= _score_columns(score, value)
+        row |= _agreement_columns(found["agreement"] or {})
+        for prompt, counts in found["answers"].items():
+            row |= {f"{prompt}_answers_{what}": n for what, n in counts.items()}
+        rows.append(row)
+    return _whole(pd.DataFrame(rows))
+
+
+def _whole(frame: pd.DataFrame) -> pd.DataFrame:
+    """Where a row lacks a count, the others' stay whole numbers."""
+    return frame.astype({name: "Int64" for name in frame if str(name).endswith(WHOLE)})
+
+
+def _score_columns(score: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    flat = {k: v for k, v in value.items() if not isinstance(v, list) and k != "interval"}
+    if value.get("interval"):
+        flat |= dict(zip(("low", "high"), value["interval"], strict=True))
+    lists = {
+        f"{name}_{bin_}": v
+        for name, values in value.items()
+        if isinstance(values, list) and name != "interval"
+        for bin_, v in enumerate(values)
+    }
+    return {f"{score}_{name}": v for name, v in (flat | lists).items()}
+
+
+def _agreement_columns(found: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = found.get("interval") or (None, None)
+    return {
+        "auc_of_M": found.get("auc"),
+        "auc_low": low,
+        "auc_high": high,
+        "auc_latents": found.get("latents"),
+        "auc_without_answer": found.get("without_answer"),
+        "auc_without_M": found.get("without_m"),
+    }
+
+
+def write_judged(folder: Path, results: Sequence[Result], artifacts: Path, seed: int) -> None:
+    """judged (the grid) and judged_cells; nothing where nothing was judged."""
+    judged, without = read_judged(results, artifacts)
+    if not judged:
+        return
+    judge = next(iter(judged.values()))["judge"]
+    who = (
+        "the text's own concepts: a label is a concept whose share of the latent's contexts, "
+        "corrected for chance, reaches judge.concept_share. No language model was asked"
+        if judge == "concepts"
+        else f"{judge}, a language model"
+    )
+    if any(sae.name in judged for r in grid_of(results).values() for sae in r.members):
+        long, wide = grid_table(results, judged)
+        caption = (
+            "# Monosemantic latents, %, as the published grid asked\n\nShare of the most and the "
+            "least selective latents (half each, at most 50) that the judge labelled instead of "
+            f"calling them polysemantic; in brackets its 95 % Wilson interval. Judge: {who}. "
+            "Extremes are not the population: judged_cells has a uniform sample beside them. "
+            "Published, below: **another model, corpus and judge**, facts and no targets; GPT-2 "
+            "small, residual stream after layer 6, 50 latents each (at 80 % the interval is "
+            "[67, 89]). Of a cell with several seeds, the latents of all, the interval widened by "
+            f"how far seeds lie apart. Seed {seed}."
+        )
+        write_table(folder, "judged", long, caption, wide)
+    caption = _caption(judge, who, seed)
+    if without:
+        caption += "\n\n**Not judged:** " + "; ".join(without)
+    write_table(folder, "judged_cells", cells_table(judged), caption, _shown(judged))
+
+
+def _caption(judge: str, who: str, seed: int) -> str:
+    agreement = (
+        "Agreement of M with a judge: not measured, for no language model was asked."
+        if judge == "concepts"
+        else "AUC of M: how well M tells the labelled latents of the uniform sample from the "
+        "polysemantic ones (0.5: not at all)."
+    )
+    return (
+        f"# Every cell before the judge\n\nJudge: {who}. Labelled, % [95 % Wilson interval] "
+        "(labelled / answered): the most and least selective latents, and a uniform sample of "
+        "alive ones; answers that could not be read are counted as unparsable, not as either. "
+        "Explanations are written from documents of one half and scored on those of the other: "
+        "balanced accuracy [95 % interval over resampled latents] of telling contexts with the "
+        "latent's firing from silent ones (detection: over the whole context; fuzzing: at the "
+        f"marked token), half of these hard; 0.5 is chance. {agreement} Seed {seed}."
+    )
+
+
+def _shown(judged: Judged) -> pd.DataFrame:
+    rows = []
+    for name, found in judged.items():
+        rates, scores = found["rates"], found["scores"]
+        unparsable = sum(c["unparsable"] + c["faults"] for c in found["answers"].values())
+        row = {
+            "cell": name,
+            "extremes": _counted(rates["extremes"]),
+            "most selective": _counted(rates["top"]),
+            "least selective": _counted(rates["bottom"]),
+            "uniform sample": _counted(rates["uniform"]),
+            "explained": str(len(found["explained"])),
+        }
+        for score, value in scores.items():
+            row[score] = _score(score, value)
+        agreement = found["agreement"]
+        row["AUC of M"] = "not measured" if agreement is None else _interval(agreement, "auc")
+        rows.append({**row, "unparsable": str(unparsable)})
+    return pd.DataFrame(rows)
+
+
+def _counted(rate: Mapping[str, Any]) -> str:
+    return f"{_percent(rate)} ({rate['labelled']}/{rate['answered']})"
+
+
+def _score(score: str, value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return "not measured"
+    if score == "specificity":
+        return " / ".join(number(mean, 2) for mean in value["mean"])
+    return _interval(value, "correlation" if score == "simulation" else "balanced_accuracy")
+
+
+def _interval(value: Mapping[str, Any], name: str) -> str:
+    if value[name] is None:
+        return ABSENT
+    low, high = value["interval"]
+    return f"{value[name]:.2f} [{low:.2f}, {high:.2f}]"
