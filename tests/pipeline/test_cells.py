@@ -58,6 +58,9 @@ def test_negative_controls_and_seeds_reach_the_tables(finished: Checkout, tmp_pa
     checkout = finished.copy(tmp_path / "controls")
     checkout.change("  context: 32\n  n_tokens", "  untrained_hooks: [blocks.0.hook_resid_post]\n"
                     "  context: 32\n  n_tokens")  # fmt: skip
+    checkout.change(
+        "evaluate: {", "evaluate: {metrics: [monosemanticity, dictionary, ngram, ablation], "
+    )
     add_cells(
         checkout,
         "neurons: {baseline: neurons}",
@@ -80,6 +83,8 @@ def test_negative_controls_and_seeds_reach_the_tables(finished: Checkout, tmp_pa
     assert cells.loc[["neurons", "pca"], "ce_recovered_zero"].tolist() == pytest.approx([1, 1])
     assert cells.loc["random", ["ce_clean", "kl"]].isna().all()
     assert cells.loc["random", "fidelity_tokens"] == 0
+    for table in ("monosemantic", "dictionary", "ngram", "ablation"):
+        assert (checkout.folder / f"artifacts/evaluate/random/{table}.parquet").is_file()
     artifacts = checkout.folder / "artifacts"
     config = json.loads((artifacts / "train/random/cfg.json").read_text())
     assert config["metadata"]["hook_name"] == "blocks.0.hook_resid_post"
