@@ -19,8 +19,8 @@ from sae_repro.autoencoders import SAE
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
-from sae_repro.params import layer_of, model_hook, on_random_weights
-from sae_repro.subject.loader import load_subject, load_untrained
+from sae_repro.params import layer_of, model_hook
+from sae_repro.subject.loader import load_for
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -69,12 +69,7 @@ def activations_of(text: str, study: Path | str = ".", *, hook: str) -> tuple[li
     bos = _bos(tokenizer) if manifest["prepend_bos"] else []
     room = manifest["context"] - len(bos)
     rows = [bos + ids[start : start + room] for start in range(0, len(ids), room)]
-    if not on_random_weights(hook):
-        subject = load_subject(artifacts / "subject")
-    elif "untrained" in manifest:
-        subject = load_untrained(artifacts / "subject", manifest["untrained"]["weights_seed"])
-    else:
-        raise StudyError(f"{hook}: this study has no extract.untrained_hooks; add the hook there")
+    subject = load_for(hook, artifacts / "subject", manifest)
     x_td = torch.cat([_activations(subject, row, model_hook(hook))[len(bos) :] for row in rows])
     return tokenizer.backend_tokenizer.decode_batch(
         [[i] for i in ids], skip_special_tokens=False

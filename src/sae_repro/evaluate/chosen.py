@@ -18,7 +18,7 @@ from sae_repro.evaluate.concepts import ConceptBank, load_bank
 from sae_repro.evaluate.monosemantic import monosemanticity
 from sae_repro.evaluate.monosemantic_summary import Summary, summary
 from sae_repro.evaluate.streaming import Batch, Totals
-from sae_repro.params import ConceptLabels, on_random_weights
+from sae_repro.params import ConceptLabels, model_hook
 from sae_repro.store import ActivationStore
 
 if TYPE_CHECKING:
@@ -74,18 +74,15 @@ def _bank(
 def measured(found: FirstPass) -> Summary:
     """All that the study asks for, together; what makes no sense for a cell is left out.
 
-    Rows that are whole documents carry neither concepts nor words, and with random weights there is
-    no language model to be explained.
+    Rows that are whole documents carry neither concepts nor words.
     """
     by_token = found.store.manifest["pooling"] == "token"
     total = Summary({}, {}, {})
     for name in found.job.settings.metrics:
-        measure = MEASURES[name]
-        if measure.needs_tokens and not by_token:
+        measure, needs_tokens = MEASURES[name]
+        if needs_tokens and not by_token:
             continue
-        if measure.runs_subject and on_random_weights(found.hook):
-            continue
-        part = measure.function(found)
+        part = measure(found)
         total = Summary(
             total.metrics | part.metrics,
             total.counts | part.counts,
@@ -173,7 +170,8 @@ def _ngram(found: FirstPass) -> Summary:
     from sae_repro.evaluate.structure.passages import last_activation
 
     job = found.job
-    activate = last_activation(_subject(job), found.sae, found.hook, job.settings.device)
+    hook, device = model_hook(found.hook), job.settings.device
+    activate = last_activation(_subject(found), found.sae, hook, device)
     frame, told = explainability_ngram(
         activate, found.canonical, _passages(found), found.totals.fired_k, job.seed
     )
@@ -187,16 +185,18 @@ def _ablation(found: FirstPass) -> Summary:
 
     job = found.job
     frame, told = ablation_sparsity(
-        _subject(job), found.sae, found.hook, found.codes, _passages(found), job.seed
+        _subject(found), found.sae, model_hook(found.hook), found.codes, _passages(found), job.seed
     )
     found.write(frame, "ablation")
     return told
 
 
-def _subject(job: "EvaluateJob") -> Any:
-    from sae_repro.subject.loader import load_subject
+def _subject(found: FirstPass) -> Any:
+    """The model that the hook is read from: the one with random weights too."""
+    from sae_repro.subject.loader import load_for
 
-    return load_subject(job.subject, device=job.settings.device)
+    job = found.job
+    return load_for(found.hook, job.subject, found.store.manifest, device=job.settings.device)
 
 
 def _passages(found: FirstPass) -> "Passages":
@@ -205,20 +205,12 @@ def _passages(found: FirstPass) -> "Passages":
     return Passages.load(found.store)
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A metric, or several of a kind, and what it needs."""
-
-    function: Callable[[FirstPass], Summary]
-    needs_tokens: bool = True
-    runs_subject: bool = False
-
-
-MEASURES = {
-    "monosemanticity": Measure(_monosemanticity),
-    "structure": Measure(_structure),
-    "dictionary": Measure(_dictionary, needs_tokens=False),
-    "references": Measure(_references),
-    "ngram": Measure(_ngram, runs_subject=True),
-    "ablation": Measure(_ablation, runs_subject=True),
+MEASURES: dict[str, tuple[Callable[[FirstPass], Summary], bool]] = {
+    "monosemanticity": (_monosemanticity, True),
+    "structure": (_structure, True),
+    "dictionary": (_dictionary, False),
+    "references": (_references, True),
+    "ngram": (_ngram, True),
+    "ablation": (_ablation, True),
 }
+"""Metric: its function, and whether it needs rows that are tokens."""

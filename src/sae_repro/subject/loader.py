@@ -1,10 +1,12 @@
 """One loader for every subject: trained here, local, or from the hub."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sae_repro.errors import StudyError
+from sae_repro.params import on_random_weights
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -35,6 +37,20 @@ def load_untrained(folder: Path, weights_seed: int, *, device: str = "cpu") -> "
             config, dtype=torch.float32, attn_implementation="eager"
         )
     return _bridge(folder, device, model.to(device))
+
+
+def load_for(
+    hook: str, folder: Path, manifest: Mapping[str, Any], *, device: str = "cpu"
+) -> "TransformerBridge":
+    """The model that a study reads `hook` from, by the `manifest` of its activations.
+
+    It calls the hook by `model_hook(hook)`. StudyError where no random weights were read.
+    """
+    if not on_random_weights(hook):
+        return load_subject(folder, device=device)
+    if "untrained" not in manifest:
+        raise StudyError(f"{hook}: this study has no extract.untrained_hooks; add the hook there")
+    return load_untrained(folder, manifest["untrained"]["weights_seed"], device=device)
 
 
 def _check(folder: Path) -> None:
