@@ -9,6 +9,7 @@ import pytest
 from scipy.sparse import csc_array
 
 from sae_repro.evaluate.structure.concepts import AUC_LATENTS, concept_structure
+from sae_repro.evaluate.structure.holes import DenseProbe
 from sae_repro.evaluate.structure.sample import Sample
 
 N = 6_000
@@ -102,3 +103,15 @@ def test_latents_that_never_fire_find_nothing(planted: Callable[..., Sample]) ->
     assert found.counts["structure_parents_without_split_set"] == 1
     assert set(frames.pairs["status"]) <= {"no split set", "dense probe"}
     assert (frames.concepts["latent"] == -1).all()
+
+
+def test_probes_kept_for_the_next_sae_change_nothing(planted: Callable[..., Sample]) -> None:
+    sample = mixed(planted)
+    other = replace(sample, a_nk=csc_array(sample.a_nk[:, ::-1]))
+    probes: dict[int, DenseProbe] = {}
+    concept_structure(sample, 0, probes)
+    assert len(probes) == 1
+    kept, found = concept_structure(other, 0, probes)
+    alone, expected = concept_structure(other, 0)
+    assert found == expected
+    pd.testing.assert_frame_equal(kept.pairs, alone.pairs, check_exact=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sae_repro.evaluate.cell import EvaluateJob
+    from sae_repro.evaluate.structure.holes import DenseProbe
     from sae_repro.evaluate.structure.passages import Passages
 
 INDEX_ROWS = 65_536  # read at once
@@ -69,6 +70,12 @@ def _bank(
         list(ActivationStore(activations).index("validation").batches(INDEX_ROWS))
     )
     return load_bank(corpus, index, seed, None if concepts is None else Path(concepts.path))
+
+
+@lru_cache(maxsize=2)
+def _dense_probes(contents: str, hook: str) -> "dict[int, DenseProbe]":
+    """What the activations alone say of concepts: fitted by the first cell of a process."""
+    return {}
 
 
 def measured(found: FirstPass) -> Summary:
@@ -133,7 +140,8 @@ def _structure(found: FirstPass) -> Summary:
         job.seed,
         job.settings.structure_tokens,
     )
-    frames, told = concept_structure(sample, job.seed)
+    probes = _dense_probes(job.baseline_key, found.hook)
+    frames, told = concept_structure(sample, job.seed, probes)
     found.write(frames.concepts, "concepts")
     found.write(frames.pairs, "pairs")
     return told

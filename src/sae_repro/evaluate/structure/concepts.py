@@ -13,6 +13,7 @@ from sae_repro.evaluate.structure.halves import Halves
 from sae_repro.evaluate.structure.hierarchy import Hierarchy, hierarchy
 from sae_repro.evaluate.structure.holes import (
     PAIR_COLUMNS,
+    DenseProbe,
     Pair,
     dense_probe,
     family_pairs,
@@ -46,13 +47,19 @@ class Frames:
     """The fields and rates of `holes.Pair`, concepts by name."""
 
 
-def concept_structure(sample: Sample, seed: int) -> tuple[Frames, Summary]:
+def concept_structure(
+    sample: Sample, seed: int, probes: dict[int, DenseProbe] | None = None
+) -> tuple[Frames, Summary]:
     """Measure one SAE on its sample: tables, and metrics with counts and intervals.
 
-    Without concepts the tables are empty and the metrics None.
+    Without concepts the tables are empty and the metrics None. `probes` keeps the dense probes for
+    other SAEs on the same activations, tokens and concepts: hand it over empty, then again.
     """
     halves, tree = Halves.of(sample), hierarchy(sample.bank)
-    frames = Frames(_concepts(sample, halves, tree), _pairs(sample, halves, tree))
+    frames = Frames(
+        _concepts(sample, halves, tree),
+        _pairs(sample, halves, tree, {} if probes is None else probes),
+    )
     point = half_point(
         frames.concepts["frequency"].to_numpy(np.float64),
         frames.concepts["covered"].to_numpy(bool),
@@ -99,15 +106,18 @@ def _concepts(sample: Sample, halves: Halves, tree: Hierarchy) -> "pd.DataFrame"
     return frame
 
 
-def _pairs(sample: Sample, halves: Halves, tree: Hierarchy) -> "pd.DataFrame":
+def _pairs(
+    sample: Sample, halves: Halves, tree: Hierarchy, probes: dict[int, DenseProbe]
+) -> "pd.DataFrame":
     import pandas as pd
 
     candidates = [own_candidates(halves.contrast, family) for family in tree.families]
     splits = split_sets(halves, _parents(tree), candidates)
     unit_kd, pairs = unit_rows(sample.d_kd), list[Pair]()
     for family, split in zip(tree.families, splits, strict=True):
-        probe = dense_probe(halves, family.parent)
-        pairs += family_pairs(halves, unit_kd, family, split, probe)
+        if family.parent not in probes:
+            probes[family.parent] = dense_probe(halves, family.parent)
+        pairs += family_pairs(halves, unit_kd, family, split, probes[family.parent])
     rows = [pair.row(sample.bank.names, sample.bank.kinds) for pair in pairs]
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
