@@ -57,16 +57,20 @@ class StageContext:
 
 
 @contextmanager
-def stage(name: str) -> Iterator[StageContext]:
-    """Run a block as the DVC stage `name`: one writer at a time, StudyError → one line, exit 2."""
+def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageContext]:
+    """Run a block as the DVC stage `name`: one writer at a time, StudyError → one line, exit 2.
+
+    `pipeline` is the file that declares the stage, seen from the study's folder.
+    """
     full_name = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
     if full_name.partition("@")[0] != name:
-        sys.exit(f"{name}: stages are run by DVC: dvc repro {name}")
+        target = name if pipeline == Path("dvc.yaml") else pipeline
+        sys.exit(f"{name}: stages are run by DVC: dvc repro {target}")
     STATE.mkdir(exist_ok=True)
     try:
         # a fault anywhere in the study is said now, not when its stage comes after an hour's work
         load("params.yaml")
-        declared = declared_params(full_name)
+        declared = declared_params(full_name, pipeline)
         with _only_writer(name):
             yield StageContext(full_name, declared)
     except StudyError as error:
@@ -90,23 +94,34 @@ def _only_writer(name: str) -> Iterator[None]:
         lock.release()
 
 
-def declared_params(stage_name: str) -> dict[str, Any]:
-    """The parameters that dvc.yaml declares for `train@<cell>` or `corpus`, and no others.
+def declared_params(stage_name: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, Any]:
+    """The parameters that `pipeline` declares for `train@<cell>` or `corpus`, and no others.
 
     The same as `dvc.api.params_show(stages=stage_name)`, without its second of start-up.
     """
     name, _, key = stage_name.partition("@")
-    entry = read_yaml(Path("dvc.yaml"))["stages"][name]
-    raw = read_yaml(Path("params.yaml"))
+    entry = read_yaml(pipeline)["stages"][name]
+    wanted: dict[str, list[str]] = {}
+    for item in entry.get("do", entry)["params"]:
+        # `key` is one of params.yaml, `{file: [key, …]}` are those of another
+        files = item if isinstance(item, dict) else {"params.yaml": [item]}
+        for file, keys in files.items():
+            wanted.setdefault(file, []).extend(keys)
     declared: dict[str, Any] = {}
-    for dotted in entry.get("do", entry)["params"]:
-        *parents, last = dotted.replace("${key}", key).split(".")
-        source, target = raw, declared
-        for parent in parents:
-            source, target = source[parent], target.setdefault(parent, {})
-        if last in source:  # what is not there has a default
-            target[last] = source[last]
+    for file, keys in wanted.items():
+        raw = read_yaml(Path(file))
+        for dotted in keys:
+            _declare(declared, raw, dotted.replace("${key}", key))
     return declared
+
+
+def _declare(declared: dict[str, Any], raw: dict[str, Any], dotted: str) -> None:
+    *parents, last = dotted.split(".")
+    source, target = raw, declared
+    for parent in parents:
+        source, target = source[parent], target.setdefault(parent, {})
+    if last in source:  # what is not there has a default
+        target[last] = source[last]
 
 
 def _report(name: str, error: StudyError) -> int:

@@ -35,6 +35,8 @@ def check(
 ) -> None:
     """Validate a study before any compute is spent: params.yaml and its pinned inputs.
 
+    Where there is a tune/params.yaml, every corner of what it searches must be a sensible cell.
+
     Example: sae-repro check studies/gpt2-openwebtext
     """
     from sae_repro import params, pins
@@ -46,6 +48,12 @@ def check(
     loaded = params.load(study / "params.yaml")
     pins.check_inputs(loaded, study)
     typer.echo(summary(loaded))
+    if (study / "tune" / "params.yaml").is_file():
+        from sae_repro.tune.space import load_tune
+
+        tune, corners = load_tune(study)
+        pins.check_inputs(corners, study)
+        typer.echo(f"ok: tune, {tune.trials} trials over {', '.join(tune.recipes)}")
 
 
 @app.command()
@@ -113,6 +121,32 @@ def pin(study: StudyFolder = Path()) -> None:
 
     changes = pin_inputs(study)
     typer.echo("\n".join(changes) if changes else "nothing to change: all pins are right")
+
+
+@app.command()
+def adopt(
+    trial: Annotated[
+        list[int] | None, typer.Option(help="Number of a trial; repeatable. Default: the best.")
+    ] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="Every trial on the front.")] = False,
+    prefix: Annotated[str, typer.Option(help="Cells are named PREFIX-recipe-number.")] = "tuned",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the diff and write nothing.")
+    ] = False,
+    study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
+) -> None:
+    """Make cells in params.yaml of an Optuna study's trials (tune/trials.csv).
+
+    A following `dvc repro` takes what the trial trained and evaluated from the store. Examples:
+
+    sae-repro adopt --pareto --dry-run
+
+    sae-repro adopt --trial 17 --trial 23
+    """
+    from sae_repro.cli.adopting import adopt as lines_of
+
+    for line in lines_of(study, trial or (), pareto=pareto, prefix=prefix, dry_run=dry_run):
+        typer.echo(line)
 
 
 @app.command()

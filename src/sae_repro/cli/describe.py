@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from sae_repro.params import Cell, HubSubject, Study
+from sae_repro.params import Cell, HubSubject, Study, Tune
 
 
 def width_of(study: Study) -> int | None:
@@ -90,13 +90,15 @@ def _width(cell: Cell, d_in: int | None) -> str:
 
 
 def schema_lines() -> Iterator[str]:
-    """Every key of params.yaml: `key (type, default): meaning`."""
+    """Every key of params.yaml and tune/params.yaml: `key (type, default): meaning`."""
     for name, field in Study.model_fields.items():
         if name == "cells":
             yield "cells.<name>: one SAE each; the name has lower-case letters, digits, - and _"
             yield from _fields(Cell, "cells.<name>")
         else:
             yield from _field(name, field)
+    yield "tune: an Optuna study, in tune/params.yaml"
+    yield from _fields(Tune, "tune")
 
 
 def _fields(model: type[BaseModel], prefix: str) -> Iterator[str]:

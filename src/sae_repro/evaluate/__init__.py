@@ -33,30 +33,17 @@ def run(context: StageContext) -> None:
     settings = context.section(Evaluate, "evaluate")
     if settings.concepts is not None:
         check_concepts(settings.concepts, Path())
-    shared = _shared_inputs(context, settings)
+    shared = shared_inputs(context, settings)
     trained = context.artifacts("train")
     names = [n for n in read_yaml(Path("params.yaml"))["cells"] if (trained / n).is_dir()]
     keys = {
-        (name, place): digest([shared, _digest_of(trained / name / place)])
+        (name, place): evaluation_key(shared, trained / name / place)
         for name in dict.fromkeys([*names, own])
         for place in members(trained / name)
     }
 
     def job(name: str, place: str) -> "EvaluateJob":
-        from sae_repro.evaluate.cell import EvaluateJob
-
-        return EvaluateJob(
-            sae=trained / name / place,
-            settings=settings,
-            seed=context.value("seed"),
-            key=keys[name, place],
-            baseline_key=digest([shared, "baseline"]),
-            trainer=code_digest(context.root, *TRAINER),
-            store=store.folder,
-            corpus=context.artifacts("corpus"),
-            subject=context.artifacts("subject"),
-            activations=context.artifacts("extract"),
-        )
+        return job_of(context, settings, store, shared, trained / name / place, keys[name, place])
 
     mine = {place: key for (name, place), key in keys.items() if name == own}
     if not bypassed() and any(store.find(key) is None for key in mine.values()):
@@ -85,7 +72,7 @@ def _evaluate(job: "EvaluateJob", folder: Path) -> None:
     evaluate_into(job, folder)
 
 
-def _shared_inputs(context: StageContext, settings: Evaluate) -> str:
+def shared_inputs(context: StageContext, settings: Evaluate) -> str:
     """Hash of what every cell's evaluation follows from, its SAE apart."""
     extract = context.artifacts("extract")
     subject = context.artifacts("subject")
@@ -101,6 +88,31 @@ def _shared_inputs(context: StageContext, settings: Evaluate) -> str:
             "code": code_digest(context.root, *CODE),
         }
     )
+
+
+def job_of(
+    context: StageContext, settings: Evaluate, store: CellStore, shared: str, sae: Path, key: str
+) -> "EvaluateJob":
+    """The job that evaluates the trained SAE in the folder `sae` into `store` under `key`."""
+    from sae_repro.evaluate.cell import EvaluateJob
+
+    return EvaluateJob(
+        sae=sae,
+        settings=settings,
+        seed=context.value("seed"),
+        key=key,
+        baseline_key=digest([shared, "baseline"]),
+        trainer=code_digest(context.root, *TRAINER),
+        store=store.folder,
+        corpus=context.artifacts("corpus"),
+        subject=context.artifacts("subject"),
+        activations=context.artifacts("extract"),
+    )
+
+
+def evaluation_key(shared: str, trained: Path) -> str:
+    """Where the store keeps the evaluation of the trained SAE in the folder `trained`."""
+    return digest([shared, _digest_of(trained)])
 
 
 def _digest_of(folder: Path) -> str:

@@ -39,6 +39,7 @@ from sae_repro.params.sections import (
     Training,
 )
 from sae_repro.params.study import Study, shape_problems
+from sae_repro.params.tune import Tune
 
 __all__ = [
     "ANSWERS",
@@ -65,6 +66,7 @@ __all__ = [
     "Train",
     "TrainedSubject",
     "Training",
+    "Tune",
     "check_section",
     "layer_of",
     "load",

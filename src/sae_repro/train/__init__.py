@@ -8,6 +8,7 @@ its own. It reads their choices from params.yaml for that, which changes nothing
 a cell's weights don't depend on its companions.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def run(context: StageContext) -> None:
     """Put the stage's own cell into artifacts/train, training whatever is missing."""
     store = CellStore(STATE / "cells")
     out = context.artifacts("train")
-    jobs = _jobs(context, store)
+    jobs = jobs_of(context, store, _cells(context))
     own = {place: job for (name, place), job in jobs.items() if name == context.key}
     if not bypassed() and any(store.find(job.key) is None for job in own.values()):
         missing = {
@@ -40,7 +41,7 @@ def run(context: StageContext) -> None:
             if store.find(job.key) is None
             and (name == context.key or not present(out / name / place, job.key))
         }
-        steps = _steps(context)
+        steps = steps_of(context)
         side_by_side([(job, steps) for job in missing.values()], what="train", unit="step")
     with replacing_folder(out / context.key) as folder:
         for place, job in own.items():
@@ -52,12 +53,8 @@ def run(context: StageContext) -> None:
             _name(folder / place, context.key)
 
 
-def _jobs(context: StageContext, store: CellStore) -> dict[tuple[str, str], CellJob]:
-    """A job for every SAE of the study, by cell and place below the cell's folder.
-
-    The stage's own choices are those DVC declared.
-    """
-    settings = context.section(Train, "train")
+def _cells(context: StageContext) -> dict[str, Cell]:
+    """Every cell of the study; the stage's own choices are those DVC declared."""
     raw = read_yaml(Path("params.yaml"))
     cells = {
         name: check_section(Cell, choices, within=f"cells.{name}")
@@ -65,6 +62,17 @@ def _jobs(context: StageContext, store: CellStore) -> dict[tuple[str, str], Cell
     }
     cells[context.key] = context.section(Cell, f"cells.{context.key}")
     check_imports(cells, Path())  # before any cell is trained
+    return cells
+
+
+def jobs_of(
+    context: StageContext, store: CellStore, cells: Mapping[str, Cell]
+) -> dict[tuple[str, str], CellJob]:
+    """A job for every SAE of `cells`, by cell and place below the cell's folder.
+
+    The stage declares `train` and `seed`.
+    """
+    settings = context.section(Train, "train")
     folder = context.artifacts("extract")
     activations = ActivationStore(folder)
     codes = {
@@ -104,7 +112,8 @@ def _metadata(activations: ActivationStore) -> dict[str, Any]:
     }
 
 
-def _steps(context: StageContext) -> int:
+def steps_of(context: StageContext) -> int:
+    """Training steps of a cell, the same for all."""
     settings = context.section(Train, "train")
     rows = ActivationStore(context.artifacts("extract")).manifest["tokens"]["train"]
     return int(settings.epochs * (rows // settings.batch_size))

@@ -4,6 +4,7 @@ A step is a function of (weights, Adam's state, batch, step number, named genera
 checkpoints only read, so that their intervals change no bit.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,31 @@ def cell_id(cell: Cell) -> str:
     return digest(cell.identity())[:16]
 
 
+def scale_of(cell: Cell, store: ActivationStore, hook: str) -> float:
+    """What activations are multiplied by before training sees them."""
+    expected_norm = cell.normalisation == "expected_norm"
+    return math.sqrt(store.d_in(hook)) / store.rms(hook) if expected_norm else 1.0
+
+
+def finished_sae(cell: Cell, weights: Weights, store: ActivationStore, hook: str) -> SAE:
+    """`weights` of any step as an SAE on raw activations, a batchtopk SAE with its threshold."""
+    sae = finished(cell, weights, scale=scale_of(cell, store, hook))
+    if cell.activation != "batchtopk":
+        return sae
+    assert cell.k is not None
+    shards = store.activations(hook, "calibration")
+    with torch.no_grad():
+        return calibrated(
+            sae,
+            (
+                torch.from_numpy(rows.astype("float32")).to(weights.W_enc.device)
+                for rows in shards.batches(CALIBRATION_CHUNK)
+            ),
+            cell.k,
+            shards.rows,
+        )
+
+
 class Trainer:
     """Trains one cell; `run` may be killed anywhere and run again with the same folder."""
 
@@ -85,7 +111,7 @@ class Trainer:
                 f"{store.activations(hook, 'train').rows} training activations"
             )
         d_in = store.d_in(hook)
-        self.scale = d_in**0.5 / store.rms(hook) if cell.normalisation == "expected_norm" else 1.0
+        self.scale = scale_of(cell, store, hook)
         rms = store.rms(hook) * self.scale
         self.epsilon = cell.jumprelu_bandwidth * rms
         """JumpReLU's kernel width, and where its thresholds start."""
@@ -279,18 +305,4 @@ class Trainer:
 
     def sae(self) -> SAE:
         """The SAE of the weights as they are now, BatchTopK's threshold calibrated."""
-        sae = finished(self.cell, self.weights, scale=self.scale)
-        if self.cell.activation != "batchtopk":
-            return sae
-        assert self.cell.k is not None
-        shards = self.store.activations(self.hook, "calibration")
-        with torch.no_grad():
-            return calibrated(
-                sae,
-                (
-                    torch.from_numpy(rows.astype("float32")).to(self.device)
-                    for rows in shards.batches(CALIBRATION_CHUNK)
-                ),
-                self.cell.k,
-                shards.rows,
-            )
+        return finished_sae(self.cell, self.weights, self.store, self.hook)

@@ -1,0 +1,138 @@
+"""tune/params.yaml: what an Optuna study searches, and what for.
+
+A recipe is a cell's choices of which some are ranges: `{low: 1e-3, high: 1e-1, log: true}` or
+`{values: [fixed, random]}` stand where a cell has a value. `tune.space` makes cells of them.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from sae_repro.params.base import Count, Section
+from sae_repro.params.cell import Cell
+
+Scalar = bool | int | float | str
+Number = int | float
+RecipeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
+
+ASKED_L0 = "asked_l0"
+"""Not a cell's own choice: becomes k with topk and batchtopk, else target_l0."""
+
+
+class Range(Section):
+    """A range of numbers to search; whole numbers where both ends are."""
+
+    low: Number = Field(description="least value")
+    high: Number = Field(description="largest value")
+    log: bool = Field(False, description="whether to search evenly in the logarithm")
+
+    @model_validator(mode="after")
+    def _ends_fit(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low = {self.low:g} must be below high = {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low = {self.low:g}: a logarithm needs low > 0")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are searched."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+class Values(Section):
+    """A few values to choose from."""
+
+    values: Annotated[tuple[Scalar, ...], Field(min_length=2)] = Field(description="the values")
+
+
+def _choice(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Values.model_validate(value) if "values" in value else Range.model_validate(value)
+    return value
+
+
+Choices = dict[str, Annotated[Any, BeforeValidator(_choice)]]
+"""A cell's choices by their names in params.yaml; a value, a `Range` or `Values`."""
+
+
+class Hyperband(Section):
+    """Stops trials early by their held-out FVU at checkpoints; for one objective, fvu."""
+
+    min_steps: Count = Field(
+        description="training steps before a trial may be stopped; a multiple of "
+        "train.checkpoint_every, where trials are looked at"
+    )
+    reduction_factor: Annotated[int, Field(ge=2)] = Field(
+        3, description="of the trials that reach a rung, one in this many goes on"
+    )
+    tokens: Count = Field(8192, description="validation tokens behind each look")
+
+
+class Tune(Section):
+    """One Optuna study over cells: what is searched, how, and what for."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="the seed of what is asked")
+    trials: Count = Field(32, description="trials in all; raise it to go on with the same study")
+    batch: Annotated[int, Field(ge=2)] = Field(
+        8,
+        description="trials asked at once, in the light of all earlier batches; the share of a "
+        "study that can run side by side, and nsga2's population",
+    )
+    sampler: Literal["tpe", "nsga2", "gp", "random"] = Field(
+        "tpe", description="Optuna's sampler: tpe, nsga2, gp, random"
+    )
+    objectives: Annotated[
+        dict[str, Literal["minimize", "maximize"]], Field(min_length=1, max_length=3)
+    ] = Field(
+        {"l0": "minimize", "fvu": "minimize"},
+        description="metric of metrics.json → minimize or maximize; several: their Pareto front",
+    )
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="of every objective: one weighted sum is minimized (maximize counts negative) "
+        "instead of a front",
+    )
+    constraints: dict[str, float] = Field(
+        default_factory=dict,
+        description="metric → largest value allowed; trials above it are kept, but never best",
+    )
+    pruner: Hyperband | None = Field(
+        None, description="Hyperband, for the single objective fvu; null: every trial ends"
+    )
+    all: Choices = Field(
+        default_factory=dict,
+        description="choices and ranges that all recipes have in common; a recipe's own come first",
+    )
+    recipes: Annotated[dict[RecipeName, Choices], Field(min_length=1)] = Field(
+        description="name → choices and ranges as in a cell; asked_l0 becomes k or target_l0"
+    )
+
+    @property
+    def single(self) -> bool:
+        """Whether one number decides, not a front."""
+        return len(self.objectives) == 1 or bool(self.weights)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        known = {field.alias or name for name, field in Cell.model_fields.items()} | {ASKED_L0}
+        known -= {"import", "sha256", "baseline", "seeds"}
+        problems = [
+            f"{where}.{name}: no choice of a cell that can be searched"
+            for where, choices in [("all", self.all), *self.recipes.items()]
+            for name in choices
+            if name not in known
+        ]
+        if self.weights and set(self.weights) != set(self.objectives):
+            problems.append(
+                f"weights: name each objective, and nothing else ({', '.join(self.objectives)})"
+            )
+        if self.pruner is not None and dict(self.objectives) != {"fvu": "minimize"}:
+            problems.append(
+                "pruner: stops trials by their held-out FVU, so it needs "
+                "objectives: {fvu: minimize}; set pruner to null for any other"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self

@@ -1,0 +1,106 @@
+"""What the next batch tries: a function of the space, the seed and the batches before it.
+
+A batch is asked in an in-memory study that holds the earlier batches and nothing else, in the order
+of its numbers, each number with a sampler of its own seed. So neither the order in which trials
+end, nor how many of a batch were told before somebody pulled the plug, reaches a sampler.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from sae_repro.params import Tune
+from sae_repro.random import generator
+from sae_repro.tune.space import suggest
+
+STARTUP = 6  # finished trials before tpe and gp learn from them
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that was asked and not told yet: its parameters, and the cell they make."""
+
+    number: int
+    choices: dict[str, Any]
+    params: dict[str, Any]
+    distributions: dict[str, Any]
+    notes: dict[str, Any]
+    """What the sampler wrote down, e.g. nsga2's generation."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna's own log lines and warnings of experimental features, for a while unsaid."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def directions(tune: Tune) -> list[Literal["minimize", "maximize"]]:
+    """What Optuna shall do with each value."""
+    return ["minimize"] if tune.weights else list(tune.objectives.values())
+
+
+def ask_batch(tune: Tune, name: str, told: Sequence[FrozenTrial], size: int) -> list[Asked]:
+    """The trials `len(told)` … `len(told) + size − 1` of the study `name`.
+
+    `told` are the trials of all earlier batches, by number.
+    """
+    with quiet():
+        study = study_of(tune, name, told)
+        return [_ask(tune, study, len(told) + i) for i in range(size)]
+
+
+def study_of(
+    tune: Tune,
+    name: str,
+    told: Sequence[FrozenTrial],
+    pruner: optuna.pruners.BasePruner | None = None,
+) -> optuna.Study:
+    """An in-memory study that holds `told` under their numbers."""
+    study = optuna.create_study(
+        study_name=name, directions=directions(tune), pruner=pruner or optuna.pruners.NopPruner()
+    )
+    study.add_trials(told)
+    return study
+
+
+def _ask(tune: Tune, study: optuna.Study, number: int) -> Asked:
+    seed = int(generator(tune.seed, "tune", number).integers(2**31))
+    study.sampler = _sampler(tune, seed)
+    trial = study.ask()
+    choices = suggest(tune, trial)
+    frozen = study.get_trials(deepcopy=False)[number]
+    return Asked(
+        number=number,
+        choices=choices,
+        params=dict(trial.params),
+        distributions=dict(trial.distributions),
+        notes=dict(frozen.system_attrs),
+    )
+
+
+def _sampler(tune: Tune, seed: int) -> optuna.samplers.BaseSampler:
+    samplers = optuna.samplers
+    if tune.sampler == "tpe":
+        # a recipe's own ranges exist in some trials only: group knows them
+        return samplers.TPESampler(
+            seed=seed, n_startup_trials=STARTUP, multivariate=True, group=True
+        )
+    if tune.sampler == "nsga2":
+        return samplers.NSGAIISampler(seed=seed, population_size=tune.batch)
+    if tune.sampler == "gp":
+        return samplers.GPSampler(
+            seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False
+        )
+    return samplers.RandomSampler(seed=seed)

@@ -1,0 +1,203 @@
+"""Figures of a study: its front beside the grid's, its history, what mattered, and where.
+
+Drawn as the tables' figures are (`compare.figures`): the same bytes from the same numbers.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from optuna.trial import FrozenTrial
+
+from sae_repro.compare.figures import drawn
+from sae_repro.params import Tune
+from sae_repro.tune.asking import quiet, study_of
+from sae_repro.tune.results import best_of
+from sae_repro.tune.telling import Told
+
+LOGARITHMIC = ("l0", "fvu", "lr", "lambda", "k", "target_l0", "asked_l0", "expansion")
+TOP = 0.2  # of the trials: what is important is what tells these from the rest
+LEAST = 10  # finished trials for an importance: below that a fifth is one trial
+
+
+def write_figures(
+    folder: Path, tune: Tune, trials: Sequence[FrozenTrial], told: Sequence[Told], *, grid: Path
+) -> None:
+    """All figures of the trials that finished; none without one.
+
+    `grid` is the cells.csv of the study's own cells, drawn beside the trials where it is there.
+    """
+    finished = [t for t in told if t.status == "ok"]
+    if not finished:
+        return
+    names = list(dict.fromkeys(t.recipe for t in told))
+    colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    cells = pd.read_csv(grid) if grid.is_file() else pd.DataFrame()
+    front(folder, tune, finished, colours, cells)
+    history(folder, tune, told, colours)
+    if len(finished) >= LEAST:
+        importance(folder, tune, trials)
+    slices(folder, tune, finished, colours)
+
+
+def _axes_of(tune: Tune) -> tuple[str, str]:
+    """The two metrics of the plane: the objectives, or L0 and the one objective."""
+    names = list(tune.objectives)
+    if len(names) > 1:
+        return names[0], names[1]
+    return ("fvu", "l0") if names == ["l0"] else ("l0", names[0])
+
+
+def front(
+    folder: Path,
+    tune: Tune,
+    finished: Sequence[Told],
+    colours: Mapping[str, Any],
+    cells: pd.DataFrame,
+) -> None:
+    """Every trial in the plane of the objectives, the best ones joined, the grid in grey."""
+    x, y = _axes_of(tune)
+    best = [t for t in best_of(tune, finished) if {x, y} <= t.metrics.keys()]
+    with drawn(folder, "front", 6.4, 4.2) as figure:
+        ax = figure.subplots()
+        if {x, y, "status", "hook"} <= set(cells.columns):
+            hook = cells.loc[0, "hook"]  # the first, as for a cell that names none
+            grid = cells[(cells["status"] == "ok") & (cells["hook"] == hook)]
+            ax.scatter(grid[x], grid[y], s=18, marker="s", color="0.75", label="cells of the grid")
+        for recipe, colour in colours.items():
+            for feasible in (True, False):
+                mine = [
+                    t for t in finished
+                    if t.recipe == recipe and t.feasible == feasible and {x, y} <= t.metrics.keys()
+                ]  # fmt: skip
+                if mine:
+                    ax.scatter(
+                        [t.metrics[x] for t in mine], [t.metrics[y] for t in mine], s=26,
+                        marker="o" if feasible else "x", color=colour,
+                        label=recipe + ("" if feasible else ", a constraint broken"),
+                    )  # fmt: skip
+        best.sort(key=lambda t: t.metrics[x])
+        ax.plot(
+            [t.metrics[x] for t in best], [t.metrics[y] for t in best],
+            color="0.2", lw=0.9, marker="o" if len(best) == 1 else None, mfc="none", ms=9,
+            label="best" if tune.single else "front",
+        )  # fmt: skip
+        _scale(ax, [x, y])
+        ax.set(xlabel=x, ylabel=y)
+        figure.legend(loc="outside right center")
+        figure.suptitle(f"{len(finished)} finished trials, held out", fontsize=10)
+
+
+def history(folder: Path, tune: Tune, told: Sequence[Told], colours: Mapping[str, Any]) -> None:
+    """Each objective by trial, with the best that holds the constraints so far."""
+    names = list(tune.objectives)
+    with drawn(folder, "history", 7.0, 2.2 * len(names) + 0.6) as figure:
+        axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
+        for ax, name in zip(axes, names, strict=True):
+            finished = [t for t in told if t.status == "ok"]
+            for recipe, colour in colours.items():
+                mine = [t for t in finished if t.recipe == recipe]
+                ax.scatter(
+                    [t.number for t in mine], [t.metrics[name] for t in mine], s=18, color=colour,
+                    label=recipe if name == names[0] else None,
+                )  # fmt: skip
+            for t in told:
+                if t.status != "ok":
+                    ax.axvline(t.number, color="0.85", lw=3 if t.status == "failed" else 1)
+            numbers, so_far = _running_best(finished, name, tune.objectives[name])
+            ax.step(numbers, so_far, where="post", color="0.2", lw=0.9)
+            ax.set(ylabel=name)
+            _scale(ax, ["", name])
+        axes[-1].set(xlabel="trial")
+        figure.legend(loc="outside right center")
+        other = {s: sum(t.status == s for t in told) for s in ("failed", "pruned")}
+        figure.suptitle(
+            f"{len(told)} trials, {other['failed']} failed (broad), {other['pruned']} pruned "
+            "(narrow); line: best so far",
+            fontsize=10,
+        )
+
+
+def _running_best(
+    finished: Sequence[Told], name: str, direction: str
+) -> tuple[list[int], list[float]]:
+    pick = min if direction == "minimize" else max
+    numbers: list[int] = []
+    best: list[float] = []
+    for t in finished:
+        if t.feasible:
+            numbers.append(t.number)
+            best.append(pick([*best[-1:], t.metrics[name]]))
+    return numbers, best
+
+
+def importance(folder: Path, tune: Tune, trials: Sequence[FrozenTrial]) -> None:
+    """What the best fifth has in common: PED-ANOVA's importances, which sum to 1.
+
+    Source: Watanabe, Bansal, Hutter 2023, arXiv 2304.10255; for ranges that only some recipes have,
+    arXiv 2601.20800; both as in Optuna.
+    """
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    with quiet():
+        study = study_of(tune, "importance", trials)
+        found = get_param_importances(
+            study, evaluator=PedAnovaImportanceEvaluator(target_quantile=TOP)
+        )
+    # ties in an order that no hash decides
+    rows = sorted(found.items(), key=lambda item: (item[1], item[0]))
+    with drawn(folder, "importance", 6.0, 0.28 * len(rows) + 1.0) as figure:
+        ax = figure.subplots()
+        ax.barh([name for name, _ in rows], [value for _, value in rows], color="0.45")
+        ax.set(xlabel="importance (sums to 1)")
+        ax.grid(axis="y", visible=False)
+        figure.suptitle(f"What tells the best {TOP:.0%} of trials from the others", fontsize=10)
+
+
+def slices(folder: Path, tune: Tune, finished: Sequence[Told], colours: Mapping[str, Any]) -> None:
+    """Each objective over each range that was searched, one at a time."""
+    params = sorted({name for t in finished for name in t.params if name != "recipe"})
+    objectives = list(tune.objectives)
+    if not params:
+        return
+    with drawn(folder, "slice", 2.3 * len(params) + 1.4, 2.1 * len(objectives) + 0.5) as figure:
+        grid = figure.subplots(
+            len(objectives), len(params), squeeze=False, sharex="col", sharey="row"
+        )
+        for row, objective in zip(grid, objectives, strict=True):
+            for ax, param in zip(row, params, strict=True):
+                for recipe, colour in colours.items():
+                    mine = [t for t in finished if t.recipe == recipe and param in t.params]
+                    values = [t.params[param] for t in mine]
+                    words = any(isinstance(v, str | bool) for v in values)
+                    ax.scatter(
+                        [str(v) for v in values] if words else values,
+                        [t.metrics[objective] for t in mine], s=12, color=colour,
+                        )  # fmt: skip
+                _scale(ax, [param, objective])
+                ax.tick_params(labelsize=7)
+            row[0].set(ylabel=objective)
+        for ax, param in zip(grid[-1], params, strict=True):
+            ax.set_xlabel(param, fontsize=8)
+        figure.legend(
+            handles=[
+                mpl.lines.Line2D([], [], marker="o", ls="", color=colour, label=recipe)
+                for recipe, colour in colours.items()
+            ],
+            loc="outside right center",
+        )
+        figure.suptitle("Objectives over what was searched", fontsize=10)
+
+
+def _scale(ax: Axes, names: Sequence[str]) -> None:
+    """Logarithms for what spans decades, in numbers that people read."""
+    for name, axis, which in zip(names, (ax.xaxis, ax.yaxis), "xy", strict=True):
+        if name.rpartition(".")[2] in LOGARITHMIC:
+            ax.set(**{f"{which}scale": "log"})
+            axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+            axis.set_minor_formatter(mpl.ticker.NullFormatter())

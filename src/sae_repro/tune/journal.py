@@ -1,0 +1,118 @@
+"""The study on disk: an Optuna journal that holds finished trials, by number, and nothing else.
+
+It is kept apart from DVC's outs, which are deleted before a re-run. A trial enters it whole, in one
+append, once all trials before it are there; whatever was under way when somebody pulled the plug is
+asked again, with the same answer. `optuna-dashboard tune/journal.log` shows it.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
+
+from sae_repro.errors import StudyError
+from sae_repro.files import canonical_json, digest
+from sae_repro.params import Tune
+from sae_repro.tune.asking import Asked, directions, quiet
+
+IDENTITY = "sae_repro.identity"
+
+
+def study_name(identity: Mapping[str, Any]) -> str:
+    """The study's name: a hash of all that decides its trials, their number apart."""
+    return f"tune-{digest(identity)[:16]}"
+
+
+class Journal:
+    """The told trials of one study in the file `path`; StudyError where it holds another's."""
+
+    def __init__(self, path: Path, tune: Tune, identity: Mapping[str, Any]) -> None:
+        self.path, self.name = path, study_name(identity)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _mend(path)
+        try:
+            with quiet():
+                storage = JournalStorage(JournalFileBackend(str(path)))
+                _refuse_another(path, storage, identity)
+                self._study = optuna.create_study(
+                    study_name=self.name,
+                    storage=storage,
+                    directions=directions(tune),
+                    load_if_exists=True,
+                )
+                if IDENTITY not in self._study.user_attrs:  # killed between the two, or new
+                    self._study.set_user_attr(IDENTITY, canonical_json(identity))
+        except (ValueError, KeyError) as error:
+            raise StudyError(f"{path}: damaged ({error}); {_ANEW}") from None
+
+    def told(self, first: int | None = None) -> list[FrozenTrial]:
+        """The finished trials by number; only the `first` so many."""
+        return self._study.get_trials(deepcopy=False)[:first]
+
+    def tell(self, trial: FrozenTrial) -> None:
+        """Append a finished trial; its number is the count of those before it."""
+        with quiet():
+            self._study.add_trial(trial)
+
+    def check(self, asked: Asked) -> None:
+        """StudyError where the trial that was told under this number was asked something else."""
+        found = self.told()[asked.number]
+        if found.params != asked.params:
+            raise StudyError(
+                f"{self.path}: trial {asked.number} has {found.params}, and the same study would "
+                f"ask {asked.params} today (another machine or version wrote it?); {_ANEW}"
+            )
+
+
+_ANEW = (
+    "move the file away to begin a new study: cells that are trained stay in the store and are not "
+    "trained again"
+)
+
+
+def _mend(path: Path) -> None:
+    """Cut off what a killed writer left of a line."""
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        text = file.read()
+        file.truncate(text.rfind(b"\n") + 1)
+
+
+def _refuse_another(path: Path, storage: JournalStorage, identity: Mapping[str, Any]) -> None:
+    for found in optuna.get_all_study_summaries(storage):
+        if found.study_name == study_name(identity):
+            continue
+        theirs = json.loads(found.user_attrs.get(IDENTITY, "{}"))
+        lines = list(_differences(theirs, json.loads(canonical_json(identity))))
+        raise StudyError(
+            f"{path}: holds another study, and its trials would not be this one's:\n"
+            + "".join(f"  {line}\n" for line in lines)
+            + f"{_ANEW[0].upper()}{_ANEW[1:]}."
+        )
+
+
+def _differences(theirs: Any, ours: Any, key: str = "") -> list[str]:
+    """`key: there … , here …` for each value that differs."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        return [
+            line
+            for name in sorted(theirs.keys() | ours.keys())
+            if theirs.get(name) != ours.get(name)
+            for line in _differences(
+                theirs.get(name), ours.get(name), f"{key}.{name}" if key else name
+            )
+        ]
+    return [f"{key}: {_shown(theirs)} there, {_shown(ours)} here"]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = value if isinstance(value, str) else canonical_json(value)
+    return text if len(text) <= 60 else text[:57] + "…"

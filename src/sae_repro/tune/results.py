@@ -1,0 +1,154 @@
+"""What a study came to: trials.csv, the record; best.yaml, what `sae-repro adopt` takes up."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from sae_repro.errors import StudyError
+from sae_repro.files import canonical_json, write_text
+from sae_repro.params import Tune
+from sae_repro.tune.space import FOLDER
+from sae_repro.tune.telling import Told
+
+PARAM = "param."
+FIXED = ("trial", "status", "best", "recipe", "reason", "choices", "key", "evaluation")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A row of trials.csv."""
+
+    number: int
+    status: str
+    """ok, failed or pruned."""
+    best: bool
+    """Whether it is the best, or on the front, of the trials that hold all constraints."""
+    recipe: str
+    choices: Mapping[str, Any]
+    """The cell, as in params.yaml."""
+    params: Mapping[str, str]
+    """What was searched, by its name in the space."""
+    metrics: Mapping[str, float]
+    """Held-out metrics, the ends of their intervals as <name>_low and _high, and counts."""
+    key: str
+    """The trained cell in the store."""
+    evaluation: str
+    """Its evaluation in the store; empty where there is none."""
+    reason: str
+    """Why it failed or was stopped."""
+
+
+def trials(study: Path = Path()) -> list[Trial]:
+    """The trials of a study's folder by number, from tune/trials.csv; StudyError without one."""
+    path = study / FOLDER / "trials.csv"
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise StudyError(
+            f"{path}: missing; `dvc repro {study / FOLDER / 'dvc.yaml'}` makes it"
+        ) from None
+    return [_trial_of(row) for row in frame.to_dict("records")]
+
+
+def _trial_of(row: Mapping[Any, str]) -> Trial:
+    filled = {str(column): text for column, text in row.items() if text != ""}
+    return Trial(
+        number=int(row["trial"]),
+        status=row["status"],
+        best=row["best"] == "yes",
+        recipe=row["recipe"],
+        choices=json.loads(row["choices"]),
+        params={c.removeprefix(PARAM): t for c, t in filled.items() if c.startswith(PARAM)},
+        metrics={
+            column: float(text)
+            for column, text in filled.items()
+            if column not in FIXED and not column.startswith(PARAM)
+        },
+        key=row["key"],
+        evaluation=row["evaluation"],
+        reason=row["reason"],
+    )
+
+
+def best_of(tune: Tune, told: Sequence[Told]) -> list[Told]:
+    """The best trial, or the Pareto front by number, of the trials that hold all constraints.
+
+    Trials that are the same cell count once.
+    """
+    feasible = {t.key: t for t in reversed(told) if t.status == "ok" and t.feasible}
+    finished = sorted(feasible.values(), key=lambda t: t.number)
+    if tune.single:
+        return sorted(finished, key=lambda t: t.losses)[:1]
+    return [t for t in finished if not any(_dominates(other, t) for other in finished)]
+
+
+def _dominates(a: Told, b: Told) -> bool:
+    return a.losses != b.losses and all(x <= y for x, y in zip(a.losses, b.losses, strict=True))
+
+
+def best_so_far(tune: Tune, told: Sequence[Told]) -> str:
+    """The best so far in a few words, for the progress bar."""
+    best = best_of(tune, told)
+    if not best:
+        return "no best yet"
+    if not tune.single:
+        return f"front of {len(best)}"
+    shown = ", ".join(f"{name} {best[0].metrics[name]:.4g}" for name in tune.objectives)
+    return f"best {shown} (trial {best[0].number})"
+
+
+def write_results(folder: Path, tune: Tune, name: str, told: Sequence[Told]) -> None:
+    """trials.csv and best.yaml of the study `name`."""
+    best = best_of(tune, told)
+    write_text(folder / "trials.csv", _csv(tune, told, {t.number for t in best}))
+    document = {
+        "study": name,
+        "objectives": dict(tune.objectives),
+        "trials": [
+            {
+                "trial": t.number,
+                "values": {metric: t.metrics[metric] for metric in tune.objectives},
+                "cell": dict(t.choices),
+            }
+            for t in best
+        ],
+    }
+    text = StringIO()
+    YAML().dump(document, text)
+    write_text(
+        folder / "best.yaml", "# Written by the stage; `sae-repro adopt` makes cells of these\n"
+        + text.getvalue(),
+    )  # fmt: skip
+
+
+def _csv(tune: Tune, told: Sequence[Told], best: set[int]) -> str:
+    rows = [
+        {
+            "trial": t.number,
+            "status": t.status,
+            "best": "yes" if t.number in best else "no",
+            "recipe": t.recipe,
+            **{PARAM + name: value for name, value in t.params.items()},
+            **({"weighted": t.losses[0]} if tune.weights and t.losses else {}),
+            **t.metrics,
+            "reason": t.reason,
+            "choices": canonical_json(t.choices),
+            "key": t.key,
+            "evaluation": t.evaluation,
+        }
+        for t in told
+    ]
+    # in the order of first sight; what tells about the trial as a whole stands at the ends
+    seen = list(dict.fromkeys(column for row in rows for column in row))
+    own = [c for c in seen if c.startswith(PARAM)]
+    rest = [c for c in seen if c not in FIXED and c not in own]
+    columns = [*FIXED[:4], *sorted(own), *rest, *FIXED[4:]]
+    # objects: a column with gaps keeps its whole numbers
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
+    return frame.to_csv(index=False, lineterminator="\n")

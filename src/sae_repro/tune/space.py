@@ -1,0 +1,108 @@
+"""From tune/params.yaml to cells: what a trial is asked, and which cell follows from the answer."""
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_repro.errors import StudyError
+from sae_repro.params import Study, Tune, check_section, parse, read_yaml
+from sae_repro.params.tune import ASKED_L0, Range, Values
+
+if TYPE_CHECKING:
+    import optuna
+
+FOLDER = Path("tune")
+DIGITS = 3  # significant, of what a cell is given: people shall be able to read it
+
+
+def load_tune(study: Path) -> tuple[Tune, Study]:
+    """The checked tune/params.yaml of `study`, and the study with the space's corners as cells.
+
+    StudyError with one line per fault; a corner is every value with all ranges at one end.
+    """
+    path = study / FOLDER / "params.yaml"
+    raw = read_yaml(path)
+    if set(raw) != {"tune"}:
+        raise StudyError(f"{path}: holds one section, tune; found {', '.join(map(str, raw))}")
+    tune = check_section(Tune, raw["tune"], source=str(path), within="tune")
+    corners = dict(_corners(tune))
+    settings = read_yaml(study / "params.yaml")
+    try:
+        whole = parse({**settings, "cells": corners}, source=str(path))
+    except StudyError as error:
+        raise StudyError(str(error).replace(": cells.", ": tune.recipes.")) from None
+    if tune.pruner is not None and tune.pruner.min_steps % whole.train.checkpoint_every:
+        raise StudyError(
+            f"{path}: tune.pruner.min_steps = {tune.pruner.min_steps}: must be a multiple of "
+            f"train.checkpoint_every = {whole.train.checkpoint_every}, where trials are looked at"
+        )
+    return tune, whole
+
+
+def suggest(tune: Tune, trial: "optuna.Trial") -> dict[str, Any]:
+    """Ask `trial` for a recipe and the values of its ranges; the cell's choices.
+
+    A range of `all` is one parameter for every recipe; a recipe's own bears the recipe's name.
+    """
+    names = tuple(tune.recipes)
+    recipe = names[0] if len(names) == 1 else trial.suggest_categorical("recipe", names)
+    asked = {
+        key: _suggested(trial, name, choice)
+        for key, (name, choice) in _searched(tune, recipe).items()
+    }
+    return _cell(tune, recipe, asked)
+
+
+def recipe_of(tune: Tune, params: Mapping[str, Any]) -> str:
+    """The recipe that a trial's Optuna parameters chose."""
+    return str(params.get("recipe", next(iter(tune.recipes))))
+
+
+def _merged(tune: Tune, recipe: str) -> dict[str, tuple[str, Any]]:
+    """Choice → (its parameter's name, what params.yaml says), a recipe's own last."""
+    own = tune.recipes[recipe]
+    said = {*own, ASKED_L0} if {"k", "target_l0"} & own.keys() else own.keys()
+    return {
+        **{key: (key, choice) for key, choice in tune.all.items() if key not in said},
+        **{key: (f"{recipe}.{key}", choice) for key, choice in own.items()},
+    }
+
+
+def _searched(tune: Tune, recipe: str) -> dict[str, tuple[str, Range | Values]]:
+    return {
+        key: (name, choice)
+        for key, (name, choice) in _merged(tune, recipe).items()
+        if isinstance(choice, Range | Values)
+    }
+
+
+def _suggested(trial: "optuna.Trial", name: str, choice: Range | Values) -> Any:
+    if isinstance(choice, Values):
+        return trial.suggest_categorical(name, choice.values)
+    if choice.whole:
+        return trial.suggest_int(name, int(choice.low), int(choice.high), log=choice.log)
+    value = trial.suggest_float(name, choice.low, choice.high, log=choice.log)
+    # rounding must not leave the range
+    return min(max(float(f"{value:.{DIGITS}g}"), choice.low), choice.high)
+
+
+def _cell(tune: Tune, recipe: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    choices = {key: choice for key, (_, choice) in _merged(tune, recipe).items()} | dict(asked)
+    l0 = choices.pop(ASKED_L0, None)
+    if l0 is not None:
+        counts = choices.get("activation") in ("topk", "batchtopk")
+        choices["k" if counts else "target_l0"] = round(l0) if counts else l0
+    return choices
+
+
+def _corners(tune: Tune) -> Iterator[tuple[str, dict[str, Any]]]:
+    for recipe in tune.recipes:
+        searched = {key: choice for key, (_, choice) in _searched(tune, recipe).items()}
+        lists = {key: c.values for key, c in searched.items() if isinstance(c, Values)}
+        ranges = {key: c for key, c in searched.items() if isinstance(c, Range)}
+        for number, picked in enumerate(product(*lists.values())):
+            for end in ("low", "high") if ranges else ("fixed",):
+                at_end = {key: getattr(range_, end) for key, range_ in ranges.items()}
+                values = dict(zip(lists, picked, strict=True)) | at_end
+                yield f"{recipe}-{end}-{number}", _cell(tune, recipe, values)

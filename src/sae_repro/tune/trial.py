@@ -1,0 +1,79 @@
+"""One trial in a worker: its cell trained and evaluated into the store, where train@ looks too.
+
+Trainer, evaluation and keys are those of the stages, so a trial that is adopted as a cell is there
+already.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sae_repro.evaluate import evaluation_key
+from sae_repro.files import read_json
+from sae_repro.train.grid import CellJob
+
+if TYPE_CHECKING:
+    from sae_repro.evaluate.cell import EvaluateJob
+    from sae_repro.tune.pruning import Rungs
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """All that one trial needs; pickles to a worker."""
+
+    cell: CellJob
+    evaluation: "EvaluateJob"
+    """As for every trial; the trained cell's folder and key come once it is trained."""
+    shared: str
+    """`evaluate.shared_inputs`: what every evaluation follows from."""
+    rungs: "Rungs | None"
+    """Where the trial may be stopped early; None: nowhere."""
+
+    def __call__(self, progress: Callable[[int], None]) -> None:
+        """Train and evaluate, each unless it is done by now; a stopped trial is not evaluated."""
+        if self.rungs is None:
+            self.cell(progress)
+        elif self.rungs.train(self.cell, progress).pruned:
+            return
+        self._evaluated()(lambda done: None)
+
+    def outcome(self) -> "Outcome":
+        """What the trial came to, once it was called."""
+        looks = None
+        if self.rungs is not None:
+            looks = self.rungs.replay(self.cell)
+            if looks.pruned:
+                step, fvu = list(looks.reports.items())[-1]
+                return Outcome(
+                    "pruned", {}, looks.reports, looks.notes,
+                    f"stopped at step {step}: FVU {fvu:.4g}, others did better by then",
+                )  # fmt: skip
+        evaluated = self._evaluated()
+        measured = read_json(evaluated.store / evaluated.key / "metrics.json")
+        return Outcome(
+            "ok" if measured["status"] == "ok" else "failed",
+            {**measured, "evaluation": evaluated.key},
+            looks.reports if looks else {},
+            looks.notes if looks else {},
+            measured.get("reason", ""),
+        )
+
+    def _evaluated(self) -> "EvaluateJob":
+        trained = self.cell.store / self.cell.key
+        return replace(self.evaluation, sae=trained, key=evaluation_key(self.shared, trained))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial came to."""
+
+    status: str
+    """ok, failed or pruned."""
+    measured: dict[str, Any]
+    """Its metrics.json, and under `evaluation` the store's key of it; nothing where pruned."""
+    reports: dict[int, float]
+    """Held-out FVU by step, where the study has a pruner."""
+    notes: dict[str, Any]
+    """What the pruner wrote down of the trial."""
+    reason: str
+    """Why there are no metrics, where there are none."""
