@@ -26,6 +26,7 @@ def adopt(
     """
     path = study / "params.yaml"
     old = read_yaml(path)
+    parse(old, source=str(path))
     cells, said = _new_cells(_chosen(trials(study), numbers, pareto), old["cells"], prefix)
     yield from said
     if not cells:

@@ -1,0 +1,104 @@
+"""Hyperband: the same trials stop whoever ends first, and training does not notice the looks."""
+
+import itertools
+import shutil
+from typing import Any
+
+import pytest
+
+from sae_repro.files import sha256_file
+from sae_repro.train.trainer import Trainer
+from sae_repro.tune.results import Trial, trials
+
+from .conftest import TinyStudy
+
+STORE = ".sae-repro/cells"
+FVU: dict[str, Any] = {"objectives": {"fvu": "minimize"}}
+# 64 steps, a checkpoint every 16: looks at 16, 32, 48
+HYPERBAND: dict[str, Any] = {**FVU, "pruner": {"min_steps": 16, "reduction_factor": 2}}
+
+
+def by_status(study: TinyStudy) -> dict[str, list[Trial]]:
+    found = trials(study.folder)
+    return {s: [t for t in found if t.status == s] for s in ("ok", "pruned", "failed")}
+
+
+@pytest.fixture
+def pruned(study: TinyStudy) -> TinyStudy:
+    """A study with a pruner, run to its end."""
+    study.space(**HYPERBAND)
+    study.tune()
+    return study
+
+
+def test_some_trials_stop_and_say_when_and_why(pruned: TinyStudy) -> None:
+    found = by_status(pruned)
+    assert found["pruned"] and found["ok"]
+    for trial in found["pruned"]:
+        assert trial.reason.startswith("stopped at step ")
+        assert not trial.metrics and not trial.best and not trial.evaluation
+        assert not (pruned.folder / STORE / trial.key).exists()
+    # the first batch has none to be compared with but itself
+    assert all(t.status == "ok" for t in trials(pruned.folder)[:4])
+
+
+def test_looks_change_no_bit_of_a_cell(pruned: TinyStudy) -> None:
+    """The first batch is asked alike with and without a pruner."""
+    without = pruned.copy("without", "journal.log", ".sae-repro")
+    without.space(trials=4, **FVU)
+    without.tune()
+    for ours, theirs in zip(trials(pruned.folder)[:4], trials(without.folder), strict=True):
+        assert ours.key == theirs.key
+        for file in ("sae_weights.safetensors", "metrics.jsonl", "train.json"):
+            assert sha256_file(pruned.folder / STORE / ours.key / file) == sha256_file(
+                without.folder / STORE / theirs.key / file
+            )
+
+
+def test_cells_that_were_trained_before_are_looked_at_all_the_same(pruned: TinyStudy) -> None:
+    """Else what stands in the store would decide which trials stop."""
+    filled = pruned.copy("filled", "journal.log", "tune.lock")
+    shutil.rmtree(filled.folder / ".sae-repro/tune")
+    assert any((filled.folder / STORE).iterdir())
+    assert filled.tune() == pruned.trials
+
+
+def test_killed_among_looks_the_same_trials_stop(
+    pruned: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = pruned.copy("killed", "journal.log", ".sae-repro")
+    step_of = Trainer._step
+    with monkeypatch.context() as patch:
+        for at in (5, 16, 17, 40):  # before a look, at a checkpoint, at its look, after
+            count = itertools.count()
+
+            def die(self: Trainer, step: int, x_nd: Any, count: Any = count, at: int = at) -> Any:
+                if step == at and next(count) == 1:
+                    raise KeyboardInterrupt
+                return step_of(self, step, x_nd)
+
+            patch.setattr(Trainer, "_step", die)
+            with pytest.raises(KeyboardInterrupt):
+                killed.tune()
+    assert killed.tune() == pruned.trials
+
+
+def test_a_checkpoint_that_nobody_looked_at_is_not_gone_on_from(
+    pruned: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """train@ was killed in the middle of a cell that is a trial, too."""
+    other = pruned.copy("other", "journal.log", ".sae-repro")
+    step_of = Trainer._step
+
+    def die(self: Trainer, step: int, x_nd: Any) -> Any:
+        if step == 50:
+            raise KeyboardInterrupt
+        return step_of(self, step, x_nd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", die)
+        with pytest.raises(KeyboardInterrupt):
+            other.tune()
+    shutil.rmtree(other.folder / ".sae-repro/tune")
+    assert list((other.folder / ".sae-repro/checkpoints").iterdir())
+    assert other.tune() == pruned.trials

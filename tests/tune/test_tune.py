@@ -1,0 +1,226 @@
+"""The same trials whatever happens: resumed, side by side, killed; and what is refused."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+from sae_repro.errors import StudyError
+from sae_repro.tune.results import trials
+
+from .conftest import TinyStudy
+
+STATE = ".sae-repro"
+SINGLE: dict[str, Any] = {"objectives": {"fvu": "minimize"}}
+
+
+def test_more_trials_later_are_the_same_as_all_at_once(study: TinyStudy) -> None:
+    """6 ends in the middle of a batch: the rest of it must not see its finished half."""
+    at_once = study.copy("at-once")
+    at_once.tune()
+    for count in (4, 6, 10):
+        study.space(trials=count)
+        assert len(study.tune().splitlines()) == count + 1
+    assert study.outputs() == at_once.outputs()
+    study.space(trials=4)  # fewer again: the record is of as many as are asked for
+    assert len(study.tune().splitlines()) == 5
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "gp", "random"])
+def test_every_sampler_asks_the_same_again(study: TinyStudy, sampler: str) -> None:
+    study.space(sampler=sampler, **SINGLE)
+    at_once = study.copy("at-once")
+    at_once.tune()
+    study.space(sampler=sampler, trials=6, **SINGLE)
+    study.tune()
+    study.space(sampler=sampler, **SINGLE)
+    assert study.tune() == at_once.trials
+
+
+def test_a_sampler_learns_from_earlier_batches(study: TinyStudy) -> None:
+    """Else `deterministic` could mean random search under another name."""
+    learnt = study.tune()
+    random = study.copy("random", "journal.log")
+    random.space(sampler="random")
+    assert random.tune() != learnt
+    choices = [pd.read_csv(s.folder / "tune/trials.csv")["choices"] for s in (study, random)]
+    assert (choices[0][:4] == choices[1][:4]).all()  # nothing to learn from yet
+    assert (choices[0][8:] != choices[1][8:]).all()
+
+
+def test_the_number_of_workers_changes_nothing(study: TinyStudy) -> None:
+    study.space(trials=6)
+    alone = study.copy("alone")
+    alone.tune()
+    process = study.start(jobs=4)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert study.outputs() == alone.outputs()
+
+
+def until(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    while not condition() and process.poll() is None:
+        time.sleep(0.02)
+
+
+def test_a_killed_worker_costs_nothing_but_its_time(study: TinyStudy) -> None:
+    study.space(trials=6)
+    undisturbed = study.copy("undisturbed")
+    undisturbed.tune()
+    process = study.start(jobs=2)
+
+    def workers() -> list[psutil.Process]:
+        """loky's, not its resource tracker."""
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [child for child in children if "popen_loky" in " ".join(child.cmdline())]
+
+    until(lambda: list((study.folder / STATE).glob("checkpoints/*")) and workers(), process)
+    os.kill(workers()[0].pid, signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "a worker was lost; its trials start again" in output
+    assert study.outputs() == undisturbed.outputs()
+
+
+KILL_AFTER_TELLS = """
+import os, signal
+from sae_repro.tune.journal import Journal
+tell, told = Journal.tell, []
+def counted(self, trial):
+    tell(self, trial)
+    told.append(trial)
+    if len(told) == {}:
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.tell = counted
+"""
+
+
+def test_a_driver_killed_anywhere_ends_with_the_same_trials(study: TinyStudy) -> None:
+    """Between the last tell of a batch and the next ask; among tells; while a cell trains."""
+    undisturbed = study.copy("undisturbed")
+    undisturbed.tune()
+    for tells in (4, 2):
+        process = study.start(jobs=1, patch=KILL_AFTER_TELLS.format(tells))
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    process = study.start(jobs=1)
+    until(lambda: list((study.folder / STATE).glob("checkpoints/*")), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (study.folder / "tune/trials.csv").exists()
+    study.tune()
+    assert study.outputs() == undisturbed.outputs()
+
+
+def test_a_line_cut_short_is_mended_and_a_damaged_one_named(study: TinyStudy) -> None:
+    study.space(trials=4)
+    before = study.tune()
+    journal = study.folder / "tune/journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[: -len(whole.splitlines(keepends=True)[-1]) // 2])
+    assert study.tune() == before
+    journal.write_bytes(whole.replace(b'{"op_code":4', b'{"op_code":4,', 1))
+    with pytest.raises(StudyError, match=r"journal\.log: damaged .* move the file away"):
+        study.tune()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seed": 3}, "tune.seed: 0 there, 3 here"),
+        ({"batch": 7}, "tune.batch: 4 there, 7 here"),
+        ({"all": {"expansion": 2}}, 'tune.all.expansion: {"values":[2,4]} there, 2 here'),
+        ({"objectives": {"fvu": "minimize"}}, "tune.objectives.l0: minimize there, nothing here"),
+    ],
+)
+def test_another_study_is_refused_saying_what_differs(
+    study: TinyStudy, change: dict[str, Any], says: str
+) -> None:
+    study.space(trials=4)
+    study.tune()
+    journal = (study.folder / "tune/journal.log").read_bytes()
+    study.space(trials=4, **change)
+    with pytest.raises(StudyError, match="holds another study") as refused:
+        study.tune()
+    assert says in str(refused.value)
+    assert (study.folder / "tune/journal.log").read_bytes() == journal
+
+
+def test_other_training_or_activations_are_another_study(study: TinyStudy) -> None:
+    study.space(trials=4)
+    study.tune()
+    params = study.folder / "params.yaml"
+    params.write_text(params.read_text().replace("batch_size: 64", "batch_size: 32"))
+    with pytest.raises(StudyError, match=r"train\.batch_size: 64 there, 32 here"):
+        study.tune()
+    params.write_text(params.read_text().replace("batch_size: 32", "batch_size: 64"))
+    manifest = study.folder / "artifacts/extract/manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    with pytest.raises(StudyError, match="activations: "):
+        study.tune()
+
+
+def test_a_trial_that_diverges_is_recorded_and_the_others_go_on(study: TinyStudy) -> None:
+    study.space(
+        trials=8,
+        all={"expansion": 2},
+        recipes={
+            "wild": {"penalty": "l1", "lambda": 1e-2, "lr": {"low": 50.0, "high": 90.0}},
+            "fine": {"activation": "topk", "k": {"low": 1, "high": 6}},
+        },
+    )
+    study.tune()
+    found = trials(study.folder)
+    assert {t.status for t in found if t.recipe == "wild"} == {"failed"}
+    assert {t.status for t in found if t.recipe == "fine"} == {"ok"}
+    for trial in found:
+        assert (trial.status == "failed") == ("diverged" in trial.reason)
+        assert not (trial.best and trial.status == "failed")
+        assert bool(trial.metrics) == (trial.status == "ok")
+
+
+def test_what_was_not_measured_fails_and_what_is_unknown_stops(study: TinyStudy) -> None:
+    study.space(trials=4, objectives={"kl": "minimize", "fvu": "minimize"})
+    study.tune()
+    assert {t.reason for t in trials(study.folder)} == {"not measured on this cell: kl"}
+    (study.folder / "tune/journal.log").unlink()
+    study.space(trials=4, constraints={"deadness": 0.1})
+    with pytest.raises(StudyError, match=r"tune\.constraints\.deadness: .* it writes l0, "):
+        study.tune()
+
+
+def test_a_broken_constraint_is_never_best(study: TinyStudy) -> None:
+    study.space(constraints={"l0": 3.0}, **SINGLE)
+    study.tune()
+    found = [t for t in trials(study.folder) if t.status == "ok"]
+    best = [t for t in found if t.best]
+    assert len(best) == 1
+    assert best[0].metrics["l0"] <= 3.0
+    assert any(t.metrics["fvu"] < best[0].metrics["fvu"] for t in found)
+
+
+def test_trials_are_found_where_the_stages_look(study: TinyStudy) -> None:
+    """Key and evaluation in the record are folders of the store, with the record's numbers."""
+    study.space(trials=4)
+    study.tune()
+    cells = study.folder / STATE / "cells"
+    for trial in trials(study.folder):
+        assert (cells / trial.key / "sae_weights.safetensors").is_file()
+        measured = pd.read_json(cells / trial.evaluation / "metrics.json", typ="series")
+        assert measured["metrics"]["fvu"] == trial.metrics["fvu"]
+        low, high = measured["intervals"]["dead_fraction_never"]
+        assert trial.metrics["dead_fraction_never_low"] == low
+        assert trial.metrics["dead_fraction_never_high"] == high
+
+
+def test_a_record_that_is_missing_says_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"dvc repro .*tune/dvc\.yaml"):
+        trials(tmp_path)
