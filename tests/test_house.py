@@ -11,7 +11,11 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
-PIPELINE: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+PIPELINE: dict[str, Any] = {
+    stage: entry
+    for path in ("dvc.yaml", "tune/dvc.yaml")
+    for stage, entry in YAML(typ="safe", pure=True).load(ROOT / path)["stages"].items()
+}
 STAGES = list(PIPELINE)
 PACKAGE = ROOT / "src" / "sae_repro"
 
@@ -21,17 +25,24 @@ def body(stage: str) -> dict[str, Any]:
     return entry.get("do", entry)
 
 
+def declared(stage: str) -> set[str]:
+    """Dotted keys of params.yaml, and of another file where dvc.yaml names one."""
+    keys: set[str] = set()
+    for item in body(stage)["params"]:
+        keys |= {item} if isinstance(item, str) else set().union(*item.values())
+    return keys
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_has_its_five_places(stage: str) -> None:
     script = (ROOT / "stages" / f"{stage}.py").read_text()
     assert len(script.splitlines()) <= 30
-    assert f'stage("{stage}")' in script
+    assert f'stage("{stage}"' in script
     assert f"from sae_repro.{stage} import run" in script
     assert body(stage)["cmd"] == f"python ${{root}}/stages/{stage}.py"
     assert (PACKAGE / stage / "__init__.py").is_file()
     assert list((ROOT / "tests" / stage).glob("test_*.py"))
-    params = [p.partition(".")[0] for p in body(stage)["params"]]
-    assert stage in params
+    assert stage in {p.partition(".")[0] for p in declared(stage)}
     outs = [next(iter(o)) if isinstance(o, dict) else o
             for o in [*body(stage)["outs"], *body(stage).get("metrics", [])]]  # fmt: skip
     suffix = "/${key}" if "foreach" in PIPELINE[stage] else ""
@@ -39,6 +50,8 @@ def test_a_stage_has_its_five_places(stage: str) -> None:
         assert all(out.startswith("reports/") for out in outs)
     elif stage == "judge":  # what was answered outlives a re-run, which deletes artifacts
         assert outs == ["artifacts/judge", "judge/answers.jsonl"]
+    elif stage == "tune":  # likewise, beside the file that says what is searched
+        assert all(out.startswith("tune/") for out in outs)
     else:
         assert outs == [f"artifacts/{stage}{suffix}"]
 
@@ -64,16 +77,16 @@ def test_no_stage_without_a_place_and_no_place_without_a_stage() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_reads_only_parameters_it_declares(stage: str) -> None:
     """`context.section` and `context.value` name their keys as literals or by the cell's name."""
-    declared = set(body(stage)["params"])
+    known = declared(stage)
     for call in ast.walk(ast.parse((PACKAGE / stage / "__init__.py").read_text())):
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
             continue
         if call.func.attr in ("section", "value") and call.args:
             key = call.args[-1]
             if isinstance(key, ast.Constant):
-                assert key.value in declared
+                assert key.value in known
             else:
-                assert "cells.${key}" in declared
+                assert "cells.${key}" in known
 
 
 def test_the_import_contract_holds() -> None:
@@ -99,8 +112,9 @@ def test_every_study_is_valid_and_linked(study: Path) -> None:
 
 def test_every_parameter_is_described_and_read() -> None:
     """A knob that nothing reads does not exist; one without a description can't be turned."""
-    from sae_repro.params import Cell, Judge
+    from sae_repro.params import Cell, Judge, Tune
     from sae_repro.params import sections as s
+    from sae_repro.params.tune import Hyperband, Range, Values
 
     code = "\n".join(
         p.read_text() for p in PACKAGE.rglob("*.py") if p.parent.name not in ("params", "cli")
@@ -108,7 +122,7 @@ def test_every_parameter_is_described_and_read() -> None:
     models = (
         *(s.Corpus, s.StoriesSource, s.FilesSource, s.HubSource, s.LocalSubject, s.HubSubject),
         *(s.Training, s.Extract, s.Train, s.Evaluate, s.ConceptLabels, s.Control, s.Compare),
-        *(s.Track, Judge, Cell),
+        *(s.Track, Judge, Cell, Tune, Hyperband, Range, Values),
     )
     for model in models:
         for name, field in model.model_fields.items():

@@ -26,6 +26,14 @@ def test_declared_parameters_are_those_dvc_shows(name: str) -> None:
     assert declared_params(name) == dvc.api.params_show(stages=name)
 
 
+def test_a_stage_of_another_file_reads_what_that_declares() -> None:
+    import dvc.api
+
+    ours = declared_params("tune", Path("tune/dvc.yaml"))
+    assert ours.keys() == {"seed", "train", "evaluate", "tune"}
+    assert ours == dvc.api.params_show(stages="tune/dvc.yaml:tune")
+
+
 def test_an_undeclared_read_fails() -> None:
     context = StageContext("train@topk-x8-k16", declared_params("train@topk-x8-k16"))
     assert context.section(Train, "train").batch_size == 512

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from sae_repro.errors import StudyError
+from sae_repro.files import read_json
 from sae_repro.tune.results import trials
 
 from .conftest import TinyStudy
@@ -214,7 +215,7 @@ def test_trials_are_found_where_the_stages_look(study: TinyStudy) -> None:
     cells = study.folder / STATE / "cells"
     for trial in trials(study.folder):
         assert (cells / trial.key / "sae_weights.safetensors").is_file()
-        measured = pd.read_json(cells / trial.evaluation / "metrics.json", typ="series")
+        measured = read_json(cells / trial.evaluation / "metrics.json")
         assert measured["metrics"]["fvu"] == trial.metrics["fvu"]
         low, high = measured["intervals"]["dead_fraction_never"]
         assert trial.metrics["dead_fraction_never_low"] == low
