@@ -48,7 +48,7 @@ def test_adopted_cells_are_in_the_store_already(tuned: TinyStudy) -> None:
     )
     for trial in best:
         name = f"tuned-{trial.recipe}-{trial.number}"
-        assert jobs[name].key == trial.key
+        assert jobs[name, "."].key == trial.key
         assert (STATE / "cells" / trial.key / "sae_weights.safetensors").is_file()
 
 

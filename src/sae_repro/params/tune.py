@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from sae_repro.params.base import Count, Section
 from sae_repro.params.cell import Cell
+from sae_repro.params.sections import Chosen
 
 Scalar = bool | int | float | str
 Number = int | float
@@ -97,6 +98,11 @@ class Tune(Section):
     constraints: dict[str, float] = Field(
         default_factory=dict,
         description="metric → largest value allowed; trials above it are kept, but never best",
+    )
+    metrics: tuple[Chosen, ...] | None = Field(
+        None,
+        description="instead of evaluate.metrics, e.g. [] for quicker trials; null: the same, so "
+        "that an adopted cell needs no evaluation either",
     )
     pruner: Hyperband | None = Field(
         None, description="Hyperband, for the single objective fvu; null: every trial ends"

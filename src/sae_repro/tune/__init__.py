@@ -6,7 +6,7 @@ batch tries follows from the batches before it alone (`asking`), and a trial ent
 all before it are there (`journal`): killed anywhere, run again, the same trials.csv.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,10 @@ from sae_repro.tune.space import FOLDER, load_tune
 if TYPE_CHECKING:
     from sae_repro.tune.asking import Asked
     from sae_repro.tune.journal import Journal
-    from sae_repro.tune.trial import TrialJob
+    from sae_repro.tune.trial import Evaluation, TrialJob
 
 JOURNAL = FOLDER / "journal.log"
+STORE = STATE / "cells"
 LOOKS = STATE / "tune"
 LOST_WORKERS = 3  # in one batch, before somebody should look why
 
@@ -40,18 +41,28 @@ def run(context: StageContext) -> None:
     _, corners = load_tune(Path())
     check_inputs(corners, Path())
     tune = context.section(Tune, "tune")
-    settings = context.section(Evaluate, "evaluate")
-    shared = shared_inputs(context, settings)
-    journal = Journal(JOURNAL, tune, _identity(context, tune, shared))
+    evaluation = _evaluation(context, tune)
+    journal = Journal(JOURNAL, tune, _identity(context, tune, evaluation.shared))
     for start in range(0, tune.trials, tune.batch):
         size = min(tune.batch, tune.trials - start)
         if len(journal.told()) < start + size:
-            _run_batch(context, tune, shared, journal, start, size)
+            _run_batch(context, tune, evaluation, journal, start, size)
     trials = journal.told(tune.trials)
     told = [told_of(trial) for trial in trials]
     write_results(FOLDER, tune, journal.name, told)
     with replacing_folder(FOLDER / "figures") as folder:
         write_figures(folder, tune, trials, told, grid=Path("reports/tables/cells.csv"))
+
+
+def _evaluation(context: StageContext, tune: Tune) -> "Evaluation":
+    from sae_repro.tune.trial import Evaluation
+
+    settings = context.section(Evaluate, "evaluate")
+    if tune.metrics is not None:
+        settings = settings.model_copy(update={"metrics": tune.metrics})
+    shared = shared_inputs(context, settings)
+    job = job_of(context, settings, CellStore(STORE), shared, sae=Path(), key="")
+    return Evaluation(job, shared)
 
 
 def _identity(context: StageContext, tune: Tune, shared: str) -> dict[str, Any]:
@@ -67,7 +78,12 @@ def _identity(context: StageContext, tune: Tune, shared: str) -> dict[str, Any]:
 
 
 def _run_batch(
-    context: StageContext, tune: Tune, shared: str, journal: "Journal", start: int, size: int
+    context: StageContext,
+    tune: Tune,
+    evaluation: "Evaluation",
+    journal: "Journal",
+    start: int,
+    size: int,
 ) -> None:
     from sae_repro.tune.asking import ask_batch
     from sae_repro.tune.results import best_so_far
@@ -78,7 +94,7 @@ def _run_batch(
     done = len(journal.told()) - start
     for trial in asked[:done]:
         journal.check(trial)
-    jobs = _jobs(context, tune, shared, journal, asked)
+    jobs = _jobs(context, tune, evaluation, journal, asked)
     best = best_so_far(tune, [told_of(trial) for trial in journal.told()])
     what = f"tune {start}…{start + size - 1} of {tune.trials}, {best}"
     steps = steps_of(context)
@@ -88,25 +104,25 @@ def _run_batch(
 
 
 def _jobs(
-    context: StageContext, tune: Tune, shared: str, journal: "Journal", asked: Sequence["Asked"]
+    context: StageContext,
+    tune: Tune,
+    evaluation: "Evaluation",
+    journal: "Journal",
+    asked: Sequence["Asked"],
 ) -> list["TrialJob"]:
     from sae_repro.tune.pruning import Rungs
     from sae_repro.tune.trial import TrialJob
 
-    store = CellStore(STATE / "cells")
-    cells: Mapping[str, Cell] = {
+    cells = {
         str(a.number): check_section(Cell, a.choices, within=f"trial {a.number}") for a in asked
     }
-    training = jobs_of(context, store, cells)
-    # the trained cell's folder, and the key that follows from it, are known to the worker
-    evaluation = job_of(context, settings, store, shared, sae=Path(), key="")
+    training = jobs_of(context, CellStore(STORE), cells)
     told = tuple(journal.told(asked[0].number))
     steps = steps_of(context)
     return [
         TrialJob(
             cell=training[str(a.number), "."],
             evaluation=evaluation,
-            shared=shared,
             rungs=None if tune.pruner is None else Rungs(tune, journal.name, told, a, steps, LOOKS),
         )
         for a in asked

@@ -6,6 +6,7 @@ already.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.evaluate import evaluation_key
@@ -18,14 +19,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """How every trial is evaluated."""
+
+    job: "EvaluateJob"
+    """Without its SAE, and without the key that follows from it."""
+    shared: str
+    """`evaluate.shared_inputs`: what every evaluation follows from."""
+
+    def of(self, trained: Path) -> "EvaluateJob":
+        """The job for the trained cell in the folder `trained`."""
+        return replace(self.job, sae=trained, key=evaluation_key(self.shared, trained))
+
+
+@dataclass(frozen=True)
 class TrialJob:
     """All that one trial needs; pickles to a worker."""
 
     cell: CellJob
-    evaluation: "EvaluateJob"
-    """As for every trial; the trained cell's folder and key come once it is trained."""
-    shared: str
-    """`evaluate.shared_inputs`: what every evaluation follows from."""
+    evaluation: Evaluation
     rungs: "Rungs | None"
     """Where the trial may be stopped early; None: nowhere."""
 
@@ -35,7 +47,7 @@ class TrialJob:
             self.cell(progress)
         elif self.rungs.train(self.cell, progress).pruned:
             return
-        self._evaluated()(lambda done: None)
+        self.evaluation.of(self._trained)(lambda done: None)
 
     def outcome(self) -> "Outcome":
         """What the trial came to, once it was called."""
@@ -48,7 +60,7 @@ class TrialJob:
                     "pruned", {}, looks.reports, looks.notes,
                     f"stopped at step {step}: FVU {fvu:.4g}, others did better by then",
                 )  # fmt: skip
-        evaluated = self._evaluated()
+        evaluated = self.evaluation.of(self._trained)
         measured = read_json(evaluated.store / evaluated.key / "metrics.json")
         return Outcome(
             "ok" if measured["status"] == "ok" else "failed",
@@ -58,9 +70,9 @@ class TrialJob:
             measured.get("reason", ""),
         )
 
-    def _evaluated(self) -> "EvaluateJob":
-        trained = self.cell.store / self.cell.key
-        return replace(self.evaluation, sae=trained, key=evaluation_key(self.shared, trained))
+    @property
+    def _trained(self) -> Path:
+        return self.cell.store / self.cell.key
 
 
 @dataclass(frozen=True)
