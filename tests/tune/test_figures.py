@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from optuna.trial import FrozenTrial
 
 from sae_repro.files import sha256_folder
 from sae_repro.params import Tune
 from sae_repro.tune.asking import ask_batch
-from sae_repro.tune.figures import write_figures
+from sae_repro.tune.figures import front, write_figures
 from sae_repro.tune.telling import Told, finished_trial, told_of
 from sae_repro.tune.trial import Outcome
 
@@ -30,29 +29,33 @@ def made_up(tune: Tune) -> tuple[list[FrozenTrial], list[Told]]:
     return trials, told
 
 
-@pytest.mark.parametrize("objectives", [{"l0": "minimize", "fvu": "minimize"}, {"fvu": "minimize"}])
-def test_figures_are_the_same_bytes(objectives: dict[str, str], tmp_path: Path) -> None:
-    tune = Tune.model_validate(
-        {**SPACE, "objectives": objectives, "constraints": {"l0": 6}, "batch": 12}
-    )
+def drawn(folder: Path, tune: Tune, grid: Path) -> Path:
+    folder.mkdir()
+    write_figures(folder, tune, *made_up(tune), grid=grid)
+    return folder
+
+
+def test_figures_are_the_same_bytes_and_show_the_grid(tmp_path: Path) -> None:
+    tune = Tune.model_validate({**SPACE, "constraints": {"l0": 6}, "batch": 12})
     grid = tmp_path / "cells.csv"
     pd.DataFrame(
         {"status": ["ok", "failed"], "hook": "h", "l0": [3.0, None], "fvu": [0.2, None]}
     ).to_csv(grid, index=False)
-    folders = [tmp_path / name for name in ("a", "b", "without")]
-    for folder in folders:
-        folder.mkdir()
-        beside = tmp_path / "none" if folder.name == "without" else grid
-        write_figures(folder, tune, *made_up(tune), grid=beside)
-    assert sha256_folder(folders[0]) == sha256_folder(folders[1])
-    assert sha256_folder(folders[0], pattern="front*") != sha256_folder(
-        folders[2], pattern="front*"
-    )
-    assert sorted(p.name for p in folders[0].iterdir()) == [
+    a, b = (drawn(tmp_path / name, tune, grid) for name in "ab")
+    assert sha256_folder(a) == sha256_folder(b)
+    assert sorted(p.name for p in a.iterdir()) == [
         f"{name}.{kind}"
         for name in ("front", "history", "importance", "slice")
         for kind in ("png", "svg")
     ]
+    assert "cells of the grid" in (a / "front.svg").read_text()
+
+
+def test_a_single_objective_is_drawn_over_l0_without_a_grid(tmp_path: Path) -> None:
+    tune = Tune.model_validate({**SPACE, "objectives": {"fvu": "minimize"}, "batch": 12})
+    told = made_up(tune)[1]
+    front(tmp_path, tune, [t for t in told if t.status == "ok"], {}, pd.DataFrame())
+    assert "cells of the grid" not in (tmp_path / "front.svg").read_text()
 
 
 def test_without_a_finished_trial_there_is_nothing_to_draw(tmp_path: Path) -> None:

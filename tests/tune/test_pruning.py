@@ -102,3 +102,11 @@ def test_a_checkpoint_that_nobody_looked_at_is_not_gone_on_from(
     shutil.rmtree(other.folder / ".sae-repro/tune")
     assert list((other.folder / ".sae-repro/checkpoints").iterdir())
     assert other.tune() == pruned.trials
+
+
+def test_a_batch_taken_up_in_its_middle_stops_the_same_trials(pruned: TinyStudy) -> None:
+    resumed = pruned.copy("resumed", "journal.log", ".sae-repro")
+    for count in (6, 7, 10):
+        resumed.space(**HYPERBAND, trials=count)
+        resumed.tune()
+    assert resumed.trials == pruned.trials
