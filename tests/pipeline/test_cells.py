@@ -58,9 +58,6 @@ def test_negative_controls_and_seeds_reach_the_tables(finished: Checkout, tmp_pa
     checkout = finished.copy(tmp_path / "controls")
     checkout.change("  context: 32\n  n_tokens", "  untrained_hooks: [blocks.0.hook_resid_post]\n"
                     "  context: 32\n  n_tokens")  # fmt: skip
-    checkout.change(
-        "evaluate: {", "evaluate: {metrics: [monosemanticity, dictionary, ngram, ablation], "
-    )
     add_cells(
         checkout,
         "neurons: {baseline: neurons}",
