@@ -22,6 +22,7 @@ from sae_repro.params import Cell, Train
 from sae_repro.random import generator
 from sae_repro.store import ActivationStore
 from sae_repro.train.baseline import neurons, principal, untrained
+from sae_repro.train.folder import hook_metadata
 from sae_repro.train.grid import CellJob, train_into
 from sae_repro.train.trainer import INITIAL_ROWS, Trainer, cell_id
 
@@ -203,3 +204,9 @@ def test_training_finds_what_no_negative_control_does(
     shares = {name: share(scored(sae, x, labels)) for name, sae in found.items()}
     assert shares.pop("trained") > 0.4
     assert max(shares.values()) < 0.1
+
+
+def test_a_folder_names_the_hook_as_its_model_does() -> None:
+    """Other libraries know no `untrained/`: that the weights were random is said beside it."""
+    assert hook_metadata(HOOK) == {"hook_name": HOOK}
+    assert hook_metadata(f"untrained/{HOOK}") == {"hook_name": HOOK, "model_weights": "random"}
