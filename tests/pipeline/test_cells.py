@@ -80,7 +80,7 @@ def test_negative_controls_and_seeds_reach_the_tables(finished: Checkout, tmp_pa
     assert cells.loc[["neurons", "pca"], "ce_recovered_zero"].tolist() == pytest.approx([1, 1])
     assert cells.loc["random", ["ce_clean", "kl"]].isna().all()
     assert cells.loc["random", "fidelity_tokens"] == 0
-    for table in ("monosemantic", "dictionary", "ngram", "ablation"):
+    for table in ("monosemantic", "concepts", "dictionary", "references", "ngram", "ablation"):
         assert (checkout.folder / f"artifacts/evaluate/random/{table}.parquet").is_file()
     artifacts = checkout.folder / "artifacts"
     config = json.loads((artifacts / "train/random/cfg.json").read_text())
