@@ -20,7 +20,12 @@ MIXED = {
     "all": {"expansion": 4, "asked_l0": {"low": 2.5, "high": 9.5, "log": True}},
     "recipes": {
         "topk": {"activation": "topk", "expansion": {"values": [2, 8]}},
-        "gated": {"activation": "gated", "penalty": "l1", "lambda": {"low": 0.0123, "high": 0.1}},
+        "gated": {
+            "activation": "gated",
+            "penalty": "l1",
+            "lambda": {"low": 0.0123, "high": 0.1},
+            "lr": {"low": 0.0012345, "high": 0.0012354},
+        },
         "fixed-k": {"activation": "batchtopk", "k": 3},
     },
 }
@@ -41,6 +46,7 @@ def test_every_answer_is_a_cell_within_its_ranges(seed: int) -> None:
         assert 2.5 <= cell.target_l0 <= 9.5
         assert 0.0123 <= cell.lambda_ <= 0.1
         assert float(f"{cell.lambda_:.3g}") == cell.lambda_  # people can read it
+        assert 0.0012345 <= cell.lr <= 0.0012354  # three digits would leave the range
     elif recipe == "topk":
         assert cell.k == round(trial.params["asked_l0"])
     else:
@@ -51,7 +57,7 @@ def test_every_answer_is_a_cell_within_its_ranges(seed: int) -> None:
 def test_a_range_of_all_is_one_parameter_and_a_recipes_own_bears_its_name() -> None:
     tune = Tune.model_validate({**MIXED, "sampler": "random", "batch": 20})
     names = {name for asked in ask_batch(tune, "x", [], 20) for name in asked.params}
-    assert names == {"recipe", "asked_l0", "topk.expansion", "gated.lambda"}
+    assert names == {"recipe", "asked_l0", "topk.expansion", "gated.lambda", "gated.lr"}
 
 
 @pytest.mark.parametrize(
