@@ -1,5 +1,6 @@
 # make repro   environment from the lock, then every number from nothing
 # make test    lint, import contract, types, all tests
+# make tune    an Optuna study over cells: tune/params.yaml
 # make bench   speed, as ratios within one run       make ui    compare the runs in MLflow
 PYTHON ?= python3
 VENV   ?= .venv
@@ -8,7 +9,7 @@ READY  := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: env repro test lint bench ui
+.PHONY: env repro tune test lint bench ui
 
 env: $(READY)
 
@@ -20,6 +21,9 @@ $(READY): requirements.lock pyproject.toml
 
 repro: env
 	dvc repro
+
+tune: env
+	dvc repro tune/dvc.yaml
 
 lint: env
 	ruff format --check .
