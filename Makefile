@@ -38,4 +38,4 @@ bench: env
 	pytest benchmarks --benchmark-only
 
 ui: env
-	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+	sae-repro ui

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from sae_repro.provenance import PACKAGES, git_state, host, lock_hashes, versions
+from sae_repro.provenance import (
+    PACKAGES,
+    git_state,
+    host,
+    lock_hashes,
+    read_lock,
+    repository_url,
+    versions,
+)
 
 LOCK = """\
 schema: '2.0'
@@ -69,17 +77,17 @@ def test_without_a_repository_or_git_nothing_is_claimed(
 
 def test_the_locks_hashes_of_one_stage(tmp_path: Path) -> None:
     (tmp_path / "dvc.lock").write_text(LOCK)
-    assert lock_hashes(tmp_path, "train@topk-1e-2") == {
+    assert lock_hashes(read_lock(tmp_path), "train@topk-1e-2") == {
         "deps": {"artifacts/extract": "0123.dir"},
         "outs": {"artifacts/train/topk-1e-2": "4567.dir"},
     }
     nothing: dict[str, dict[str, str]] = {"deps": {}, "outs": {}}
-    assert lock_hashes(tmp_path, "corpus") == nothing
-    assert lock_hashes(tmp_path, "train@other") == nothing
+    assert lock_hashes(read_lock(tmp_path), "corpus") == nothing
+    assert lock_hashes(read_lock(tmp_path), "train@other") == nothing
 
 
 def test_without_a_lock_there_are_no_hashes(tmp_path: Path) -> None:
-    assert lock_hashes(tmp_path, "corpus") == {"deps": {}, "outs": {}}
+    assert lock_hashes(read_lock(tmp_path), "corpus") == {"deps": {}, "outs": {}}
 
 
 def test_versions_are_those_installed() -> None:
@@ -94,3 +102,25 @@ def test_versions_are_those_installed() -> None:
 
 def test_the_host_has_a_name() -> None:
     assert all(host().values())
+
+
+@pytest.mark.parametrize(
+    ("origin", "page"),
+    [
+        ("https://github.com/them/sae.git", "https://github.com/them/sae"),
+        ("https://me:hunter2@github.com/them/sae.git", "https://github.com/them/sae"),
+        ("https://hunter2@git.host.org:8443/them/sae", "https://git.host.org/them/sae"),
+        ("https://me:hun@ter2@github.com/them/sae/", "https://github.com/them/sae"),
+        ("git@gitlab.com:group/sub/sae.git", "https://gitlab.com/group/sub/sae"),
+        ("ssh://git@github.com:22/them/sae.git", "https://github.com/them/sae"),
+        ("/home/me/sae", ""),
+        ("../sae", ""),
+        ("my.folder/sae", ""),
+        ("file:///home/me/sae", ""),
+        (None, ""),
+    ],
+)
+def test_the_origins_page_has_no_password(repository: Path, origin: str | None, page: str) -> None:
+    if origin is not None:
+        subprocess.run(["git", "remote", "add", "origin", origin], cwd=repository, check=True)
+    assert repository_url(repository) == page

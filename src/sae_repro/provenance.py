@@ -1,8 +1,10 @@
 """Where a result comes from: the commit, the lock's hashes, the versions."""
 
 import platform
+import re
 import socket
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,19 @@ PACKAGES = ("sae-repro", "torch", "transformers", "transformer-lens", "datasets"
 def git_state(folder: Path) -> dict[str, str]:
     """The commit checked out, and whether tracked files differ from it; empty without git."""
 
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
     try:
-        commit = git("rev-parse", "HEAD")
-        return {
-            "git_commit": commit,
-            "git_dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
-        }
+        commit = _git(folder, "rev-parse", "HEAD")
+        changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        return {"git_commit": commit, "git_dirty": str(bool(changes)).lower()}
     except (OSError, subprocess.CalledProcessError):
         return {}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 def versions() -> dict[str, str]:
@@ -47,11 +48,32 @@ def host() -> dict[str, str]:
     return {"host": socket.gethostname(), "machine": f"{platform.system()} {platform.machine()}"}
 
 
-def lock_hashes(study: Path, stage: str) -> dict[str, dict[str, str]]:
-    """{"deps": {path: hash}, "outs": {path: hash}} of a stage in dvc.lock; empty if not there."""
+def repository_url(folder: Path) -> str:
+    """Where the origin of the repository is read on the web, its user and password left out.
+
+    Empty where there is no origin, or only a path on this machine.
+    """
+    try:
+        origin = _git(folder, "remote", "get-url", "origin")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    host = r"(?:\S*@)?(?P<host>[\w-]+(?:\.[\w-]+)+)"
+    found = re.fullmatch(
+        rf"(?:https?|ssh)://{host}(?::\d+)?/(?P<path>\S+?)/?", origin.removesuffix(".git")
+    ) or re.fullmatch(rf"{host}:(?P<path>[^/]\S*?)/?", origin.removesuffix(".git"))
+    return f"https://{found['host']}/{found['path']}" if found else ""
+
+
+def read_lock(study: Path) -> dict[str, Any]:
+    """The stages of a study's dvc.lock; empty if there is none."""
     path = study / "dvc.lock"
     stages: dict[str, Any] = read_yaml(path).get("stages", {}) if path.is_file() else {}
-    entry = stages.get(stage, {})
+    return stages
+
+
+def lock_hashes(lock: Mapping[str, Any], stage: str) -> dict[str, dict[str, str]]:
+    """{"deps": {path: hash}, "outs": {path: hash}} of a stage in `lock`; empty if not there."""
+    entry = lock.get(stage, {})
     return {
         kind: {item["path"]: item.get("md5", "") for item in entry.get(kind, [])}
         for kind in ("deps", "outs")

@@ -15,8 +15,9 @@ import pytest
 from sae_repro.errors import StudyError
 from sae_repro.stage import StageContext
 from sae_repro.track import mlflow_sync, run
-from sae_repro.track.mlflow_sync import Sent, redacted, sync
+from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import projection
+from sae_repro.track.server import redacted
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def write_cell(study: Path, *, key: str, fvu: float, name: str = "a") -> None:
     }  # fmt: skip
     (trained / "train.json").write_text(json.dumps(summary))
     (trained / "metrics.jsonl").write_text('{"step": 0, "loss": 2.0}\n{"step": 1, "loss": 1.0}\n')
-    (evaluated / "metrics.json").write_text(json.dumps({"metrics": {"fvu": fvu}, "counts": {}}))
+    (evaluated / "metrics.json").write_text(json.dumps({"metrics": {"fvu": fvu}, "counts": {}, "intervals": {}}))
 
 
 def send(study: Path) -> Sent:
@@ -158,7 +159,7 @@ def test_no_part_of_a_password_is_told_however_long_the_message(
         raise OSError("x" * padding + f" {uri} and again {password}")
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(mlflow_sync, "_client", refuses)
+    monkeypatch.setattr(mlflow_sync, "connect", refuses)
     with pytest.raises(StudyError) as caught:
         send(study)
     for part in (password, "hun", "ter2"):

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from sae_repro.errors import StudyError
-from sae_repro.track import mlflow_sync
-from sae_repro.track.mlflow_sync import Sent, redacted, sync
+from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import projection
+from sae_repro.track.server import redacted, tracking_uri
 
 STEPS = 400
 
@@ -44,7 +44,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (trained / "cfg.json").write_text("{}")
         (trained / "sae_weights.safetensors").write_bytes(bytes([number]) * 10)
         metrics = {} if status == "failed" else {"fvu": 0.5, "ce_sae": None}
-        (evaluated / "metrics.json").write_text(json.dumps({"metrics": metrics, "counts": {}}))
+        (evaluated / "metrics.json").write_text(json.dumps({"metrics": metrics, "counts": {}, "intervals": {}}))
         (evaluated / "contexts.parquet").write_bytes(b"x")
     for place in ("tables", "figures"):
         (folder / "reports" / place).mkdir(parents=True)
@@ -232,4 +232,4 @@ def test_the_default_store_is_the_checkouts_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert mlflow_sync.tracking_uri(tmp_path) == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert tracking_uri(tmp_path) == f"sqlite:///{tmp_path / 'mlflow.db'}"

@@ -150,17 +150,51 @@ def adopt(
 
 
 @app.command()
-def track(study: StudyFolder = Path()) -> None:
+def track(
+    study: StudyFolder = Path(),
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Then delete this study's superseded runs there.")
+    ] = False,
+    commit: Annotated[
+        str | None, typer.Option(help="Send nothing: list the runs that a commit recorded.")
+    ] = None,
+) -> None:
     """Send to MLflow what it lacks of a study's results; safe to repeat.
 
-    Where to: MLFLOW_TRACKING_URI, or mlflow.db in the repository's root (`make ui` shows it).
+    Where to: MLFLOW_TRACKING_URI, or mlflow.db in the repository's root (`sae-repro ui` shows it).
     """
     from sae_repro import params
     from sae_repro.track import send
+    from sae_repro.track.history import of_commit
+    from sae_repro.track.history import prune as delete_superseded
 
     loaded = params.load(study / "params.yaml")
-    sent = send(study, study / loaded.root, loaded.cells, loaded.track)
+    root, experiment = study / loaded.root, loaded.track.experiment
+    if commit is not None:
+        for name, run_id in of_commit(study, root, experiment, commit):
+            typer.echo(f"{run_id or 'not sent'}\t{name}")
+        return
+    sent = send(study, root, loaded.cells, loaded.track)
     typer.echo(", ".join(f"{n.replace('_', ' ')}: {value}" for n, value in vars(sent).items()))
+    if prune:
+        typer.echo(f"superseded runs deleted: {delete_superseded(study, root, experiment)}")
+
+
+@app.command()
+def ui(
+    study: StudyFolder = Path(),
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; another if it is taken.")] = 5000,
+    browser: Annotated[bool, typer.Option(help="Open a browser where there is a screen.")] = True,
+) -> None:
+    """Open MLflow on the study's charts; Ctrl-C ends it.
+
+    Served from this machine to itself, or, with MLFLOW_TRACKING_URI of a server, by that server.
+    """
+    from sae_repro import params
+    from sae_repro.track.ui import show
+
+    loaded = params.load(study / "params.yaml")
+    show(study, study / loaded.root, loaded.track.experiment, port, browser=browser)
 
 
 @app.command()

@@ -1,13 +1,13 @@
 """What MLflow is to show, as plain data built from the artifacts: no clock, no host, no server."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sae_repro.cellstore import members
 from sae_repro.errors import StudyError
-from sae_repro.files import digest, read_json, sha256_file
+from sae_repro.files import canonical_json, digest, read_json, sha256_file
 
 REPORT = "report"
 
@@ -17,8 +17,9 @@ def projection(cells: Iterable[str], study: Path, *, weights: bool) -> list[dict
 
     Each has name, kind, key, status, params, metrics and artifacts.
 
-    `metrics` are (name, step, value) with training under `train/`; `artifacts` map a path below
-    the study's folder to its SHA-256.
+    `metrics` are (name, step, value): training under `train/`, held-out ones by their own names,
+    their 95 % intervals under `interval/`, denominators and exclusions under `count/`.
+    `artifacts` map a path below the study's folder to its SHA-256.
     """
     runs = [
         _cell((Path(name) / place).as_posix(), study, weights)
@@ -37,6 +38,11 @@ def projection(cells: Iterable[str], study: Path, *, weights: bool) -> list[dict
                     "params": {}, "metrics": [], "artifacts": reports}]  # fmt: skip
 
 
+def identity(run: Mapping[str, Any]) -> str:
+    """Hash of what makes a run another one: its values can't be replaced in MLflow."""
+    return digest([run["status"], run["params"], run["metrics"]])
+
+
 def _cell(name: str, study: Path, weights: bool) -> dict[str, Any]:
     trained = study / "artifacts" / "train" / name
     evaluated = study / "artifacts" / "evaluate" / name
@@ -49,10 +55,15 @@ def _cell(name: str, study: Path, weights: bool) -> dict[str, Any]:
         if key not in ("step", "tokens") and value is not None
     ]
     metrics += [
-        (key, 0, float(value))
-        for part in ("metrics", "counts")
-        for key, value in measured[part].items()
+        (prefix + name, 0, float(value))
+        for part, prefix in (("metrics", ""), ("counts", "count/"))
+        for name, value in measured[part].items()
         if value is not None
+    ]
+    metrics += [
+        (f"interval/{name}/{bound}", 0, float(value))
+        for name, interval in measured["intervals"].items()
+        for bound, value in zip(("low", "high"), interval, strict=True)
     ]
     wanted = [trained / "cfg.json", trained / "train.json", evaluated / "metrics.json",
               evaluated / "contexts.parquet"]  # fmt: skip
@@ -82,13 +93,22 @@ def _curve(path: Path) -> list[dict[str, Any]]:
 
 def _params(summary: Mapping[str, Any]) -> dict[str, str]:
     """The cell's choices, how it was trained, and the sizes that follow, one value a name."""
-    flat = {
+    chosen = {
         **summary["choices"],
-        **{f"train.{name}": value for name, value in summary["train"].items()},
+        "train": summary["train"],
         "hook": summary["hook"],
         "d_in": summary["d_in"],
         "d_sae": summary["d_sae"],
         "steps": summary["steps"],
         "study_seed": summary["seed"],
     }
-    return {name: str(value) for name, value in flat.items() if value is not None}
+    return dict(flat(chosen))
+
+
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names, values as JSON so that their type can be read back; strings as they are."""
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield prefix + name, value if isinstance(value, str) else canonical_json(value)

@@ -1,0 +1,104 @@
+"""What links a run to its origin: commit, versions, and DVC's hashes of what it was made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_repro.files import canonical_json
+from sae_repro.provenance import git_state, host, lock_hashes, read_lock, repository_url, versions
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
+
+DATASETS = {"artifacts/extract": "training", "artifacts/corpus": "evaluation"}
+NOTE = "mlflow.note.content"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a study's results come from, at the time of sending; no part of runs.jsonl."""
+
+    folder: Path
+
+    @cached_property
+    def study(self) -> str:
+        """The study's name; `root` for the one at the repository's root."""
+        return self.folder.resolve().name if (self.folder / "dvc.yaml").is_symlink() else "root"
+
+    @cached_property
+    def _lock(self) -> dict[str, Any]:
+        return read_lock(self.folder)
+
+    @cached_property
+    def _repository(self) -> str:
+        return repository_url(self.folder)
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """Commit, machine and versions, under MLflow's own names where it has one."""
+        git = git_state(self.folder)
+        told = {**git, **host(), **{f"version.{k}": v for k, v in versions().items()}}
+        tags = {f"sae_repro.{name}": value for name, value in told.items()}
+        if git:
+            tags["mlflow.source.git.commit"] = git["git_commit"]
+            tags["mlflow.source.git.dirty"] = git["git_dirty"]
+        if self._repository:
+            tags["mlflow.source.git.repoURL"] = self._repository
+        return tags
+
+    def dvc_tags(self, run: Mapping[str, Any]) -> dict[str, str]:
+        """dvc.lock's hashes of what the stages of `run` read and wrote."""
+        hashes = self._hashes(run)
+        return {
+            f"sae_repro.dvc.{kind}.{path.replace('/', '.')}": md5
+            for kind, name in (("in", "deps"), ("out", "outs"))
+            for path, md5 in hashes[name].items()
+        }
+
+    def _hashes(self, run: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+        cell = run["name"].partition("/")[0]  # one stage has all seeds of a cell
+        stages = {
+            "cell": (f"train@{cell}", f"evaluate@{cell}"),
+            "report": ("compare",),
+        }.get(run["kind"], ())
+        found = [lock_hashes(self._lock, stage) for stage in stages]
+        return {
+            # a study below the root reads code at ../../src
+            kind: {path.lstrip("./"): md5 for one in found for path, md5 in one[kind].items()}
+            for kind in ("deps", "outs")
+        }
+
+    def datasets(self, run: Mapping[str, Any]) -> "list[DatasetInput]":
+        """What the cell was trained and evaluated on, by DVC's hash of it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        known = self._hashes(run)["deps"] if run["kind"] == "cell" else {}
+        return [
+            DatasetInput(
+                Dataset(
+                    name=f"{self.study}/{path}",
+                    digest=known[path],
+                    source_type="dvc",
+                    source=canonical_json({"path": path, "md5": known[path]}),
+                ),
+                [InputTag("mlflow.data.context", context)],
+            )
+            for path, context in DATASETS.items()
+            if known.get(path)
+        ]
+
+    def note(self, run: Mapping[str, Any], commit: str) -> str:
+        """Markdown above the run: how to get at its code, its weights and its numbers again."""
+        lines = [f"{run['kind']} `{run['name']}` of study `{self.study}`, key `{run['key']}`", ""]
+        if commit:
+            shown = f"`{commit[:12]}`"
+            page = f"[{shown}]({self._repository}/commit/{commit})"
+            lines.append(f"- code: commit {page if self._repository else shown}")
+        for path, md5 in self._hashes(run)["outs"].items():
+            lines.append(
+                f"- `{path}`: DVC md5 `{md5}`; `git log -S {md5} -- dvc.lock` names the commits "
+                f"that recorded it, `dvc pull {path}` brings it"
+            )
+        return "\n".join(lines)

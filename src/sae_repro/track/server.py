@@ -1,0 +1,123 @@
+"""The tracking server: where it is, how to reach it within seconds, and what never to repeat."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from sae_repro.errors import StudyError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+# a message of MLflow can hold a whole page of HTML
+MESSAGE = 240
+MINE = "sae_repro.run_id"
+"""The tag in which a run that was made here has its own id; a copy of it has another's."""
+
+
+def tracking_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or a database of this checkout."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root / 'mlflow.db').resolve()}"
+
+
+def is_server(uri: str) -> bool:
+    """Whether a server keeps the artifacts; a database leaves that to whoever opens it."""
+    return uri.startswith(("http://", "https://", "databricks"))
+
+
+def redacted(text: str) -> str:
+    """`text` without the user and password of any address in it, nor MLflow's own secrets."""
+    secrets = {os.environ.get(name, "") for name in SECRETS}
+    _, _, address = os.environ.get("MLFLOW_TRACKING_URI", "").rpartition("://")
+    password = address.rpartition("@")[0].partition(":")[2]
+    # an error can quote the password alone, and decoded
+    for secret in sorted(secrets | {password, unquote(password)}, key=len, reverse=True):
+        text = text.replace(secret, "***") if secret else text
+    # up to the last @: databases take passwords with / and @ in them
+    return re.sub(r"://\S*@", "://***@", text)
+
+
+@contextmanager
+def reached(root: Path, advice: str = "") -> Iterator[None]:
+    """Turn whatever the server, its database or the network raises into a StudyError of a line."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:
+        said = f"MLflow at {redacted(tracking_uri(root))}: {_short(error)}"
+        raise StudyError(said + (f"; {advice}" if advice else "")) from None
+
+
+def _short(error: Exception) -> str:
+    # redacted before it is cut: half an address is no longer known as one
+    return redacted(" ".join(str(error).split()))[:MESSAGE] or type(error).__name__
+
+
+def connect(root: Path) -> "MlflowClient":
+    """A client that gives up within seconds and says nothing by itself."""
+    # read by mlflow when it is imported, or at its first request
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    from mlflow import MlflowClient
+
+    # importing mlflow sets the levels of these: only afterwards can they be silenced
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    uri = tracking_uri(root)
+    if not is_server(uri):
+        from mlflow.store.db import utils
+
+        # ten attempts with doubling pauses are minutes for a database that isn't there
+        utils.MAX_RETRY_COUNT = 2
+    return MlflowClient(uri)
+
+
+def make_experiment(client: "MlflowClient", name: str, root: Path) -> str:
+    """The id of the experiment `name`, made if it is not there."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    return str(client.create_experiment(name, artifact_location=_artifacts(root)))
+
+
+def find_experiment(client: "MlflowClient", name: str) -> str:
+    """The id of the experiment `name`; StudyError if it is not there."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        raise StudyError(f"no experiment {name} there yet; `sae-repro track` sends the results")
+    return str(found.experiment_id)
+
+
+def _artifacts(root: Path) -> str | None:
+    """A folder beside the database; None where a server knows the place itself."""
+    uri = tracking_uri(root)
+    if is_server(uri):
+        return None
+    scheme, _, path = uri.partition(":///")
+    folder = Path(path.partition("?")[0]).parent if scheme == "sqlite" else root
+    return (folder / "mlartifacts").resolve().as_uri()
+
+
+def search(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> "Iterator[Run]":
+    """The runs with these tags that were made here; copies of them are somebody else's."""
+    # MLflow's filters have no escape for a quote: such a value is compared below only
+    where = " and ".join(f"tags.`{n}` = '{v}'" for n, v in tags.items() if "'" not in v)
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], where, page_token=token)
+        for run in page:
+            own = run.data.tags.get(MINE, run.info.run_id) == run.info.run_id
+            if own and tags.items() <= run.data.tags.items():
+                yield run
+        token = page.token
+        if not token:
+            return

@@ -1,0 +1,64 @@
+"""The trials of a tuning study as nested runs below one parent, in an experiment of their own.
+
+Nested runs collapse in the UI's comparison of cells, so they don't stand among these.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from sae_repro.files import digest
+from sae_repro.track.mlflow_sync import LATER, Sender, Sent
+from sae_repro.track.projection import flat
+from sae_repro.track.server import connect, make_experiment, reached
+
+PARENT = "mlflow.parentRunId"
+FINISHED = {"COMPLETE": "ok", "FAIL": "failed", "PRUNED": "pruned"}
+
+
+class Trial(TypedDict):
+    """One trial of an Optuna study, as plain data."""
+
+    number: int
+    params: Mapping[str, Any]
+    values: Mapping[str, float]
+    """By the objective's name; empty for a trial without them."""
+    state: str
+    """The name of its optuna.trial.TrialState; only finished ones are sent."""
+    cell_key: str
+    """The key of the cell that was trained for it, as in its train.json."""
+
+
+def send_trials(
+    name: str, trials: Sequence[Trial], study: Path, root: Path, experiment: str
+) -> Sent:
+    """Send what the experiment `<experiment>-tuning` lacks of the tuning study `name`.
+
+    One parent run, and one run below it per finished trial. Safe to repeat with more trials;
+    StudyError where the server can't be reached.
+    """
+    with reached(root, LATER):
+        client = connect(root)
+        sender = Sender(client, make_experiment(client, f"{experiment}-tuning", root), study)
+        parent = sender.send(_entry("tuning", name, digest(name), "ok"))
+        for trial in trials:
+            if trial["state"] in FINISHED:
+                sender.send(_trial(name, trial), {PARENT: parent})
+    return sender.sent
+
+
+def _trial(name: str, trial: Trial) -> dict[str, Any]:
+    return _entry(
+        "trial",
+        f"{name}/{trial['number']:04d}",
+        trial["cell_key"],
+        FINISHED[trial["state"]],
+        params={"trial": str(trial["number"]), **dict(flat(trial["params"]))},
+        metrics=[(objective, 0, float(value)) for objective, value in trial["values"].items()],
+    )
+
+
+def _entry(kind: str, name: str, key: str, status: str, **more: Any) -> dict[str, Any]:
+    """A run as `projection` describes it."""
+    return {"name": name, "kind": kind, "key": key, "status": status, "params": {}, "metrics": [],
+            "artifacts": {}, **more}  # fmt: skip
