@@ -42,7 +42,9 @@ def write_cell(study: Path, *, key: str, fvu: float, name: str = "a") -> None:
     }  # fmt: skip
     (trained / "train.json").write_text(json.dumps(summary))
     (trained / "metrics.jsonl").write_text('{"step": 0, "loss": 2.0}\n{"step": 1, "loss": 1.0}\n')
-    (evaluated / "metrics.json").write_text(json.dumps({"metrics": {"fvu": fvu}, "counts": {}, "intervals": {}}))
+    (evaluated / "metrics.json").write_text(
+        json.dumps({"metrics": {"fvu": fvu}, "counts": {}, "intervals": {}})
+    )
 
 
 def send(study: Path) -> Sent:

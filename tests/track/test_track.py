@@ -44,7 +44,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (trained / "cfg.json").write_text("{}")
         (trained / "sae_weights.safetensors").write_bytes(bytes([number]) * 10)
         metrics = {} if status == "failed" else {"fvu": 0.5, "ce_sae": None}
-        (evaluated / "metrics.json").write_text(json.dumps({"metrics": metrics, "counts": {}, "intervals": {}}))
+        (evaluated / "metrics.json").write_text(
+            json.dumps({"metrics": metrics, "counts": {}, "intervals": {}})
+        )
         (evaluated / "contexts.parquet").write_bytes(b"x")
     for place in ("tables", "figures"):
         (folder / "reports" / place).mkdir(parents=True)

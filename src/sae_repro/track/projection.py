@@ -61,7 +61,7 @@ def _cell(name: str, study: Path, weights: bool) -> dict[str, Any]:
         if value is not None
     ]
     metrics += [
-        (f"interval/{name}/{bound}", 0, float(value))
+        (f"interval/{name}_{bound}", 0, float(value))
         for name, interval in measured["intervals"].items()
         for bound, value in zip(("low", "high"), interval, strict=True)
     ]

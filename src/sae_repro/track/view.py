@@ -12,18 +12,16 @@ from sae_repro.files import canonical_json
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KIND = "mlflow.experimentKind"
-SECTIONS = {"held-out": "Held-out documents", "training": "Training"}
+CELLS = "cells"
+# MLflow adds a chart per metric below ours, in sections by the first part of their names
+FOLDED = ("Model metrics", "train", "interval", "count")
 
 
 def publish(client: "MlflowClient", experiment_id: str, study: str) -> str:
     """Put the view of `study` into the experiment; the page that shows it, without the host."""
-    tags = client.get_experiment(experiment_id).tags
-    if KIND not in tags:
-        client.set_experiment_tag(experiment_id, KIND, "custom_model_development")
     key = f"sae-repro-{study}"
     tag, view = f"mlflow.sharedViewState.{key}", canonical_json(_view(study))
-    if tags.get(tag) != view:
+    if client.get_experiment(experiment_id).tags.get(tag) != view:
         client.set_experiment_tag(experiment_id, tag, view)
     return (
         f"#/experiments/{experiment_id}/runs?compareRunsMode=CHART&viewStateShareKey={quote(key)}"
@@ -52,12 +50,17 @@ def _view(study: str) -> dict[str, Any]:
         "runsExpanded": {},
         "runsVisibilityMap": {},
         "selectedColumns": [],
-        "isAccordionReordered": False,
+        "isAccordionReordered": True,  # ours first, not by the alphabet
         "autoRefreshEnabled": False,
         "hideEmptyCharts": True,
         "compareRunSections": [
-            {"uuid": uuid, "name": name, "display": True, "isReordered": False}
-            for uuid, name in SECTIONS.items()
+            {
+                "uuid": name.replace(" ", "-"),
+                "name": name,
+                "display": name == CELLS,
+                "isReordered": False,
+            }
+            for name in (CELLS, *FOLDED)
         ],
         "compareRunCharts": _charts(),
     }
@@ -66,21 +69,15 @@ def _view(study: str) -> dict[str, Any]:
 def _charts() -> list[dict[str, Any]]:
     frontier: dict[str, Any] = {
         "type": "SCATTER",
-        "metricSectionId": "held-out",
-        "displayName": "FVU over L0",
         "xaxis": {"key": "l0", "type": "METRIC"},
         "yaxis": {"key": "fvu", "type": "METRIC"},
     }
     monosemantic: dict[str, Any] = {
         "type": "BAR",
-        "metricSectionId": "held-out",
-        "displayName": "share of monosemantic latents",
         "metricKey": "monosemantic_fraction",
     }
     curve: dict[str, Any] = {
         "type": "LINE",
-        "metricSectionId": "training",
-        "displayName": "FVU of the training batch",
         "metricKey": "train/fvu",
         "selectedMetricKeys": ["train/fvu"],
         "lineSmoothness": 0,
@@ -97,6 +94,6 @@ def _charts() -> list[dict[str, Any]]:
     }
     return [
         {"uuid": f"sae-repro-{n}", "deleted": False, "isGenerated": False,
-         "runsCountToCompare": 100, **chart}
+         "metricSectionId": CELLS, "runsCountToCompare": 100, **chart}
         for n, chart in enumerate((frontier, monosemantic, curve))
     ]  # fmt: skip
