@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -153,6 +154,20 @@ def test_without_the_store_one_change_trains_one_cell(finished: Checkout, tmp_pa
     checkout.repro("train@vanilla")
     trained = [p for p in (checkout.folder / ".sae-repro/cells").iterdir() if p.is_dir()]
     assert len(trained) == 1
+
+
+def test_one_evaluation_stage_sees_to_all_that_is_trained(
+    finished: Checkout, tmp_path: Path
+) -> None:
+    """Also to cells that DVC has not yet brought from the store to artifacts/train."""
+    checkout = finished.copy(tmp_path / "together", ".sae-repro")
+    for stage in ("train", "evaluate"):
+        shutil.rmtree(checkout.folder / "artifacts" / stage)
+    checkout.repro("--single-item", "--force", "train@vanilla")
+    checkout.repro("--single-item", "--force", "evaluate@vanilla")
+    assert [p.name for p in (checkout.folder / "artifacts/train").iterdir()] == ["vanilla"]
+    evaluated = list((checkout.folder / ".sae-repro/cells").glob("*/contexts.parquet"))
+    assert len(evaluated) == len(CELLS)
 
 
 def test_a_cell_does_not_depend_on_its_companions(finished: Checkout, tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ with several seeds has a folder for each, and a metrics.json over all of them (s
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_repro.cellstore import CellStore, bypassed, code_digest, members
+from sae_repro.cellstore import CellStore, bypassed, code_digest
 from sae_repro.evaluate.over_seeds import over_seeds
+from sae_repro.evaluate.trained import trained_saes
 from sae_repro.files import digest, read_json, replacing_folder, sha256_file, write_json
-from sae_repro.params import Evaluate, read_yaml
+from sae_repro.params import Evaluate
 from sae_repro.pins import check_concepts
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
@@ -34,16 +35,12 @@ def run(context: StageContext) -> None:
     if settings.concepts is not None:
         check_concepts(settings.concepts, Path())
     shared = shared_inputs(context, settings)
-    trained = context.artifacts("train")
-    names = [n for n in read_yaml(Path("params.yaml"))["cells"] if (trained / n).is_dir()]
-    keys = {
-        (name, place): evaluation_key(shared, trained / name / place)
-        for name in dict.fromkeys([*names, own])
-        for place in members(trained / name)
-    }
+    trained = trained_saes(context, store)
+    keys = {place: evaluation_key(shared, folder) for place, folder in trained.items()}
 
     def job(name: str, place: str) -> "EvaluateJob":
-        return job_of(context, settings, store, shared, trained / name / place, keys[name, place])
+        key = keys[name, place]
+        return job_of(context, settings, store, shared, trained[name, place], key)
 
     mine = {place: key for (name, place), key in keys.items() if name == own}
     if not bypassed() and any(store.find(key) is None for key in mine.values()):
