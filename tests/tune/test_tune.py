@@ -62,7 +62,7 @@ def test_the_number_of_workers_changes_nothing(study: TinyStudy) -> None:
     study.space(trials=6)
     alone = study.copy("alone")
     alone.tune()
-    process = study.start(jobs=2)
+    process = study.start(jobs=4)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert study.outputs() == alone.outputs()
@@ -77,7 +77,7 @@ def test_a_killed_worker_costs_nothing_but_its_time(study: TinyStudy) -> None:
     study.space(trials=4)
     undisturbed = study.copy("undisturbed")
     undisturbed.tune()
-    process = study.start(jobs=4)
+    process = study.start(jobs=2)
 
     def workers() -> list[psutil.Process]:
         """loky's, not its resource tracker."""
