@@ -139,6 +139,7 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.behind, self.target = behind, behind.port
         self.fault: Callable[[int, str], str] = lambda number, what: "pass"
+        self.seen: Callable[[str], object] = lambda authorization: None
         self.requests = 0
         self.released = threading.Event()
         self.lock = threading.Lock()
@@ -157,6 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.requests += 1
             number = self.server.requests
+        self.server.seen(self.headers.get("Authorization", ""))
         fault = self.server.fault(number, f"{self.command} {self.path}")
         self.close_connection = True
         if fault == "deaf":

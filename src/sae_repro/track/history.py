@@ -75,14 +75,13 @@ def of_commit(study: Path, root: Path, experiment: str, commit: str) -> list[tup
     with reached(root):
         client = connect(root)
         experiment_id = find_experiment(client, experiment)
+        names = ("kind", "cell", "key", "result")
         ids = {
-            tuple(run.data.tags.get(f"sae_repro.{n}", "") for n in ("kind", "cell", "result")):
-                run.info.run_id
+            tuple(run.data.tags.get(f"sae_repro.{name}", "") for name in names): run.info.run_id
             for run in search(client, experiment_id, {"sae_repro.study": Origin(study).study})
-        }  # fmt: skip
+        }
     return [
-        (entry["name"], ids.get((entry["kind"], entry["name"], identity(entry)), ""))
-        for entry in entries
+        (e["name"], ids.get((e["kind"], e["name"], e["key"], identity(e)), "")) for e in entries
     ]
 
 
