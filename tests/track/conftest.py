@@ -67,12 +67,19 @@ def write_cell(study: Path, name: str, *, key: str, failed: bool = False, fvu: f
         "choices": {"expansion": 2.0, "k": None, "lambda": 0.1},
     }  # fmt: skip
     (trained / "train.json").write_text(json.dumps(summary))
-    rows = [{"step": s, "tokens": 8 * s, "loss": 1 / (s + 1), "l0": 3.0} for s in range(STEPS)]
+    rows = [{"step": s, "tokens": 8 * s, "loss": 1 / (s + 1), "fvu": 0.5} for s in range(STEPS)]
     (trained / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (trained / "cfg.json").write_text("{}")
     (trained / "sae_weights.safetensors").write_bytes(key.encode())
     measured = {
-        "metrics": {} if failed else {"fvu": fvu, "ce_sae": None},
+        "metrics": {}
+        if failed
+        else {
+            "fvu": fvu,
+            "l0": 3.0,
+            "monosemantic_fraction": 0.25,
+            "ce_sae": None,
+        },
         "counts": {} if failed else {"tokens": 4000},
         "intervals": {} if failed else {"fvu": [fvu - 0.1, fvu + 0.1]},
     }
