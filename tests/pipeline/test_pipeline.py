@@ -227,7 +227,11 @@ def test_a_closed_mlflow_port_does_not_fail_the_pipeline(
     finished: Checkout, tmp_path: Path
 ) -> None:
     checkout = finished.copy(tmp_path / "offline")
-    output = checkout.repro("-f", "-s", "track", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    output = checkout.repro(
+        *("-f", "-s", "train@vanilla", "track"),
+        MLFLOW_TRACKING_URI="http://127.0.0.1:9", SAE_REPRO_NO_STORE="1",
+    )  # fmt: skip
+    assert checkout.ran(output) == ["train@vanilla", "track"]
     assert output.count("track: warning:") == 1
     assert "Traceback" not in output
     assert same(checkout, finished).differences == []

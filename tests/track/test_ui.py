@@ -23,6 +23,9 @@ from .conftest import free_port, write_cell
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = ("a", "b", "bad")
+# a server without accounts has no current user, which MLflow's page asks for nevertheless; and it
+# lays out its charts in more than one frame
+HARMLESS = "404.*users/current|ResizeObserver loop completed with undelivered notifications"
 PLOTS = "[...document.querySelectorAll('.js-plotly-plot')]"
 
 
@@ -83,8 +86,7 @@ def test_the_page_shows_the_current_runs_as_three_charts_and_asks_nobody_else(
     browser.screenshot(tmp_path / "ui.png")
     assert (tmp_path / "ui.png").stat().st_size > 20_000
     browser.close()
-    # a server without accounts has no current user, which MLflow's own page asks for nevertheless
-    assert [e for e in browser.errors if "404" not in e or "users/current" not in e] == []
+    assert [error for error in browser.errors if not re.search(HARMLESS, error)] == []
     asked = [urlsplit(url) for url in browser.requests()]
     assert len(asked) > 20
     assert {url.netloc for url in asked if url.scheme not in ("data", "blob")} == {
