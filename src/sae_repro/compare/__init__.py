@@ -17,6 +17,7 @@ def run(context: StageContext) -> None:
     from sae_repro.compare.figures import write_figures
     from sae_repro.compare.grid import write_grid
     from sae_repro.compare.judged import write_judged
+    from sae_repro.compare.portraits import write_portraits
     from sae_repro.compare.report import write_findings, write_index
     from sae_repro.compare.tables import write_cells
 
@@ -37,6 +38,7 @@ def run(context: StageContext) -> None:
         write_index(folder)
     with replacing_folder(reports / "figures") as folder:
         write_figures(folder, results)
+        write_portraits(folder, results)
         heat_maps(folder, artifacts)
     write_json(
         reports / "metrics.json",

@@ -1,0 +1,63 @@
+"""Figures of latents: drawn where measured, of the sparsest cells, the same bytes each time."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sae_repro.compare.collect import Result
+from sae_repro.compare.portraits import covered_by_frequency, sparsest, write_portraits
+from sae_repro.files import sha256_folder
+from sae_repro.params import Cell
+
+
+def result(folder: Path, name: str, k: int, *, l0: float, measured: bool = True) -> Result:
+    evaluated = folder / name
+    evaluated.mkdir()
+    if measured:
+        rng = np.random.default_rng(k)
+        a = rng.standard_normal((50, 7))
+        frame = pd.DataFrame(np.corrcoef(a.T), columns=[str(i) for i in range(7)])
+        frame.insert(0, "latent", np.arange(7))
+        frame.to_parquet(evaluated / "correlation_map.parquet")
+        frequency = np.geomspace(1e-3, 1e-1, 16)
+        pd.DataFrame({"frequency": frequency[::-1], "covered": frequency[::-1] > 0.01}).to_parquet(
+            evaluated / "concepts.parquet"
+        )
+    cell = Cell.model_validate({"activation": "topk", "expansion": 8, "k": k, "revival": "auxk"})
+    said = {"status": "ok", "hook": "blocks.0.hook_resid_post", "metrics": {"l0": l0}}
+    return Result(name, cell, said, folder, evaluated)
+
+
+def test_figures_come_twice_with_the_same_bytes(tmp_path: Path) -> None:
+    cells = [result(tmp_path, "a", 8, l0=8)]
+    digests = set()
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        write_portraits(tmp_path / name, cells)
+        digests.add(sha256_folder(tmp_path / name))
+        assert {p.name for p in (tmp_path / name).iterdir()} == {
+            "correlation_maps.png", "correlation_maps.svg", "coverage.png", "coverage.svg",
+        }  # fmt: skip
+    assert len(digests) == 1
+
+
+def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    write_portraits(tmp_path / "figures", [result(tmp_path, "a", 8, l0=8, measured=False)])
+    assert list((tmp_path / "figures").iterdir()) == []
+
+
+def test_of_a_family_the_sparsest_is_shown(tmp_path: Path) -> None:
+    dense, sparse = result(tmp_path, "a", 32, l0=32), result(tmp_path, "b", 8, l0=8)
+    assert [r.name for r in sparsest([dense, sparse])] == ["b"]
+
+
+def test_bins_hold_equally_many_concepts_by_frequency(tmp_path: Path) -> None:
+    frequency, share = covered_by_frequency(result(tmp_path, "a", 8, l0=8))
+    assert len(frequency) == len(share) == 8
+    assert frequency == sorted(frequency)
+    assert share == [0, 0, 0, 0, 1, 1, 1, 1]
+    expected = np.geomspace(1e-3, 1e-1, 16)[:2]
+    assert frequency[0] == pytest.approx(np.sqrt(expected.prod()))
