@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESAMPLINGS = 1000
+LEAST_CLUSTERS = 5
+"""With fewer the bootstrap draws the same few again and again: one parent alone has width 0."""
 MEANS = {
     "recall_at_p80_mean": "recall_at_p80",
     "probe_auc_1": "probe_auc_1",
@@ -41,14 +43,15 @@ def summary(
     """hole_rate and absorption_rate: means over testable pairs, their intervals over parents.
 
     childless_recall is a mean over parents whose dense probe is good enough, those of low recall
-    among them. All others are over concepts. A metric of nothing is None.
+    among them. All others are over concepts. A metric of nothing is None; a mean over fewer than
+    five parents or concepts has no interval.
     """
     metrics: dict[str, float | None] = {}
     intervals: dict[str, list[float]] = {}
 
     def add_mean(name: str, value: npt.NDArray[Any], cluster: npt.NDArray[Any]) -> None:
         metrics[name] = float(value.mean()) if len(value) else None
-        if len(value):
+        if len(np.unique(cluster)) >= LEAST_CLUSTERS:
             intervals[name] = _bootstrap(value, cluster, generator(seed, name))
 
     def add_share(name: str, which: npt.NDArray[np.bool_]) -> None:
