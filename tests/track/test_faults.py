@@ -21,11 +21,12 @@ from sae_repro.track.server import redacted
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def study(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A study's folder with one evaluated cell and a report of one table."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = tmp_path / "study"
     write_cell(folder, key="a1", fvu=0.5)
+    shutil.copy(empty_database, folder)
     for place in ("tables", "figures"):
         (folder / "reports" / place).mkdir(parents=True)
         (folder / "reports" / place / "cells.md").write_text(place)
@@ -188,7 +189,7 @@ def test_a_database_of_ones_own_choice_has_its_artifacts_beside_it(
     monkeypatch.chdir(study)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/own/mlflow.db")
     send(study)
-    assert {p.name for p in study.iterdir()} == {"artifacts", "reports"}
+    assert {p.name for p in study.iterdir()} == {"artifacts", "reports", "mlflow.db"}
     assert len(list((tmp_path / "own/mlartifacts").rglob("cells.md"))) == 2
 
 
@@ -223,7 +224,7 @@ def test_a_new_process_is_silent_but_for_the_one_line(study: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         closed = f"http://me:hunter2@127.0.0.1:{taken.getsockname()[1]}"
     said = {}
-    for uri in (f"sqlite:///{study}/mlflow.db", closed):
+    for uri in (f"sqlite:///{study}/new.db", closed):
         done = subprocess.run(
             [sys.executable, "-c", code],
             cwd=study,
@@ -234,5 +235,5 @@ def test_a_new_process_is_silent_but_for_the_one_line(study: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "hunter2" not in done.stdout + done.stderr
         said[uri] = done.stderr.splitlines()
-    assert said[f"sqlite:///{study}/mlflow.db"] == []
+    assert said[f"sqlite:///{study}/new.db"] == []
     assert len(said[closed]) == 1

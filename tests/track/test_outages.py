@@ -19,7 +19,7 @@ from sae_repro.track import run
 from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import projection
 
-from .conftest import Proxy, Server
+from .conftest import STEPS, Proxy, Server
 
 pytestmark = pytest.mark.slow
 
@@ -139,6 +139,18 @@ def undisturbed(
     sync(projection(CELLS, study, weights=True), study, study, "undisturbed")
     found = held(server, "undisturbed")
     return found, files(server, found.pop("ids"))
+
+
+def test_a_server_gets_every_row_once(
+    undisturbed: tuple[dict[str, Any], Counter[str]],
+) -> None:
+    found, artifacts = undisturbed
+    assert {max(rows.values()) for rows in found.values()} == {1}
+    assert set(found["runs"]) == {("a", "FINISHED"), ("b", "FINISHED"), ("bad", "FAILED"),
+                                  ("report", "FINISHED")}  # fmt: skip
+    curves, measured = 3 * 2 * STEPS, 2 * len(("fvu", "l0", "share", "low", "high", "tokens"))
+    assert len(found["metrics"]) == curves + measured
+    assert artifacts["sae_weights.safetensors"] == 3
 
 
 @pytest.mark.parametrize("outage", OUTAGES, ids=lambda outage: outage.__name__)

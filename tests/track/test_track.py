@@ -1,14 +1,10 @@
 """MLflow as a projection: complete, idempotent, and never able to fail the pipeline."""
 
 import json
-import os
+import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +15,12 @@ from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import projection
 from sae_repro.track.server import redacted, tracking_uri
 
-STEPS = 400
+from .conftest import STEPS, free_port
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A study's folder with two trained cells and one that failed."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    folder = tmp_path / "study"
-    for number, name in enumerate(("a", "b", "bad")):
-        trained = folder / "artifacts/train" / name
-        evaluated = folder / "artifacts/evaluate" / name
-        trained.mkdir(parents=True)
-        evaluated.mkdir(parents=True)
-        status = "failed" if name == "bad" else "ok"
-        summary = {
-            "cell": name, "key": f"{number}" * 8, "status": status, "hook": "h", "d_in": 4,
-            "d_sae": 8, "steps": STEPS, "seed": 0, "train": {"batch_size": 8},
-            "choices": {"expansion": 2.0, "k": None, "lambda": 0.1},
-        }  # fmt: skip
-        (trained / "train.json").write_text(json.dumps(summary))
-        rows = [{"step": s, "tokens": 8 * s, "loss": 1 / (s + 1), "l0": 3.0} for s in range(STEPS)]
-        (trained / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-        (trained / "cfg.json").write_text("{}")
-        (trained / "sae_weights.safetensors").write_bytes(bytes([number]) * 10)
-        metrics = {} if status == "failed" else {"fvu": 0.5, "ce_sae": None}
-        (evaluated / "metrics.json").write_text(
-            json.dumps({"metrics": metrics, "counts": {}, "intervals": {}})
-        )
-        (evaluated / "contexts.parquet").write_bytes(b"x")
-    for place in ("tables", "figures"):
-        (folder / "reports" / place).mkdir(parents=True)
-        (folder / "reports" / place / "x.md").write_text(place)
-    return folder
+def study(make_study: Callable[[Path], Path], tmp_path: Path) -> Path:
+    return make_study(tmp_path / "study")
 
 
 def send(study: Path) -> Sent:
@@ -103,14 +72,15 @@ def test_sending_again_adds_nothing(study: Path) -> None:
 
 @pytest.mark.parametrize("calls", [1, 2, 4, 7, 9])
 def test_interrupted_anywhere_the_next_sync_completes_it(
-    study: Path, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: Path, calls: int, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     runs = projection(["a", "b", "bad"], study, weights=True)
-    whole.mkdir()
-    broken.mkdir()
+    for folder in (whole, broken):
+        folder.mkdir()
+        shutil.copy(empty_database, folder)
     sync(runs, study, whole, "test")
     log_batch, made = MlflowClient.log_batch, 0
 
@@ -150,12 +120,6 @@ def test_the_projection_has_no_clock_and_no_host(study: Path) -> None:
     assert "safetensors" not in text
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 def test_a_closed_port_is_one_clear_line_without_the_password(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,44 +136,6 @@ def test_redaction_reaches_every_address() -> None:
     assert redacted("x postgresql://u:p@h/d and http://t@h:5") == (
         "x postgresql://***@h/d and http://***@h:5"
     )
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A real MLflow server on a free loopback port."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-         "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--workers", "1",
-         "--artifacts-destination", str(tmp_path / "served")],
-        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=1)
-            break
-        except OSError:
-            time.sleep(0.5)
-    yield url
-    process.terminate()
-    process.wait(timeout=30)
-
-
-@pytest.mark.slow
-def test_a_real_server_gets_every_row_once(
-    study: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-    send(study)
-    before = rows(tmp_path / "server.db")
-    assert len(before["runs"]) == 4
-    assert len(before["metrics"]) == 3 * 2 * STEPS + 2
-    assert send(study) == Sent(runs_unchanged=4)
-    assert rows(tmp_path / "server.db") == before
-    assert list((tmp_path / "served").rglob("sae_weights.safetensors"))
 
 
 def test_the_stage_ends_well_and_says_it_once(

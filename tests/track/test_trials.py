@@ -1,4 +1,4 @@
-"""A tuning study in MLflow: one parent, a nested run per finished trial, safe to repeat."""
+"""A tuning study in MLflow: one parent, a nested run per trial, safe to repeat."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +9,17 @@ from mlflow import MlflowClient
 from sae_repro.track.mlflow_sync import Sent
 from sae_repro.track.trials import Trial, send_trials
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture
 def study(make_study: Callable[[Path], Path], tmp_path: Path) -> Path:
     return make_study(tmp_path / "study")
 
 
-def trial(number: int, state: str = "COMPLETE", **values: float) -> Trial:
+def trial(number: int, status: str = "ok", **values: float) -> Trial:
     return {"number": number, "params": {"lambda": 0.1 * number, "k": None}, "values": values,
-            "state": state, "cell_key": f"key{number}"}  # fmt: skip
+            "status": status, "cell_key": f"key{number}"}  # fmt: skip
 
 
 def send(study: Path, trials: list[Trial], name: str = "frontier-0a1b") -> Sent:
@@ -25,7 +27,7 @@ def send(study: Path, trials: list[Trial], name: str = "frontier-0a1b") -> Sent:
 
 
 def test_trials_are_nested_below_their_study(study: Path) -> None:
-    told = [trial(0, l0=8.0, fvu=0.25), trial(1, "FAIL"), trial(2, "RUNNING"), trial(3, "PRUNED")]
+    told = [trial(0, l0=8.0, fvu=0.25), trial(1, "failed"), trial(3, "pruned")]
     assert send(study, told).runs_created == 4
     assert send(study, told) == Sent(runs_unchanged=4)
     client = MlflowClient(f"sqlite:///{study / 'mlflow.db'}")
@@ -45,8 +47,31 @@ def test_trials_are_nested_below_their_study(study: Path) -> None:
 
 
 def test_a_study_that_goes_on_keeps_its_parent_and_its_trials(study: Path) -> None:
-    send(study, [trial(0, l0=8.0), trial(1, "RUNNING")])
+    send(study, [trial(0, l0=8.0)])
     sent = send(study, [trial(0, l0=8.0), trial(1, l0=4.0), trial(2, l0=2.0)])
     assert (sent.runs_created, sent.runs_unchanged) == (2, 2)
     # another one has trials of the same numbers
     assert send(study, [trial(0, l0=8.0)], "other").runs_created == 2
+
+
+def test_the_command_sends_the_trials_of_a_study(study: Path) -> None:
+    """tune/trials.csv as the stage writes it."""
+    from typer.testing import CliRunner
+
+    from sae_repro.cli import app
+
+    params = (ROOT / "params.yaml").read_text()
+    start = params.index("\ncells:\n")
+    cells = "\ncells:\n" + "".join(f"  {name}: {{<<: *topk, k: 8}}\n" for name in ("a", "b", "bad"))
+    (study / "params.yaml").write_text(params[:start] + cells)
+    (study / "tune").mkdir()
+    (study / "tune/trials.csv").write_text(
+        "trial,status,best,recipe,param.k,l0,reason,choices,key,evaluation\n"
+        "0,ok,yes,topk,8,8.0,,{},key0,e0\n"
+        "1,failed,no,topk,16,,diverged,{},key1,\n"
+    )
+    (study / "tune/best.yaml").write_text("study: 0a1b\ntrials: []\n")
+    first, second = (CliRunner().invoke(app, ["track", str(study)]) for _ in range(2))
+    assert first.exit_code == second.exit_code == 0, first.output
+    assert "\ntrials: runs created: 3, " in first.output
+    assert "\ntrials: runs created: 0, runs unchanged: 3, " in second.output

@@ -163,21 +163,11 @@ def track(
 
     Where to: MLFLOW_TRACKING_URI, or mlflow.db in the repository's root (`sae-repro ui` shows it).
     """
-    from sae_repro import params
-    from sae_repro.track import send
-    from sae_repro.track.history import of_commit
-    from sae_repro.track.history import prune as delete_superseded
+    from sae_repro.cli import tracking
 
-    loaded = params.load(study / "params.yaml")
-    root, experiment = study / loaded.root, loaded.track.experiment
-    if commit is not None:
-        for name, run_id in of_commit(study, root, experiment, commit):
-            typer.echo(f"{run_id or 'not sent'}\t{name}")
-        return
-    sent = send(study, root, loaded.cells, loaded.track)
-    typer.echo(", ".join(f"{n.replace('_', ' ')}: {value}" for n, value in vars(sent).items()))
-    if prune:
-        typer.echo(f"superseded runs deleted: {delete_superseded(study, root, experiment)}")
+    told = tracking.track(study, prune=prune) if commit is None else tracking.runs_of(study, commit)
+    for line in told:
+        typer.echo(line)
 
 
 @app.command()

@@ -13,18 +13,17 @@ from sae_repro.track.projection import flat
 from sae_repro.track.server import connect, make_experiment, reached
 
 PARENT = "mlflow.parentRunId"
-FINISHED = {"COMPLETE": "ok", "FAIL": "failed", "PRUNED": "pruned"}
 
 
 class Trial(TypedDict):
-    """One trial of an Optuna study, as plain data."""
+    """A finished trial of an Optuna study, as plain data."""
 
     number: int
+    status: str
+    """ok, failed or pruned."""
     params: Mapping[str, Any]
     values: Mapping[str, float]
-    """By the objective's name; empty for a trial without them."""
-    state: str
-    """The name of its optuna.trial.TrialState; only finished ones are sent."""
+    """Objectives and other metrics by name; empty for a trial without them."""
     cell_key: str
     """The key of the cell that was trained for it, as in its train.json."""
 
@@ -34,16 +33,15 @@ def send_trials(
 ) -> Sent:
     """Send what the experiment `<experiment>-tuning` lacks of the tuning study `name`.
 
-    One parent run, and one run below it per finished trial. Safe to repeat with more trials;
-    StudyError where the server can't be reached.
+    One parent run, and one run below it per trial. Safe to repeat with more trials; StudyError
+    where the server can't be reached.
     """
     with reached(root, LATER):
         client = connect(root)
         sender = Sender(client, make_experiment(client, f"{experiment}-tuning", root), study)
         parent = sender.send(_entry("tuning", name, digest(name), "ok"))
         for trial in trials:
-            if trial["state"] in FINISHED:
-                sender.send(_trial(name, trial), {PARENT: parent})
+            sender.send(_trial(name, trial), {PARENT: parent})
     return sender.sent
 
 
@@ -52,7 +50,7 @@ def _trial(name: str, trial: Trial) -> dict[str, Any]:
         "trial",
         f"{name}/{trial['number']:04d}",
         trial["cell_key"],
-        FINISHED[trial["state"]],
+        trial["status"],
         params={"trial": str(trial["number"]), **dict(flat(trial["params"]))},
         metrics=[(objective, 0, float(value)) for objective, value in trial["values"].items()],
     )

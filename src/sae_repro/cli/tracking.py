@@ -1,0 +1,51 @@
+"""What `sae-repro track` says and does: results and trials sent, history deleted, runs listed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sae_repro.params import load, read_yaml
+
+if TYPE_CHECKING:
+    from sae_repro.track.mlflow_sync import Sent
+    from sae_repro.track.trials import Trial
+
+
+def track(study: Path, *, prune: bool) -> Iterator[str]:
+    """Send what MLflow lacks of a study, its tuning trials included; lines to show."""
+    from sae_repro.track import send
+    from sae_repro.track.history import prune as delete_superseded
+
+    loaded = load(study / "params.yaml")
+    root, experiment = study / loaded.root, loaded.track.experiment
+    yield _shown(send(study, root, loaded.cells, loaded.track))
+    if (study / "tune" / "trials.csv").is_file():
+        yield f"trials: {_shown(_send_trials(study, root, experiment))}"
+    if prune:
+        yield f"superseded runs deleted: {delete_superseded(study, root, experiment)}"
+
+
+def runs_of(study: Path, commit: str) -> Iterator[str]:
+    """A line for each run that `commit` recorded: its id, its name."""
+    from sae_repro.track.history import of_commit
+
+    loaded = load(study / "params.yaml")
+    for name, run_id in of_commit(study, study / loaded.root, loaded.track.experiment, commit):
+        yield f"{run_id or 'not sent'}\t{name}"
+
+
+def _send_trials(study: Path, root: Path, experiment: str) -> "Sent":
+    from sae_repro.track.trials import send_trials
+    from sae_repro.tune.results import trials
+
+    told: list[Trial] = [
+        {"number": t.number, "status": t.status, "params": t.params, "values": t.metrics,
+         "cell_key": t.key}
+        for t in trials(study)
+    ]  # fmt: skip
+    name = read_yaml(study / "tune" / "best.yaml")["study"]
+    return send_trials(name, told, study, root, experiment)
+
+
+def _shown(sent: "Sent") -> str:
+    return ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in vars(sent).items())
