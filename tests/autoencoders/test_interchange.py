@@ -75,7 +75,11 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 def scale_rows(folder: Path, file: str, names: tuple[str, ...]) -> None:
     """Rows of the decoder × c, encoder (and what goes with it) / c: the same x̂."""
     c = norms()
-    state = torch.load(folder / file) if file == "ae.pt" else load_file(folder / file)
+    state = (
+        torch.load(folder / file, weights_only=True)
+        if file == "ae.pt"
+        else load_file(folder / file)
+    )
     for name in names:
         factor = c if name.lower().endswith(("w_dec", "decoder.weight")) else 1 / c
         along_rows = name in ("W_dec", "encoder.weight")
@@ -409,7 +413,7 @@ def test_damaged_files_are_named(format: str, file: str, tmp_path: Path) -> None
 
 def test_tensors_that_do_not_fit_each_other(tmp_path: Path) -> None:
     export(example("standard"), tmp_path / "a", "dictionary_learning")
-    state = torch.load(tmp_path / "a/ae.pt")
+    state = torch.load(tmp_path / "a/ae.pt", weights_only=True)
     torch.save(state | {"bias": torch.zeros(D + 1)}, tmp_path / "a/ae.pt")
     with pytest.raises(StudyError, match="shapes don't fit"):
         import_sae(tmp_path / "a")

@@ -10,7 +10,6 @@ from sae_repro.judge import Answer
 from sae_repro.judge import templates as t
 from sae_repro.judge.parsers import (
     Counts,
-    fault_counts,
     parse_explanation,
     parse_flags,
     parse_label,
@@ -126,4 +125,3 @@ def test_what_says_nothing_is_counted() -> None:
     answers = [Answer("1"), Answer("one"), Answer(None, "no JSON"), Answer("2"), Answer(None, "x")]
     assert read(answers, parse_specificity) == ([1, None, None, 2, None], Counts(2, 1, 2))
     assert read([Answer("0")], parse_specificity) == ([0], Counts(1, 0, 0)), "0 is an answer"
-    assert fault_counts(answers) == {"no JSON": 1, "x": 1}

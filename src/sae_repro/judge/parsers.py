@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -36,11 +35,6 @@ def read(
     faults = sum(answer.text is None for answer in answers)
     parsed = sum(value is not None for value in values)
     return values, Counts(parsed, len(values) - parsed - faults, faults)
-
-
-def fault_counts(answers: Sequence[Answer]) -> dict[str, int]:
-    """How often each fault occurs, by its name."""
-    return dict(sorted(Counter(a.fault for a in answers if a.fault is not None).items()))
 
 
 def parse_label(text: str) -> str | None:
