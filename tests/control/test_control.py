@@ -15,14 +15,15 @@ import torch
 from sae_repro.autoencoders import training_code
 from sae_repro.compare.control import write_control
 from sae_repro.control import run
+from sae_repro.control.job import TrialJob
 from sae_repro.control.recipes import REVIVAL, TREE, TWO_ATOMS, Trial, trials
-from sae_repro.control.trial import TrialJob, as_store, labels, make_world, silence_half
+from sae_repro.control.trial import as_store, labels, make_world, silence_half
 from sae_repro.files import sha256_folder
 from sae_repro.params import Control, Train
 from sae_repro.stage import StageContext
 from sae_repro.train.trainer import Trainer
 
-TINY = {"seeds": 1, "tree_steps": 60, "oracle_steps": 20}
+TINY = {"seeds": 1, "tree_steps": 60, "oracle_steps": 20, "revival_steps": 60}
 Go = Callable[..., Path]
 
 
@@ -50,7 +51,7 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
 
 
 def only(monkeypatch: pytest.MonkeyPatch, wanted: list[Trial]) -> None:
-    monkeypatch.setattr("sae_repro.control.recipes.trials", lambda settings: wanted)
+    monkeypatch.setattr("sae_repro.control.trials", lambda settings: wanted)
 
 
 def one(world: str, recipe: str, settings: Control | None = None, **changes: Any) -> Trial:
@@ -147,6 +148,15 @@ def test_the_number_of_workers_changes_no_byte(go: Go, monkeypatch: pytest.Monke
     monkeypatch.setenv("SAE_REPRO_JOBS", "2")
     run(stage)
     assert sha256_folder(Path("artifacts/control")) == alone
+
+
+@pytest.mark.parametrize("asked", [1, 199, 200, 201, 450, 1000])
+def test_the_oracle_trains_as_long_as_it_says(asked: int) -> None:
+    trial = trials(Control(worlds=("oracle",), seeds=1, oracle_steps=asked))[0]
+    done = trial.epochs * (trial.rows // trial.batch_size)  # as `Batches` counts
+    assert trial.steps == done
+    assert asked <= trial.steps < asked + trial.epochs
+    assert trial.rows <= 200 * trial.batch_size
 
 
 def test_each_seed_of_a_trial_and_of_the_study_is_another_world(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from sae_repro.control.job import TrialJob
+from sae_repro.control.recipes import trials
 from sae_repro.files import read_json, replacing_folder, write_json, write_text
 from sae_repro.params import Control
 from sae_repro.sidebyside import side_by_side
@@ -17,8 +19,6 @@ from sae_repro.stage import StageContext
 def run(context: StageContext) -> None:
     """Train and measure all trials side by side."""
     import pandas as pd
-
-    from sae_repro.control.recipes import trials
 
     settings = context.section(Control, "control")
     corpus = context.artifacts("corpus")
@@ -31,8 +31,6 @@ def run(context: StageContext) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if wanted:
-            from sae_repro.control.trial import TrialJob
-
             jobs = [
                 TrialJob(trial, context.value("seed"), corpus, folder / f"{i}.json")
                 for i, trial in enumerate(wanted)

@@ -1,5 +1,6 @@
 """Which SAE is tried on which world: every recipe on the toy tree, the telling ones elsewhere."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,11 +8,10 @@ from sae_repro.params import Cell, Control
 
 BATCH = 200
 ORACLE_BATCH = 512
-TREE_L0 = 1.12  # E[L0] of the toy tree
 TREE_WIDTH, SECOND_TREE_D = 20, 30
 ORACLE_D, ORACLE_WIDTHS = 64, (32, 128, 512)
 ORACLE_L0 = 4
-ORACLE_ROWS = 102_400
+ORACLE_ROWS = 102_400  # at most; more steps pass over them again
 SPARSE_D, SPARSE_WIDTH = 32, 64
 TWO_ATOMS_STEPS = 800
 
@@ -75,14 +75,14 @@ class Trial:
     batch_size: int
     steps: int
     rows: int
-    """Training rows; fewer than steps · batch are passed over again."""
+    """Training rows, of which `steps` batches are whole passes."""
     cell: Cell
     half_dead: bool = False
 
     @property
     def epochs(self) -> int:
         """Passes over the rows."""
-        return max(1, self.steps * self.batch_size // self.rows)
+        return self.steps * self.batch_size // self.rows
 
 
 def trials(settings: Control) -> list[Trial]:
@@ -120,10 +120,11 @@ def _two_atoms(settings: Control, seed: int) -> list[Trial]:
 
 
 def _oracle(settings: Control, seed: int) -> list[Trial]:
-    steps = settings.oracle_steps
+    epochs = math.ceil(settings.oracle_steps * ORACLE_BATCH / ORACLE_ROWS)
+    per_epoch = math.ceil(settings.oracle_steps / epochs)
     return [
-        Trial("oracle", f"oracle K={k}", name, seed, ORACLE_D, ORACLE_BATCH, steps,
-              min(steps * ORACLE_BATCH, ORACLE_ROWS), _cell(ORACLE_D, k, lr=1e-2, **choices))
+        Trial("oracle", f"oracle K={k}", name, seed, ORACLE_D, ORACLE_BATCH, epochs * per_epoch,
+              per_epoch * ORACLE_BATCH, _cell(ORACLE_D, k, lr=1e-2, **choices))
         for k in ORACLE_WIDTHS
         for name, choices in ORACLE.items()
     ]  # fmt: skip
@@ -131,8 +132,8 @@ def _oracle(settings: Control, seed: int) -> list[Trial]:
 
 def _revival(settings: Control, seed: int) -> list[Trial]:
     return [
-        Trial("sparse", "half dead", name, seed, SPARSE_D, BATCH, settings.tree_steps,
-              settings.tree_steps * BATCH,
+        Trial("sparse", "half dead", name, seed, SPARSE_D, BATCH, settings.revival_steps,
+              settings.revival_steps * BATCH,
               _cell(SPARSE_D, SPARSE_WIDTH, lr=3e-3, **choices),
               half_dead=True)
         for name, choices in REVIVAL.items()

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,37 +29,28 @@ SMALL, FAR = 0.01, 10.0
 SHOWN = 64  # held-out rows kept for the heat maps
 
 
-@dataclass(frozen=True)
-class TrialJob:
-    """All that a trial needs; pickles to a worker."""
-
-    trial: Trial
-    study_seed: int
-    corpus: Path
-    out: Path
-
-    def __call__(self, progress: Callable[[int], None]) -> None:
-        """Train, measure, and leave the findings in `out`."""
-        prepare(device="cpu", threads=1)
-        trial = self.trial
-        atoms, samples = make_world(trial, self.study_seed, self.corpus)
-        with tempfile.TemporaryDirectory() as folder:
-            store = as_store(Path(folder), samples["train"].x_nd, samples["calibration"].x_nd)
-            trainer = Trainer(
-                trial.cell,
-                Train(batch_size=trial.batch_size, epochs=trial.epochs, log_every=100,
-                      checkpoint_every=10**9),
-                store, HOOK, seed=self.study_seed + trial.seed, checkpoint=Path(folder) / "none",
-            )  # fmt: skip
-            if trial.half_dead:
-                silence_half(trainer)
-            try:
-                sae = trainer.run(progress).sae
-            except Diverged as failure:
-                write_json(self.out, {"status": "failed", "reason": str(failure)})
-                return
-        found = measure(sae, atoms, samples["held_out"])
-        write_json(self.out, _said(trial, atoms, sae, samples["held_out"], found))
+def carry_out(
+    trial: Trial, study_seed: int, corpus: Path, progress: Callable[[int], None]
+) -> dict[str, Any]:
+    """Train and measure; what is found, or why nothing is."""
+    prepare(device="cpu", threads=1)
+    atoms, samples = make_world(trial, study_seed, corpus)
+    with tempfile.TemporaryDirectory() as folder:
+        store = as_store(Path(folder), samples["train"].x_nd, samples["calibration"].x_nd)
+        trainer = Trainer(
+            trial.cell,
+            Train(batch_size=trial.batch_size, epochs=trial.epochs, log_every=100,
+                  checkpoint_every=10**9),
+            store, HOOK, seed=study_seed + trial.seed, checkpoint=Path(folder) / "none",
+        )  # fmt: skip
+        if trial.half_dead:
+            silence_half(trainer)
+        try:
+            sae = trainer.run(progress).sae
+        except Diverged as failure:
+            return {"status": "failed", "reason": str(failure)}
+    found = measure(sae, atoms, samples["held_out"])
+    return _said(trial, atoms, sae, samples["held_out"], found)
 
 
 def silence_half(trainer: Trainer) -> None:

@@ -277,7 +277,11 @@ class Control(Section):
         description="training steps on the toy tree, batch 200; twice as many "
         "for vanilla and matryoshka-random",
     )
-    oracle_steps: Count = Field(360, description="training steps on the oracle, batch 512")
+    oracle_steps: Count = Field(
+        200,
+        description="training steps on the oracle, batch 512; beyond 200 up to whole passes",
+    )
+    revival_steps: Count = Field(900, description="training steps with half dead, batch 200")
 
 
 class Compare(Section):

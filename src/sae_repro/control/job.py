@@ -1,0 +1,24 @@
+"""A trial as a worker is handed it; whoever hands it over loads no torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae_repro.control.recipes import Trial
+from sae_repro.files import write_json
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """All that a trial needs; pickles to a worker."""
+
+    trial: Trial
+    study_seed: int
+    corpus: Path
+    out: Path
+
+    def __call__(self, progress: Callable[[int], None]) -> None:
+        """Train, measure, and leave the findings in `out`."""
+        from sae_repro.control.trial import carry_out
+
+        write_json(self.out, carry_out(self.trial, self.study_seed, self.corpus, progress))
