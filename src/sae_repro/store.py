@@ -22,6 +22,12 @@ FloatArray = npt.NDArray[np.floating[Any]]
 DOCUMENT, POSITION, TOKEN = 0, 1, 2  # columns of the index
 
 
+def row_key(document: npt.NDArray[Any], position: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """One number per token, in the order of (document, position)."""
+    key: npt.NDArray[np.int64] = (document.astype(np.int64) << 32) | position.astype(np.int64)
+    return key
+
+
 class RowFile:
     """A growing `.npy` file of rows: appended to in place, its header completed at the end."""
 
@@ -73,6 +79,10 @@ class Shards:
         _check(path, entry["sha256"])
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
+
+    def whole(self) -> npt.NDArray[Any]:
+        """All rows in order, in memory."""
+        return np.concatenate([self.load(number) for number in range(len(self.entries))])
 
     def batches(self, size: int) -> Iterator[npt.NDArray[Any]]:
         """All rows in order, in batches of at most `size` that don't cross a shard's end."""

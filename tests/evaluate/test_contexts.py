@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sae_repro.evaluate import contexts
 from sae_repro.evaluate.codes import Code, Codes, code_of
 from sae_repro.evaluate.contexts import Best, collect
 from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
@@ -60,6 +62,19 @@ def test_top_is_the_largest_and_samples_fall_into_their_quantile() -> None:
     assert np.bincount(group).tolist() == [2] * 4 * D
     k, quantile = np.divmod(group, 4)
     assert np.array_equal((value[:, None] >= edges[k]).sum(1), quantile)
+
+
+def test_a_quantile_whose_draws_are_unlikely_is_sampled_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = np.random.default_rng(1).integers(-2, 9, (300, D)).astype(np.float32)
+    codes = stream(x, 64, np.arange(300))
+    _, usual = collect(codes, histogram(x), SETTINGS, 0)
+    for bound in (0.0, 0.02, 0.1):
+        monkeypatch.setattr(contexts, "likely_bound", lambda n, m, b=bound: np.full(len(n), b))
+        _, sample = collect(codes, histogram(x), SETTINGS, 0)
+        for mine, other in zip(usual.entries(), sample.entries(), strict=True):
+            assert np.array_equal(mine, other)
 
 
 def test_the_sample_is_uniform_within_a_quantile() -> None:

@@ -34,7 +34,7 @@ class TokenDocuments:
         if not (folder / "tokens.npy").is_file():
             raise StudyError(f"{folder}: no corpus there; `dvc repro corpus` makes it")
         tokens = np.load(folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
-        # a plain view: slicing numpy's own class of mapped arrays costs ten times as much
+        # a plain view: slicing numpy's own class of mapped arrays costs eight times as much
         return cls(folder, tokens.view(np.ndarray), pd.read_parquet(folder / "documents.parquet"))
 
     @cached_property
@@ -46,6 +46,19 @@ class TokenDocuments:
         """Token ids of document `number`."""
         start, end = self._bounds
         return self.tokens[start[number] : end[number]]
+
+    def bounds(
+        self, numbers: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Where each of the documents `numbers` begins and ends in `tokens`."""
+        start, end = self._bounds
+        return start[numbers], end[numbers]
+
+    def pieces(self, begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> list[list[int]]:
+        """The token ids from each `begin` to its `end`, places in `tokens`."""
+        return [
+            self.tokens[b:e].tolist() for b, e in zip(begin.tolist(), end.tolist(), strict=True)
+        ]
 
     def split(self, name: str) -> npt.NDArray[np.int64]:
         """Numbers of the documents in `name` (train, calibration, validation), in order."""

@@ -18,7 +18,7 @@ from sae_repro.errors import StudyError
 from sae_repro.evaluate.labels import Labels, Rows, story_labels, token_identity, user_labels
 from sae_repro.evaluate.surface import surface_labels
 from sae_repro.hashing import uniform_hash
-from sae_repro.store import DOCUMENT, POSITION, TOKEN
+from sae_repro.store import DOCUMENT, POSITION, TOKEN, row_key
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -47,8 +47,8 @@ class ConceptBank:
 
     def rows(self, index: npt.NDArray[Any]) -> Ints:
         """The rows of the bank of `index` [n, ≥ 2], as the store gives it; StudyError if none."""
-        key = _key(self.document, self.position)
-        wanted = _key(index[:, DOCUMENT], index[:, POSITION])
+        key = row_key(self.document, self.position)
+        wanted = row_key(index[:, DOCUMENT], index[:, POSITION])
         found = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
         if not np.array_equal(key[found], wanted):
             raise StudyError(
@@ -109,7 +109,7 @@ def frequent_enough(labels: csc_array, fit: Mask) -> Mask:
 
 
 def _rows(corpus: TokenDocuments, index: npt.NDArray[Any]) -> Rows:
-    order = np.argsort(_key(index[:, DOCUMENT], index[:, POSITION]), kind="stable")
+    order = np.argsort(row_key(index[:, DOCUMENT], index[:, POSITION]), kind="stable")
     document, position, token = (
         index[order, column].astype(np.int64) for column in (DOCUMENT, POSITION, TOKEN)
     )
@@ -120,7 +120,3 @@ def _rows(corpus: TokenDocuments, index: npt.NDArray[Any]) -> Rows:
         start=corpus.documents["start"].to_numpy(np.int64)[document],
         length=corpus.documents["length"].to_numpy(np.int64)[document],
     )
-
-
-def _key(document: npt.NDArray[Any], position: npt.NDArray[Any]) -> Ints:
-    return (document.astype(np.int64) << 32) | position.astype(np.int64)

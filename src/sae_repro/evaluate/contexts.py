@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.corpus.reader import TokenDocuments
-from sae_repro.evaluate.codes import Codes
-from sae_repro.evaluate.quantiles import quantile_edges
+from sae_repro.evaluate.codes import Code, Codes
+from sae_repro.evaluate.quantiles import Groups, bin_of, least_of_largest, quantile_edges
 from sae_repro.hashing import uniform_hash
 from sae_repro.params import Evaluate
 
@@ -21,29 +21,36 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+UNSORTED = 2**18  # entries that wait for the next sort
+
 
 class Best:
     """Per group the `m` entries with the least (key, document, position), from a stream."""
 
-    def __init__(self, groups: int, m: int) -> None:
+    def __init__(self, groups: int, m: int, bound: Array | None = None) -> None:
         self._m = m
-        self.bound = np.full(groups, np.inf)
+        self.bound = np.full(groups, np.inf) if bound is None else bound
         """Per group, the largest key that can still get in."""
         self._kept = [
             np.empty(0, dtype=t) for t in (np.int64, np.float64, np.int64, np.int64, np.float64)
         ]
+        self._new: list[list[Array]] = []
 
     def add(self, group: Array, key: Array, document: Array, position: Array, value: Array) -> None:
         """Offer entries; `value` travels along."""
         good = key <= self.bound[group]
-        new = [a[good] for a in (group, key, document, position, value)]
+        self._new.append([a[good] for a in (group, key, document, position, value)])
+        if sum(len(new[0]) for new in self._new) > len(self._kept[0]) + UNSORTED:
+            self._sort()
+
+    def _sort(self) -> None:
         group, key, document, position, value = (
-            np.concatenate(pair) for pair in zip(self._kept, new, strict=True)
+            np.concatenate(parts) for parts in zip(self._kept, *self._new, strict=True)
         )
+        self._new = []
         order = np.lexsort((position, document, key, group))
         group = group[order]
-        first = np.searchsorted(group, group, side="left")
-        rank = np.arange(len(group)) - first
+        rank = _rank(group)
         keep = rank < self._m
         self._kept = [
             group[keep],
@@ -54,28 +61,69 @@ class Best:
 
     def entries(self) -> tuple[Array, Array, Array, Array, Array]:
         """(group, rank from 0, document, position, value), by group and rank."""
+        self._sort()
         group, _, document, position, value = self._kept
-        rank = np.arange(len(group)) - np.searchsorted(group, group, side="left")
-        return group, rank, document, position, value
+        return group, _rank(group), document, position, value
+
+
+def _rank(group: Array) -> Array:
+    """The number of each entry within its group; `group` ascends."""
+    return np.arange(len(group)) - np.searchsorted(group, group, side="left")
 
 
 def collect(codes: Codes, histogram_kb: Array, settings: Evaluate, seed: int) -> tuple[Best, Best]:
-    """(top contexts, grouped by latent; samples, grouped by latent · quantiles + quantile)."""
-    n = settings.quantiles
-    edges = quantile_edges(histogram_kb, n)
-    top = Best(len(histogram_kb), settings.top_contexts)
-    sample = Best(len(histogram_kb) * n, settings.contexts_per_quantile)
+    """(top contexts, grouped by latent; samples, grouped by latent · quantiles + quantile).
+
+    `histogram_kb` [K, BINS] counts the activations of `codes` per bin of `quantiles`. It says from
+    where on a latent's activations are among the largest, and how many a quantile has, so that few
+    entries are looked at closely.
+    """
+    m, n = settings.contexts_per_quantile, settings.quantiles
+    groups = Groups(quantile_edges(histogram_kb, n))
+    count_g = groups.counts(histogram_kb).ravel()
+    bound_g, nothing = likely_bound(count_g, m), np.full(len(count_g), -1.0)
+    largest = least_of_largest(histogram_kb, settings.top_contexts)
+    top = Best(len(histogram_kb), settings.top_contexts, -largest)
+    sample = Best(len(count_g), m, bound_g.copy())
     for code in codes():
-        latent, value = code.latent, code.value.astype(np.float64)
-        document, position = code.index[code.row, :2].astype(np.int64).T
+        entries = _entries(code)
+        latent, document, position, value = entries
         top.add(latent, -value, document, position, value)
-        draw = uniform_hash(seed, latent, document, position)
-        # most entries lie beyond every quantile's bound: spare them the search for theirs
-        hopeful = draw <= sample.bound.reshape(-1, n).max(axis=1)[latent]
-        latent, draw, value = latent[hopeful], draw[hopeful], value[hopeful]
-        quantile = (value[:, None] >= edges[latent]).sum(axis=1)
-        sample.add(latent * n + quantile, draw, document[hopeful], position[hopeful], value)
+        _offer(sample, entries, groups, seed, nothing)
+    missed = np.bincount(sample.entries()[0], minlength=len(count_g)) < np.minimum(count_g, m)
+    if missed.any():
+        sample.bound = np.where(missed, 1.0, nothing)
+        for code in codes():
+            _offer(sample, _entries(code), groups, seed, bound_g)
     return top, sample
+
+
+def likely_bound(count_g: Array, m: int) -> Array:
+    """A bound below which at least `m` of `count_g` uniform draws lie, with few exceptions."""
+    bound: Array = np.minimum(1.0, (m + 8 * np.sqrt(m) + 16) / np.maximum(count_g, 1))
+    return bound
+
+
+Entries = tuple[Array, Array, Array, Array]
+"""latent, document, position, value, fp64."""
+
+
+def _entries(code: Code) -> Entries:
+    document, position = code.index[:, :2].astype(np.int64).T
+    return code.latent, document[code.row], position[code.row], code.value.astype(np.float64)
+
+
+def _offer(sample: Best, entries: Entries, groups: Groups, seed: int, above_g: Array) -> None:
+    """Offer what was drawn above `above_g`, by group."""
+    draw = uniform_hash(seed, *entries[:3])
+    # most entries lie beyond every quantile's bound: spare them the search for theirs
+    bound_k = sample.bound.reshape(-1, groups.n).max(axis=1)
+    hopeful = np.flatnonzero(draw <= bound_k[entries[0]])
+    draw = draw[hopeful]
+    latent, document, position, value = (part[hopeful] for part in entries)
+    group = latent * groups.n + groups.of(latent, bin_of(value))
+    new = draw > above_g[group]
+    sample.add(group[new], draw[new], document[new], position[new], value[new])
 
 
 def table(top: Best, sample: Best, corpus: TokenDocuments, settings: Evaluate) -> "pd.DataFrame":
@@ -114,18 +162,16 @@ def _texts(
     corpus: TokenDocuments, document: Array, position: Array, around: int
 ) -> tuple[list[str], list[str], list[str]]:
     """The texts before, of, and after each token; of a whole document (position −1) its start."""
-    before: list[list[int]] = []
-    token: list[list[int]] = []
-    after: list[list[int]] = []
-    for d, p in zip(document.tolist(), position.tolist(), strict=True):
-        ids = corpus.document(d)
-        before.append(ids[max(0, p - around) : max(0, p)].tolist())
-        token.append(ids[p : p + 1].tolist() if p >= 0 else [])
-        after.append(ids[p + 1 : p + 1 + around].tolist())
+    start, end = corpus.bounds(document)
+    # of a whole document: nothing before its start, and no token
+    at, after = start + np.maximum(position, 0), start + position + 1
+    before_ids = corpus.pieces(np.maximum(start, at - around), at)
+    token_ids = corpus.pieces(at, after)
+    after_ids = corpus.pieces(after, np.minimum(end, after + around))
     backend = corpus.tokenizer().backend_tokenizer
 
     def decode(ids: Sequence[list[int]]) -> list[str]:
         texts: list[str] = backend.decode_batch(list(ids), skip_special_tokens=False)
         return texts
 
-    return decode(before), decode(token), decode(after)
+    return decode(before_ids), decode(token_ids), decode(after_ids)

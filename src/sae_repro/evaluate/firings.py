@@ -29,7 +29,9 @@ def firings(
         latents: list[npt.NDArray[Any]] = []
         values: list[npt.NDArray[Any]] = []
         for code in codes():
-            inside = (first <= code.latent) & (code.latent < last)
+            inside: npt.NDArray[np.bool_] | slice = slice(None)
+            if (first, last) != (0, len(fired_k)):
+                inside = (first <= code.latent) & (code.latent < last)
             values.append(code.value[inside].astype(np.float32))
             rows.append(bank.rows(code.index)[code.row[inside]].astype(np.int32))
             latents.append((code.latent[inside] - first).astype(np.int32))

@@ -66,14 +66,17 @@ class _Half:
         self.number = np.cumsum(test) - 1
         starts = np.flatnonzero(np.diff(bank.document[test], prepend=-1))
         self.offsets = null_offsets(starts, generator(seed, "null"))
-        self._bank, self._known = bank, dict[int, Ints]()
+        self._bank, self._known = bank, dict[int, tuple[Ints, npt.NDArray[np.bool_]]]()
 
-    def positives(self, concept: int) -> Ints:
-        """The test rows that carry `concept`."""
+    def carrying(self, concept: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """The test rows that carry `concept`, and of every one whether it does."""
         if concept not in self._known:
             labels = self._bank.labels
             rows = np.sort(labels.indices[labels.indptr[concept] : labels.indptr[concept + 1]])
-            self._known[concept] = self.number[rows[~self._bank.fit[rows]]]
+            positives = self.number[rows[~self._bank.fit[rows]]]
+            carries_n = np.zeros(self.n, dtype=bool)
+            carries_n[positives] = True
+            self._known[concept] = positives, carries_n
         return self._known[concept]
 
 
@@ -181,10 +184,10 @@ def _scored(a_kn: csr_array, bank: ConceptBank, half: _Half, fit: _Fit) -> dict[
         if not test.any() or test.all():
             continue
         row, value = half.number[row[test]], value[test]
-        positives = half.positives(int(fit.concept_k[latent]))
+        positives, carries_n = half.carrying(int(fit.concept_k[latent]))
         weight = bin_weights(value, fit.edges_kb[latent])
         base = len(positives) / half.n
-        carries = np.isin(row, positives, assume_unique=True)
+        carries = carries_n[row]
         raw = float(kappa(weight[carries].sum(), base))
         null = np.nan
         if half.offsets is not None:

@@ -40,3 +40,38 @@ def quantile_edges(counts: npt.NDArray[Any], n: int) -> npt.NDArray[np.float64]:
         found = (running >= np.maximum(wanted, 1)).argmax(axis=1)
         edges[:, i - 1] = np.where(total[:, 0] > 0, upper_edge(found), 0.0)
     return edges
+
+
+def least_of_largest(counts: npt.NDArray[Any], m: int) -> npt.NDArray[np.float64]:
+    """Per row of `counts` [K, BINS] the least value of the bin that holds the m-th largest value.
+
+    Where there are fewer values than m: 0.
+    """
+    above = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+    last = np.where(above >= m, np.arange(BINS), 0).max(axis=1)
+    return np.where(last > 0, upper_edge(last - 1), 0.0)
+
+
+class Groups:
+    """Which of n groups a value of a row falls into, by its bin; `edges_kn` is [K, n − 1]."""
+
+    def __init__(self, edges_kn: npt.NDArray[np.float64]) -> None:
+        self.n = edges_kn.shape[1] + 1
+        # a group begins with the bin after its edge; beyond the last bin nothing begins
+        beyond = edges_kn >= upper_edge(np.array(BINS - 1))
+        first = np.where(beyond, BINS, bin_of(edges_kn))
+        begins_kb = np.zeros((len(first), BINS + 1), dtype=np.int8)
+        np.add.at(begins_kb, (np.arange(len(first))[:, None], first), 1)
+        self._group_kb = begins_kb[:, :BINS].cumsum(axis=1, dtype=np.int8)
+
+    def of(self, row: npt.NDArray[Any], bins: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+        """How many edges of its `row` each value reaches; `bins` are the values' own."""
+        group: npt.NDArray[np.int8] = self._group_kb.ravel()[row * BINS + bins]
+        return group
+
+    def counts(self, counts_kb: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Per row and group how many values `counts_kb` [K, BINS] has; [K, n]."""
+        k, bins = np.nonzero(counts_kb)
+        group = k * self.n + self._group_kb[k, bins]
+        total = np.bincount(group, weights=counts_kb[k, bins], minlength=len(counts_kb) * self.n)
+        return total.reshape(-1, self.n).astype(np.int64)

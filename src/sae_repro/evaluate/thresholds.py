@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
+from sae_repro.evaluate.quantiles import BINS, Groups, bin_of, quantile_edges
 
 Ints = npt.NDArray[np.int64]
 
@@ -35,13 +35,13 @@ def at_thresholds(a_kn: csr_array, fit: npt.NDArray[np.bool_], rows_nc: csr_arra
     """Count on the rows of `fit` [N]; `rows_nc`, int32, are the concepts of every row."""
     k, chosen = a_kn.shape[0], fit[a_kn.indices]
     latent, row, value = latent_of(a_kn)[chosen], a_kn.indices[chosen], a_kn.data[chosen]
-    flat = np.bincount(latent * BINS + bin_of(value), minlength=k * BINS)
-    histogram_kb = flat.reshape(k, BINS)
-    threshold_kt = np.pad(quantile_edges(histogram_kb, THRESHOLDS), ((0, 0), (1, 0)))
-    reached = (value[:, None] >= threshold_kt[latent]).sum(axis=1)
+    bins = bin_of(value)
+    histogram_kb = np.bincount(latent * BINS + bins, minlength=k * BINS).reshape(k, BINS)
+    edges_kt = quantile_edges(histogram_kb, THRESHOLDS)
+    reached = Groups(edges_kt).of(latent, bins)
     fires_tk: list[npt.NDArray[Any]] = []
     both_tkc: list[npt.NDArray[Any]] = []
-    for level in range(1, THRESHOLDS + 1):
+    for level in range(THRESHOLDS):
         at = reached == level
         count = np.bincount(latent[at], minlength=k)
         ones = np.ones(int(at.sum()), dtype=np.int32)
@@ -51,7 +51,7 @@ def at_thresholds(a_kn: csr_array, fit: npt.NDArray[np.bool_], rows_nc: csr_arra
     # reaching a threshold means to reach all that are lower
     return Levels(
         histogram_kb=histogram_kb,
-        threshold_kt=threshold_kt,
+        threshold_kt=np.pad(edges_kt, ((0, 0), (1, 0))),
         fires_kt=np.cumsum(fires_tk[::-1], axis=0)[::-1].T,
         both_ktc=np.cumsum(both_tkc[::-1], axis=0)[::-1].transpose(1, 0, 2),
     )

@@ -44,7 +44,6 @@ from sae_repro.store import ActivationStore
 
 KNOWN_SCORES = ("detection", "fuzzing")
 """What the text's own concepts can answer."""
-INDEX_ROWS = 65_536  # read at once
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def judge_cells(
         reason = "activations are means over documents: no token has one of its own"
         return {sae: {"reason": reason, **entry} for sae, entry in said.items()}
     corpus = TokenDocuments.load(artifacts / "corpus")
-    index = np.concatenate(list(store.index("validation").batches(INDEX_ROWS)))
+    index = store.index("validation").whole()
     rows = rows_of(index, corpus, settings.context_tokens, seed)
     truth = TextConcepts(corpus.folder, index, seed) if settings.kind == "concepts" else None
     backend = open_backend(settings, record=record, base=truth.base if truth else {})

@@ -21,7 +21,7 @@ from sae_repro.evaluate.streaming import Batch
 from sae_repro.evaluate.structure.resampling import bootstrap_mean
 from sae_repro.hashing import uniform_hash
 from sae_repro.random import generator
-from sae_repro.store import DOCUMENT, POSITION
+from sae_repro.store import DOCUMENT, POSITION, row_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,7 @@ TOKENS = 16_384  # of the sample, about
 SAMPLED = 0x636F7272  # sets this use of the hash apart from others of the same seed
 ENCODED = 512  # tokens encoded at once: their code stays in a processor's cache
 MAPPED = 256  # latents of the map
+DENSE = 0.1  # share of nonzeros from which on dense products are faster
 CONSTANT = 1e-12  # variance, as a share of the mean square, that rounding alone can leave
 
 
@@ -46,10 +47,10 @@ class Rows:
 
     def find(self, index: npt.NDArray[np.int32]) -> Ints:
         """The row of each of `index` [m, ≥ 2]; −1 for tokens of other documents."""
-        key = _key(self.document, self.position)
+        key = row_key(self.document, self.position)
         if not len(key):
             return np.full(len(index), -1)
-        wanted = _key(index[:, DOCUMENT], index[:, POSITION])
+        wanted = row_key(index[:, DOCUMENT], index[:, POSITION])
         at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
         return np.where(key[at] == wanted, at, -1)
 
@@ -162,7 +163,7 @@ class _Sums:
         for total, square, code in ((self._r, self._rr, r_nr), (self._a, self._aa, a_nk)):
             total += np.bincount(code.indices, code.data, len(total))
             square += np.bincount(code.indices, code.data**2, len(total))
-        self._ra += (r_nr.T @ a_nk).toarray()
+        self._ra += _product(r_nr, a_nk)
 
     def correlations(self) -> Floats:
         """[R, K]; NaN where one of the two does not vary."""
@@ -177,6 +178,15 @@ class _Sums:
         covariance = self._ra / n - np.outer(self._r, self._a) / n**2
         result: Floats = np.clip(covariance / np.outer(deviation_r, deviation_k), -1, 1)
         return result
+
+
+def _product(r_nr: csr_array, a_nk: csr_array) -> Floats:
+    """rᵀ·a [R, K]; the densest of codes by a dense product, which is faster then."""
+    if min(code.nnz / max(1, np.prod(code.shape)) for code in (r_nr, a_nk)) > DENSE:
+        dense: Floats = r_nr.toarray().T @ a_nk.toarray()
+        return dense
+    sparse: Floats = (r_nr.T @ a_nk).toarray()
+    return sparse
 
 
 def _maxima(small: Mapping[int, csr_array], both_rk: Floats) -> "pd.DataFrame":
@@ -236,7 +246,3 @@ def _clustered(latent: Ints, correlation: Floats) -> CorrelationMap:
         order = leaves_list(tree)
         latent, correlation = latent[order], correlation[np.ix_(order, order)]
     return CorrelationMap(latent, correlation)
-
-
-def _key(document: npt.NDArray[Any], position: npt.NDArray[Any]) -> Ints:
-    return (document.astype(np.int64) << 32) | position.astype(np.int64)

@@ -12,7 +12,7 @@ import torch
 from sae_repro.autoencoders import SAE
 from sae_repro.errors import StudyError
 from sae_repro.params import layer_of
-from sae_repro.store import DOCUMENT, POSITION, ActivationStore
+from sae_repro.store import DOCUMENT, POSITION, ActivationStore, row_key
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -47,7 +47,7 @@ class Passages:
             np.load(folder / f"{name}.npy", allow_pickle=False)
             for name in ("tokens", "mask", "length", "document")
         )
-        index = np.concatenate(list(store.index("validation").batches(2**16)))
+        index = store.index("validation").whole()
         if len(index) != mask.sum():
             raise StudyError(
                 f"{folder}: {mask.sum()} real tokens, but {len(index)} validation activations; "
@@ -65,14 +65,14 @@ class Passages:
     def find(self, document: npt.NDArray[Any], position: npt.NDArray[Any]) -> tuple[Ints, Ints]:
         """(row, column) of the real tokens at these places."""
         key, row, column = self._places
-        at = np.searchsorted(key, _key(document, position))
+        at = np.searchsorted(key, row_key(document, position))
         return row[at], column[at]
 
     @cached_property
     def _places(self) -> tuple[Ints, Ints, Ints]:
         """(key of document and position, row, column) of the real tokens, by key."""
         row, column = np.nonzero(self.mask)
-        key = _key(self.index[:, DOCUMENT], self.index[:, POSITION])
+        key = row_key(self.index[:, DOCUMENT], self.index[:, POSITION])
         order = np.argsort(key, kind="stable")
         return key[order], row[order], column[order]
 
@@ -109,7 +109,3 @@ def last_activation(subject: "TransformerBridge", sae: SAE, hook: str, device: s
         return found
 
     return activate
-
-
-def _key(document: npt.NDArray[Any], position: npt.NDArray[Any]) -> Ints:
-    return (document.astype(np.int64) << 32) | position.astype(np.int64)

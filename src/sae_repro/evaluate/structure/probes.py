@@ -32,11 +32,15 @@ def ranked(score_ck: Floats, m: int) -> Ints:
 
 def probe_auc(halves: Halves, k: int) -> Floats:
     """Area under the ROC curve on test, per concept, of a balanced probe on k latents."""
-    latents = ranked(np.abs(halves.contrast.difference_ck), k)
+    difference_ck = halves.contrast.difference_ck
+    latents = ranked(np.abs(difference_ck), k)
     auc = np.full(len(latents), np.nan)
     for which in chunks(halves.fit, latents):
         seen, unseen = designs(halves, latents[which], which)
-        beta, _ = newton(seen.x_bmk, *balanced(seen.positives_bm, seen.rows_bm))
+        if k == 1:  # the order of the scores is all that counts: β's sign, the difference's own
+            beta = np.sign(np.take_along_axis(difference_ck[which], latents[which], axis=1))
+        else:
+            beta, _ = newton(seen.x_bmk, *balanced(seen.positives_bm, seen.rows_bm))
         parts = zip(_scores(unseen, beta), unseen.positives_bm, unseen.rows_bm, strict=True)
         auc[which] = [roc_area(*part) for part in parts]
     return auc
