@@ -1,8 +1,9 @@
 """Finished cells by content: a folder per key, a hash of everything the folder follows from.
 
 DVC runs one stage after another; the first of a `foreach` finds the whole grid undone and does it
-side by side, and each later stage takes its own folder out of here. Local to a checkout, safe to
-delete. `SAE_REPRO_NO_STORE=1` bypasses it.
+side by side, and each later stage takes its own folder out of here. It also has what a cell came to
+before, and the trials of `tune`. Local to a checkout, safe to delete. `SAE_REPRO_NO_STORE=1`
+bypasses it.
 """
 
 import os

@@ -14,9 +14,10 @@ from sae_repro.autoencoders import SAE, Weights
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.writing import write_stories
 from sae_repro.evaluate import cell, chosen
-from sae_repro.evaluate.cell import EvaluateJob, validation_batches
+from sae_repro.evaluate.cell import validation_batches
 from sae_repro.evaluate.chosen import MEASURES, FirstPass
 from sae_repro.evaluate.codes import CodeFile
+from sae_repro.evaluate.job import Evaluation
 from sae_repro.evaluate.monosemantic_summary import NAMES, Summary
 from sae_repro.evaluate.streaming import Batch, accumulate, mean_of
 from sae_repro.files import read_json, write_json
@@ -29,24 +30,24 @@ D = 8
 
 
 @pytest.fixture
-def job(tmp_path: Path, make_store: Callable[..., Path]) -> EvaluateJob:
+def study(tmp_path: Path, make_store: Callable[..., Path]) -> Evaluation:
     """Activations whose index (document, position) exists in a corpus of stories."""
     source = StoriesSource(kind="stories", n_documents=900)
     folder = tmp_path / "corpus"
     write_stories(Corpus(source=source), source, 0, folder)
     assert TokenDocuments.load(folder).documents["length"].min() >= 20  # the index's own length
-    return EvaluateJob(
-        sae=tmp_path, settings=Evaluate(), seed=0, key="", baseline_key="", trainer="",
+    return Evaluation(
+        settings=Evaluate(), seed=0, shared="", trainer="",
         store=tmp_path,
         corpus=folder, subject=tmp_path, activations=make_store(validation=16_000, d_in=D),
     )  # fmt: skip
 
 
-def measured(job: EvaluateJob, folder: Path) -> Summary:
+def measured(study: Evaluation, folder: Path) -> Summary:
     folder.mkdir()
     identity = torch.cat([torch.eye(D), -torch.eye(D)], dim=1)
     sae = SAE("standard", Weights(identity, torch.zeros(2 * D), identity.T, torch.zeros(D)))
-    store = ActivationStore(job.activations)
+    store = ActivationStore(study.activations)
 
     def batches() -> Iterator[Batch]:
         return validation_batches(store, HOOK, 500, "cpu")
@@ -55,16 +56,18 @@ def measured(job: EvaluateJob, folder: Path) -> Summary:
     codes = CodeFile(folder)
     totals = accumulate(sae, batches(), mean_d, documents, codes.append)
     codes.close()
-    return chosen.measured(FirstPass(job, sae, store, HOOK, batches, codes, mean_d, totals, folder))
+    return chosen.measured(
+        FirstPass(study, sae, store, HOOK, batches, codes, mean_d, totals, folder)
+    )
 
 
-def asking(job: EvaluateJob, *metrics: str) -> EvaluateJob:
+def asking(study: Evaluation, *metrics: str) -> Evaluation:
     settings = Evaluate.model_validate({"metrics": metrics, "references": [5]})
-    return replace(job, settings=settings)
+    return replace(study, settings=settings)
 
 
-def test_it_writes_a_row_per_latent_and_the_shares(job: EvaluateJob, tmp_path: Path) -> None:
-    found = measured(asking(job, "monosemanticity"), tmp_path / "out")
+def test_it_writes_a_row_per_latent_and_the_shares(study: Evaluation, tmp_path: Path) -> None:
+    found = measured(asking(study, "monosemanticity"), tmp_path / "out")
     frame = pd.read_parquet(tmp_path / "out" / "monosemantic.parquet")
     assert frame["latent"].tolist() == list(range(2 * D))
     assert set(found.metrics) == set(NAMES) == set(found.intervals)
@@ -75,13 +78,13 @@ def test_it_writes_a_row_per_latent_and_the_shares(job: EvaluateJob, tmp_path: P
     assert np.abs(frame["M_raw"]).max() < 0.2
 
 
-def test_it_can_be_left_out(job: EvaluateJob, tmp_path: Path) -> None:
-    assert measured(asking(job), tmp_path / "out").metrics == {}
+def test_it_can_be_left_out(study: Evaluation, tmp_path: Path) -> None:
+    assert measured(asking(study), tmp_path / "out").metrics == {}
     assert not (tmp_path / "out" / "monosemantic.parquet").exists()
 
 
 def test_each_metric_writes_its_table_and_says_how_sure_it_is(
-    job: EvaluateJob, tmp_path: Path
+    study: Evaluation, tmp_path: Path
 ) -> None:
     said = {}
     for metric, tables in {
@@ -90,7 +93,7 @@ def test_each_metric_writes_its_table_and_says_how_sure_it_is(
         "references": ("references", "correlation_map"),
     }.items():
         folder = tmp_path / metric
-        found = measured(asking(job, metric), folder)
+        found = measured(asking(study, metric), folder)
         assert {path.stem for path in folder.glob("*.parquet")} == set(tables)
         assert set(found.intervals) <= set(found.metrics)
         assert found.counts
@@ -106,9 +109,9 @@ def test_each_metric_writes_its_table_and_says_how_sure_it_is(
     assert abs(said["mean_max_correlation_null_5"]) < 0.2
 
 
-def test_metrics_join(job: EvaluateJob, tmp_path: Path) -> None:
-    both = measured(asking(job, "dictionary", "monosemanticity"), tmp_path / "both")
-    parts = [measured(asking(job, m), tmp_path / m) for m in ("dictionary", "monosemanticity")]
+def test_metrics_join(study: Evaluation, tmp_path: Path) -> None:
+    both = measured(asking(study, "dictionary", "monosemanticity"), tmp_path / "both")
+    parts = [measured(asking(study, m), tmp_path / m) for m in ("dictionary", "monosemanticity")]
     assert both.metrics == parts[0].metrics | parts[1].metrics
     assert both.counts == parts[0].counts | parts[1].counts
 
@@ -117,19 +120,19 @@ def test_every_metric_that_params_offer_is_there() -> None:
     assert set(MEASURES) == set(get_args(Chosen))
 
 
-def test_whole_documents_carry_no_concepts(job: EvaluateJob, tmp_path: Path) -> None:
-    path = job.activations / "manifest.json"
+def test_whole_documents_carry_no_concepts(study: Evaluation, tmp_path: Path) -> None:
+    path = study.activations / "manifest.json"
     write_json(path, {**read_json(path), "pooling": "document_mean"})
-    found = measured(asking(job, *MEASURES), tmp_path / "out")
+    found = measured(asking(study, *MEASURES), tmp_path / "out")
     assert "description_length" in found.metrics
     assert not set(NAMES) & set(found.metrics)
     assert {path.stem for path in (tmp_path / "out").glob("*.parquet")} == {"dictionary"}
 
 
-def test_random_weights_have_no_cross_entropy_to_recover(job: EvaluateJob) -> None:
+def test_random_weights_have_no_cross_entropy_to_recover(study: Evaluation) -> None:
     """Without a subject in the folder: nothing is even loaded."""
-    store = ActivationStore(job.activations)
+    store = ActivationStore(study.activations)
     identity = torch.eye(D)
     sae = SAE("standard", Weights(identity, torch.zeros(D), identity, torch.zeros(D)))
-    found = cell._fidelity(job, sae, store, f"untrained/{HOOK}")
+    found = cell._fidelity(study, sae, store, f"untrained/{HOOK}")
     assert found == (dict.fromkeys(cell.FIDELITY), 0)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from sae_repro.evaluate.job import Family
 from sae_repro.evaluate.structure import references as module
-from sae_repro.evaluate.structure.references import Family, references
+from sae_repro.evaluate.structure.references import references
 from sae_repro.store import ActivationStore
 from sae_repro.train.checkpoint import Journal
 from sae_repro.train.trainer import Trainer

@@ -11,7 +11,8 @@ from sae_repro.autoencoders import SAE, Weights, save
 from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.writing import write_stories
 from sae_repro.evaluate import cell
-from sae_repro.evaluate.cell import EvaluateJob, evaluate_into
+from sae_repro.evaluate.cell import evaluate_into
+from sae_repro.evaluate.job import Evaluation
 from sae_repro.extract.sinks import OrderedSink
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Corpus, Evaluate, StoriesSource
@@ -79,14 +80,14 @@ def make_cell(artifacts: Path, name: str, weights: Weights | None, seed: int = 0
     else:
         save(SAE("standard", weights), trained)
     write_json(trained / "train.json", said)
-    job = EvaluateJob(
-        sae=trained, settings=Evaluate(metrics=("monosemanticity",)), seed=seed, key="",
-        baseline_key="", trainer="", store=artifacts,
+    study = Evaluation(
+        settings=Evaluate(metrics=("monosemanticity",)), seed=seed, shared="", trainer="",
+        store=artifacts,
         corpus=artifacts / "corpus", subject=artifacts, activations=artifacts / "extract",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cell, "_fidelity", lambda *_: ({}, 0))  # there is no language model
-        evaluate_into(job, evaluated)
+        evaluate_into(study, trained, evaluated)
 
 
 def identity() -> Weights:

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -114,7 +113,7 @@ def test_one_changed_lambda_retrains_one_cell(finished: Checkout, tmp_path: Path
     checkout = finished.copy(tmp_path / "changed")
     checkout.change("lambda: 1e-2", "lambda: 2e-2")
     ran = checkout.ran(checkout.repro())
-    assert ran == ["train@vanilla", "evaluate@vanilla", "judge", "compare", "track"]
+    assert ran == ["train@vanilla", "evaluate", "judge", "compare", "track"]
     checkout.change("lambda: 2e-2", "lambda: 1e-2")
     assert not [stage for stage in checkout.ran(checkout.repro()) if stage.startswith("train")]
     assert same(checkout, finished).differences == []
@@ -128,7 +127,7 @@ def test_what_cells_do_not_list_reaches_them_through_extract(
     path = checkout.folder / changed
     path.write_text(path.read_text() + "# another byte\n")
     checkout.repro("--single-item", "extract")
-    for stage in ("train@vanilla", "evaluate@vanilla"):
+    for stage in ("train@vanilla", "evaluate"):
         status = subprocess.run(
             ["dvc", "status", stage], cwd=checkout.folder, env=checkout.environment(),
             capture_output=True, text=True, check=True,
@@ -140,7 +139,7 @@ def test_a_removed_cell_leaves_no_trace(finished: Checkout, tmp_path: Path) -> N
     checkout = finished.copy(tmp_path / "removed")
     checkout.change(next(line for line in (checkout.folder / "params.yaml").read_text().splitlines()
                          if "resample:" in line) + "\n", "")  # fmt: skip
-    assert checkout.ran(checkout.repro()) == ["judge", "compare", "track"]
+    assert checkout.ran(checkout.repro()) == ["evaluate", "judge", "compare", "track"]
     assert sorted(p.name for p in (checkout.folder / "artifacts/train").iterdir()) == [
         "matryoshka", "vanilla",
     ]  # fmt: skip
@@ -156,18 +155,22 @@ def test_without_the_store_one_change_trains_one_cell(finished: Checkout, tmp_pa
     assert len(trained) == 1
 
 
-def test_one_evaluation_stage_sees_to_all_that_is_trained(
+def test_without_the_store_one_change_evaluates_one_cell(
     finished: Checkout, tmp_path: Path
 ) -> None:
-    """Also to cells that DVC has not yet brought from the store to artifacts/train."""
-    checkout = finished.copy(tmp_path / "together", ".sae-repro")
-    for stage in ("train", "evaluate"):
-        shutil.rmtree(checkout.folder / "artifacts" / stage)
-    checkout.repro("--single-item", "--force", "train@vanilla")
-    checkout.repro("--single-item", "--force", "evaluate@vanilla")
-    assert [p.name for p in (checkout.folder / "artifacts/train").iterdir()] == ["vanilla"]
-    evaluated = list((checkout.folder / ".sae-repro/cells").glob("*/contexts.parquet"))
-    assert len(evaluated) == len(CELLS)
+    """What artifacts/evaluate has of cells whose SAE is the same is kept."""
+    checkout = finished.copy(tmp_path / "pulled", ".sae-repro")
+    checkout.change("lambda: 1e-2", "lambda: 3e-2")
+    checkout.repro("evaluate")
+    assert len(list((checkout.folder / ".sae-repro/cells").glob("*/contexts.parquet"))) == 1
+    measured = [
+        json.loads((each.folder / f"artifacts/evaluate/{name}/metrics.json").read_text())
+        for each in (finished, checkout)
+        for name in CELLS
+    ]
+    before, after = measured[: len(CELLS)], measured[len(CELLS) :]
+    changed = [a != b for a, b in zip(before, after, strict=True)]
+    assert dict(zip(CELLS, changed, strict=True)) == {name: name == "vanilla" for name in CELLS}
 
 
 def test_a_cell_does_not_depend_on_its_companions(finished: Checkout, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The evaluation of one cell: metrics.json, latents, documents, contexts, and what is chosen."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +15,7 @@ from sae_repro.evaluate import contexts
 from sae_repro.evaluate.chosen import FirstPass, measured
 from sae_repro.evaluate.codes import CodeFile
 from sae_repro.evaluate.fidelity import Windows, fidelity, recovered
+from sae_repro.evaluate.job import Evaluation
 from sae_repro.evaluate.streaming import (
     Batch,
     Totals,
@@ -33,30 +33,6 @@ FIDELITY = ("ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_recovered_zero", "ce
             "kl")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class EvaluateJob:
-    """All that evaluating one cell needs; pickles to a worker."""
-
-    sae: Path
-    settings: Evaluate
-    seed: int
-    key: str
-    baseline_key: str
-    trainer: str
-    """Hash of the code that trains references."""
-    store: Path
-    corpus: Path
-    subject: Path
-    activations: Path
-
-    def __call__(self, progress: Callable[[int], None]) -> None:
-        """Evaluate the cell into the store, unless it is there by now."""
-        with CellStore(self.store).making(self.key) as folder:
-            if folder is not None:
-                evaluate_into(self, folder)
-        progress(1)
-
-
 def validation_batches(
     store: ActivationStore, hook: str, size: int, device: str
 ) -> Iterator[Batch]:
@@ -71,11 +47,11 @@ def validation_batches(
         yield torch.from_numpy(np.array(x, dtype=np.float32)).to(device), index
 
 
-def evaluate_into(job: EvaluateJob, folder: Path) -> None:
-    """Write the folder of one evaluated cell; a failed cell's says that it failed."""
+def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
+    """Write the folder of one evaluated SAE; that of a failed cell says that it failed."""
     from sae_repro.compute import prepare
 
-    trained = read_json(job.sae / "train.json")
+    trained = read_json(trained_sae / "train.json")
     said = {name: trained[name] for name in ("status", "hook", "d_in", "d_sae", "choices")}
     said |= {"activation": trained["choices"]["activation"]}
     if trained["status"] != "ok":
@@ -84,10 +60,10 @@ def evaluate_into(job: EvaluateJob, folder: Path) -> None:
             {**said, "reason": trained["reason"], "metrics": {}, "counts": {}, "intervals": {}},
         )
         return
-    settings, hook = job.settings, trained["hook"]
+    settings, hook = study.settings, trained["hook"]
     prepare(device=settings.device, threads=settings.threads)
-    sae = load(job.sae, device=settings.device)
-    store = ActivationStore(job.activations)
+    sae = load(trained_sae, device=settings.device)
+    store = ActivationStore(study.activations)
 
     def batches() -> Iterator[Batch]:
         return validation_batches(store, hook, settings.batch_size, settings.device)
@@ -97,10 +73,10 @@ def evaluate_into(job: EvaluateJob, folder: Path) -> None:
         codes = CodeFile(Path(scratch))
         totals = accumulate(sae, batches(), mean_d, documents, codes.append)
         codes.close()
-        top, sample = contexts.collect(codes, totals.histogram_kb, settings, job.seed)
-        told = measured(FirstPass(job, sae, store, hook, batches, codes, mean_d, totals, folder))
+        top, sample = contexts.collect(codes, totals.histogram_kb, settings, study.seed)
+        told = measured(FirstPass(study, sae, store, hook, batches, codes, mean_d, totals, folder))
     metrics = summarise(totals, sae.d_in, settings.dead_threshold)
-    spliced, targets = _fidelity(job, sae, store, hook)
+    spliced, targets = _fidelity(study, sae, store, hook)
     latents = len(totals.fired_k)
     write_json(
         folder / "metrics.json",
@@ -120,7 +96,7 @@ def evaluate_into(job: EvaluateJob, folder: Path) -> None:
         },
     )
     _write_tables(totals, sae, folder)
-    corpus = TokenDocuments.load(job.corpus)
+    corpus = TokenDocuments.load(study.corpus)
     contexts.table(top, sample, corpus, settings).to_parquet(
         folder / "contexts.parquet", index=False, compression="zstd"
     )
@@ -138,7 +114,7 @@ def _intervals(totals: Totals, settings: Evaluate) -> dict[str, list[float]]:
 
 
 def _fidelity(
-    job: EvaluateJob, sae: SAE, store: ActivationStore, hook: str
+    study: Evaluation, sae: SAE, store: ActivationStore, hook: str
 ) -> tuple[dict[str, float | None], int]:
     """The fidelity metrics and their targets.
 
@@ -149,9 +125,9 @@ def _fidelity(
         return dict.fromkeys(FIDELITY), 0
     from sae_repro.subject.loader import load_subject
 
-    subject = load_subject(job.subject, device=job.settings.device)
-    windows = Windows(job.activations / "windows", job.settings.fidelity_tokens)
-    base = _baseline(job, store, hook, subject, windows)
+    subject = load_subject(study.subject, device=study.settings.device)
+    windows = Windows(study.activations / "windows", study.settings.fidelity_tokens)
+    base = _baseline(study, store, hook, subject, windows)
     found = fidelity(subject, windows, hook, {"sae": lambda x: sae.decode(sae.encode(x))})
     clean, ours = base["ce_clean"], found["ce_sae"]
     return {
@@ -166,15 +142,15 @@ def _fidelity(
 
 
 def _baseline(
-    job: EvaluateJob, store: ActivationStore, hook: str, subject: Any, windows: Windows
+    study: Evaluation, store: ActivationStore, hook: str, subject: Any, windows: Windows
 ) -> dict[str, float]:
     """Clean, zeroed and mean-ablated cross-entropy: the same for all cells on a hook, so done once.
 
     The mean is that of the training activations.
     """
-    mean_d = torch.from_numpy(store.mean(hook)).float().to(job.settings.device)
-    cells = CellStore(job.store)
-    key = f"{job.baseline_key}-{hook}"
+    mean_d = torch.from_numpy(store.mean(hook)).float().to(study.settings.device)
+    cells = CellStore(study.store)
+    key = f"{study.shared}-{hook}"
     with cells.making(key) as folder:
         if folder is not None:
             measured = fidelity(

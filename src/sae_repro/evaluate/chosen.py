@@ -24,18 +24,16 @@ from sae_repro.store import ActivationStore
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sae_repro.evaluate.cell import EvaluateJob
+    from sae_repro.evaluate.job import Evaluation
     from sae_repro.evaluate.structure.holes import DenseProbe
     from sae_repro.evaluate.structure.passages import Passages
-
-INDEX_ROWS = 65_536  # read at once
 
 
 @dataclass(frozen=True)
 class FirstPass:
     """One SAE after its first pass over the validation activations."""
 
-    job: "EvaluateJob"
+    study: "Evaluation"
     sae: SAE
     store: ActivationStore
     hook: str
@@ -53,8 +51,8 @@ class FirstPass:
     @property
     def bank(self) -> ConceptBank:
         """What can be said about every validation token."""
-        job = self.job
-        return _bank(job.corpus, job.activations, job.settings.concepts, job.seed, job.baseline_key)
+        at, concepts = self.study, self.study.settings.concepts
+        return _bank(at.corpus, at.activations, concepts, at.seed, at.shared)
 
     def write(self, frame: "pd.DataFrame", name: str) -> None:
         """`name`.parquet in the cell's folder."""
@@ -66,9 +64,7 @@ def _bank(
     corpus: Path, activations: Path, concepts: ConceptLabels | None, seed: int, contents: str
 ) -> ConceptBank:
     """The bank that a process's cells share; `contents`, a hash of all it is made of, tells it."""
-    index = np.concatenate(
-        list(ActivationStore(activations).index("validation").batches(INDEX_ROWS))
-    )
+    index = ActivationStore(activations).index("validation").whole()
     return load_bank(corpus, index, seed, None if concepts is None else Path(concepts.path))
 
 
@@ -85,7 +81,7 @@ def measured(found: FirstPass) -> Summary:
     """
     by_token = found.store.manifest["pooling"] == "token"
     total = Summary({}, {}, {})
-    for name in found.job.settings.metrics:
+    for name in found.study.settings.metrics:
         measure, needs_tokens = MEASURES[name]
         if needs_tokens and not by_token:
             continue
@@ -100,7 +96,7 @@ def measured(found: FirstPass) -> Summary:
 
 def _monosemanticity(found: FirstPass) -> Summary:
     """monosemantic.parquet: a row per latent."""
-    bank, seed = found.bank, found.job.seed
+    bank, seed = found.bank, found.study.seed
     frame = monosemanticity(found.canonical, bank, seed, found.totals.fired_k)
     found.write(frame, "monosemantic")
     return summary(frame, bank, seed)
@@ -111,7 +107,7 @@ def _dictionary(found: FirstPass) -> Summary:
     from sae_repro.evaluate.structure.description import description_length
     from sae_repro.evaluate.structure.neighbours import decoder_max_cosine
 
-    totals, seed = found.totals, found.job.seed
+    totals, seed = found.totals, found.study.seed
     variance = float(totals.document_variance.sum()) / totals.tokens
     near, nearness = decoder_max_cosine(found.sae.weights.W_dec, totals.fired_k, seed)
     bits, length = description_length(
@@ -130,18 +126,18 @@ def _structure(found: FirstPass) -> Summary:
     from sae_repro.evaluate.structure.concepts import concept_structure
     from sae_repro.evaluate.structure.sample import collect
 
-    job = found.job
+    study = found.study
     sample = collect(
         found.canonical,
         found.batches(),
         found.bank,
         found.mean_d,
         found.sae.weights.W_dec.cpu().numpy(),
-        job.seed,
-        job.settings.structure_tokens,
+        study.seed,
+        study.settings.structure_tokens,
     )
-    probes = _dense_probes(job.baseline_key, found.hook)
-    frames, told = concept_structure(sample, job.seed, probes)
+    probes = _dense_probes(study.shared, found.hook)
+    frames, told = concept_structure(sample, study.seed, probes)
     found.write(frames.concepts, "concepts")
     found.write(frames.pairs, "pairs")
     return told
@@ -152,20 +148,12 @@ def _references(found: FirstPass) -> Summary:
     import pandas as pd
 
     from sae_repro.evaluate.structure.correlation import correlations, sampled_rows
-    from sae_repro.evaluate.structure.references import Family, references
+    from sae_repro.evaluate.structure.references import references
 
-    job = found.job
-    family = Family(
-        store=job.store,
-        activations=job.activations,
-        seed=job.seed,
-        code=job.trainer,
-        device=job.settings.device,
-        threads=job.settings.threads,
-    )
-    rows = sampled_rows(found.batches, found.totals.tokens, job.seed)
-    small = references(family, found.hook, job.settings.references)
-    frame, mapped, told = correlations(found.codes, small, rows, found.totals.fired_k, job.seed)
+    study = found.study
+    rows = sampled_rows(found.batches, found.totals.tokens, study.seed)
+    small = references(study.family(), found.hook, study.settings.references)
+    frame, mapped, told = correlations(found.codes, small, rows, found.totals.fired_k, study.seed)
     found.write(frame, "references")
     columns = {str(latent): mapped.correlation[:, i] for i, latent in enumerate(mapped.latent)}
     found.write(pd.DataFrame({"latent": mapped.latent, **columns}), "correlation_map")
@@ -177,11 +165,11 @@ def _ngram(found: FirstPass) -> Summary:
     from sae_repro.evaluate.structure.ngram import explainability_ngram
     from sae_repro.evaluate.structure.passages import last_activation
 
-    job = found.job
-    hook, device = model_hook(found.hook), job.settings.device
+    study = found.study
+    hook, device = model_hook(found.hook), study.settings.device
     activate = last_activation(_subject(found), found.sae, hook, device)
     frame, told = explainability_ngram(
-        activate, found.canonical, _passages(found), found.totals.fired_k, job.seed
+        activate, found.canonical, _passages(found), found.totals.fired_k, study.seed
     )
     found.write(frame, "ngram")
     return told
@@ -191,9 +179,9 @@ def _ablation(found: FirstPass) -> Summary:
     """ablation.parquet: how many logits single latents move."""
     from sae_repro.evaluate.structure.ablation import ablation_sparsity
 
-    job = found.job
+    hook, seed = model_hook(found.hook), found.study.seed
     frame, told = ablation_sparsity(
-        _subject(found), found.sae, model_hook(found.hook), found.codes, _passages(found), job.seed
+        _subject(found), found.sae, hook, found.codes, _passages(found), seed
     )
     found.write(frame, "ablation")
     return told
@@ -203,8 +191,8 @@ def _subject(found: FirstPass) -> Any:
     """The model that the hook is read from: the one with random weights too."""
     from sae_repro.subject.loader import load_for
 
-    job = found.job
-    return load_for(found.hook, job.subject, found.store.manifest, device=job.settings.device)
+    study = found.study
+    return load_for(found.hook, study.subject, found.store.manifest, device=study.settings.device)
 
 
 def _passages(found: FirstPass) -> "Passages":

@@ -17,7 +17,6 @@ what is explained apart from what is scored.
 
 from pathlib import Path
 
-from sae_repro.cellstore import prune
 from sae_repro.files import replacing_folder, write_json
 from sae_repro.judge.backends import open_backend
 from sae_repro.judge.concepts import ConceptsBackend, shares
@@ -49,8 +48,6 @@ def run(context: StageContext) -> None:
 
     settings, seed = context.section(Judge, "judge"), context.value("seed")
     names = list(context.value("cells"))
-    # the first stage that reads all cells' folders
-    prune(names, Path("artifacts"))
     # an out must be there: without answers it is empty
     ANSWERS.parent.mkdir(exist_ok=True)
     ANSWERS.touch()

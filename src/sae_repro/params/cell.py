@@ -179,11 +179,6 @@ class Cell(Section):
         """Whether its latents are the two ends of D directions that are given, not learnt."""
         return self.baseline in ("neurons", "pca")
 
-    @property
-    def trained_here(self) -> bool:
-        """Whether its weights come from training in this study."""
-        return self.import_ is None and self.baseline is None
-
     def members(self) -> dict[str, "Cell"]:
         """Its SAEs by their place in the cell's folder: `.`, or `seed-<n>` for each of `seeds`."""
         if self.seeds is None:

@@ -1,7 +1,7 @@
 """Stage `tune`: an Optuna study over cells; tune/trials.csv, tune/best.yaml, tune/figures.
 
 It stands in tune/dvc.yaml, so that a plain `dvc repro` never starts it. A trial is a cell: trained
-and evaluated as train@ and evaluate@ would, into the store in which they look first. What the next
+and evaluated as the stages would, into the store in which they look first. What the next
 batch tries follows from the batches before it alone (`asking`), and a trial enters the journal once
 all before it are there (`journal`): killed anywhere, run again, the same trials.csv.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.cellstore import CellStore, code_digest
-from sae_repro.evaluate import job_of, shared_inputs
+from sae_repro.evaluate.job import Evaluation
 from sae_repro.files import replacing_folder, sha256_file
 from sae_repro.params import Cell, Evaluate, Train, Tune, check_section
 from sae_repro.sidebyside import side_by_side
@@ -22,7 +22,7 @@ from sae_repro.tune.space import FOLDER, load_tune
 if TYPE_CHECKING:
     from sae_repro.tune.asking import Asked
     from sae_repro.tune.journal import Journal
-    from sae_repro.tune.trial import Evaluation, TrialJob
+    from sae_repro.tune.trial import TrialJob
 
 JOURNAL = FOLDER / "journal.log"
 STORE = STATE / "cells"
@@ -54,15 +54,11 @@ def run(context: StageContext) -> None:
         write_figures(folder, tune, trials, told, grid=Path("reports/tables/cells.csv"))
 
 
-def _evaluation(context: StageContext, tune: Tune) -> "Evaluation":
-    from sae_repro.tune.trial import Evaluation
-
+def _evaluation(context: StageContext, tune: Tune) -> Evaluation:
     settings = context.section(Evaluate, "evaluate")
     if tune.metrics is not None:
         settings = settings.model_copy(update={"metrics": tune.metrics})
-    shared = shared_inputs(context, settings)
-    job = job_of(context, settings, CellStore(STORE), shared, sae=Path(), key="")
-    return Evaluation(job, shared)
+    return Evaluation.of(context, settings, CellStore(STORE))
 
 
 def _identity(context: StageContext, tune: Tune, shared: str) -> dict[str, Any]:
@@ -80,7 +76,7 @@ def _identity(context: StageContext, tune: Tune, shared: str) -> dict[str, Any]:
 def _run_batch(
     context: StageContext,
     tune: Tune,
-    evaluation: "Evaluation",
+    evaluation: Evaluation,
     journal: "Journal",
     start: int,
     size: int,
@@ -106,7 +102,7 @@ def _run_batch(
 def _jobs(
     context: StageContext,
     tune: Tune,
-    evaluation: "Evaluation",
+    evaluation: Evaluation,
     journal: "Journal",
     asked: Sequence["Asked"],
 ) -> list["TrialJob"]:

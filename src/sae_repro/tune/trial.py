@@ -1,35 +1,20 @@
-"""One trial in a worker: its cell trained and evaluated into the store, where train@ looks too.
+"""One trial in a worker: its cell trained and evaluated into the store, where the stages look too.
 
 Trainer, evaluation and keys are those of the stages, so a trial that is adopted as a cell is there
 already.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_repro.evaluate import evaluation_key
+from sae_repro.evaluate.job import Evaluation
 from sae_repro.files import read_json
 from sae_repro.train.grid import CellJob
 
 if TYPE_CHECKING:
-    from sae_repro.evaluate.cell import EvaluateJob
     from sae_repro.tune.pruning import Rungs
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How every trial is evaluated."""
-
-    job: "EvaluateJob"
-    """Without its SAE, and without the key that follows from it."""
-    shared: str
-    """`evaluate.shared_inputs`: what every evaluation follows from."""
-
-    def of(self, trained: Path) -> "EvaluateJob":
-        """The job for the trained cell in the folder `trained`."""
-        return replace(self.job, sae=trained, key=evaluation_key(self.shared, trained))
 
 
 @dataclass(frozen=True)
@@ -47,7 +32,7 @@ class TrialJob:
             self.cell(progress)
         elif self.rungs.train(self.cell, progress).pruned:
             return
-        self.evaluation.of(self._trained)(lambda done: None)
+        self.evaluation.job(self._trained)(lambda done: None)
 
     def outcome(self) -> "Outcome":
         """What the trial came to, once it was called."""
@@ -60,8 +45,8 @@ class TrialJob:
                     "pruned", {}, looks.reports, looks.notes,
                     f"stopped at step {step}: FVU {fvu:.4g}, others did better by then",
                 )  # fmt: skip
-        evaluated = self.evaluation.of(self._trained)
-        measured = read_json(evaluated.store / evaluated.key / "metrics.json")
+        evaluated = self.evaluation.job(self._trained)
+        measured = read_json(evaluated.study.store / evaluated.key / "metrics.json")
         return Outcome(
             "ok" if measured["status"] == "ok" else "failed",
             {**measured, "evaluation": evaluated.key},

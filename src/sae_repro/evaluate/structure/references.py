@@ -1,17 +1,17 @@
 """Small reference SAEs: what a small dictionary finds, a larger one should hold too.
 
 A family of widths per study and hook, trained by the trainer of every cell on the training
-activations. All evaluations share it through the cell store, also side by side: whoever comes first
-trains, the others wait for the lock.
+activations. All evaluations share it through the cell store, also side by side: who finds one
+missing trains it, the others wait for the lock.
 """
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sae_repro.autoencoders import SAE, load, save
 from sae_repro.cellstore import CellStore
+from sae_repro.evaluate.job import Family
 from sae_repro.files import digest, read_json, write_json
 from sae_repro.params import Cell, Train
 from sae_repro.store import ActivationStore
@@ -22,20 +22,6 @@ K = 4  # latents per token
 BATCH = 512
 DEAD_TOKENS = 100_000
 NEVER = 10**9  # steps: a family is trained in seconds, without checkpoints
-
-
-@dataclass(frozen=True)
-class Family:
-    """Which references: everything that their weights follow from beside the hook."""
-
-    store: Path
-    """Of finished cells."""
-    activations: Path
-    seed: int
-    code: str
-    """`code_digest` of what trains a cell."""
-    device: str
-    threads: int
 
 
 def recipe(width: int, d_in: int) -> Cell:
