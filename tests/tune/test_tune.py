@@ -25,8 +25,9 @@ SINGLE: dict[str, Any] = {"objectives": {"fvu": "minimize"}}
 def test_more_trials_later_are_the_same_as_all_at_once(study: TinyStudy) -> None:
     """6 ends in the middle of a batch: the rest of it must not see its finished half."""
     at_once = study.copy("at-once")
+    at_once.space(trials=14)
     at_once.tune()
-    for count in (4, 6, 10):
+    for count in (6, 8, 14):
         study.space(trials=count)
         assert len(study.tune().splitlines()) == count + 1
     assert study.outputs() == at_once.outputs()
@@ -58,11 +59,12 @@ def test_a_sampler_learns_from_earlier_batches(study: TinyStudy, sampler: str) -
     assert (choices[0][8:] != choices[1][8:]).all()
 
 
-def test_the_number_of_workers_changes_nothing(study: TinyStudy) -> None:
+@pytest.mark.parametrize("jobs", [2, 4])
+def test_the_number_of_workers_changes_nothing(study: TinyStudy, jobs: int) -> None:
     study.space(trials=6)
     alone = study.copy("alone")
     alone.tune()
-    process = study.start(jobs=4)
+    process = study.start(jobs=jobs)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert study.outputs() == alone.outputs()
