@@ -36,6 +36,7 @@ def drawn(folder: Path, name: str, width: float, height: float) -> Iterator[Figu
         figure = Figure(figsize=(width, height))
         yield figure
         figure.savefig(folder / f"{name}.png", dpi=150, metadata=PNG)
+        figure.set_layout_engine("none")  # it is laid out: to do so again takes as long as to draw
         figure.savefig(folder / f"{name}.svg", metadata=SVG)
 
 

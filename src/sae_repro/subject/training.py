@@ -35,7 +35,8 @@ def train_subject(
     model = _new_model(settings, len(tokenizer), tokenizer.bos_token_id, seed)
     torch.nn.Module.to(model, settings.device)
     model.train()
-    optimizer = torch.optim.AdamW(_parameter_groups(model, settings), lr=settings.lr, betas=BETAS)
+    groups = _parameter_groups(model, settings)
+    optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=BETAS, fused=True)
     order = _batches(len(rows), settings, seed)
     progress = tqdm(range(settings.steps), desc="subject", unit="step", disable=None)
     recent: list[torch.Tensor] = []
