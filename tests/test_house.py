@@ -20,15 +20,10 @@ STAGES = list(PIPELINE)
 PACKAGE = ROOT / "src" / "sae_repro"
 
 
-def body(stage: str) -> dict[str, Any]:
-    entry: dict[str, Any] = PIPELINE[stage]
-    return entry.get("do", entry)
-
-
 def declared(stage: str) -> set[str]:
     """Dotted keys of params.yaml, and of another file where dvc.yaml names one."""
     keys: set[str] = set()
-    for item in body(stage)["params"]:
+    for item in PIPELINE[stage]["params"]:
         keys |= {item} if isinstance(item, str) else set().union(*item.values())
     return keys
 
@@ -39,13 +34,12 @@ def test_a_stage_has_its_five_places(stage: str) -> None:
     assert len(script.splitlines()) <= 30
     assert f'stage("{stage}"' in script
     assert f"from sae_repro.{stage} import run" in script
-    assert body(stage)["cmd"] == f"python ${{root}}/stages/{stage}.py"
+    assert PIPELINE[stage]["cmd"] == f"python ${{root}}/stages/{stage}.py"
     assert (PACKAGE / stage / "__init__.py").is_file()
     assert list((ROOT / "tests" / stage).glob("test_*.py"))
     assert stage in {p.partition(".")[0] for p in declared(stage)}
     outs = [next(iter(o)) if isinstance(o, dict) else o
-            for o in [*body(stage)["outs"], *body(stage).get("metrics", [])]]  # fmt: skip
-    suffix = "/${key}" if "foreach" in PIPELINE[stage] else ""
+            for o in [*PIPELINE[stage]["outs"], *PIPELINE[stage].get("metrics", [])]]  # fmt: skip
     if stage == "compare":  # what people read stands in git
         assert all(out.startswith("reports/") for out in outs)
     elif stage == "judge":  # what was answered outlives a re-run, which deletes artifacts
@@ -53,12 +47,12 @@ def test_a_stage_has_its_five_places(stage: str) -> None:
     elif stage == "tune":  # likewise, beside the file that says what is searched
         assert all(out.startswith("tune/") for out in outs)
     else:
-        assert outs == [f"artifacts/{stage}{suffix}"]
+        assert outs == [f"artifacts/{stage}"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_its_code_and_never_on_all_of_it(stage: str) -> None:
-    deps = body(stage)["deps"]
+    deps = PIPELINE[stage]["deps"]
     assert f"${{root}}/src/sae_repro/{stage}" in deps
     assert "${root}/src" not in deps
     assert "${root}/src/sae_repro" not in deps
@@ -76,17 +70,14 @@ def test_no_stage_without_a_place_and_no_place_without_a_stage() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_reads_only_parameters_it_declares(stage: str) -> None:
-    """`context.section` and `context.value` name their keys as literals or by the cell's name."""
+    """`context.section` and `context.value` name their keys as literals."""
     known = declared(stage)
     for call in ast.walk(ast.parse((PACKAGE / stage / "__init__.py").read_text())):
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
             continue
         if call.func.attr in ("section", "value") and call.args:
             key = call.args[-1]
-            if isinstance(key, ast.Constant):
-                assert key.value in known
-            else:
-                assert "cells.${key}" in known
+            assert isinstance(key, ast.Constant) and key.value in known
 
 
 def test_the_import_contract_holds() -> None:

@@ -1,20 +1,28 @@
 """Finished cells by content: a folder per key, a hash of everything the folder follows from.
 
-DVC runs one stage after another; the first of a `foreach` finds the whole grid undone and does it
-side by side, and each later stage takes its own folder out of here. It also has what a cell came to
-before, and the trials of `tune`. Local to a checkout, safe to delete. `SAE_REPRO_NO_STORE=1`
-bypasses it.
+A grid's cells are made side by side into it, and each is there once it is finished, whatever
+happens to the others. It also has what a cell came to before, and the trials of `tune`. Local to a
+checkout, safe to delete. `SAE_REPRO_NO_STORE=1` bypasses it.
 """
 
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from filelock import FileLock
 
-from sae_repro.files import digest, replacing_folder, sha256_file, sha256_folder
+from sae_repro.errors import StudyError
+from sae_repro.files import (
+    digest,
+    read_json,
+    replacing_folder,
+    sha256_file,
+    sha256_folder,
+    write_json,
+)
 
 
 def code_digest(root: Path, *parts: str) -> str:
@@ -74,19 +82,87 @@ class CellStore:
             shutil.copytree(self.folder / key, temporary, dirs_exist_ok=True)
 
 
-def prune(names: Collection[str], artifacts: Path) -> list[Path]:
-    """Delete the folders of cells that params.yaml no longer names; what was deleted.
+class Job(Protocol):
+    """What makes the folder of one SAE."""
 
-    DVC forgets a stage that has left dvc.yaml but leaves its out behind, and a stage that depends
-    on the whole folder would go on hashing it.
+    @property
+    def key(self) -> str:
+        """Hash of everything that the folder follows from."""
+
+    def make(self, folder: Path) -> None:
+        """Write it into `folder`, which is there."""
+
+
+J = TypeVar("J", bound=Job)
+
+
+def deliver(
+    out: Path,
+    cells: Mapping[str, Mapping[str, J]],
+    store: CellStore,
+    *,
+    summary: str,
+    make_all: Callable[[Sequence[J]], None],
+) -> None:
+    """Bring `out` up to date: a folder per cell, and for each of its jobs one at its place therein.
+
+    What is as it should be stays; `make_all` has to put the jobs that are handed to it into the
+    store. The JSON file `summary` of each folder is given the cell's name, the job's key, and a
+    hash of the other files, by which a damaged folder is told from a finished one.
     """
-    orphans = [
-        folder
-        for stage in ("train", "evaluate")
-        if (artifacts / stage).is_dir()
-        for folder in sorted((artifacts / stage).iterdir())
-        if folder.is_dir() and folder.name not in names
-    ]
+    prune(cells, out)
+    changed = {
+        name: jobs
+        for name, jobs in cells.items()
+        if members(out / name) != list(jobs)
+        or not all(_finished(out / name / place, job.key, summary) for place, job in jobs.items())
+    }
+    if not bypassed():
+        missing = {
+            job.key: job
+            for name, jobs in changed.items()
+            for place, job in jobs.items()
+            if store.find(job.key) is None and not _finished(out / name / place, job.key, summary)
+        }
+        if missing:
+            make_all(list(missing.values()))
+    for name, jobs in changed.items():
+        with replacing_folder(out / name) as folder:
+            for place, job in jobs.items():
+                if bypassed():
+                    (folder / place).mkdir(exist_ok=True)
+                    job.make(folder / place)
+                elif store.find(job.key):
+                    store.take(job.key, folder / place)
+                else:
+                    shutil.copytree(out / name / place, folder / place, dirs_exist_ok=True)
+                _label(folder / place, summary, name, job.key)
+
+
+def _label(folder: Path, summary: str, name: str, key: str) -> None:
+    """The store knows contents, not names: say in the out which cell this is."""
+    told = {"cell": name, "key": key, **read_json(folder / summary)}
+    contents = _contents(folder, summary)
+    write_json(folder / summary, {**told, "cell": name, "contents": contents})
+
+
+def _finished(folder: Path, key: str, summary: str) -> bool:
+    try:
+        said = read_json(folder / summary)
+    except StudyError:
+        return False
+    return bool(said.get("key") == key and said.get("contents") == _contents(folder, summary))
+
+
+def _contents(folder: Path, summary: str) -> str:
+    files = sorted(path for path in folder.iterdir() if path.name != summary)
+    return digest({path.name: sha256_file(path) for path in files})
+
+
+def prune(names: Collection[str], out: Path) -> list[Path]:
+    """Delete from `out` the folders of cells that params.yaml no longer names; what was deleted."""
+    folders = sorted(out.iterdir()) if out.is_dir() else []
+    orphans = [folder for folder in folders if folder.is_dir() and folder.name not in names]
     for folder in orphans:
         shutil.rmtree(folder)
     return orphans

@@ -29,11 +29,6 @@ class StageContext:
     """Parameters that dvc.yaml declares for this stage, and no others."""
 
     @property
-    def key(self) -> str:
-        """The cell's name in a stage `train@<cell>`."""
-        return self.name.partition("@")[2]
-
-    @property
     def root(self) -> Path:
         """The repository's root."""
         return Path(__file__).resolve().parents[2]
@@ -62,17 +57,16 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
 
     `pipeline` is the file that declares the stage, seen from the study's folder.
     """
-    full_name = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
-    if full_name.partition("@")[0] != name:
+    if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != name:
         target = name if pipeline == Path("dvc.yaml") else pipeline
         sys.exit(f"{name}: stages are run by DVC: dvc repro {target}")
     STATE.mkdir(exist_ok=True)
     try:
         # a fault anywhere in the study is said now, not when its stage comes after an hour's work
         load("params.yaml")
-        declared = declared_params(full_name, pipeline)
+        declared = declared_params(name, pipeline)
         with _only_writer(name):
-            yield StageContext(full_name, declared)
+            yield StageContext(name, declared)
     except StudyError as error:
         sys.exit(_report(name, error))
 
@@ -95,14 +89,12 @@ def _only_writer(name: str) -> Iterator[None]:
 
 
 def declared_params(stage_name: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, Any]:
-    """The parameters that `pipeline` declares for `train@<cell>` or `corpus`, and no others.
+    """The parameters that `pipeline` declares for the stage, and no others.
 
     The same as `dvc.api.params_show(stages=stage_name)`, without its second of start-up.
     """
-    name, _, key = stage_name.partition("@")
-    entry = read_yaml(pipeline)["stages"][name]
     wanted: dict[str, list[str]] = {}
-    for item in entry.get("do", entry)["params"]:
+    for item in read_yaml(pipeline)["stages"][stage_name]["params"]:
         # `key` is one of params.yaml, `{file: [key, …]}` are those of another
         files = item if isinstance(item, dict) else {"params.yaml": [item]}
         for file, keys in files.items():
@@ -111,7 +103,7 @@ def declared_params(stage_name: str, pipeline: Path = Path("dvc.yaml")) -> dict[
     for file, keys in wanted.items():
         raw = read_yaml(Path(file))
         for dotted in keys:
-            _declare(declared, raw, dotted.replace("${key}", key))
+            _declare(declared, raw, dotted)
     return declared
 
 

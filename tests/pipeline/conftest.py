@@ -92,6 +92,14 @@ class Checkout:
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
 
+    def trained(self) -> set[str]:
+        """Keys of the cells that the store has."""
+        return {p.parent.name for p in self.folder.glob(".sae-repro/cells/*/train.json")}
+
+    def evaluated(self) -> set[str]:
+        """Keys of the evaluations that the store has."""
+        return {p.parent.name for p in self.folder.glob(".sae-repro/cells/*/metrics.json")}
+
     def copy(self, folder: Path, *without: str) -> "Checkout":
         """This checkout elsewhere, some of its folders left out."""
         shutil.copytree(

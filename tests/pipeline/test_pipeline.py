@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -111,11 +112,15 @@ def test_clean_cross_entropy_is_what_transformers_alone_computes(finished: Check
 
 def test_one_changed_lambda_retrains_one_cell(finished: Checkout, tmp_path: Path) -> None:
     checkout = finished.copy(tmp_path / "changed")
+    trained = checkout.trained()
     checkout.change("lambda: 1e-2", "lambda: 2e-2")
     ran = checkout.ran(checkout.repro())
-    assert ran == ["train@vanilla", "evaluate", "judge", "compare", "track"]
+    assert len(checkout.trained() - trained) == 1
+    assert ran == ["train", "evaluate", "judge", "compare", "track"]
     checkout.change("lambda: 2e-2", "lambda: 1e-2")
-    assert not [stage for stage in checkout.ran(checkout.repro()) if stage.startswith("train")]
+    trained = checkout.trained()
+    checkout.repro()
+    assert checkout.trained() == trained
     assert same(checkout, finished).differences == []
 
 
@@ -127,7 +132,7 @@ def test_what_cells_do_not_list_reaches_them_through_extract(
     path = checkout.folder / changed
     path.write_text(path.read_text() + "# another byte\n")
     checkout.repro("--single-item", "extract")
-    for stage in ("train@vanilla", "evaluate"):
+    for stage in ("train", "evaluate"):
         status = subprocess.run(
             ["dvc", "status", stage], cwd=checkout.folder, env=checkout.environment(),
             capture_output=True, text=True, check=True,
@@ -139,7 +144,7 @@ def test_a_removed_cell_leaves_no_trace(finished: Checkout, tmp_path: Path) -> N
     checkout = finished.copy(tmp_path / "removed")
     checkout.change(next(line for line in (checkout.folder / "params.yaml").read_text().splitlines()
                          if "resample:" in line) + "\n", "")  # fmt: skip
-    assert checkout.ran(checkout.repro()) == ["evaluate", "judge", "compare", "track"]
+    assert checkout.ran(checkout.repro()) == ["train", "evaluate", "judge", "compare", "track"]
     assert sorted(p.name for p in (checkout.folder / "artifacts/train").iterdir()) == [
         "matryoshka", "vanilla",
     ]  # fmt: skip
@@ -150,9 +155,8 @@ def test_without_the_store_one_change_trains_one_cell(finished: Checkout, tmp_pa
     """As after clone and pull: outs are there, the local store is not."""
     checkout = finished.copy(tmp_path / "pulled", ".sae-repro")
     checkout.change("lambda: 1e-2", "lambda: 3e-2")
-    checkout.repro("train@vanilla")
-    trained = [p for p in (checkout.folder / ".sae-repro/cells").iterdir() if p.is_dir()]
-    assert len(trained) == 1
+    checkout.repro("train")
+    assert len(checkout.trained()) == 1
 
 
 def test_without_the_store_one_change_evaluates_one_cell(
@@ -162,7 +166,7 @@ def test_without_the_store_one_change_evaluates_one_cell(
     checkout = finished.copy(tmp_path / "pulled", ".sae-repro")
     checkout.change("lambda: 1e-2", "lambda: 3e-2")
     checkout.repro("evaluate")
-    assert len(list((checkout.folder / ".sae-repro/cells").glob("*/contexts.parquet"))) == 1
+    assert len(checkout.evaluated()) == 1
     measured = [
         json.loads((each.folder / f"artifacts/evaluate/{name}/metrics.json").read_text())
         for each in (finished, checkout)
@@ -173,10 +177,26 @@ def test_without_the_store_one_change_evaluates_one_cell(
     assert dict(zip(CELLS, changed, strict=True)) == {name: name == "vanilla" for name in CELLS}
 
 
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize(
+    "file", ["train/vanilla/sae_weights.safetensors", "evaluate/resample/contexts.parquet",
+             "train/vanilla/train.json"],
+)  # fmt: skip
+def test_a_damaged_cell_is_made_again_and_the_others_are_kept(
+    finished: Checkout, tmp_path: Path, file: str, stored: bool
+) -> None:
+    checkout = finished.copy(tmp_path / "damaged", *([] if stored else [".sae-repro"]))
+    (checkout.folder / "artifacts" / file).write_bytes(b"{")
+    checkout.repro()
+    assert same(checkout, finished).differences == []
+    made = checkout.trained() if file.startswith("train") else checkout.evaluated()
+    assert stored or len(made) == 1
+
+
 def test_a_cell_does_not_depend_on_its_companions(finished: Checkout, tmp_path: Path) -> None:
     checkout = finished.copy(tmp_path / "alone", ".sae-repro")
-    for name in CELLS:
-        checkout.repro("-f", "-s", f"train@{name}", SAE_REPRO_NO_STORE="1", SAE_REPRO_JOBS="1")
+    shutil.rmtree(checkout.folder / "artifacts/train")
+    checkout.repro("-f", "-s", "train", SAE_REPRO_NO_STORE="1", SAE_REPRO_JOBS="1")
     assert not (checkout.folder / ".sae-repro/cells").exists()
     assert same(checkout, finished).differences == []
 
@@ -231,10 +251,10 @@ def test_a_closed_mlflow_port_does_not_fail_the_pipeline(
 ) -> None:
     checkout = finished.copy(tmp_path / "offline")
     output = checkout.repro(
-        *("-f", "-s", "train@vanilla", "track"),
+        *("-f", "-s", "train", "track"),
         MLFLOW_TRACKING_URI="http://127.0.0.1:9", SAE_REPRO_NO_STORE="1",
     )  # fmt: skip
-    assert checkout.ran(output) == ["train@vanilla", "track"]
+    assert checkout.ran(output) == ["train", "track"]
     assert output.count("track: warning:") == 1
     assert "Traceback" not in output
     assert same(checkout, finished).differences == []

@@ -32,26 +32,21 @@ def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
     return checkout
 
 
-def trained(checkout: Checkout) -> set[str]:
-    """Keys of all that was trained or evaluated here."""
-    return {p.name for p in (checkout.folder / ".sae-repro/cells").iterdir() if p.is_dir()}
-
-
 def test_from_a_study_to_cells_that_nobody_trains_again(checkout: Checkout) -> None:
     assert checkout.ran(checkout.repro()) == []  # a plain repro never starts a study
     assert checkout.ran(checkout.repro("tune/dvc.yaml")) == ["tune/dvc.yaml:tune"]
     assert checkout.ran(checkout.repro("tune/dvc.yaml")) == []
     assert (checkout.folder / "tune/figures/front.svg").is_file()
-    before = trained(checkout)
+    before = checkout.trained(), checkout.evaluated()
     adopt = [str(Path(sys.executable).parent / "sae-repro"), "adopt", "--trial", "1"]
     subprocess.run(adopt, cwd=checkout.folder, env=checkout.environment(), check=True)
-    ran = checkout.ran(checkout.repro())
-    new = [stage for stage in ran if stage.startswith("train@")]
-    assert len(new) == 1 and new[0].startswith("train@tuned-")
-    assert trained(checkout) == before  # taken from the store, evaluation too
+    assert checkout.ran(checkout.repro())[:2] == ["train", "evaluate"]
+    [new] = [p.name for p in (checkout.folder / "artifacts/train").glob("tuned-*")]
+    # taken from the store, evaluation too
+    assert (checkout.trained(), checkout.evaluated()) == before
     tuned = pd.read_csv(checkout.folder / "tune/trials.csv").set_index("trial")
     cells = pd.read_csv(checkout.folder / "reports/tables/cells.csv").set_index("cell")
     for metric in ("l0", "fvu", "ce_sae"):
-        assert cells.loc[new[0].removeprefix("train@"), metric] == tuned.loc[1, metric]
+        assert cells.loc[new, metric] == tuned.loc[1, metric]
     # neither the grid nor its tables are inputs of the study
     assert checkout.ran(checkout.repro("tune/dvc.yaml")) == []

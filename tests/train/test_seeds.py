@@ -1,11 +1,11 @@
 """A cell with several seeds: a folder each, the same SAEs as cells with one seed alone."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from sae_repro.cellstore import members
 from sae_repro.files import read_json, sha256_file
@@ -20,16 +20,13 @@ TOPK = {"expansion": 2, "activation": "topk", "k": 2}
 def stage(
     make_store: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Path]:
-    """Runs the stage of a cell among `cells`; its folder."""
+    """Runs the stage with `cells`; the folder of one of them."""
     make_store(name="artifacts/extract", train=1024)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAE_REPRO_JOBS", "1")
 
     def go(name: str, cells: dict[str, Any]) -> Path:
-        with Path("params.yaml").open("w") as file:
-            YAML().dump({"cells": cells}, file)
-        declared = {"seed": 0, "train": TRAIN, "cells": {name: cells[name]}}
-        run(StageContext(f"train@{name}", declared))
+        run(StageContext("train", {"seed": 0, "train": TRAIN, "cells": cells}))
         return Path("artifacts/train") / name
 
     return go
@@ -71,7 +68,7 @@ def test_a_seed_that_is_added_trains_alone_and_one_taken_away_is_gone(
     assert (weights(first), members(first)) == (was, ["."])
 
 
-def test_the_first_stage_trains_every_seed_of_every_cell(stage: Callable[..., Path]) -> None:
+def test_every_seed_of_every_cell_is_trained(stage: Callable[..., Path]) -> None:
     stage("a", {"a": TOPK, "b": {**TOPK, "k": 3, "seeds": [0, 1]}, "n": {"baseline": "neurons"}})
     assert finished() == 4
 
@@ -83,5 +80,6 @@ def test_without_the_store_it_is_the_same(
     stored = stage("several", cells)
     one = {place: weights(stored / place) for place in members(stored)}
     monkeypatch.setenv("SAE_REPRO_NO_STORE", "1")
+    shutil.rmtree(stored)
     again = stage("several", cells)
     assert {place: weights(again / place) for place in members(again)} == one

@@ -87,10 +87,10 @@ class EvaluateJob:
         """Evaluate into the store, unless it is there by now."""
         with CellStore(self.study.store).making(self.key) as folder:
             if folder is not None:
-                self.evaluate(folder)
+                self.make(folder)
         progress(1)
 
-    def evaluate(self, folder: Path) -> None:
+    def make(self, folder: Path) -> None:
         """Evaluate into `folder`, which is there."""
         from sae_repro.evaluate.cell import evaluate_into
 
@@ -129,6 +129,8 @@ class ReferenceJob:
 
 def _digest_of(folder: Path) -> str:
     """Hash of a trained cell, whatever its name."""
-    summary = {k: v for k, v in read_json(folder / "train.json").items() if k != "cell"}
+    summary = read_json(folder / "train.json")
+    for label in ("cell", "contents"):
+        summary.pop(label, None)
     weights = folder / "sae_weights.safetensors"
     return digest([summary, sha256_file(weights) if weights.is_file() else None])

@@ -58,11 +58,7 @@ class Origin:
         }
 
     def _hashes(self, run: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-        cell = run["name"].partition("/")[0]  # one stage has all seeds of a cell
-        stages = {
-            "cell": (f"train@{cell}", "evaluate"),
-            "report": ("compare",),
-        }.get(run["kind"], ())
+        stages = {"cell": ("train", "evaluate"), "report": ("compare",)}.get(run["kind"], ())
         found = [lock_hashes(self._lock, stage) for stage in stages]
         return {
             # a study below the root reads code at ../../src

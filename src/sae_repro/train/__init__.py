@@ -1,25 +1,24 @@
 """Stage `train`: one cell = one SAE, in artifacts/train/<cell>/.
 
+One stage for all cells, which trains those side by side that have changed, and keeps the others:
+`dvc repro` has no workers of its own, and takes time over every stage. A cell's weights don't
+depend on its companions.
+
 A cell with `seeds` is one SAE per seed, in artifacts/train/<cell>/seed-<n>/, each of them the same
 as that of a cell with this seed alone.
-
-The stage of one cell also sees to all the others that are missing: `dvc repro` has no workers of
-its own. It reads their choices from params.yaml for that, which changes nothing in its own out:
-a cell's weights don't depend on its companions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sae_repro.cellstore import CellStore, bypassed, code_digest
-from sae_repro.files import read_json, replacing_folder, write_json
-from sae_repro.params import Cell, Train, check_section, read_yaml
+from sae_repro.cellstore import CellStore, code_digest, deliver
+from sae_repro.params import Cell, Train, check_section
 from sae_repro.pins import check_imports
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
 from sae_repro.store import ActivationStore
-from sae_repro.train.grid import CellJob, cell_key, present, train_into
+from sae_repro.train.grid import CellJob, cell_key
 
 CODE = ("autoencoders", "train", "store.py", "random.py", "params/cell.py", "compute.py")
 IMPORTED_CODE = (
@@ -29,40 +28,23 @@ IMPORTED_CODE = (
 
 
 def run(context: StageContext) -> None:
-    """Put the stage's own cell into artifacts/train, training whatever is missing."""
+    """Bring artifacts/train up to date with the study's cells."""
     store = CellStore(STATE / "cells")
-    out = context.artifacts("train")
-    jobs = jobs_of(context, store, _cells(context))
-    own = {place: job for (name, place), job in jobs.items() if name == context.key}
-    if not bypassed() and any(store.find(job.key) is None for job in own.values()):
-        missing = {
-            job.key: job
-            for (name, place), job in jobs.items()
-            if store.find(job.key) is None
-            and (name == context.key or not present(out / name / place, job.key))
-        }
-        steps = steps_of(context)
-        side_by_side([(job, steps) for job in missing.values()], what="train", unit="step")
-    with replacing_folder(out / context.key) as folder:
-        for place, job in own.items():
-            if bypassed():
-                (folder / place).mkdir(exist_ok=True)
-                train_into(job, folder / place, lambda step: None)
-            else:
-                store.take(job.key, folder / place)
-            _name(folder / place, context.key)
-
-
-def _cells(context: StageContext) -> dict[str, Cell]:
-    """Every cell of the study; the stage's own choices are those DVC declared."""
-    raw = read_yaml(Path("params.yaml"))
     cells = {
         name: check_section(Cell, choices, within=f"cells.{name}")
-        for name, choices in raw["cells"].items()
+        for name, choices in context.value("cells").items()
     }
-    cells[context.key] = context.section(Cell, f"cells.{context.key}")
     check_imports(cells, Path())  # before any cell is trained
-    return cells
+    by_name: dict[str, dict[str, CellJob]] = {name: {} for name in cells}
+    for (name, place), job in jobs_of(context, store, cells).items():
+        by_name[name][place] = job
+
+    def make_all(jobs: Sequence[CellJob]) -> None:
+        steps = steps_of(context)
+        side_by_side([(job, steps) for job in jobs], what="train", unit="step")
+
+    out = context.artifacts("train")
+    deliver(out, by_name, store, summary="train.json", make_all=make_all)
 
 
 def jobs_of(
@@ -117,9 +99,3 @@ def steps_of(context: StageContext) -> int:
     settings = context.section(Train, "train")
     rows = ActivationStore(context.artifacts("extract")).manifest["tokens"]["train"]
     return int(settings.epochs * (rows // settings.batch_size))
-
-
-def _name(folder: Path, name: str) -> None:
-    """The store knows contents, not names: say in the out which cell this is."""
-    summary = read_json(folder / "train.json")
-    write_json(folder / "train.json", {"cell": name, **summary})

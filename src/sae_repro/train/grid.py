@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.cellstore import CellStore
-from sae_repro.files import digest, read_json, write_json, write_text
+from sae_repro.files import digest, write_json, write_text
 from sae_repro.params import Cell, Train
 from sae_repro.store import ActivationStore
 
@@ -30,6 +30,10 @@ class CellJob:
         with CellStore(self.store).making(self.key) as folder:
             if folder is not None:
                 train_into(self, folder, progress)
+
+    def make(self, folder: Path) -> None:
+        """Train into `folder`, without the store."""
+        train_into(self, folder, lambda step: None)
 
 
 def cell_key(
@@ -139,9 +143,3 @@ def save_with_metadata(sae: Any, job: CellJob, folder: Path, save: Callable[...,
         **job.metadata,
     }
     save(replace(sae, metadata=metadata), folder)
-
-
-def present(folder: Path, key: str) -> bool:
-    """Whether a cell's out in artifacts/train is the finished one of `key`."""
-    path = folder / "train.json"
-    return path.is_file() and read_json(path).get("key") == key

@@ -122,7 +122,7 @@ class Rungs:
             if folder is not None:
                 train_into(job, folder, watched)
         if folder is None:
-            # train@ made the cell, and nobody looked: the same training again, for its looks
+            # the stage train made the cell, and nobody looked: trained again, for its looks
             with tempfile.TemporaryDirectory() as scratch:
                 train_into(job, Path(scratch), watched)
         _write(self._path(job), _read(self._path(job))[0], ended=True)
@@ -187,7 +187,7 @@ def _first(batches: Iterable["Batch"], tokens: int) -> Iterator["Batch"]:
 
 
 def _drop_checkpoint_without_looks(job: CellJob, reports: Mapping[int, float]) -> None:
-    """A checkpoint that train@ left is of no use: nobody looked at those before it."""
+    """A checkpoint that the stage train left is of no use: nobody looked at those before it."""
     from sae_repro.train.checkpoint import load_checkpoint
 
     found = load_checkpoint(job.checkpoint)
