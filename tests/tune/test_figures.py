@@ -38,9 +38,16 @@ def drawn(folder: Path, tune: Tune, grid: Path) -> Path:
 def test_figures_are_the_same_bytes_and_show_the_grid(tmp_path: Path) -> None:
     tune = Tune.model_validate({**SPACE, "constraints": {"l0": 6}, "batch": 12})
     grid = tmp_path / "cells.csv"
-    pd.DataFrame(
-        {"status": ["ok", "failed"], "hook": "h", "l0": [3.0, None], "fvu": [0.2, None]}
-    ).to_csv(grid, index=False)
+    cells = pd.DataFrame(
+        {
+            "status": ["ok", "failed", "ok"],
+            "negative_control": ["no", "no", "yes"],
+            "hook": "h",
+            "l0": [3.0, None, 64.0],
+            "fvu": [0.2, None, 1e-15],
+        }
+    )
+    cells.to_csv(grid, index=False)
     a, b = (drawn(tmp_path / name, tune, grid) for name in "ab")
     assert sha256_folder(a) == sha256_folder(b)
     assert sorted(p.name for p in a.iterdir()) == [
@@ -49,6 +56,9 @@ def test_figures_are_the_same_bytes_and_show_the_grid(tmp_path: Path) -> None:
         for kind in ("png", "svg")
     ]
     assert "cells of the grid" in (a / "front.svg").read_text()
+    cells[:2].to_csv(grid, index=False)
+    # a negative control is no competitor
+    assert sha256_folder(drawn(tmp_path / "c", tune, grid)) == sha256_folder(a)
 
 
 def test_a_single_objective_is_drawn_over_l0_without_a_grid(tmp_path: Path) -> None:

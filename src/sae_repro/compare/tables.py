@@ -51,6 +51,7 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
                 "cell": r.name,
                 "status": r.measured["status"],
                 "family": r.family,
+                "negative_control": "yes" if r.negative else "no",
                 "hook": r.hook,
                 "K": r.measured["d_sae"],
                 "expansion": r.expansion,

@@ -64,9 +64,10 @@ def front(
     best = [t for t in best_of(tune, finished) if {x, y} <= t.metrics.keys()]
     with drawn(folder, "front", 6.4, 4.2) as figure:
         ax = figure.subplots()
-        if {x, y, "status", "hook"} <= set(cells.columns):
+        if {x, y} <= set(cells.columns):
             hook = cells.loc[0, "hook"]  # the first, as for a cell that names none
             grid = cells[(cells["status"] == "ok") & (cells["hook"] == hook)]
+            grid = grid[grid["negative_control"] == "no"]
             ax.scatter(grid[x], grid[y], s=18, marker="s", color="0.75", label="cells of the grid")
         for recipe, colour in colours.items():
             for feasible in (True, False):
