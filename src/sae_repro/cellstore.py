@@ -155,8 +155,8 @@ def _finished(folder: Path, key: str, summary: str) -> bool:
 
 
 def _contents(folder: Path, summary: str) -> str:
-    files = sorted(path for path in folder.iterdir() if path.name != summary)
-    return digest({path.name: sha256_file(path) for path in files})
+    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / summary]
+    return digest({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 
 def prune(names: Collection[str], out: Path) -> list[Path]:

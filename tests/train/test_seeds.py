@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sae_repro.cellstore import members
-from sae_repro.files import read_json, sha256_file
+from sae_repro.files import read_json, sha256_file, sha256_folder
 from sae_repro.stage import StageContext
 from sae_repro.train import run
 
@@ -71,6 +71,14 @@ def test_a_seed_that_is_added_trains_alone_and_one_taken_away_is_gone(
 def test_every_seed_of_every_cell_is_trained(stage: Callable[..., Path]) -> None:
     stage("a", {"a": TOPK, "b": {**TOPK, "k": 3, "seeds": [0, 1]}, "n": {"baseline": "neurons"}})
     assert finished() == 4
+
+
+def test_what_does_not_belong_to_a_cell_is_cleared_away(stage: Callable[..., Path]) -> None:
+    folder = stage("topk", {"topk": TOPK})
+    was = sha256_folder(folder)
+    (folder / "stray").mkdir()
+    (folder / "stray/file").touch()
+    assert sha256_folder(stage("topk", {"topk": TOPK})) == was
 
 
 def test_without_the_store_it_is_the_same(

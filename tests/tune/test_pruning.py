@@ -87,7 +87,7 @@ def test_killed_among_looks_the_same_trials_stop(
 def test_a_checkpoint_that_nobody_looked_at_is_not_gone_on_from(
     pruned: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """train@ was killed in the middle of a cell that is a trial, too."""
+    """The stage train was killed in the middle of a cell that is a trial, too."""
     other = pruned.copy("other", "journal.log", ".sae-repro")
     step_of = Trainer._step
 
