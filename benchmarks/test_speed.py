@@ -18,9 +18,9 @@ import torch
 from sae_repro.extract.sinks import ShuffledSink
 from sae_repro.files import write_json
 from sae_repro.params import Cell, Train
-from sae_repro.store import ActivationStore
-from sae_repro.train.data import Batches
-from sae_repro.train.trainer import Trainer
+from sae_repro.readers.activations import ActivationStore
+from sae_repro.training.batches import Batches
+from sae_repro.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 HOOK, D, EXPANSION, BATCH, ROWS = "blocks.0.hook_resid_post", 64, 16, 512, 65_536

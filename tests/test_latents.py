@@ -9,15 +9,15 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from sae_repro.autoencoders import SAE, Weights
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.tokenizers import word_level
 from sae_repro.errors import StudyError
 from sae_repro.extract.extraction import extract, weights_seed
 from sae_repro.files import read_json, write_json
 from sae_repro.latents import activations_of, decoder_weights, neighbours
 from sae_repro.params import Extract
-from sae_repro.store import ActivationStore
-from sae_repro.subject.loader import load_subject, load_untrained
+from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.subject import load_subject, load_untrained
 
 HOOK = "blocks.1.hook_resid_post"
 WORDS = [chr(97 + i) for i in range(20)]

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
 from sae_repro.params import layer_of, model_hook
-from sae_repro.subject.loader import load_for
+from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.subject import load_for
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -26,7 +26,7 @@ from sae_repro.compare.report import write_index, write_matched
 from sae_repro.compare.tables import write_cells
 from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import sha256_folder
-from sae_repro.intervals import wilson
+from sae_repro.numerics.intervals import wilson
 from sae_repro.params import Cell, Compare
 
 N_DOCUMENTS, PER = 60, 50

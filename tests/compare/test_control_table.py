@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sae_repro.compare.control import findings, heat_maps, over_seeds, read_trials, write_control
+from sae_repro.compare.controls import findings, heat_maps, over_seeds, read_trials, write_control
 from sae_repro.files import sha256_folder
 
 HOLES = {

@@ -11,7 +11,7 @@ import pytest
 from sae_repro.compare.collect import Result
 from sae_repro.compare.judged import write_judged
 from sae_repro.files import write_json
-from sae_repro.intervals import wilson, wilson_over_groups
+from sae_repro.numerics.intervals import wilson, wilson_over_groups
 from sae_repro.params import Cell
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sae_repro.autoencoders import training_code
-from sae_repro.compare.control import write_control
+from sae_repro.compare.controls import write_control
 from sae_repro.control import run
 from sae_repro.control.job import TrialJob
 from sae_repro.control.recipes import REVIVAL, TREE, TWO_ATOMS, Trial, trials
@@ -21,7 +21,7 @@ from sae_repro.control.trial import as_store, labels, make_world, silence_half
 from sae_repro.files import sha256_folder
 from sae_repro.params import Control, Train
 from sae_repro.stage import StageContext
-from sae_repro.train.trainer import Trainer
+from sae_repro.training.trainer import Trainer
 
 TINY = {"seeds": 1, "tree_steps": 60, "oracle_steps": 20, "revival_steps": 60}
 Go = Callable[..., Path]

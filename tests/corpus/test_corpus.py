@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.sources import open_files, open_hub
 from sae_repro.corpus.split import SPLITS, fingerprint, split_of
 from sae_repro.corpus.tokenizers import byte_pairs, word_level
@@ -21,6 +20,7 @@ from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file, sha256_folder
 from sae_repro.params import Corpus, FilesSource, HubSource, LocalSubject, TrainedSubject
 from sae_repro.pins import model_digest
+from sae_repro.readers.documents import TokenDocuments
 
 TRAINED = TrainedSubject(kind="train")
 TEXTS = [f"the {animal} number {n} sat on a mat" for n in range(40) for animal in ("cat", "dog")]

@@ -9,13 +9,13 @@ from huggingface_hub.errors import HTTPError
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.tokenizers import byte_pairs, pretrained, word_level
 from sae_repro.corpus.writing import write_texts
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file, sha256_folder
 from sae_repro.params import Corpus, HubSubject, LocalSubject, TrainedSubject
 from sae_repro.pins import model_digest
+from sae_repro.readers.documents import TokenDocuments
 
 TEXTS = [f"the {animal} number {n} sat on a mat" for n in range(40) for animal in ("cat", "dog")]
 LONG = " ".join(TEXTS)

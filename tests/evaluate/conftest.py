@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csc_array
 
-from sae_repro.evaluate.concepts import ConceptBank, in_fit
-from sae_repro.evaluate.structure.sample import Sample
+from sae_repro.concepts.bank import ConceptBank, in_fit
+from sae_repro.evaluate.metrics.structure.sample import Sample
 
 LENGTH = 20  # tokens of a document
 SEED = 3

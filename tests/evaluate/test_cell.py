@@ -11,19 +11,21 @@ import pytest
 import torch
 
 from sae_repro.autoencoders import SAE, Weights
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.writing import write_stories
-from sae_repro.evaluate import cell, chosen
+from sae_repro.evaluate import cell
 from sae_repro.evaluate.cell import validation_batches
-from sae_repro.evaluate.chosen import MEASURES, FirstPass
 from sae_repro.evaluate.codes import CodeFile
+from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.job import Evaluation
-from sae_repro.evaluate.monosemantic_summary import NAMES, Summary
-from sae_repro.evaluate.streaming import Batch, accumulate, mean_of
+from sae_repro.evaluate.metrics.monosemanticity.fractions import NAMES
+from sae_repro.evaluate.reconstruction import Batch, accumulate, mean_of
+from sae_repro.evaluate.registry import MEASURES, chosen_metrics
+from sae_repro.evaluate.summary import Summary
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Corpus, Evaluate, StoriesSource
-from sae_repro.params.sections import Chosen
-from sae_repro.store import ActivationStore
+from sae_repro.params.evaluate import Chosen
+from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.documents import TokenDocuments
 
 HOOK = "blocks.0.hook_resid_post"
 D = 8
@@ -56,7 +58,7 @@ def measured(study: Evaluation, folder: Path) -> Summary:
     codes = CodeFile(folder)
     totals = accumulate(sae, batches(), mean_d, documents, codes.append)
     codes.close()
-    return chosen.measured(
+    return chosen_metrics(
         FirstPass(study, sae, store, HOOK, batches, codes, mean_d, totals, folder)
     )
 

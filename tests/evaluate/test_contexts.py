@@ -12,7 +12,7 @@ from sae_repro.evaluate import contexts
 from sae_repro.evaluate.codes import Code, Codes, code_of
 from sae_repro.evaluate.contexts import Best, collect
 from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
-from sae_repro.hashing import uniform_hash
+from sae_repro.numerics.hashing import uniform_hash
 from sae_repro.params import Evaluate
 
 SETTINGS = Evaluate(top_contexts=3, quantiles=4, contexts_per_quantile=2)

@@ -9,7 +9,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from sae_repro.evaluate.fidelity import Windows, fidelity, recovered
-from sae_repro.subject.loader import load_subject
+from sae_repro.readers.subject import load_subject
 
 HOOK = "blocks.0.hook_resid_post"
 VOCABULARY, CONTEXT = 23, 12
@@ -102,8 +102,8 @@ def test_recovered_is_never_clipped() -> None:
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
-    from sae_repro.compute import prepare
     from sae_repro.errors import StudyError
+    from sae_repro.numerics.determinism import prepare
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")

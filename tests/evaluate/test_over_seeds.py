@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.evaluate.over_seeds import over_seeds
-from sae_repro.intervals import student, wilson, wilson_over_groups
+from sae_repro.numerics.intervals import student, wilson, wilson_over_groups
 
 K = 100
 

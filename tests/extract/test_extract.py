@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.tokenizers import word_level
 from sae_repro.errors import StudyError
 from sae_repro.extract.extraction import check_fit, extract, weights_seed
@@ -21,8 +20,9 @@ from sae_repro.extract.passes import bos_and_special
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.params import Extract
-from sae_repro.store import ActivationStore, RowFile
-from sae_repro.subject.loader import load_subject, load_untrained
+from sae_repro.readers.activations import ActivationStore, RowFile
+from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.subject import load_subject, load_untrained
 
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.hook_mlp_out")
 SPLITS = ("train", "calibration", "validation")

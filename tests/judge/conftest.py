@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from sae_repro.judge import Prompt, Question, Sampling
-from sae_repro.judge.http import HttpBackend
-from sae_repro.judge.pace import Clock
+from sae_repro.judge.backends.http import HttpBackend
+from sae_repro.judge.backends.pace import Clock
 from sae_repro.params import Judge
 
 KEY = "sk-test-0123456789abcdef"

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from sae_repro.autoencoders import SAE, Weights, save
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.writing import write_stories
 from sae_repro.evaluate import cell
 from sae_repro.evaluate.cell import evaluate_into
@@ -16,6 +15,7 @@ from sae_repro.evaluate.job import Evaluation
 from sae_repro.extract.sinks import OrderedSink
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Corpus, Evaluate, StoriesSource
+from sae_repro.readers.documents import TokenDocuments
 
 HOOK = "blocks.0.hook_resid_post"
 D = 8

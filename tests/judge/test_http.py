@@ -12,12 +12,13 @@ from threading import Event, Semaphore, Thread
 import pytest
 
 from sae_repro.errors import StudyError
-from sae_repro.judge import Answer, Prompt, Question, ReplayBackend, Sampling, http
-from sae_repro.judge.http import HttpBackend
-from sae_repro.judge.pace import Clock
+from sae_repro.judge import Answer, Prompt, Question, ReplayBackend, Sampling
+from sae_repro.judge.backends import http
+from sae_repro.judge.backends.http import HttpBackend
+from sae_repro.judge.backends.pace import Clock
+from sae_repro.judge.backends.record import read_record, recording
+from sae_repro.judge.backends.replies import MAX_BYTES
 from sae_repro.judge.questions import key_of
-from sae_repro.judge.record import read_record, recording
-from sae_repro.judge.replies import MAX_BYTES
 
 from .conftest import Endpoint, FakeClock, Response, echo, http_settings, questions, said
 
@@ -191,7 +192,7 @@ def test_interrupted_and_resumed(endpoint: Endpoint, tmp_path: Path, backend: Ma
     code = f"""
 from pathlib import Path
 from sae_repro.judge import Prompt, Question
-from sae_repro.judge.http import HttpBackend
+from sae_repro.judge.backends.http import HttpBackend
 from sae_repro.params import Judge
 settings = Judge(**{http_settings(endpoint.url).model_dump()!r})
 record = Path({str(tmp_path / "judge" / "answers.jsonl")!r})

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sae_repro.errors import StudyError
-from sae_repro.judge.http import HttpBackend
-from sae_repro.judge.key import Key
+from sae_repro.judge.backends.http import HttpBackend
+from sae_repro.judge.backends.key import Key
 from sae_repro.params import Judge, check_section
 
 from .conftest import KEY, Endpoint, Response, questions, said

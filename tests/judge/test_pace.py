@@ -8,8 +8,8 @@ from threading import Event, Semaphore, Thread
 import pytest
 
 from sae_repro.errors import StudyError
-from sae_repro.judge.http import HttpBackend
-from sae_repro.judge.pace import Clock, Pace, StoppedError
+from sae_repro.judge.backends.http import HttpBackend
+from sae_repro.judge.backends.pace import Clock, Pace, StoppedError
 
 from .conftest import Endpoint, FakeClock, Response, echo, questions
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sae_repro.judge import Answer
-from sae_repro.judge import templates as t
+from sae_repro.judge import prompts as t
 from sae_repro.judge.parsers import (
     Counts,
     parse_explanation,

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from sae_repro.errors import StudyError
 from sae_repro.judge import Context, Prompt
-from sae_repro.judge import templates as t
+from sae_repro.judge import prompts as t
 from sae_repro.judge.contexts import escape, texts, tokens
-from sae_repro.judge.templates import fill, fill_text
+from sae_repro.judge.prompts import fill, fill_text
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTEXTS = [Context("once ", "upon", " a time"), Context("", "the", " end\n")]

@@ -19,8 +19,8 @@ from sae_repro.judge import (
     open_backend,
     shares,
 )
+from sae_repro.judge.backends.record import read_record, recording
 from sae_repro.judge.questions import key_of
-from sae_repro.judge.record import read_record, recording
 from sae_repro.params import Judge
 
 from .conftest import questions

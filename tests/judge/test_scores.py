@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from sae_repro.intervals import wilson
-from sae_repro.judge.published import choose, rate, selectivity
 from sae_repro.judge.scores import Detection, detection, simulation, specificity
+from sae_repro.judge.selection import choose, rate, selectivity
+from sae_repro.numerics.intervals import wilson
 
 FLAG = st.integers(0, 1)
 PAIRS = st.lists(st.lists(st.tuples(FLAG, FLAG), min_size=1, max_size=5), min_size=1, max_size=8)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_folder, write_json
-from sae_repro.intervals import wilson
 from sae_repro.judge import run
+from sae_repro.numerics.intervals import wilson
 from sae_repro.params import ANSWERS
+from sae_repro.readers.documents import TokenDocuments
 from sae_repro.stage import StageContext
 
 from .conftest import KEY, Endpoint, Response, said

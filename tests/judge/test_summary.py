@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from sae_repro.judge.agreement import agreement, auc
+from sae_repro.judge.auc import agreement, auc
 from sae_repro.judge.scores import detection, simulation, specificity
 from sae_repro.judge.summary import detections, simulations, specificities
 

@@ -120,8 +120,8 @@ def new_checkout(folder: Path) -> Checkout:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     sys.path.insert(0, str(ROOT / "src"))
-    from sae_repro.corpus import stories
     from sae_repro.files import sha256_file
+    from sae_repro.stories import telling as stories
 
     told = stories.generate(900, seed=5)
     words = stories.vocabulary()

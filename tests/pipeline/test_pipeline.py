@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sae_repro.corpus.reader import TokenDocuments
+from sae_repro.readers.documents import TokenDocuments
 from sae_repro.verify import Verdict, verify
 
 from .conftest import Checkout

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_repro.corpus import lexicon
-from sae_repro.corpus.stories import generate, vocabulary
+from sae_repro.stories import lexicon
+from sae_repro.stories.telling import generate, vocabulary
 from sae_repro.subject.gates import THRESHOLDS, Gates, measure
 
 IDS = {word: position for position, word in enumerate(vocabulary())}

@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.corpus.tokenizers import word_level
 from sae_repro.errors import StudyError
 from sae_repro.params import HubSubject, LocalSubject, Training
 from sae_repro.pins import check_model, model_digest
+from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.subject import load_subject
 from sae_repro.subject.hub import download
-from sae_repro.subject.loader import load_subject
 from sae_repro.subject.training import schedule, train_subject
 
 SETTINGS = Training(

@@ -14,17 +14,17 @@ from scipy.sparse import csc_array
 from sklearn.decomposition import PCA
 
 from sae_repro.autoencoders import SAE, finished, initial_weights, load
+from sae_repro.concepts.bank import ConceptBank, in_fit
 from sae_repro.evaluate.codes import code_of
-from sae_repro.evaluate.concepts import ConceptBank, in_fit
-from sae_repro.evaluate.monosemantic import monosemanticity
+from sae_repro.evaluate.metrics.monosemanticity.score import monosemanticity
 from sae_repro.files import read_json
+from sae_repro.numerics.random import generator
 from sae_repro.params import Cell, Train
-from sae_repro.random import generator
-from sae_repro.store import ActivationStore
-from sae_repro.train.baseline import neurons, principal, untrained
+from sae_repro.readers.activations import ActivationStore
 from sae_repro.train.folder import hook_metadata
-from sae_repro.train.grid import CellJob, train_into
-from sae_repro.train.trainer import INITIAL_ROWS, Trainer, cell_id
+from sae_repro.train.job import CellJob, make_into
+from sae_repro.train.makers.baseline import neurons, principal, untrained
+from sae_repro.training.trainer import INITIAL_ROWS, Trainer, cell_id
 
 HOOK = "blocks.0.hook_resid_post"
 D, N, LENGTH = 48, 12_000, 20  # in few dimensions random directions come near enough to concepts
@@ -43,7 +43,7 @@ def make(tmp_path: Path) -> Callable[..., SAE]:
             activations=store, store=tmp_path / "cells", checkpoint=tmp_path / f"{name}-checkpoint",
             metadata={"context_size": 21},
         )  # fmt: skip
-        train_into(job, folder, lambda step: None)
+        make_into(job, folder, lambda step: None)
         return load(folder)
 
     return go

@@ -12,7 +12,7 @@ def run(context: StageContext) -> None:
     from pathlib import Path
 
     from sae_repro.compare.collect import collect
-    from sae_repro.compare.control import heat_maps, write_control
+    from sae_repro.compare.controls import heat_maps, write_control
     from sae_repro.compare.features import write_features
     from sae_repro.compare.figures import write_figures
     from sae_repro.compare.grid import write_grid

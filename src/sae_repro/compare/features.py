@@ -14,7 +14,7 @@ import pandas as pd
 
 from sae_repro.compare.collect import Result
 from sae_repro.compare.tables import ABSENT, measured_on, number, write_table
-from sae_repro.intervals import Interval, differ
+from sae_repro.numerics.intervals import Interval, differ
 
 CLASSES = ("dead", "rare", "dense", "monosemantic_complete", "monosemantic_narrow", "polysemantic",
            "not_testable")  # fmt: skip

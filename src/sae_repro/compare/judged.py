@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from sae_repro.compare.collect import Result
-from sae_repro.compare.grid import BLOCKS, PUBLISHED, PUBLISHED_EXPANSIONS, grid_of
+from sae_repro.compare.grid import BLOCKS, grid_of
+from sae_repro.compare.published import PUBLISHED, PUBLISHED_EXPANSIONS
 from sae_repro.compare.tables import ABSENT, number, write_table
 from sae_repro.files import read_json
-from sae_repro.intervals import wilson_over_groups
+from sae_repro.numerics.intervals import wilson_over_groups
 
 GROUPS = ("extremes", "top", "bottom", "uniform")
 COUNTS = ("labelled", "answered", "unparsable")

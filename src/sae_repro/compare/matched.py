@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from sae_repro.compare.collect import Result
-from sae_repro.intervals import differ
-from sae_repro.random import generator
+from sae_repro.numerics.intervals import differ
+from sae_repro.numerics.random import generator
 
 Floats = npt.NDArray[np.float64]
 METRICS = ("fvu", "ce_recovered_zero", "dead_fraction_never")

@@ -10,18 +10,18 @@ import numpy.typing as npt
 import torch
 
 from sae_repro.autoencoders import SAE
-from sae_repro.compute import prepare
 from sae_repro.control import worlds
 from sae_repro.control.measure import Found, measure
 from sae_repro.control.recipes import Trial
 from sae_repro.control.worlds import Atoms, Sample
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.files import read_json, sha256_file, write_json
+from sae_repro.numerics.determinism import prepare
+from sae_repro.numerics.random import generator
 from sae_repro.params import Train
-from sae_repro.random import generator
-from sae_repro.store import ActivationStore
-from sae_repro.train.trainer import Trainer
-from sae_repro.train.watch import Diverged
+from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.documents import TokenDocuments
+from sae_repro.training.trainer import Trainer
+from sae_repro.training.watch import Diverged
 
 HOOK = "control"
 HELD_OUT, CALIBRATION = 20_000, 20_000

@@ -2,7 +2,7 @@
 
 artifacts/corpus/ holds tokens.npy (int32, all documents end to end, nothing special added),
 documents.parquet, tokenizer/ (a Hugging Face folder), corpus.json (counts, what was skipped), and
-for stories labels.npy and concepts.json. Read it through `sae_repro.corpus.reader`.
+for stories labels.npy and concepts.json. Read it through `sae_repro.readers.documents`.
 """
 
 from pathlib import Path

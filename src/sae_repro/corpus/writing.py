@@ -22,7 +22,7 @@ from sae_repro.params import (
     StoriesSource,
     TrainedSubject,
 )
-from sae_repro.store import RowFile
+from sae_repro.readers.activations import RowFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -97,8 +97,8 @@ def write_stories(corpus: Corpus, source: StoriesSource, seed: int, folder: Path
     """Tell the stories, with their labels and concepts."""
     from tqdm import tqdm
 
-    from sae_repro.corpus import stories
     from sae_repro.corpus.tokenizers import SPECIAL, word_level
+    from sae_repro.stories import telling as stories
 
     writer = _Writer(folder, corpus, seed)
     width = -(-len(stories.concepts()) // 8)

@@ -10,13 +10,12 @@ import torch
 
 from sae_repro.autoencoders import SAE, load
 from sae_repro.cellstore import CellStore
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.evaluate import contexts
-from sae_repro.evaluate.chosen import FirstPass, measured
 from sae_repro.evaluate.codes import CodeFile
 from sae_repro.evaluate.fidelity import Windows, fidelity, recovered
+from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.job import Evaluation
-from sae_repro.evaluate.streaming import (
+from sae_repro.evaluate.reconstruction import (
     Batch,
     Totals,
     accumulate,
@@ -24,10 +23,12 @@ from sae_repro.evaluate.streaming import (
     relative_threshold,
     summarise,
 )
+from sae_repro.evaluate.registry import chosen_metrics
 from sae_repro.files import read_json, write_json
-from sae_repro.intervals import wilson
+from sae_repro.numerics.intervals import wilson
 from sae_repro.params import Evaluate, on_random_weights
-from sae_repro.store import ActivationStore
+from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.documents import TokenDocuments
 
 FIDELITY = ("ce_clean", "ce_sae", "ce_zero", "ce_mean", "ce_recovered_zero", "ce_recovered_mean",
             "kl")  # fmt: skip
@@ -49,7 +50,7 @@ def validation_batches(
 
 def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
     """Write the folder of one evaluated SAE; that of a failed cell says that it failed."""
-    from sae_repro.compute import prepare
+    from sae_repro.numerics.determinism import prepare
 
     trained = read_json(trained_sae / "train.json")
     said = {name: trained[name] for name in ("status", "hook", "d_in", "d_sae", "choices")}
@@ -74,7 +75,8 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
         totals = accumulate(sae, batches(), mean_d, documents, codes.append)
         codes.close()
         top, sample = contexts.collect(codes, totals.histogram_kb, settings, study.seed)
-        told = measured(FirstPass(study, sae, store, hook, batches, codes, mean_d, totals, folder))
+        first_pass = FirstPass(study, sae, store, hook, batches, codes, mean_d, totals, folder)
+        chosen = chosen_metrics(first_pass)
     metrics = summarise(totals, sae.d_in, settings.dead_threshold)
     spliced, targets = _fidelity(study, sae, store, hook)
     latents = len(totals.fired_k)
@@ -82,7 +84,7 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
         folder / "metrics.json",
         {
             **said,
-            "metrics": metrics | spliced | told.metrics,
+            "metrics": metrics | spliced | chosen.metrics,
             "counts": {
                 "tokens": totals.tokens,
                 "documents": len(documents),
@@ -90,9 +92,9 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
                 "latents_alive": int((totals.fired_k > 0).sum()),
                 "zero_norm_tokens": totals.zero_norm,
                 "fidelity_tokens": targets,
-                **told.counts,
+                **chosen.counts,
             },
-            "intervals": _intervals(totals, settings) | told.intervals,
+            "intervals": _intervals(totals, settings) | chosen.intervals,
         },
     )
     _write_tables(totals, sae, folder)
@@ -123,7 +125,7 @@ def _fidelity(
     """
     if store.manifest["pooling"] != "token" or on_random_weights(hook):
         return dict.fromkeys(FIDELITY), 0
-    from sae_repro.subject.loader import load_subject
+    from sae_repro.readers.subject import load_subject
 
     subject = load_subject(study.subject, device=study.settings.device)
     windows = Windows(study.activations / "windows", study.settings.fidelity_tokens)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.evaluate.codes import Code, Codes
 from sae_repro.evaluate.quantiles import Groups, bin_of, least_of_largest, quantile_edges
-from sae_repro.hashing import uniform_hash
+from sae_repro.numerics.hashing import uniform_hash
 from sae_repro.params import Evaluate
+from sae_repro.readers.documents import TokenDocuments
 
 if TYPE_CHECKING:
     import pandas as pd

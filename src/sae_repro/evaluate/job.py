@@ -9,11 +9,10 @@ from sae_repro.files import digest, read_json, sha256_file
 from sae_repro.params import Evaluate
 from sae_repro.stage import StageContext
 
-CODE = ("autoencoders", "evaluate", "evaluate/structure", "store.py", "hashing.py", "random.py",
-        "intervals.py", "compute.py", "corpus", "subject/loader.py")  # fmt: skip
+CODE = ("autoencoders", "evaluate", "concepts", "readers", "numerics")
 
-TRAINER = ("autoencoders", "train", "evaluate/structure/references.py", "store.py", "random.py",
-           "params/cell.py", "compute.py")  # fmt: skip
+TRAINER = ("autoencoders", "training", "evaluate/metrics/references", "readers", "numerics",
+           "params/cell.py")  # fmt: skip
 """What references follow from; whoever reads them hashes it through the trained cell's key."""
 
 
@@ -121,7 +120,7 @@ class ReferenceJob:
 
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Train it, unless it is there by now."""
-        from sae_repro.evaluate.structure.references import references
+        from sae_repro.evaluate.metrics.references.family import references
 
         references(self.family, self.hook, (self.width,))
         progress(1)

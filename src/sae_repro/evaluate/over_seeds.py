@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_repro.intervals import student, wilson_over_groups
+from sae_repro.numerics.intervals import student, wilson_over_groups
 
 Measured = Mapping[str, Any]
 """The metrics.json of one SAE."""

@@ -2,7 +2,7 @@
 
 One forward pass serves all hooks and stops after the last one; `extract.untrained_hooks` are read
 in a second one, from the same architecture with random weights. Kept are real tokens only: BOS, EOS
-and padding are masked out, padding by length. Layout: see `sae_repro.store`.
+and padding are masked out, padding by length. Layout: see `sae_repro.readers.activations`.
 """
 
 from sae_repro.params import Extract
@@ -11,11 +11,11 @@ from sae_repro.stage import StageContext
 
 def run(context: StageContext) -> None:
     """Write artifacts/extract."""
-    from sae_repro.compute import prepare
-    from sae_repro.corpus.reader import TokenDocuments
     from sae_repro.extract.extraction import check_fit, extract, weights_seed
     from sae_repro.files import read_json, replacing_folder, sha256_file, sha256_folder
-    from sae_repro.subject.loader import load_subject, load_untrained
+    from sae_repro.numerics.determinism import prepare
+    from sae_repro.readers.documents import TokenDocuments
+    from sae_repro.readers.subject import load_subject, load_untrained
 
     settings, seed = context.section(Extract, "extract"), context.value("seed")
     prepare(device=settings.device, threads=settings.threads)
@@ -34,7 +34,9 @@ def run(context: StageContext) -> None:
     made_with = {
         "subject": sha256_folder(source),
         "requirements.lock": sha256_file(context.root / "requirements.lock"),
-        "store.py": sha256_file(context.root / "src" / "sae_repro" / "store.py"),
+        "activations.py": sha256_file(
+            context.root / "src" / "sae_repro" / "readers" / "activations.py"
+        ),
     }
     with replacing_folder(context.artifacts("extract")) as folder:
         extract(

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.corpus.reader import TokenDocuments
-from sae_repro.corpus.windows import Windows
 from sae_repro.errors import StudyError
 from sae_repro.extract.passes import passes, pooled, reader
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink, Sink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.files import sha256_file, write_json
+from sae_repro.numerics.random import generator
 from sae_repro.params import Extract, layer_of
-from sae_repro.random import generator
-from sae_repro.store import RowFile
+from sae_repro.readers.activations import RowFile
+from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.windows import Windows
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.corpus.reader import TokenDocuments
-from sae_repro.corpus.windows import Windows, windows
 from sae_repro.errors import StudyError
 from sae_repro.params import UNTRAINED, Extract, layer_of
+from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.windows import Windows, windows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from sae_repro.files import replacing_folder, write_json
 from sae_repro.judge.backends import open_backend
-from sae_repro.judge.concepts import ConceptsBackend, shares
+from sae_repro.judge.backends.concepts import ConceptsBackend, shares
+from sae_repro.judge.backends.replay import ReplayBackend
 from sae_repro.judge.contexts import Context
 from sae_repro.judge.questions import Answer, Backend, Prompt, Question, Sampling, Truth
-from sae_repro.judge.replay import ReplayBackend
 from sae_repro.params import ANSWERS, Judge
 from sae_repro.stage import StageContext
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sae_repro.judge import templates
+from sae_repro.judge import prompts as templates
 from sae_repro.judge.contexts import Context
 from sae_repro.judge.documents import check_disjoint, fraction
 from sae_repro.judge.questions import Prompt, Question, Sampling, Truth

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.judge.agreement import agreement
 from sae_repro.judge.asking import Asked
+from sae_repro.judge.auc import agreement
 from sae_repro.judge.documents import draw
 from sae_repro.judge.parsers import (
     Counts,
@@ -19,10 +19,10 @@ from sae_repro.judge.parsers import (
     parse_specificity,
     read,
 )
-from sae_repro.judge.published import Chosen, choose, rate, selectivity
 from sae_repro.judge.questions import Answer
 from sae_repro.judge.rows import Rows
 from sae_repro.judge.scores import detection, simulation, specificity
+from sae_repro.judge.selection import Chosen, choose, rate, selectivity
 from sae_repro.judge.summary import detections, simulations, specificities
 from sae_repro.judge.windows import Material
 from sae_repro.params import Judge

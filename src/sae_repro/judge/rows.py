@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.judge.contexts import Context
 from sae_repro.judge.documents import side_of
-from sae_repro.store import DOCUMENT, POSITION, TOKEN
+from sae_repro.readers.activations import DOCUMENT, POSITION, TOKEN
+from sae_repro.readers.documents import TokenDocuments
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

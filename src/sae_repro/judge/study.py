@@ -15,7 +15,6 @@ from torch import Tensor
 
 from sae_repro.autoencoders import load
 from sae_repro.cellstore import members
-from sae_repro.corpus.reader import TokenDocuments
 from sae_repro.files import read_json
 from sae_repro.judge.asking import Asked, Asker
 from sae_repro.judge.backends import open_backend
@@ -40,7 +39,8 @@ from sae_repro.judge.windows import (
     nearest,
 )
 from sae_repro.params import Judge
-from sae_repro.store import ActivationStore
+from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.documents import TokenDocuments
 
 KNOWN_SCORES = ("detection", "fuzzing")
 """What the text's own concepts can answer."""
@@ -64,7 +64,7 @@ def judge_cells(
     SAEs are named as their cell; where it has several, cell/seed-<n>. One that failed, and each
     where rows are whole documents, has a `reason` and no rates.
     """
-    from sae_repro.compute import prepare
+    from sae_repro.numerics.determinism import prepare
 
     prepare(device=settings.device, threads=settings.threads)
     store = ActivationStore(artifacts / "extract")

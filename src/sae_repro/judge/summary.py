@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.judge.scores import Detection, Simulation, Specificity
-from sae_repro.random import generator
+from sae_repro.numerics.random import generator
 
 Floats = npt.NDArray[np.float64]
 RESAMPLINGS = 1000

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from sae_repro.evaluate.concepts import load_bank
+from sae_repro.concepts.bank import load_bank
 
 
 class TextConcepts:

@@ -15,8 +15,8 @@ from scipy.sparse import csc_array
 from torch import Tensor
 
 from sae_repro.autoencoders import LATENT_AXIS, SAE
-from sae_repro.hashing import uniform_hash
 from sae_repro.judge.rows import Rows
+from sae_repro.numerics.hashing import uniform_hash
 from sae_repro.params import Judge
 
 Floats = npt.NDArray[np.float32]

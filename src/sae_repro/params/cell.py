@@ -175,6 +175,13 @@ class Cell(Section):
         return 2 * d_in if self.is_basis else int(self.expansion * d_in)
 
     @property
+    def kind(self) -> Literal["trained", "imported", "baseline"]:
+        """Who makes its SAE: the trainer, somebody elsewhere, or nobody (a negative control)."""
+        if self.import_ is not None:
+            return "imported"
+        return "trained" if self.baseline is None else "baseline"
+
+    @property
     def is_basis(self) -> bool:
         """Whether its latents are the two ends of D directions that are given, not learnt."""
         return self.baseline in ("neurons", "pca")

@@ -7,18 +7,16 @@ from pydantic import Field, StringConstraints, model_validator
 
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell
+from sae_repro.params.compare import Compare
+from sae_repro.params.control import Control
+from sae_repro.params.corpus import Corpus
+from sae_repro.params.evaluate import Evaluate
+from sae_repro.params.extract import Extract
 from sae_repro.params.hooks import UNTRAINED, layer_of, on_random_weights
 from sae_repro.params.judge import Judge
-from sae_repro.params.sections import (
-    Compare,
-    Control,
-    Corpus,
-    Evaluate,
-    Extract,
-    Subject,
-    Track,
-    Train,
-)
+from sae_repro.params.subject import Subject
+from sae_repro.params.track import Track
+from sae_repro.params.train import Train
 
 CellName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=80)]
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from sae_repro.params.base import Count, Section
 from sae_repro.params.cell import Cell
-from sae_repro.params.sections import Chosen
+from sae_repro.params.evaluate import Chosen
 
 Scalar = bool | int | float | str
 Number = int | float

@@ -45,8 +45,8 @@ def _train(context: StageContext, subject: Subject, folder: Path) -> dict[str, A
     import torch
     from transformers.utils import logging
 
-    from sae_repro.compute import prepare
-    from sae_repro.corpus.reader import TokenDocuments
+    from sae_repro.numerics.determinism import prepare
+    from sae_repro.readers.documents import TokenDocuments
     from sae_repro.subject import gates
     from sae_repro.subject.training import train_subject
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sae_repro.corpus import lexicon
+from sae_repro.stories import lexicon
 
 THRESHOLDS = {"pronoun_agreement": 0.95, "name_reuse": 0.8, "quote_closing": 0.99}
 

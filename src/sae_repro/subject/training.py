@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sae_repro.corpus.reader import TokenDocuments
-from sae_repro.corpus.windows import windows
+from sae_repro.numerics.random import generator
 from sae_repro.params import Training
-from sae_repro.random import generator
+from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.windows import windows
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel

@@ -15,12 +15,12 @@ from typing import Any
 from sae_repro.cellstore import CellStore, code_digest, deliver
 from sae_repro.params import Cell, Train, check_section
 from sae_repro.pins import check_imports
+from sae_repro.readers.activations import ActivationStore
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
-from sae_repro.store import ActivationStore
-from sae_repro.train.grid import CellJob, cell_key
+from sae_repro.train.job import CellJob, cell_key
 
-CODE = ("autoencoders", "train", "store.py", "random.py", "params/cell.py", "compute.py")
+CODE = ("autoencoders", "train", "training", "readers", "numerics", "params/cell.py")
 IMPORTED_CODE = (
     "autoencoders/interchange",
     *CODE,

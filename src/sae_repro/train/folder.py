@@ -1,12 +1,15 @@
-"""What stands in the folder of a cell, however its SAE came about."""
+"""The parts of a cell's folder that are the same for every kind of cell."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_repro.autoencoders import SAE
 from sae_repro.files import write_json, write_text
 from sae_repro.params import model_hook, on_random_weights
+
+if TYPE_CHECKING:
+    from sae_repro.train.job import CellJob
 
 
 def hook_metadata(hook: str) -> dict[str, Any]:
@@ -16,14 +19,7 @@ def hook_metadata(hook: str) -> dict[str, Any]:
 
 
 def write_untrained(
-    folder: Path,
-    sae: SAE,
-    *,
-    id: str | None,
-    key: str,
-    hook: str,
-    seed: int,
-    choices: Mapping[str, Any],
+    folder: Path, sae: SAE, job: "CellJob", *, id: str | None, choices: Mapping[str, Any]
 ) -> None:
     """Write train.json and the empty journals of an SAE that no step of ours has changed."""
     for name in ("metrics.jsonl", "revival.jsonl"):
@@ -32,14 +28,14 @@ def write_untrained(
         folder / "train.json",
         {
             "id": id,
-            "key": key,
+            "key": job.key,
             "status": "ok",
-            "hook": hook,
+            "hook": job.hook,
             "d_in": sae.d_in,
             "d_sae": sae.d_sae,
             "steps": 0,
             "tokens": 0,
-            "seed": seed,
+            "seed": job.seed,
             "choices": dict(choices),
             "train": {},
         },

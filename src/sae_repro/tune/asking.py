@@ -14,8 +14,8 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial
 
+from sae_repro.numerics.random import generator
 from sae_repro.params import Tune
-from sae_repro.random import generator
 from sae_repro.tune.space import suggest
 
 STARTUP = 6  # finished trials before tpe and gp learn from them

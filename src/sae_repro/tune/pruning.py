@@ -20,18 +20,18 @@ from optuna.trial import FrozenTrial, create_trial
 from sae_repro.cellstore import CellStore
 from sae_repro.files import digest, read_json, write_json
 from sae_repro.params import Tune
-from sae_repro.store import ActivationStore
-from sae_repro.train.grid import CellJob, train_into
+from sae_repro.readers.activations import ActivationStore
+from sae_repro.train.job import CellJob, make_into
 from sae_repro.tune.asking import Asked, quiet, study_of
 
 if TYPE_CHECKING:
-    from sae_repro.evaluate.streaming import Batch
+    from sae_repro.evaluate.reconstruction import Batch
 
 LOOK_ROWS = 4096  # activations at once
 WORST = 1e9  # stands for an FVU that is no number
 
 
-class _Stop(Exception):  # noqa: N818 - no error: the trial has had its chance
+class _Stop(Exception):  # noqa: N818 - no error: the trial is stopped early
     """Leaves the trainer from its progress report."""
 
 
@@ -120,11 +120,11 @@ class Rungs:
 
         with CellStore(job.store).making(job.key) as folder:
             if folder is not None:
-                train_into(job, folder, watched)
+                make_into(job, folder, watched)
         if folder is None:
             # the stage train made the cell, and nobody looked: trained again, for its looks
             with tempfile.TemporaryDirectory() as scratch:
-                train_into(job, Path(scratch), watched)
+                make_into(job, Path(scratch), watched)
         _write(self._path(job), _read(self._path(job))[0], ended=True)
 
     def _looked(self, job: CellJob, done: int) -> bool:
@@ -152,9 +152,9 @@ def held_out_fvu(job: CellJob, tokens: int) -> float:
     """FVU of a cell's last checkpoint on the first `tokens` validation activations."""
     from sae_repro.autoencoders import Weights
     from sae_repro.evaluate.cell import validation_batches
-    from sae_repro.evaluate.streaming import accumulate, mean_of, summarise
-    from sae_repro.train.checkpoint import load_checkpoint
-    from sae_repro.train.trainer import finished_sae
+    from sae_repro.evaluate.reconstruction import accumulate, mean_of, summarise
+    from sae_repro.training.checkpoint import load_checkpoint
+    from sae_repro.training.trainer import finished_sae
 
     found = load_checkpoint(job.checkpoint)
     assert found is not None
@@ -188,7 +188,7 @@ def _first(batches: Iterable["Batch"], tokens: int) -> Iterator["Batch"]:
 
 def _drop_checkpoint_without_looks(job: CellJob, reports: Mapping[int, float]) -> None:
     """A checkpoint that the stage train left is of no use: nobody looked at those before it."""
-    from sae_repro.train.checkpoint import load_checkpoint
+    from sae_repro.training.checkpoint import load_checkpoint
 
     found = load_checkpoint(job.checkpoint)
     every = job.settings.checkpoint_every

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_repro.evaluate.job import Evaluation
 from sae_repro.files import read_json
-from sae_repro.train.grid import CellJob
+from sae_repro.train.job import CellJob
 
 if TYPE_CHECKING:
     from sae_repro.tune.pruning import Rungs

@@ -1,0 +1,169 @@
+"""The controls as tables and figures: does the instrument find what is known to be there?"""
+
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sae_repro.compare.figures import drawn
+from sae_repro.compare.tables import ABSENT, number, write_table
+from sae_repro.files import read_json, write_text
+from sae_repro.numerics.intervals import differ, student
+
+METRICS = ("matched_cosine", "f1", "hole_rate", "parent_recall", "parent_childless_recall",
+           "child_parent_cosine", "l0", "fvu", "revived_fraction")  # fmt: skip
+HEAT = ("vanilla", "matryoshka-random")
+
+
+def read_trials(folder: Path) -> pd.DataFrame:
+    """trials.csv of the stage `control`; empty where it tried nothing."""
+    return _read(folder / "trials.csv")
+
+
+def _read(path: Path) -> pd.DataFrame:
+    text = path.read_text(encoding="utf-8")
+    return pd.read_csv(StringIO(text)) if text.strip() else pd.DataFrame()
+
+
+def over_seeds(trials: pd.DataFrame) -> pd.DataFrame:
+    """A row per world and recipe: seeds, failures, mean of each metric and its 95 % t interval."""
+    rows = []
+    for (world, recipe), group in trials.groupby(["world", "recipe"], sort=False):
+        ok = group[group["status"] == "ok"]
+        row: dict[str, Any] = {
+            "world": world,
+            "recipe": recipe,
+            "seeds": len(group),
+            "failed": len(group) - len(ok),
+            "asked_l0": group["asked_l0"].iloc[0],
+        }
+        for metric in METRICS:
+            values = ok[metric].dropna().to_numpy(float) if metric in ok else np.empty(0)
+            mean, low, high = student(values.tolist())
+            row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def findings(trials: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
+    """What was expected of the controls, and whether it was observed in every seed."""
+    expected = (
+        ("tree", "vanilla", "hole_rate", "≥", 0.9, "leaves a hole in every parent"),
+        ("tree", "matryoshka-random", "hole_rate", "≤", 0.1, "leaves no hole"),
+        ("two atoms", "vanilla", "matched_cosine", "≥", 0.99, "finds both atoms"),
+        ("half dead", "vanilla", "revived_fraction", "≤", 0.0, "stays half dead"),
+        ("half dead", "topk", "revived_fraction", "≤", 0.0, "stays half dead"),
+        ("half dead", "vanilla + resample", "revived_fraction", "≥", 0.9, "lives again"),
+        ("half dead", "topk + resample", "revived_fraction", "≥", 0.9, "lives again"),
+        ("half dead", "topk + auxk", "revived_fraction", "≥", 0.9, "lives again"),
+    )
+    for world, recipe, metric, sign, bound, says in expected:
+        mine = trials[trials["world"].str.startswith(world) & (trials["recipe"] == recipe)]
+        for name, group in mine.groupby("world", sort=False):
+            # a trial that failed shows nothing
+            values = group.reindex(columns=[metric])[metric].to_numpy(float)
+            held = (values >= bound) if sign == "≥" else (values <= bound)
+            shown = ", ".join(number(float(v), 3) for v in values)
+            verdict = "observed" if held.all() else "not observed"
+            yield (
+                f"{name}, {recipe} {says}: **{verdict}** ({metric} {sign} {bound:g} in "
+                f"{int(held.sum())} of {len(held)} seeds: {shown})."
+            )
+    yield from _parents(table)
+
+
+def _parents(table: pd.DataFrame) -> Iterator[str]:
+    for world in table["world"].unique():
+        pair = table[(table["world"] == world) & table["recipe"].isin(HEAT)]
+        if not str(world).startswith("oracle") or len(pair) < 2:
+            continue
+        rows = pair.set_index("recipe").to_dict("index")
+        a, b = (rows[recipe] for recipe in HEAT)
+        said = [
+            f"{recipe} {number(row['parent_recall'], 3)} [{number(row['parent_recall_low'], 3)}, "
+            f"{number(row['parent_recall_high'], 3)}]"
+            for recipe, row in zip(HEAT, (a, b), strict=True)
+        ]
+        intervals = [(row["parent_recall_low"], row["parent_recall_high"]) for row in (a, b)]
+        verdict = "different" if differ(*intervals) else "not distinguishable"
+        yield f"{world}: recall of the parents, {'; '.join(said)}: {verdict}."
+
+
+def write_control(folder: Path, artifacts: Path) -> None:
+    """control.csv and .md: means over seeds with intervals, and what was expected of them.
+
+    control_atoms.csv has the means over seeds for each atom.
+    """
+    trials = read_trials(artifacts / "control")
+    if not len(trials):
+        return
+    table = over_seeds(trials)
+    shown = pd.DataFrame(
+        {
+            "world": table["world"],
+            "recipe": table["recipe"],
+            "seeds": [f"{s}" + (f" ({f} failed)" if f else "")
+                      for s, f in zip(table["seeds"], table["failed"], strict=True)],
+            "asked L0": [number(v) for v in table["asked_l0"]],
+            **{metric: [_cell(row, metric) for row in table.to_dict("records")]
+               for metric in METRICS},
+        }
+    )  # fmt: skip
+    lines = "\n".join(f"- {sentence}" for sentence in findings(trials, table))
+    caption = (
+        "# Controls: activations whose atoms are known\n\nMean over seeds [95 % t interval]; each "
+        "seed draws a world, data and weights of its own. matched_cosine: signed cosine of the "
+        "Hungarian match, mean over atoms (0 without a latent); f1: of firing; hole_rate: "
+        "P(parent's latent silent | child), mean over children; child_parent_cosine: a child's "
+        "latent with its parent's true direction. A parent's latent fires on childless tokens in "
+        "parent_childless_recall. revived_fraction: of the half that was dead from the "
+        f"start.\n\n{lines}"
+    )
+    write_table(folder, "control", table, caption, shown)
+    atoms = _read(artifacts / "control" / "atoms.csv")
+    if not len(atoms):
+        return
+    by_atom = atoms.groupby(["world", "recipe", "atom"], sort=False)
+    mean = by_atom[["cosine", "precision", "recall", "f1", "hole_rate"]].mean().reset_index()
+    text = mean.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    write_text(folder / "control_atoms.csv", text)
+
+
+def _cell(row: dict[Any, Any], metric: str) -> str:
+    mean, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
+    if mean != mean:
+        return ABSENT
+    return number(mean, 3) + ("" if low != low else f" [{low:.2f}, {high:.2f}]")
+
+
+def heat_maps(folder: Path, artifacts: Path) -> None:
+    """True against learnt activations on the toy tree, and learnt against true atoms."""
+    heat = read_json(artifacts / "control" / "heat.json")
+    for world, recipes in heat.items():
+        names = [recipe for recipe in HEAT if recipe in recipes]
+        if not names:
+            continue
+        with drawn(folder, f"control_{world.replace(' ', '_').replace('=', '')}", 9.6,
+                   2.9 * len(names) + 0.6) as figure:  # fmt: skip
+            axes = figure.subplots(len(names), 3, squeeze=False)
+            for row, recipe in zip(axes, names, strict=True):
+                found = {key: np.array(value) for key, value in recipes[recipe].items()}
+                for ax, key, title, xlabel, ylabel in (
+                    (row[0], "true", "true activations", "atom", "held-out row"),
+                    (row[1], "learnt", f"{recipe}: matched latents", "latent of atom", ""),
+                    (row[2], "cosines", "decoder rows", "latent of atom", "true atom"),
+                ):
+                    signed = key == "cosines"
+                    image = ax.imshow(
+                        found[key], aspect="auto", interpolation="nearest",
+                        cmap="RdBu_r" if signed else "magma",
+                        vmin=-1 if signed else 0, vmax=1 if signed else 1.5,
+                    )  # fmt: skip
+                    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+                    ax.grid(False)
+                    figure.colorbar(image, ax=ax, fraction=0.05)
+            figure.suptitle(f"Control, {world}, one seed: 3 × (parent, 3 children), 8 leaves",
+                            fontsize=10)  # fmt: skip

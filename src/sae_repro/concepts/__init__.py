@@ -1,0 +1,1 @@
+"""The concept bank: which concepts each validation token carries, without a judge."""

@@ -1,0 +1,122 @@
+"""The concept bank: what can be said about every validation token without a judge.
+
+Documents fall into two halves by a hash: concepts and thresholds are chosen on `fit`, scored on
+`test`, so that neighbouring windows of one document never stand on both sides.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csc_array, hstack
+
+from sae_repro.concepts.labels import Labels, Rows, story_labels, token_identity, user_labels
+from sae_repro.concepts.surface import surface_labels
+from sae_repro.errors import StudyError
+from sae_repro.numerics.hashing import uniform_hash
+from sae_repro.readers.activations import DOCUMENT, POSITION, TOKEN, row_key
+from sae_repro.readers.documents import TokenDocuments
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+LEAST = 50  # positives, and negatives, that a concept needs in either half
+HALVES = 0x68616C66  # sets this use of the hash apart from others of the same seed
+
+
+@dataclass(frozen=True)
+class ConceptBank:
+    """Concepts of the validation rows, which stand by document and position in it."""
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """Per concept: token, class, state, previous, next, look, frequency, position, document or
+    user."""
+    labels: csc_array
+    """Bool [N, C], sparse: a token carries some ten of many hundred concepts."""
+    document: Ints
+    position: Ints
+    token: Ints
+    fit: Mask
+    """[N]: whether the row's document is in the fit half; the others are the test half."""
+    left_out: dict[str, int]
+    """Per kind, the concepts with fewer than `LEAST` positives or negatives in a half."""
+
+    def rows(self, index: npt.NDArray[Any]) -> Ints:
+        """The rows of the bank of `index` [n, ≥ 2], as the store gives it; StudyError if none."""
+        key = row_key(self.document, self.position)
+        wanted = row_key(index[:, DOCUMENT], index[:, POSITION])
+        found = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+        if not np.array_equal(key[found], wanted):
+            raise StudyError(
+                "evaluate: an activation's token is not in the concept bank; both must be read "
+                "from one artifacts/extract"
+            )
+        return found.astype(np.int64)
+
+
+def in_fit(seed: int, document: npt.NDArray[Any]) -> Mask:
+    """Whether each document is in the fit half: a hash of (seed, document) alone."""
+    salt = np.full(len(document), HALVES, dtype=np.int64)
+    return uniform_hash(seed, document, salt) < 0.5
+
+
+def load_bank(
+    folder: Path, index: npt.NDArray[Any], seed: int, spans: Path | None = None
+) -> ConceptBank:
+    """The bank of the rows `index` [N, 3] over the corpus in `folder`; `spans`: a user's labels."""
+    corpus = TokenDocuments.load(folder)
+    rows = _rows(corpus, index)
+    found = [token_identity(rows, corpus)]
+    if (folder / "concepts.json").is_file():
+        found += story_labels(rows, folder)
+    else:
+        found += surface_labels(rows, corpus)
+    if spans is not None:
+        found.append(user_labels(rows, spans))
+    return bank_of(found, rows, in_fit(seed, rows.document))
+
+
+def bank_of(found: list[Labels], rows: Rows, fit: Mask) -> ConceptBank:
+    """The bank of all `found` labels that have enough positives and negatives in both halves."""
+    labels = csc_array(hstack([part.labels for part in found], format="csc"))
+    names = [name for part in found for name in part.names]
+    kinds = [part.kind for part in found for _ in part.names]
+    keep = frequent_enough(labels, fit)
+    chosen = np.flatnonzero(keep)
+    return ConceptBank(
+        names=tuple(names[i] for i in chosen),
+        kinds=tuple(kinds[i] for i in chosen),
+        labels=labels[:, chosen],
+        document=rows.document,
+        position=rows.position,
+        token=rows.token,
+        fit=fit,
+        left_out=dict(Counter(kinds[i] for i in np.flatnonzero(~keep))),
+    )
+
+
+def frequent_enough(labels: csc_array, fit: Mask) -> Mask:
+    """Which concepts of `labels` [N, C] have `LEAST` positives and negatives in both halves."""
+    keep = np.ones(labels.shape[1], dtype=bool)
+    for half in (fit, ~fit):
+        positives = labels.T.astype(np.int64) @ half.astype(np.int64)
+        keep &= (positives >= LEAST) & (half.sum() - positives >= LEAST)
+    return keep
+
+
+def _rows(corpus: TokenDocuments, index: npt.NDArray[Any]) -> Rows:
+    order = np.argsort(row_key(index[:, DOCUMENT], index[:, POSITION]), kind="stable")
+    document, position, token = (
+        index[order, column].astype(np.int64) for column in (DOCUMENT, POSITION, TOKEN)
+    )
+    return Rows(
+        document=document,
+        position=position,
+        token=token,
+        start=corpus.documents["start"].to_numpy(np.int64)[document],
+        length=corpus.documents["length"].to_numpy(np.int64)[document],
+    )

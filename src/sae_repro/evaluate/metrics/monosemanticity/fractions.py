@@ -1,0 +1,66 @@
+"""What a table of latents says as a whole: shares, mean score, counts, 95 % intervals."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sae_repro.concepts.bank import ConceptBank
+from sae_repro.evaluate.metrics.monosemanticity.score import CLASSES
+from sae_repro.evaluate.summary import Summary
+from sae_repro.numerics.intervals import wilson
+from sae_repro.numerics.random import generator
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAMES = ("monosemantic_fraction", "monosemantic_fraction_alive", "monosemantic_mean")
+RESAMPLINGS = 1000
+
+
+def summary(frame: "pd.DataFrame", bank: ConceptBank, seed: int) -> Summary:
+    """Share of monosemantic latents (complete or narrow) among all and among those that fire.
+
+    `monosemantic_mean` is the mean M of latents that fire; one that is silent on a half counts as 0
+    there and in `latents_unscored`. Without concepts or without such latents a value is None.
+    """
+    of_class = {name: int((frame["class"] == name).sum()) for name in CLASSES}
+    found = of_class["monosemantic-complete"] + of_class["monosemantic-narrow"]
+    alive = frame["fired"] > 0
+    totals = {NAMES[0]: len(frame), NAMES[1]: int(alive.sum())}
+    score = frame.loc[alive, "M"].fillna(0.0).to_numpy(np.float64)
+    possible = bool(bank.names)
+    metrics: dict[str, float | None] = {
+        name: found / n if possible and n else None for name, n in totals.items()
+    }
+    metrics[NAMES[2]] = float(score.mean()) if possible and len(score) else None
+    intervals = {
+        name: list(wilson(found, n)) for name, n in totals.items() if metrics[name] is not None
+    }
+    if metrics[NAMES[2]] is not None:
+        intervals[NAMES[2]] = _bootstrap(score, seed)
+    return Summary(metrics, _counts(frame, bank, of_class), intervals)
+
+
+def _counts(frame: "pd.DataFrame", bank: ConceptBank, of_class: dict[str, int]) -> dict[str, int]:
+    scored = frame["M"].notna()
+    return {
+        **{
+            f"latents_{name.replace('-', '_').replace(' ', '_')}": n for name, n in of_class.items()
+        },
+        "latents_unscored": int((~scored & (frame["fired"] > 0)).sum()),
+        "latents_without_null": int((scored & frame["null"].isna()).sum()),
+        "latents_not_above_null": int((frame["M"] == 0).sum()),
+        "concepts": len(bank.names),
+        "concepts_left_out": sum(bank.left_out.values()),
+        "tokens_fit": int(bank.fit.sum()),
+        "tokens_test": int((~bank.fit).sum()),
+        "documents_fit": len(np.unique(bank.document[bank.fit])),
+        "documents_test": len(np.unique(bank.document[~bank.fit])),
+    }
+
+
+def _bootstrap(score: "np.ndarray[tuple[int], np.dtype[np.float64]]", seed: int) -> list[float]:
+    """95 % percentile interval of the mean over resampled latents."""
+    rng = generator(seed, "monosemantic_mean")
+    means = [score[rng.integers(len(score), size=len(score))].mean() for _ in range(RESAMPLINGS)]
+    return [float(bound) for bound in np.quantile(means, [0.025, 0.975])]

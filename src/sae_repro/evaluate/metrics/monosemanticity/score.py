@@ -1,0 +1,221 @@
+"""Monosemanticity against a concept bank: does a latent's activation mass lie on one concept?
+
+On the fit half every latent gets its concept c* and threshold τ*, on the test half its score
+M = Σ_b w_b (P_b − π)/(1 − π) over activation-quantile bins b: P_b the share of the bin that carries
+c*, π the concept's base rate, w_b the bin's share of activation mass. A score that label streams
+shifted by whole documents reach as well is 0.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from sae_repro.concepts.bank import ConceptBank
+from sae_repro.concepts.labels import one_hot
+from sae_repro.evaluate.codes import Codes
+from sae_repro.evaluate.metrics.monosemanticity.agreement import (
+    Floats,
+    bin_weights,
+    kappa,
+    null_offsets,
+    percentile,
+    phi,
+    shifted_sums,
+)
+from sae_repro.evaluate.metrics.monosemanticity.counts import THRESHOLDS, at_thresholds, latent_of
+from sae_repro.evaluate.metrics.monosemanticity.firings import NONZEROS, firings
+from sae_repro.evaluate.quantiles import quantile_edges
+from sae_repro.numerics.random import generator
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Ints = npt.NDArray[np.int64]
+
+SHORTLIST = 20  # concepts per latent whose thresholds are tried
+ACTIVATION_BINS = 5
+RARE_DOCUMENTS = 25
+DENSE_SHARE = 0.2
+MONOSEMANTIC, COMPLETE = 0.7, 0.7  # least M, least φ
+MASS = 0.8  # of which n80 counts the token ids
+LATENTS = 512  # whose counts per concept are held at once
+
+CLASSES = ("dead", "rare", "dense", "monosemantic-complete", "monosemantic-narrow", "polysemantic",
+           "not testable")  # fmt: skip
+"""In this order of precedence; not testable: the bank holds no concept."""
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What the fit half decides, per latent."""
+
+    concept_k: Ints
+    threshold_k: Floats
+    edges_kb: Floats
+
+
+class _Half:
+    """The test half's rows, renumbered without gaps, and the null's offsets among them."""
+
+    def __init__(self, bank: ConceptBank, seed: int) -> None:
+        test = ~bank.fit
+        self.n = int(test.sum())
+        self.number = np.cumsum(test) - 1
+        starts = np.flatnonzero(np.diff(bank.document[test], prepend=-1))
+        self.offsets = null_offsets(starts, generator(seed, "null"))
+        self._bank, self._known = bank, dict[int, tuple[Ints, npt.NDArray[np.bool_]]]()
+
+    def carrying(self, concept: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """The test rows that carry `concept`, and of every one whether it does."""
+        if concept not in self._known:
+            labels = self._bank.labels
+            rows = np.sort(labels.indices[labels.indptr[concept] : labels.indptr[concept + 1]])
+            positives = self.number[rows[~self._bank.fit[rows]]]
+            carries_n = np.zeros(self.n, dtype=bool)
+            carries_n[positives] = True
+            self._known[concept] = positives, carries_n
+        return self._known[concept]
+
+
+def monosemanticity(
+    codes: Codes,
+    bank: ConceptBank,
+    seed: int,
+    fired_k: Ints,
+    *,
+    limit: int = NONZEROS,
+) -> "pd.DataFrame":
+    """A row per latent: latent, class, concept, M, M_raw, null, phi, threshold, n80, tokens and
+    documents on which it fires.
+
+    `codes` stream canonical activations, `fired_k` [K] counts the rows on which each latent fires.
+    `limit` bounds memory (see `firings`) and changes no value. M, M_raw and phi are missing where
+    a latent is silent on a half; null is where the test half has fewer than 201 documents, and
+    there M = max(M_raw, 0).
+    """
+    import pandas as pd
+
+    half = _Half(bank, seed)
+    rows_nc = csr_array(bank.labels).astype(np.int32)
+    _, token = np.unique(bank.token, return_inverse=True)
+    tokens_nv = one_hot(token, int(token.max()) + 1).astype(np.float64)
+    parts = []
+    for first, block in firings(codes, bank, fired_k, limit):
+        for begin in range(0, block.shape[0], LATENTS):
+            a_kn = block[begin : begin + LATENTS]
+            part = _described(a_kn, bank, tokens_nv)
+            if bank.names:
+                part |= _scored(a_kn, bank, half, _fitted(a_kn, bank, rows_nc))
+            part["latent"] = np.arange(first + begin, first + begin + a_kn.shape[0], dtype=np.int32)
+            parts.append(pd.DataFrame(part))
+    frame = pd.concat(parts, ignore_index=True)
+    scored = frame.reindex(columns=["concept", "M", "M_raw", "null", "phi", "threshold"])
+    frame[scored.columns] = scored.astype({"concept": "str"})
+    frame.insert(1, "class", _classes(frame, len(bank.fit), bool(bank.names)))
+    order = ["latent", "class", "concept", "M", "M_raw", "null", "phi", "threshold", "n80",
+             "fired", "documents_fit", "documents_test"]  # fmt: skip
+    return frame[order]
+
+
+def _described(a_kn: csr_array, bank: ConceptBank, tokens_nv: csr_array) -> dict[str, Any]:
+    """Tokens and documents on which each latent fires, and n80."""
+    latent, row, k = latent_of(a_kn), a_kn.indices, a_kn.shape[0]
+    document = bank.document[row]
+    # rows stand by document: one that differs from the entry before is another firing document
+    new = (np.diff(latent, prepend=-1) != 0) | (np.diff(document, prepend=-1) != 0)
+    fit = bank.fit[row]
+    return {
+        "fired": np.diff(a_kn.indptr).astype(np.int64),
+        "documents_fit": np.bincount(latent[new & fit], minlength=k),
+        "documents_test": np.bincount(latent[new & ~fit], minlength=k),
+        "n80": _n80(csr_array(a_kn.astype(np.float64) @ tokens_nv)),
+    }
+
+
+def _n80(mass_kv: csr_array) -> Ints:
+    """Per latent the fewest columns that hold 80 % of its mass; 0 without mass."""
+    result = np.zeros(mass_kv.shape[0], dtype=np.int64)
+    for k, (begin, end) in enumerate(zip(mass_kv.indptr[:-1], mass_kv.indptr[1:], strict=True)):
+        running = np.cumsum(np.sort(mass_kv.data[begin:end])[::-1])
+        if len(running):
+            # a shade less: sums of the same masses in another order must not ask for one id more
+            wanted = MASS * running[-1] * (1 - 1e-9)
+            result[k] = np.searchsorted(running, wanted) + 1
+    return result
+
+
+def _fitted(a_kn: csr_array, bank: ConceptBank, rows_nc: csr_array) -> _Fit:
+    """c*, τ* and the edges of the bins, from the rows of the fit half alone."""
+    k, levels = a_kn.shape[0], at_thresholds(a_kn, bank.fit, rows_nc)
+    n = int(bank.fit.sum())
+    positives_c = bank.labels.T.astype(np.int64) @ bank.fit.astype(np.int64)
+    whole = phi(levels.both_ktc[:, 0], levels.fires_kt[:, :1], positives_c, n)
+    shortlist = np.argsort(-whole, axis=1, kind="stable")[:, :SHORTLIST]
+    both_kts = np.take_along_axis(levels.both_ktc, shortlist[:, None, :], axis=2)
+    all_kct = phi(
+        both_kts.transpose(0, 2, 1),
+        levels.fires_kt[:, None, :],
+        positives_c[shortlist][:, :, None],
+        n,
+    )
+    # of equals the first: the concept ahead in the shortlist, the lowest threshold
+    best = all_kct.reshape(k, -1).argmax(axis=1)
+    concept, threshold = np.divmod(best, THRESHOLDS)
+    each = np.arange(k)
+    return _Fit(
+        concept_k=shortlist[each, concept],
+        threshold_k=levels.threshold_kt[each, threshold],
+        edges_kb=quantile_edges(levels.histogram_kb, ACTIVATION_BINS),
+    )
+
+
+def _scored(a_kn: csr_array, bank: ConceptBank, half: _Half, fit: _Fit) -> dict[str, Any]:
+    """M, its null and φ on the test half; NaN, and no concept, where a latent is silent on one."""
+    k = a_kn.shape[0]
+    result = {name: np.full(k, np.nan) for name in ("M", "M_raw", "null", "phi", "threshold")}
+    concept = np.full(k, None, dtype=object)
+    for latent in range(k):
+        part = slice(a_kn.indptr[latent], a_kn.indptr[latent + 1])
+        row, value = a_kn.indices[part], a_kn.data[part]
+        test = ~bank.fit[row]
+        if not test.any() or test.all():
+            continue
+        row, value = half.number[row[test]], value[test]
+        positives, carries_n = half.carrying(int(fit.concept_k[latent]))
+        weight = bin_weights(value, fit.edges_kb[latent])
+        base = len(positives) / half.n
+        carries = carries_n[row]
+        raw = float(kappa(weight[carries].sum(), base))
+        null = np.nan
+        if half.offsets is not None:
+            shifted = shifted_sums(weight, row, positives, half.offsets, half.n)
+            null = percentile(kappa(shifted, base))
+        high = value >= fit.threshold_k[latent]
+        result["phi"][latent] = phi((high & carries).sum(), high.sum(), len(positives), half.n)
+        result["M_raw"][latent], result["null"][latent] = raw, null
+        # fmax: without a null, the score need only be above chance
+        result["M"][latent] = raw if raw > np.fmax(null, 0.0) else 0.0
+        result["threshold"][latent] = fit.threshold_k[latent]
+        concept[latent] = bank.names[fit.concept_k[latent]]
+    return {**result, "concept": concept}
+
+
+def _classes(frame: "pd.DataFrame", n: int, testable: bool) -> npt.NDArray[Any]:
+    import pandas as pd
+
+    pure = frame["M"] >= MONOSEMANTIC
+    conditions = [
+        frame["fired"] == 0,
+        frame[["documents_fit", "documents_test"]].min(axis=1) < RARE_DOCUMENTS,
+        frame["fired"] > DENSE_SHARE * n,
+        pure & (frame["phi"] >= COMPLETE),
+        pure,
+        pd.Series(testable, index=frame.index),
+        pd.Series(True, index=frame.index),
+    ]
+    first = np.argmax([condition.to_numpy(bool) for condition in conditions], axis=0)
+    classes: npt.NDArray[Any] = np.array(CLASSES, dtype=object)[first]
+    return classes

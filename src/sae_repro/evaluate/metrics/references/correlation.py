@@ -1,0 +1,248 @@
+"""Correlation of activations over tokens: with the latents of small references, and of one another.
+
+Both read a sample of whole documents, chosen by hash, so that batches and shards change nothing but
+the rounding of fp64 sums.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_array, hstack, vstack
+from torch import Tensor
+
+from sae_repro.autoencoders import SAE
+from sae_repro.evaluate.codes import Code, Codes
+from sae_repro.evaluate.reconstruction import Batch
+from sae_repro.evaluate.summary import Summary
+from sae_repro.numerics.bootstrap import bootstrap_mean
+from sae_repro.numerics.hashing import uniform_hash
+from sae_repro.numerics.random import generator
+from sae_repro.readers.activations import DOCUMENT, POSITION, row_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+TOKENS = 16_384  # of the sample, about
+SAMPLED = 0x636F7272  # sets this use of the hash apart from others of the same seed
+ENCODED = 512  # tokens encoded at once: their code stays in a processor's cache
+MAPPED = 256  # latents of the map
+DENSE = 0.1  # share of nonzeros from which on dense products are faster
+CONSTANT = 1e-12  # variance, as a share of the mean square, that rounding alone can leave
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Activations x [n, D] of sampled documents, by document and position."""
+
+    x_nd: Tensor
+    document: Ints
+    position: Ints
+
+    def find(self, index: npt.NDArray[np.int32]) -> Ints:
+        """The row of each of `index` [m, ≥ 2]; −1 for tokens of other documents."""
+        key = row_key(self.document, self.position)
+        if not len(key):
+            return np.full(len(index), -1)
+        wanted = row_key(index[:, DOCUMENT], index[:, POSITION])
+        at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+        return np.where(key[at] == wanted, at, -1)
+
+
+@dataclass(frozen=True)
+class CorrelationMap:
+    """Latents [M] in clustered order, and the correlations [M, M] of their activations."""
+
+    latent: Ints
+    correlation: Floats
+
+
+def sampled_rows(batches: Callable[[], Iterable[Batch]], tokens: int, seed: int) -> Rows:
+    """The rows of the documents whose hash of (seed, document) is below 16,384 / `tokens`.
+
+    `tokens` is the number of rows streamed; with fewer than 16,384 all documents are in.
+    """
+    parts, where = [], []
+    for x_nd, index in batches():
+        salt = np.full(len(index), SAMPLED, dtype=np.int64)
+        chosen = uniform_hash(seed, index[:, DOCUMENT], salt) < TOKENS / tokens
+        parts.append(x_nd[torch.from_numpy(chosen).to(x_nd.device)])
+        where.append(index[chosen])
+    index = np.concatenate(where)
+    order = np.lexsort((index[:, POSITION], index[:, DOCUMENT]))
+    x_nd = torch.cat(parts)
+    at = torch.from_numpy(order).to(x_nd.device)
+    document, position = index[order, :2].astype(np.int64).T
+    return Rows(x_nd[at], document, position)
+
+
+def correlations(
+    codes: Codes,
+    references: Mapping[int, SAE | None],
+    rows: Rows,
+    fired_k: npt.NDArray[Any],
+    seed: int,
+) -> tuple["pd.DataFrame", CorrelationMap, Summary]:
+    """max_j corr(a_r, a_j) over the latents j for each reference latent r, and a map of the j.
+
+    A row per reference latent that fires in `rows`: width, reference_latent, latent (the j of the
+    maximum), correlation, null. The null is the same maximum after the references' rows were
+    shifted circularly by a document's start, drawn at random, so that every token meets another
+    document's: it grows with K by chance. It is missing where there is one document. `references`
+    are the SAEs by width, None where there is none. Per width, the metrics are the means of both
+    over r, with a bootstrap over r. Latents that don't vary over `rows` correlate with nothing: on
+    either side they are left out, those of references counted.
+
+    `codes` stream the activations of the j, of all tokens; their scale does not matter.
+
+    The map holds the ≤ 256 latents that fire most often by `fired_k` [K] (tokens on which each
+    fires; the lower of equals), as far as they vary over `rows`.
+    """
+    small = {width: _encoded(sae, rows.x_nd) for width, sae in references.items() if sae}
+    chosen = np.sort(np.argsort(-np.asarray(fired_k), kind="stable")[:MAPPED])
+    both_nr = csr_array(hstack(_joined(list(small.values()), rows, seed), format="csr"))
+    k = len(fired_k)
+    with_references, own = _Sums(both_nr.shape[1], k), _Sums(len(chosen), len(chosen))
+    for code in codes():
+        row = rows.find(code.index)
+        a_nk = _sampled(code, row >= 0, k)
+        with_references.add(both_nr[row[row >= 0]], a_nk)
+        own.add(a_nk[:, chosen], a_nk[:, chosen])
+    frame = _maxima(small, with_references.correlations())
+    told = _summary(frame, small, references, rows, seed)
+    return frame, _clustered(chosen, own.correlations()), told
+
+
+def _encoded(sae: SAE, x_nd: Tensor) -> csr_array:
+    """The nonzeros of z [n, K], fp64."""
+    with torch.no_grad():
+        parts = [csr_array(sae.encode(x).double().cpu().numpy()) for x in x_nd.split(ENCODED)]
+    return csr_array(vstack(parts, format="csr"))
+
+
+def _sampled(code: Code, chosen: npt.NDArray[np.bool_], k: int) -> csr_array:
+    """The rows [m, K] of a batch that are in the sample, fp64."""
+    entries = chosen[code.row]
+    length = np.bincount(code.row[entries], minlength=len(chosen))[chosen]
+    begin = np.concatenate([[0], np.cumsum(length)])
+    value = code.value[entries].astype(np.float64)
+    return csr_array((value, code.latent[entries], begin), shape=(len(length), k))
+
+
+def _joined(codes: list[csr_array], rows: Rows, seed: int) -> tuple[csr_array, csr_array]:
+    """All references side by side [n, R], and the same shifted; no columns where that can't be."""
+    nothing = csr_array((len(rows.document), 0))
+    if not codes:
+        return nothing, nothing
+    aligned = csr_array(hstack(codes, format="csr"))
+    starts = np.flatnonzero(np.diff(rows.document))
+    if not len(starts):
+        return aligned, nothing
+    by = int(generator(seed, "correlation").choice(starts)) + 1
+    return aligned, csr_array(vstack([aligned[by:], aligned[:by]], format="csr"))
+
+
+class _Sums:
+    """Sums over rows of codes r [n, R] and a [n, K] and of their products, fp64."""
+
+    def __init__(self, r: int, k: int) -> None:
+        self._n = 0
+        self._r, self._rr = np.zeros(r), np.zeros(r)
+        self._a, self._aa = np.zeros(k), np.zeros(k)
+        self._ra = np.zeros((r, k))
+
+    def add(self, r_nr: csr_array, a_nk: csr_array) -> None:
+        """Take in rows of both."""
+        self._n += r_nr.shape[0]
+        for total, square, code in ((self._r, self._rr, r_nr), (self._a, self._aa, a_nk)):
+            total += np.bincount(code.indices, code.data, len(total))
+            square += np.bincount(code.indices, code.data**2, len(total))
+        self._ra += _product(r_nr, a_nk)
+
+    def correlations(self) -> Floats:
+        """[R, K]; NaN where one of the two does not vary."""
+        n = max(1, self._n)
+        deviation_r, deviation_k = (
+            np.sqrt(np.where(variance > CONSTANT * square, variance, np.nan))
+            for square, variance in (
+                (squares / n, squares / n - (total / n) ** 2)
+                for total, squares in ((self._r, self._rr), (self._a, self._aa))
+            )
+        )
+        covariance = self._ra / n - np.outer(self._r, self._a) / n**2
+        result: Floats = np.clip(covariance / np.outer(deviation_r, deviation_k), -1, 1)
+        return result
+
+
+def _product(r_nr: csr_array, a_nk: csr_array) -> Floats:
+    """rᵀ·a [R, K]; the densest of codes by a dense product, which is faster then."""
+    if min(code.nnz / max(1, np.prod(code.shape)) for code in (r_nr, a_nk)) > DENSE:
+        dense: Floats = r_nr.toarray().T @ a_nk.toarray()
+        return dense
+    sparse: Floats = (r_nr.T @ a_nk).toarray()
+    return sparse
+
+
+def _maxima(small: Mapping[int, csr_array], both_rk: Floats) -> "pd.DataFrame":
+    """The row per reference latent that varies; `both_rk`: aligned, then shifted if there are."""
+    import pandas as pd
+
+    each = [(width, latent) for width, code in small.items() for latent in range(code.shape[1])]
+    aligned, shifted = both_rk[: len(each)], both_rk[len(each) :]
+    frame = pd.DataFrame(each, columns=["width", "reference_latent"], dtype=np.int64)
+    some = np.flatnonzero((~np.isnan(aligned)).any(axis=1))
+    frame["latent"] = np.where(np.isnan(aligned), -np.inf, aligned).argmax(axis=1)
+    frame["correlation"] = np.fmax.reduce(aligned, axis=1)
+    frame["null"] = np.fmax.reduce(shifted, axis=1) if len(shifted) else np.nan
+    return frame.iloc[some].reset_index(drop=True)
+
+
+def _summary(
+    frame: "pd.DataFrame",
+    small: Mapping[int, csr_array],
+    widths: Iterable[int],
+    rows: Rows,
+    seed: int,
+) -> Summary:
+    counts = {
+        "correlation_tokens": len(rows.document),
+        "correlation_documents": len(np.unique(rows.document)),
+    }
+    metrics: dict[str, float | None] = {}
+    intervals: dict[str, list[float]] = {}
+    for width in widths:
+        of_width = frame[frame["width"] == width]
+        total = small[width].shape[1] if width in small else 0
+        counts[f"reference_latents_{width}"] = len(of_width)
+        counts[f"reference_latents_left_out_{width}"] = total - len(of_width)
+        for name, column in (("", "correlation"), ("_null", "null")):
+            name = f"mean_max_correlation{name}_{width}"
+            values = of_width[column].dropna().to_numpy(np.float64)
+            metrics[name] = float(values.mean()) if len(values) else None
+            if len(values):
+                intervals[name] = bootstrap_mean(values, seed, name)
+    return Summary(metrics, counts, intervals)
+
+
+def _clustered(latent: Ints, correlation: Floats) -> CorrelationMap:
+    """Similar ones side by side: the leaves of average linkage on 1 − correlation.
+
+    Neighbours are as near as the tree allows (Bar-Joseph et al. 2001, "Fast optimal leaf ordering
+    for hierarchical clustering").
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    varies = ~np.isnan(correlation.diagonal())
+    latent, correlation = latent[varies], correlation[np.ix_(varies, varies)]
+    if len(latent) > 1:
+        tree = linkage(squareform(1 - correlation, checks=False), "average", optimal_ordering=True)
+        order = leaves_list(tree)
+        latent, correlation = latent[order], correlation[np.ix_(order, order)]
+    return CorrelationMap(latent, correlation)

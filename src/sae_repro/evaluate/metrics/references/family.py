@@ -1,0 +1,92 @@
+"""Small reference SAEs: what a small dictionary finds, a larger one should hold too.
+
+A family of widths per study and hook, trained by the trainer of every cell on the training
+activations. All evaluations share it through the cell store, also side by side: who finds one
+missing trains it, the others wait for the lock.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from sae_repro.autoencoders import SAE, load, save
+from sae_repro.cellstore import CellStore
+from sae_repro.evaluate.job import Family
+from sae_repro.files import digest, read_json, write_json
+from sae_repro.params import Cell, Train
+from sae_repro.readers.activations import ActivationStore
+from sae_repro.training.trainer import Trainer
+from sae_repro.training.watch import Diverged
+
+K = 4  # latents per token
+BATCH = 512
+DEAD_TOKENS = 100_000
+NEVER = 10**9  # steps: a family is trained in seconds, without checkpoints
+
+
+def recipe(width: int, d_in: int) -> Cell:
+    """TopK with k = 4 and auxk: the same L0 at every hook and width without a λ to search for.
+
+    Normalised activations make learning rate and auxiliary loss act alike on every model, and auxk
+    keeps the few latents alive.
+    """
+    return Cell(
+        # a little more than K / D, so that rounding down can't lose a latent
+        expansion=(width + 0.01) / d_in,
+        activation="topk",
+        k=min(K, width),
+        revival="auxk",
+        dead_tokens=DEAD_TOKENS,
+        normalisation="expected_norm",
+        adam_eps=6.25e-10,
+    )
+
+
+def references(family: Family, hook: str, widths: Sequence[int]) -> dict[int, SAE | None]:
+    """The SAE of each width on `hook`; None where its training came to nothing."""
+    return {width: _reference(family, hook, width) for width in widths}
+
+
+def _reference(family: Family, hook: str, width: int) -> SAE | None:
+    store, cells = ActivationStore(family.activations), CellStore(family.store)
+    shards = store.activations(hook, "train")
+    cell = recipe(width, store.d_in(hook))
+    settings = Train(
+        batch_size=min(BATCH, shards.rows),
+        epochs=1,
+        checkpoint_every=NEVER,
+        threads=family.threads,
+        device=family.device,
+    )
+    key = digest(
+        {
+            "reference": cell.identity(),
+            "train": settings.model_dump(mode="json"),
+            "hook": hook,
+            "seed": family.seed,
+            "activations": shards.checksum,
+            "code": family.code,
+        }
+    )
+    with cells.making(key) as folder:
+        if folder is not None:
+            _train_into(folder, cell, settings, store, hook, family.seed)
+    folder = cells.folder / key
+    if read_json(folder / "reference.json")["status"] != "ok":
+        return None
+    return load(folder, device=family.device)
+
+
+def _train_into(
+    folder: Path, cell: Cell, settings: Train, store: ActivationStore, hook: str, seed: int
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(cell, settings, store, hook, seed=seed, checkpoint=Path(scratch) / "none")
+        try:
+            trained = trainer.run()
+        except Diverged as failure:
+            write_json(folder / "reference.json", {"status": "failed", "reason": str(failure)})
+            return
+    save(trained.sae, folder)
+    final = trained.journal.metrics[-1]
+    write_json(folder / "reference.json", {"status": "ok", "hook": hook, "final": final})

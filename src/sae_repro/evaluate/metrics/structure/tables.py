@@ -1,0 +1,126 @@
+"""All structure metrics that use concepts, of one SAE: a row per concept, a row per pair."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_repro.evaluate.metrics.structure.absorption import (
+    PAIR_COLUMNS,
+    DenseProbe,
+    Pair,
+    dense_probe,
+    family_pairs,
+    own_candidates,
+    unit_rows,
+)
+from sae_repro.evaluate.metrics.structure.coverage import coverage, half_point
+from sae_repro.evaluate.metrics.structure.halves import Halves
+from sae_repro.evaluate.metrics.structure.hierarchy import Hierarchy, hierarchy
+from sae_repro.evaluate.metrics.structure.probes import (
+    MOST,
+    probe_auc,
+    probe_loss,
+    ranked,
+    split_sets,
+)
+from sae_repro.evaluate.metrics.structure.sample import Sample
+from sae_repro.evaluate.metrics.structure.totals import summary
+from sae_repro.evaluate.summary import Summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AUC_LATENTS = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What is written as tables."""
+
+    concepts: "pd.DataFrame"
+    """concept, kind, frequency, positives_fit, positives_test; phi, latent; recall_at_p80,
+    precise_latent, union_recall, union_latents, fragmented; probe_auc_1, _2, _5; probe_loss,
+    probe_loss_latent; and of parents alone splitting and split_f1."""
+    pairs: "pd.DataFrame"
+    """The fields and rates of `holes.Pair`, concepts by name."""
+
+
+def concept_structure(
+    sample: Sample, seed: int, probes: dict[int, DenseProbe] | None = None
+) -> tuple[Frames, Summary]:
+    """Measure one SAE on its sample: tables, and metrics with counts and intervals.
+
+    Without concepts the tables are empty and the metrics None. `probes` keeps the dense probes for
+    other SAEs on the same activations, tokens and concepts: hand it over empty, then again.
+    """
+    halves, tree = Halves.of(sample), hierarchy(sample.bank)
+    frames = Frames(
+        _concepts(sample, halves, tree),
+        _pairs(sample, halves, tree, {} if probes is None else probes),
+    )
+    point = half_point(
+        frames.concepts["frequency"].to_numpy(np.float64),
+        frames.concepts["covered"].to_numpy(bool),
+        seed,
+    )
+    return frames, summary(frames.concepts, frames.pairs, sample.bank, tree, point, seed)
+
+
+def _concepts(sample: Sample, halves: Halves, tree: Hierarchy) -> "pd.DataFrame":
+    import pandas as pd
+
+    bank, own = sample.bank, coverage(sample, halves.test)
+    seen, unseen = (half.carries_cn.sum(axis=1) for half in (halves.fit, halves.test))
+    auc = {f"probe_auc_{k}": probe_auc(halves, k) for k in AUC_LATENTS}
+    loss, loss_latent = probe_loss(halves)
+    frame = pd.DataFrame(
+        {
+            "concept": pd.Series(bank.names, dtype="str"),
+            "kind": pd.Series(bank.kinds, dtype="str"),
+            "frequency": (seen + unseen) / len(bank.fit),
+            "positives_fit": seen,
+            "positives_test": unseen,
+            "phi": own.phi_c,
+            "latent": own.latent_c,
+            "covered": own.covered_c,
+            "recall_at_p80": own.recall_c,
+            "precise_latent": own.precise_latent_c,
+            "union_recall": own.union_recall_c,
+            "union_latents": own.union_latents_c,
+            "fragmented": own.fragmented_c,
+            **auc,
+            "probe_loss": loss,
+            "probe_loss_latent": loss_latent,
+        }
+    )
+    parents, found = _parents(tree), halves.contrast
+    best = ranked(np.abs(found.difference_ck[parents]), MOST)
+    splits = split_sets(halves, parents, [row[found.fires_k[row] > 0] for row in best])
+    frame["splitting"], frame["split_f1"] = np.full((2, len(frame)), np.nan)
+    # of no latent there is no split: NaN, and counted
+    counts = [len(split.latents) - 1 if len(split.latents) else np.nan for split in splits]
+    frame.loc[parents, "splitting"] = counts
+    frame.loc[parents, "split_f1"] = [split.f1 for split in splits]
+    return frame
+
+
+def _pairs(
+    sample: Sample, halves: Halves, tree: Hierarchy, probes: dict[int, DenseProbe]
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    candidates = [own_candidates(halves.contrast, family) for family in tree.families]
+    splits = split_sets(halves, _parents(tree), candidates)
+    unit_kd, pairs = unit_rows(sample.d_kd), list[Pair]()
+    for family, split in zip(tree.families, splits, strict=True):
+        if family.parent not in probes:
+            probes[family.parent] = dense_probe(halves, family.parent)
+        pairs += family_pairs(halves, unit_kd, family, split, probes[family.parent])
+    rows = [pair.row(sample.bank.names, sample.bank.kinds) for pair in pairs]
+    return pd.DataFrame(rows, columns=PAIR_COLUMNS)
+
+
+def _parents(tree: Hierarchy) -> npt.NDArray[np.int64]:
+    return np.array([family.parent for family in tree.families], dtype=np.int64)

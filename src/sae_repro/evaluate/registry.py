@@ -1,0 +1,45 @@
+"""The metrics that `evaluate.metrics` names, and what each needs."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sae_repro.evaluate.first_pass import FirstPass
+from sae_repro.evaluate.metrics import (
+    ablation,
+    dictionary,
+    monosemanticity,
+    ngram,
+    references,
+    structure,
+)
+from sae_repro.evaluate.summary import Summary
+
+
+class Measure(NamedTuple):
+    """One choice of `evaluate.metrics`."""
+
+    measure: Callable[[FirstPass], Summary]
+    """Writes tables of its own into the cell's folder and returns its entries of metrics.json."""
+    by_token: bool = True
+    """Whether its rows must be tokens: whole documents carry neither concepts nor words."""
+
+
+MEASURES = {
+    "monosemanticity": Measure(monosemanticity.measure),
+    "structure": Measure(structure.measure),
+    "dictionary": Measure(dictionary.measure, by_token=False),
+    "references": Measure(references.measure),
+    "ngram": Measure(ngram.measure),
+    "ablation": Measure(ablation.measure),
+}
+
+
+def chosen_metrics(first_pass: FirstPass) -> Summary:
+    """All that the study asks for; a metric that makes no sense for its rows is left out."""
+    by_token = first_pass.store.manifest["pooling"] == "token"
+    total = Summary({}, {}, {})
+    for name in first_pass.study.settings.metrics:
+        row = MEASURES[name]
+        if by_token or not row.by_token:
+            total |= row.measure(first_pass)
+    return total

@@ -1,1 +1,0 @@
-"""How latents divide concepts, what they say of text and of one another, what coding them costs."""

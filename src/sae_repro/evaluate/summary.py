@@ -1,0 +1,20 @@
+"""Entries of metrics.json, as every metric gives its own."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Metrics by name, with the counts behind them and their 95 % intervals."""
+
+    metrics: dict[str, float | None]
+    counts: dict[str, int]
+    intervals: dict[str, list[float]]
+
+    def __or__(self, other: "Summary") -> "Summary":
+        """Both together."""
+        return Summary(
+            self.metrics | other.metrics,
+            self.counts | other.counts,
+            self.intervals | other.intervals,
+        )

@@ -1,0 +1,1 @@
+"""What decides numbers everywhere: named generators, hash draws, intervals, determinism."""

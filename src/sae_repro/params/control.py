@@ -1,0 +1,29 @@
+"""The same autoencoders where the truth is known."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from sae_repro.params.base import Count, Section
+
+
+class Control(Section):
+    """The same autoencoders where the truth is known: does the instrument work?"""
+
+    worlds: tuple[Literal["tree", "two_atoms", "oracle", "revival"], ...] = Field(
+        ("tree", "two_atoms", "oracle", "revival"),
+        description="synthetic activations to try: the toy tree, two atoms in the plane, a "
+        "direction per labelled concept of the stories (skipped for other text), half of the "
+        "latents dead from the start; [] for none",
+    )
+    seeds: Count = Field(3, description="worlds and SAEs per recipe, each from a seed of its own")
+    tree_steps: Count = Field(
+        1400,
+        description="training steps on the toy tree, batch 200; twice as many "
+        "for vanilla and matryoshka-random",
+    )
+    oracle_steps: Count = Field(
+        200,
+        description="training steps on the oracle, batch 512; beyond 200 up to whole passes",
+    )
+    revival_steps: Count = Field(900, description="training steps with half dead, batch 200")

@@ -1,0 +1,76 @@
+"""Text → token documents, split by a hash of their content."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sae_repro.params.base import Commit, Count, Section, Sha256
+
+
+class StoriesSource(Section):
+    """The labelled grammar of small stories: offline, every token's concepts known."""
+
+    kind: Literal["stories"]
+    n_documents: Annotated[int, Field(ge=100, le=10_000_000)] = Field(
+        description="stories to tell, 100 … 10 million; about 51 tokens each"
+    )
+
+
+class FilesSource(Section):
+    """Text files (txt, jsonl, csv, parquet), each pinned by its content."""
+
+    kind: Literal["files"]
+    files: Annotated[dict[str, Sha256], Field(min_length=1)] = Field(
+        description="path, relative to params.yaml → SHA-256 of the file (`sae-repro pin` fills it "
+        "in); in a txt file, documents are separated by blank lines"
+    )
+    columns: tuple[str, ...] = Field(
+        (),
+        description="text columns of jsonl, csv and parquet files, joined by a newline; default: "
+        "text",
+    )
+    label: str | None = Field(None, description="a column kept as each document's class")
+    n_documents: Count | None = Field(None, description="documents to read; null: all")
+
+
+class HubSource(Section):
+    """A data set on the Hugging Face hub, pinned to a commit."""
+
+    kind: Literal["hub"]
+    name: str = Field(description="data set, e.g. stas/openwebtext-10k")
+    config: str | None = Field(None, description="configuration of the data set")
+    split: str = Field("train", description="split, slices allowed: train[:10%]")
+    revision: Commit = Field(description="commit of the data set, 40 hex digits")
+    columns: tuple[str, ...] = Field((), description="text columns, joined by a newline")
+    label: str | None = Field(None, description="a column kept as each document's class")
+    streaming: bool = Field(False, description="read without downloading all of it first")
+    n_documents: Count | None = Field(None, description="documents to read; null: all")
+
+    @model_validator(mode="after")
+    def _streams_have_no_slices(self) -> Self:
+        if self.streaming and "[" in self.split:
+            raise ValueError("streaming knows no slices of a split: use n_documents instead")
+        return self
+
+
+class Corpus(Section):
+    """text → token documents, split by a hash of their content."""
+
+    source: Annotated[StoriesSource | FilesSource | HubSource, Field(discriminator="kind")] = Field(
+        description="where the text comes from: stories, files, hub"
+    )
+    validation: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="share of the documents held out from every fit, by hash of content"
+    )
+    calibration: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.02, description="share of the documents on which inference thresholds are set"
+    )
+    vocabulary: Annotated[int, Field(ge=300, le=200_000)] = Field(
+        4096, description="byte-pair vocabulary when the subject is trained here on files or hub"
+    )
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> Self:
+        if self.validation + self.calibration >= 1:
+            raise ValueError("validation + calibration must be < 1: the rest is for training")
+        return self

@@ -1,0 +1,59 @@
+"""What is measured of every SAE, and on how much."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sae_repro.params.base import Count, Device, Section, Sha256
+
+Chosen = Literal["monosemanticity", "structure", "dictionary", "references", "ngram", "ablation"]
+
+
+class ConceptLabels(Section):
+    """Labels of a study's own, pinned by their content."""
+
+    path: Annotated[str, Field(min_length=1)] = Field(
+        description="parquet, relative to params.yaml: a row per span of tokens, with its document "
+        "(number), start, end (token positions in it, end exclusive) and concept (a name)"
+    )
+    sha256: Sha256 = Field(description="of the file (`sae-repro pin` fills it in)")
+
+
+class Evaluate(Section):
+    """One SAE on held-out activations."""
+
+    batch_size: Count = Field(4096, description="activations per pass; changes no value")
+    dead_threshold: Annotated[float, Field(ge=0)] = Field(
+        0.07, description="a latent whose largest z stays below counts as dead_fraction_below"
+    )
+    fidelity_tokens: Count = Field(
+        20_000,
+        description="validation tokens on which the language model is run with the SAE in place",
+    )
+    metrics: tuple[Chosen, ...] = Field(
+        ("monosemanticity", "structure", "dictionary", "references"),
+        description="what is measured beside firing, reconstruction and fidelity: monosemanticity, "
+        "each latent against a bank of concepts; structure, how latents divide concepts "
+        "(splitting, holes, absorption, coverage, probes); dictionary, nearest atoms and "
+        "description length; references, correlation with small SAEs; and, slower, ngram and "
+        "ablation, which run the language model; [] for none",
+    )
+    structure_tokens: Annotated[int, Field(ge=1000)] = Field(
+        20_000, description="structure: validation tokens in its sample of whole documents"
+    )
+    references: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        (30, 100, 300), description="references: widths K of the small SAEs trained for it"
+    )
+    concepts: ConceptLabels | None = Field(
+        None, description="labels of your own, which join that bank"
+    )
+    top_contexts: Count = Field(10, description="contexts of the largest activations per latent")
+    quantiles: Annotated[int, Field(ge=2, le=20)] = Field(
+        5, description="activation quantiles from which contexts are sampled"
+    )
+    contexts_per_quantile: Count = Field(3, description="contexts sampled per quantile and latent")
+    context_tokens: Annotated[int, Field(ge=0, le=128)] = Field(
+        12, description="tokens shown before and after the activating one"
+    )
+    threads: Annotated[int, Field(ge=1, le=64)] = Field(1, description="CPU threads per cell")
+    device: Device = Field("cpu", description="cpu, cuda or cuda:N")

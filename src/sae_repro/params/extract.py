@@ -1,0 +1,53 @@
+"""The subject's activations at named hooks."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sae_repro.params.base import Count, Device, Section
+from sae_repro.params.hooks import UNTRAINED
+
+
+class Extract(Section):
+    """The subject's activations at named hooks → checksummed shards."""
+
+    hooks: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="TransformerLens names, e.g. blocks.1.hook_resid_post; all in one forward pass"
+    )
+    untrained_hooks: tuple[str, ...] = Field(
+        (),
+        description="hooks read also from the subject's architecture with random weights, in the "
+        "same pass; a cell reads one as untrained/<hook>: what a feature must not be found in",
+    )
+    context: Annotated[int, Field(ge=2, le=131_072)] = Field(
+        64, description="positions of a row, BOS included; longer documents make several rows"
+    )
+    prepend_bos: bool = Field(True, description="whether rows start with BOS (masked out)")
+    n_tokens: Count = Field(1_000_000, description="training tokens kept at most")
+    n_calibration_tokens: Count = Field(50_000, description="calibration tokens kept at most")
+    n_validation_tokens: Count = Field(100_000, description="validation tokens kept at most")
+    pooling: Literal["token", "document_mean"] = Field(
+        "token", description="one row per token, or one per document: the mean over its tokens"
+    )
+    dtype: Literal["float16", "float32"] = Field("float32", description="of the shards")
+    batch_size: Count = Field(64, description="rows of `context` tokens per forward pass")
+    shard_rows: Annotated[int, Field(ge=256)] = Field(
+        65_536, description="activations per shard, on average"
+    )
+    threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="CPU threads; another number gives other bits"
+    )
+    device: Device = Field("cpu", description="cpu, cuda or cuda:N")
+
+    @model_validator(mode="after")
+    def _hooks_once(self) -> Self:
+        for name in ("hooks", "untrained_hooks"):
+            hooks = getattr(self, name)
+            if len(set(hooks)) < len(hooks):
+                raise ValueError(f"{name} names one hook twice")
+        return self
+
+    @property
+    def all_hooks(self) -> tuple[str, ...]:
+        """Every hook by its name in the store: `untrained/…` where weights are random."""
+        return (*self.hooks, *(UNTRAINED + hook for hook in self.untrained_hooks))

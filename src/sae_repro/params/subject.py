@@ -1,0 +1,75 @@
+"""The language model under study."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sae_repro.params.base import Commit, Count, Device, Section, Sha256, Share
+
+
+class TrainedSubject(Section):
+    """A tiny GPT-2 trained in the `subject` stage, by `subject.training`."""
+
+    kind: Literal["train"]
+
+
+class LocalSubject(Section):
+    """A Hugging Face folder with safetensors weights, pinned by its content."""
+
+    kind: Literal["local"]
+    path: str = Field(description="folder, relative to params.yaml")
+    sha256: Sha256 = Field(description="of the folder (`sae-repro pin` fills it in)")
+
+
+class HubSubject(Section):
+    """A model on the Hugging Face hub, pinned to a commit."""
+
+    kind: Literal["hub"]
+    name: str = Field(description="model, e.g. openai-community/gpt2")
+    revision: Commit = Field(description="commit of the model, 40 hex digits")
+    d_model: Count = Field(description="width of its residual stream, checked once it is loaded")
+    n_layers: Count = Field(description="its number of blocks, checked once it is loaded")
+
+
+class Training(Section):
+    """How a subject of our own is trained: a GPT-2 on training documents only."""
+
+    d_model: Annotated[int, Field(ge=4, le=4096)] = Field(64, description="residual stream width")
+    n_layers: Annotated[int, Field(ge=1, le=48)] = Field(3, description="blocks")
+    n_heads: Annotated[int, Field(ge=1, le=64)] = Field(4, description="heads; divides d_model")
+    context: Annotated[int, Field(ge=8, le=4096)] = Field(64, description="positions, BOS included")
+    steps: Count = Field(1000, description="AdamW steps")
+    batch_size: Count = Field(64, description="rows per step")
+    lr: Annotated[float, Field(gt=0, lt=1)] = Field(3e-3, description="peak rate, cosine to 10 %")
+    lr_warmup: Share = Field(0.05, description="share of the steps with linear warm-up")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="of matrices only")
+    threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="CPU threads; another number gives other bits"
+    )
+    device: Device = Field("cpu", description="cpu, cuda or cuda:N")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"n_heads must divide d_model = {self.d_model}")
+        return self
+
+
+class SubjectChoice(Section):
+    """Which language model: what `corpus` needs to know, for the tokenizer."""
+
+    source: Annotated[TrainedSubject | LocalSubject | HubSubject, Field(discriminator="kind")] = (
+        Field(description="train one here, a local folder, or a model on the hub")
+    )
+
+
+class Subject(SubjectChoice):
+    """The language model under study."""
+
+    training: Training | None = Field(None, description="with source train: how")
+
+    @model_validator(mode="after")
+    def _training_belongs_to_train(self) -> Self:
+        if (self.source.kind == "train") != (self.training is not None):
+            raise ValueError("training goes with source: {kind: train}, and only with it")
+        return self

@@ -1,0 +1,55 @@
+"""Values checked against a schema: one line per fault, `key = value: what is allowed`."""
+
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from sae_repro.errors import StudyError
+from sae_repro.params.base import S
+
+
+def check_section(schema: type[S], raw: Any, *, source: str = "params.yaml", within: str = "") -> S:
+    """`raw` as a section of type `schema`; `within` is its key, for the errors' first word."""
+    try:
+        return schema.model_validate(raw)
+    except ValidationError as error:
+        lines = [line for detail in error.errors() for line in _explain(detail, within)]
+        raise StudyError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+_KINDS = {"stories", "files", "hub", "train", "local"}
+
+
+def _explain(detail: ErrorDetails, within: str) -> list[str]:
+    """One fault as `key = value: what is allowed`."""
+    parts = [str(part) for part in detail["loc"] if part != "[key]"]
+    # pydantic puts the chosen variant's tag into the path: `source.files.columns`
+    path = [p for i, p in enumerate(parts) if not (i and parts[i - 1] == "source" and p in _KINDS)]
+    key = ".".join([within, *path] if within else path)
+    value, message = detail["input"], detail["msg"]
+    kind = detail["type"]
+    if kind == "value_error":
+        text = message.removeprefix("Value error, ")
+        return [f"{key}: {line}" if key else line for line in text.split("\n")]
+    if kind == "missing":
+        return [f"{key}: missing, and it has no default"]
+    if kind == "extra_forbidden":
+        return [f"{key} = {_short(value)}: unknown key; `sae-repro check --schema` lists all"]
+    if kind == "union_tag_invalid":
+        context = detail.get("ctx", {})
+        tags = context.get("expected_tags")
+        return [f"{key}.kind = {context.get('tag')}: allowed are {tags}"]
+    if kind == "union_tag_not_found":
+        return [f"{key}.kind: missing, it says which kind of {key.split('.')[0]} this is"]
+    allowed = message.removeprefix("Input should be ").replace("Input should have", "allowed:")
+    return [
+        f"{key} = {_short(value)}: must be {allowed}"
+        if allowed != message
+        else f"{key} = {_short(value)}: {message}"
+    ]
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, str) else value
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,1 @@
+"""The labelled grammar of small stories: text whose every token's concepts are known."""

@@ -1,0 +1,1 @@
+"""One maker per kind of cell: trained here, imported, a baseline."""

@@ -1,0 +1,309 @@
+"""One cell from its first step to its last: the only place where weights change.
+
+A step is a function of (weights, Adam's state, batch, step number, named generators). Logging and
+checkpoints only read, so that their intervals change no bit.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_repro.autoencoders import (
+    SAE,
+    Losses,
+    Weights,
+    calibrated,
+    decoder_norm,
+    finished,
+    initial_weights,
+    prefix_lengths,
+    training_losses,
+)
+from sae_repro.errors import StudyError
+from sae_repro.files import digest
+from sae_repro.numerics.random import generator
+from sae_repro.params import Cell, Train
+from sae_repro.readers.activations import ActivationStore
+from sae_repro.training.batches import Batches
+from sae_repro.training.checkpoint import Journal, load_checkpoint, save_checkpoint
+from sae_repro.training.optimiser import Optimiser
+from sae_repro.training.resampling import resample
+from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
+from sae_repro.training.watch import Watch
+
+INITIAL_ROWS = 16_384  # inputs whose geometric median b_dec starts from
+CALIBRATION_CHUNK = 4096
+DEAD_WINDOW = 100_000  # tokens of silence after which a training curve counts a latent as dead
+CONTRIBUTION_DECAY = 0.95
+THRESHOLD_DECAY = 0.99
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished cell: the SAE on raw activations, and what its training said."""
+
+    sae: SAE
+    journal: Journal
+    thresholds: dict[str, float]
+    """BatchTopK: τ as calibrated, and its running mean over training, in raw units."""
+
+
+def cell_id(cell: Cell) -> str:
+    """Names a cell's generators: a hash of its choices, the same under every name."""
+    return digest(cell.identity())[:16]
+
+
+def scale_of(cell: Cell, store: ActivationStore, hook: str) -> float:
+    """What activations are multiplied by before training sees them."""
+    expected_norm = cell.normalisation == "expected_norm"
+    return math.sqrt(store.d_in(hook)) / store.rms(hook) if expected_norm else 1.0
+
+
+def finished_sae(cell: Cell, weights: Weights, store: ActivationStore, hook: str) -> SAE:
+    """`weights` of any step as an SAE on raw activations, a batchtopk SAE with its threshold."""
+    sae = finished(cell, weights, scale=scale_of(cell, store, hook))
+    if cell.activation != "batchtopk":
+        return sae
+    assert cell.k is not None
+    shards = store.activations(hook, "calibration")
+    with torch.no_grad():
+        return calibrated(
+            sae,
+            (
+                torch.from_numpy(rows.astype("float32")).to(weights.W_enc.device)
+                for rows in shards.batches(CALIBRATION_CHUNK)
+            ),
+            cell.k,
+            shards.rows,
+        )
+
+
+class Trainer:
+    """Trains one cell; `run` may be killed anywhere and run again with the same folder."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        settings: Train,
+        store: ActivationStore,
+        hook: str,
+        *,
+        seed: int,
+        checkpoint: Path,
+    ) -> None:
+        self.cell, self.settings, self.store, self.hook = cell, settings, store, hook
+        self.seed, self.id, self.checkpoint = seed, cell_id(cell), checkpoint
+        self.device = torch.device(settings.device)
+        self.batches = Batches(
+            store.activations(hook, "train"),
+            settings.batch_size,
+            settings.epochs,
+            seed=seed,
+            cell_id=self.id,
+        )
+        if not self.batches.steps:
+            raise StudyError(
+                f"train.batch_size = {settings.batch_size}: {hook} has only "
+                f"{store.activations(hook, 'train').rows} training activations"
+            )
+        d_in = store.d_in(hook)
+        self.scale = scale_of(cell, store, hook)
+        rms = store.rms(hook) * self.scale
+        self.epsilon = cell.jumprelu_bandwidth * rms
+        """JumpReLU's kernel width, and where its thresholds start."""
+        power = rms**2 / (d_in if cell.reconstruction == "mean" else 1)
+        self.threshold = torch.tensor(torch.nan, device=self.device)
+        """BatchTopK: running mean of the smallest score that was chosen, from the first step on."""
+        self.watch = Watch(cell, settings, self.batches.steps, power)
+        sample = self._scaled(self.batches.sample(INITIAL_ROWS, "b_dec"))
+        rng = generator(seed, self.id, "weights")
+        first = initial_weights(cell, d_in, sample.cpu(), rng, epsilon=self.epsilon)
+        self.weights = Weights(**{n: t.to(self.device) for n, t in first.named().items()})
+        self.optimiser = Optimiser(cell, self.weights)
+        k = self.weights.d_sae
+        self.silent_k = torch.zeros(k, dtype=torch.int64, device=self.device)
+        """Tokens since a latent last fired (or was resampled)."""
+        self.contribution_k = torch.zeros(k, device=self.device)
+        """Running mean of a²; moved only by `order: contribution`."""
+        self.lambda_ = torch.tensor(cell.lambda_ or 0.0, dtype=torch.float64, device=self.device)
+        """λ after its warm-up; moved only by the controller of `target_l0`."""
+
+    def run(self, progress: Callable[[int], None] = lambda step: None) -> Trained:
+        """Train to the end, or from the last checkpoint to the end."""
+        start, journal = self._resumed()
+        for step, batch in enumerate(self.batches.starting_at(start), start):
+            losses = self._step(step, self._scaled(batch.to(self.device)))
+            if self._resamples_after(step):
+                journal.revivals.append({"step": step, **self._resample(step)})
+            done = step + 1
+            logs = step % self.settings.log_every == 0 or done == self.batches.steps
+            saves = done % self.settings.checkpoint_every == 0 and done < self.batches.steps
+            if logs or (saves and self.watch.fault()):  # the terms of what went wrong
+                journal.metrics.append(self._row(step, losses, batch))
+                self.watch.check(journal, self.checkpoint)
+                progress(done)
+            if saves:
+                save_checkpoint(self.checkpoint, done, self._state(), journal)
+        sae = self.sae()
+        return Trained(sae, journal, self._thresholds(sae))
+
+    def _step(self, step: int, x_nd: Tensor) -> Losses:
+        cell, steps = self.cell, self.batches.steps
+        lengths = [self.weights.d_sae]
+        if cell.prefixes != "none":
+            rng = generator(self.seed, self.id, "prefixes", step)
+            lengths = prefix_lengths(cell, self.weights.d_sae, rng)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"
+        ):
+            losses = training_losses(
+                cell,
+                self.weights,
+                x_nd,
+                lengths=lengths,
+                lambda_=(self.lambda_ * penalty_warmup(cell, step, steps)).to(x_nd.dtype),
+                dead_k=self._dead() if cell.revival == "auxk" else None,
+                epsilon=self.epsilon,
+            )
+        self.optimiser.step(losses.loss, learning_rate(cell, step, steps))
+        with torch.no_grad():
+            # z ≥ 0; maxima and signs cost a fifth of what masks of booleans do
+            self.silent_k.add_(len(x_nd)).masked_fill_(losses.z_nk.amax(dim=0) > 0, 0)
+            fired_n = losses.z_nk.sign().sum(dim=1, dtype=torch.float32)
+            l0 = fired_n.sum(dtype=torch.float64).float() / len(x_nd)
+            self._steer(step, l0)
+            if cell.activation == "batchtopk":
+                self._follow_threshold(losses.z_nk)
+            self.watch.note(step, losses, l0)
+            if cell.order == "contribution":
+                self._reorder(losses.z_nk)
+        return losses
+
+    def _steer(self, step: int, l0: Tensor) -> None:
+        """Multiplicative control: λ up where the batch has at least the asked L0, else down."""
+        if self.cell.target_l0 is None or self.cell.penalty == "l0_quadratic":
+            return
+        rate = control_rate(self.cell, step, self.batches.steps)
+        self.lambda_ *= torch.where(l0 >= self.cell.target_l0, 1 + rate, 1 - rate)
+
+    def _follow_threshold(self, z_nk: Tensor) -> None:
+        norm_k = decoder_norm(self.cell, self.weights)
+        score_nk = z_nk if norm_k is None else z_nk * norm_k
+        smallest = torch.where(score_nk > 0, score_nk, torch.inf).amin()
+        moved = self.threshold.lerp(smallest, 1 - THRESHOLD_DECAY)
+        moved = torch.where(self.threshold.isnan(), smallest, moved)
+        self.threshold.copy_(torch.where(smallest.isfinite(), moved, self.threshold))
+
+    def _thresholds(self, sae: SAE) -> dict[str, float]:
+        if self.cell.activation != "batchtopk":
+            return {}
+        assert sae.weights.threshold is not None
+        return {
+            "threshold_calibrated": sae.weights.threshold[0].item(),
+            "threshold_training_mean": self.threshold.item() / self.scale,
+        }
+
+    def _reorder(self, z_nk: Tensor) -> None:
+        """Latents by falling contribution; everything that is indexed by latent moves along."""
+        norm_k = decoder_norm(self.cell, self.weights)
+        square_k = z_nk.square().mean(0) * (1.0 if norm_k is None else norm_k.square())
+        self.contribution_k.mul_(CONTRIBUTION_DECAY).add_(square_k, alpha=1 - CONTRIBUTION_DECAY)
+        order_k = self.contribution_k.argsort(descending=True, stable=True)
+        if self.device.type == "cpu" and bool((order_k.diff() == 1).all()):
+            return  # in order already; on a GPU the question would stop the queue
+        self.optimiser.permute(order_k)
+        for indexed_k in (self.contribution_k, self.silent_k):
+            indexed_k.copy_(indexed_k[order_k])
+
+    def _dead(self) -> Tensor | None:
+        """The latents for auxk to revive; None where asking whether there are any costs nothing.
+
+        With none dead the auxiliary loss and its gradient are 0: leaving it out changes no weight.
+        On a GPU the question would stop the queue on every step.
+        """
+        dead_k = self.silent_k >= self.cell.dead_tokens
+        return dead_k if self.device.type != "cpu" or bool(dead_k.any()) else None
+
+    def _resamples_after(self, step: int) -> bool:
+        cell, done = self.cell, step + 1
+        return (
+            cell.resamples
+            and done % cell.resample_every == 0
+            and done <= cell.resample_until * self.batches.steps
+        )
+
+    def _resample(self, step: int) -> dict[str, Any]:
+        """Latents silent since the last resampling get new directions; how many, and which."""
+        cell = self.cell
+        dead_k = self.silent_k >= cell.resample_every * self.settings.batch_size
+        rows = self._scaled(
+            self.batches.sample(cell.resample_tokens, "resample-rows", step).to(self.device)
+        )
+        rng = generator(self.seed, self.id, "resample", step)
+        revived = resample(
+            cell, self.weights, self.optimiser, dead_k, rows, rng, epsilon=self.epsilon
+        )
+        self.silent_k.masked_fill_(dead_k, 0)
+        self.contribution_k.masked_fill_(dead_k, 0)
+        return {"revived": revived, "latents": dead_k.nonzero().flatten().tolist()}
+
+    def _scaled(self, x_nd: Tensor) -> Tensor:
+        return x_nd if self.scale == 1.0 else x_nd * self.scale
+
+    def _row(self, step: int, losses: Losses, batch: Tensor) -> dict[str, Any]:
+        """One row of metrics.jsonl. Reads only."""
+        with torch.no_grad():
+            fired = losses.z_nk > 0
+            x_nd = self._scaled(batch.to(self.device))
+            residual = (x_nd - losses.x_hat_nd).square().sum()
+            row: dict[str, Any] = {
+                "step": step,
+                "tokens": (step + 1) * len(batch),
+                "loss": losses.loss.item(),
+                **{name: term.item() for name, term in losses.terms.items()},
+                "fvu": (residual / (x_nd - x_nd.mean(0)).square().sum()).item(),
+                "l0": fired.sum().item() / len(fired),
+                "dead": (self.silent_k >= DEAD_WINDOW).sum().item(),
+                "lr": learning_rate(self.cell, step, self.batches.steps),
+            }
+        if self.cell.revival == "auxk":
+            row.setdefault("auxk", 0.0)
+        if self.cell.penalty != "none":
+            row["lambda"] = self._lambda_at(step)
+        return row
+
+    def _lambda_at(self, step: int) -> float:
+        return self.lambda_.item() * penalty_warmup(self.cell, step, self.batches.steps)
+
+    def _state(self) -> dict[str, Tensor]:
+        return {**self.weights.named(), **self.optimiser.state(), **self._clocks()}
+
+    def _clocks(self) -> dict[str, Tensor]:
+        """What a step depends on beside weights and Adam's state."""
+        return {
+            "silent_k": self.silent_k,
+            "contribution_k": self.contribution_k,
+            "lambda_": self.lambda_,
+            "threshold_mean": self.threshold,
+            **self.watch.state(),
+        }
+
+    def _resumed(self) -> tuple[int, Journal]:
+        found = load_checkpoint(self.checkpoint)
+        if found is None:
+            return 0, Journal()
+        step, tensors, journal = found
+        with torch.no_grad():
+            for name, tensor in (self.weights.named() | self._clocks()).items():
+                tensor.copy_(tensors[name])
+        self.optimiser.restore(tensors)
+        return step, journal
+
+    def sae(self) -> SAE:
+        """The SAE of the weights as they are now, BatchTopK's threshold calibrated."""
+        return finished_sae(self.cell, self.weights, self.store, self.hook)

@@ -1,0 +1,90 @@
+"""Has a cell come to nothing? Noted on every step, without asking the device; read when logging.
+
+What counts as failed is a matter of the steps alone: the intervals of logging and checkpoints
+decide only when it is said.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_repro.autoencoders import Losses
+from sae_repro.params import Cell, Train
+from sae_repro.training.checkpoint import Journal, load_checkpoint
+
+EXPLODED = 10  # times what predicting zero, or the first step, gets wrong
+STARVED_L0 = 0.01  # of a batch: nothing is left to tell activations by
+COLLAPSED_STEPS = 20  # starved, beyond what revival takes to act
+FAULTS = (
+    "the loss is not finite",
+    f"diverged: the squared error is over {EXPLODED} times that of the first step and of "
+    "predicting zero",
+    f"collapsed: less than one latent fires in {1 / STARVED_L0:g} tokens",
+)
+
+
+class Diverged(Exception):  # noqa: N818 - says what happened, not that something is in error
+    """A cell came to nothing (see `FAULTS`); the message names step, terms, checkpoint."""
+
+    def __init__(self, message: str, journal: Journal) -> None:
+        super().__init__(message)
+        self.journal = journal
+
+
+class Watch:
+    """The first step with each of `FAULTS`. `power` is E‖x‖² in the reconstruction's reduction."""
+
+    def __init__(self, cell: Cell, settings: Train, steps: int, power: float) -> None:
+        device = torch.device(settings.device)
+        self._steps, self._power = steps, power
+        revival = {
+            "none": 0,
+            "auxk": -(-cell.dead_tokens // settings.batch_size),
+            "resample": cell.resample_every,
+            "resample_published": cell.resample_every,
+        }
+        self._patience = COLLAPSED_STEPS + revival[cell.revival]
+        self._starved = torch.zeros((), dtype=torch.int64, device=device)
+        self._limit = torch.tensor(torch.inf, device=device)
+        self._first = torch.full((len(FAULTS),), -1, dtype=torch.int64, device=device)
+
+    def note(self, step: int, losses: Losses, l0: Tensor) -> None:
+        """Take in one step and the batch's L0."""
+        error = losses.terms["reconstruction"]
+        if step == 0:
+            self._limit.copy_(EXPLODED * error.clamp_min(self._power))
+        self._starved.copy_(torch.where(l0 < STARVED_L0, self._starved + 1, 0))
+        # on the last step nothing is left that could bring a latent back
+        patience = 1 if step == self._steps - 1 else self._patience
+        fine = torch.stack([losses.loss.isfinite(), error <= self._limit, self._starved < patience])
+        self._first.copy_(torch.where(fine | (self._first >= 0), self._first, step))
+
+    def fault(self) -> tuple[int, int] | None:
+        """(step, number in FAULTS) of the first fault noted."""
+        found = [(step, kind) for kind, step in enumerate(self._first.tolist()) if step >= 0]
+        return min(found, default=None)
+
+    def check(self, journal: Journal, checkpoint: Path) -> None:
+        """Diverged, where something was noted; `checkpoint` is the folder of the last one."""
+        found = self.fault()
+        if found is None:
+            return
+        step, kind = found
+        last: dict[str, Any] = journal.metrics[-1]
+        terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "tokens"))
+        saved = load_checkpoint(checkpoint)
+        raise Diverged(
+            f"{FAULTS[kind]} from step {step} on (step {last['step']}: {terms}); last good "
+            "checkpoint: " + (f"step {saved[0]}" if saved else "none"),
+            journal,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it remembers, by name; written to in place to take it up again."""
+        return {
+            "watch.limit": self._limit,
+            "watch.starved": self._starved,
+            "watch.first": self._first,
+        }

@@ -1,0 +1,198 @@
+"""Firing and reconstruction: exact values, and independence of batches and shards."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sae_repro.autoencoders import SAE, Weights
+from sae_repro.evaluate.cell import validation_batches
+from sae_repro.evaluate.quantiles import (
+    BINS,
+    Groups,
+    bin_of,
+    least_of_largest,
+    quantile_edges,
+    upper_edge,
+)
+from sae_repro.evaluate.reconstruction import Batch, Totals, accumulate, mean_of, summarise
+from sae_repro.readers.activations import ActivationStore
+
+HOOK = "blocks.0.hook_resid_post"
+D, K = 4, 9
+
+
+def integer_sae(seed: int = 0) -> SAE:
+    """Small whole numbers: fp32 products are exact, so that equality can be, too."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.integers(-2, 3, shape).astype(np.float32))
+
+    return SAE("standard", Weights(draw(D, K), draw(K) - 2, draw(K, D), draw(D)))
+
+
+def integer_activations(n: int = 400, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-3, 4, (n, D)).astype(np.float32)
+
+
+def run(sae: SAE, x: np.ndarray, size: int, order: np.ndarray | None = None) -> Totals:
+    """Totals over x in batches of `size`, rows in `order`; 20 tokens a document."""
+    rows = np.arange(len(x)) if order is None else order
+    index = np.stack([rows // 20, rows % 20, rows * 0], axis=1).astype(np.int32)
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(x), size):
+            part = slice(start, start + size)
+            yield torch.from_numpy(x[rows[part]]), index[part]
+
+    mean_d, _, documents = mean_of(batches(), D)
+    return accumulate(sae, batches(), mean_d, documents)
+
+
+@given(st.integers(1, 500), st.integers(0, 100), st.integers(1, 400))
+@settings(max_examples=40, deadline=None)
+def test_no_metric_depends_on_batches_or_order(size: int, seed: int, n: int) -> None:
+    x = integer_activations(n)
+    whole = summarise(run(integer_sae(), x, n), D, 0.07)
+    order = np.random.default_rng(seed).permutation(n)
+    cut = summarise(run(integer_sae(), x, size, order), D, 0.07)
+    assert cut.keys() == whole.keys()
+    for name, value in whole.items():
+        same = value is None or pytest.approx(value, rel=1e-12, abs=1e-12)
+        assert cut[name] == same or (cut[name] is None and value is None), name
+
+
+def test_values_against_the_definitions() -> None:
+    x, sae = integer_activations(), integer_sae()
+    t = run(sae, x, 64)
+    m = summarise(t, D, dead_threshold=3.0)
+    x = x.astype(np.float64)
+    w = {name: tensor.numpy().astype(np.float64) for name, tensor in sae.weights.named().items()}
+    z = np.maximum((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"], 0)
+    x_hat = z @ w["W_dec"] + w["b_dec"]
+    error = x - x_hat
+    norms = np.linalg.norm(x, axis=1), np.linalg.norm(x_hat, axis=1)
+    usable = (norms[0] > 0) & (norms[1] > 0)
+    cosine = ((x * x_hat).sum(1)[usable]) / (norms[0] * norms[1])[usable]
+    expected = {
+        "l0": (z > 0).sum(1).mean(),
+        "dead_fraction_never": ((z > 0).sum(0) == 0).mean(),
+        "dead_fraction_below": (z.max(0) < 3.0).mean(),
+        "dead_fraction_below_relative": (z.max(0) < 1e-3 * np.sqrt((norms[0] ** 2).mean())).mean(),
+        "density_mean": (z > 0).mean(),
+        "density_median": np.median((z > 0).mean(0)),
+        "density_max": (z > 0).mean(0).max(),
+        "fvu": (error**2).sum() / ((x - x.mean(0)) ** 2).sum(),
+        "explained_variance": 1 - (error**2).sum() / ((x - x.mean(0)) ** 2).sum(),
+        "squared_error_per_token": (error**2).sum(1).mean(),
+        "mse_per_dim": (error**2).mean(),
+        "mae_per_dim": np.abs(error).mean(),
+        "cosine": cosine.mean(),
+        "cosine_sd": cosine.std(),
+        "relative_norm": norms[1].sum() / norms[0].sum(),
+    }
+    assert m.keys() == expected.keys()
+    for name, value in expected.items():
+        assert m[name] == pytest.approx(value, rel=1e-9), name
+    assert t.zero_norm == int((~usable).sum())
+    assert t.document_tokens.sum() == t.tokens == len(x)
+    assert t.document_error.sum() == pytest.approx((error**2).sum())
+    assert t.document_l0.sum() == (z > 0).sum()
+
+
+def test_predicting_the_mean_has_an_fvu_of_exactly_one() -> None:
+    """Uncentred, or with a mean per batch, it would be something else."""
+    x = integer_activations(256) + 50.0
+    mean = torch.from_numpy(x.astype(np.float64).mean(0))
+    zero = (torch.zeros(s, dtype=torch.float64) for s in ((D, K), (K,), (K, D)))
+    t = run(SAE("standard", Weights(*zero, mean)), x.astype(np.float64), 37)
+    assert summarise(t, D, 0.07)["fvu"] == 1.0
+
+
+def test_a_perfect_reconstruction_has_an_fvu_of_zero() -> None:
+    identity = torch.cat([torch.eye(D), -torch.eye(D)], dim=1)
+    sae = SAE("standard", Weights(identity, torch.zeros(2 * D), identity.T, torch.zeros(D)))
+    m = summarise(run(sae, integer_activations(), 33), D, 0.07)
+    assert m["fvu"] == 0.0
+    assert m["cosine"] == pytest.approx(1.0)
+    assert m["relative_norm"] == pytest.approx(1.0)
+
+
+@given(st.integers(1, 700), st.integers(50, 900))
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_shards_make_no_difference(
+    make_store: Callable[..., Path], size: int, shard_rows: int
+) -> None:
+    x, sae = integer_activations(900), integer_sae()
+    folder = make_store(validation=x, d_in=D, shard_rows=shard_rows, name=f"e{size}-{shard_rows}")
+    store = ActivationStore(folder)
+
+    def batches() -> Iterator[Batch]:
+        return validation_batches(store, HOOK, size, "cpu")
+
+    mean_d, tokens, documents = mean_of(batches(), D)
+    assert tokens == 900
+    cut = summarise(accumulate(sae, batches(), mean_d, documents), D, 0.07)
+    whole = summarise(run(sae, x, 900), D, 0.07)
+    assert cut == pytest.approx(whole, rel=1e-12)
+
+
+@given(
+    st.lists(st.floats(2.0**-30, 2.0**30, width=32), min_size=1, max_size=300), st.integers(2, 10)
+)
+@settings(max_examples=100, deadline=None)
+def test_quantile_edges_are_within_an_eighth_octave(values: list[float], n: int) -> None:
+    v = np.array(values, dtype=np.float32)
+    counts = np.bincount(bin_of(v), minlength=BINS)[None]
+    edges = quantile_edges(counts, n)[0]
+    for i, edge in enumerate(edges, 1):
+        exact = np.sort(v)[max(0, int(np.ceil(len(v) * i / n)) - 1)]
+        assert exact < edge <= exact * 1.1251
+    assert (np.diff(edges) >= 0).all()
+
+
+def test_bins_hold_their_values() -> None:
+    v = np.float32([1.0, 1.124, 1.126, 1.99, 2.0, 3e-20, 1e20])
+    bins = bin_of(v)
+    assert bins[0] == bins[1] < bins[2] <= bins[3] < bins[4]
+    assert (v[:5] < upper_edge(bins[:5])).all()
+    assert bins[5] == 0
+    assert bins[6] == BINS - 1
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(2.0**-45, 2.0**45, width=32), min_size=0, max_size=60),
+        min_size=1, max_size=4,
+    ),
+    st.integers(2, 10),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_bins_tell_the_group_of_a_value(rows: list[list[float]], n: int) -> None:
+    values = [np.array(row, dtype=np.float32) for row in rows]
+    counts = np.stack([np.bincount(bin_of(v), minlength=BINS) for v in values])
+    edges = quantile_edges(counts, n)
+    groups = Groups(edges)
+    for k, v in enumerate(values):
+        expected = (v[:, None].astype(np.float64) >= edges[k]).sum(axis=1)
+        within = v < 2.0**40  # beyond, all share a bin
+        assert (groups.of(np.full(len(v), k), bin_of(v)) == expected)[within].all()
+        if within.all():
+            assert groups.counts(counts)[k].tolist() == np.bincount(expected, minlength=n).tolist()
+
+
+@given(st.lists(st.floats(2.0**-45, 2.0**45, width=32), min_size=0, max_size=60), st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_the_largest_values_lie_above_their_bound(values: list[float], m: int) -> None:
+    v = np.array(values, dtype=np.float32)
+    [bound] = least_of_largest(np.bincount(bin_of(v), minlength=BINS)[None], m)
+    assert (v >= bound).sum() >= min(m, len(v))
+    if bound:  # nor is it lower than it must be
+        assert (v >= bound * 1.126).sum() < m or bound >= 2.0**39

@@ -1,0 +1,63 @@
+"""Which rows a step sees."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sae_repro.readers.activations import ActivationStore, Shards
+from sae_repro.training.batches import Batches
+
+HOOK = "blocks.0.hook_resid_post"
+
+
+def numbered(make_store: Callable[..., Path], n: int, shards: int) -> Shards:
+    """Training rows whose first entry is their number."""
+    rows = np.zeros((n, 2), dtype=np.float32)
+    rows[:, 0] = np.arange(n)
+    folder = make_store(train=rows, d_in=2, shards=shards, name=f"e{n}-{shards}")
+    return ActivationStore(folder).activations(HOOK, "train")
+
+
+@given(st.integers(1, 120), st.integers(1, 5), st.integers(1, 40), st.integers(1, 3))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_an_epoch_sees_every_row_once_its_ragged_end_apart(
+    make_store: Callable[..., Path], n: int, shards: int, size: int, epochs: int
+) -> None:
+    batches = Batches(numbered(make_store, n, shards), size, epochs, seed=0, cell_id="a")
+    seen = [batch[:, 0] for batch in batches.starting_at(0)]
+    assert len(seen) == batches.steps == epochs * (n // size)
+    assert all(len(batch) == size for batch in seen)
+    per_epoch = n // size
+    for epoch in range(epochs if per_epoch else 0):
+        rows = torch.cat(seen[epoch * per_epoch : (epoch + 1) * per_epoch]).tolist()
+        assert len(set(rows)) == len(rows) == per_epoch * size
+
+
+def test_a_step_sees_the_same_rows_wherever_one_starts(make_store: Callable[..., Path]) -> None:
+    batches = Batches(numbered(make_store, 101, 4), 10, 3, seed=0, cell_id="a")
+    whole = list(batches.starting_at(0))
+    for start in range(batches.steps):
+        rest = list(batches.starting_at(start))
+        assert len(rest) == batches.steps - start
+        assert all(torch.equal(a, b) for a, b in zip(rest, whole[start:], strict=True))
+
+
+def test_epochs_and_cells_differ_in_their_order(make_store: Callable[..., Path]) -> None:
+    shards = numbered(make_store, 100, 3)
+    first = torch.cat(list(Batches(shards, 10, 2, seed=0, cell_id="a").starting_at(0)))
+    other = torch.cat(list(Batches(shards, 10, 2, seed=0, cell_id="b").starting_at(0)))
+    assert not torch.equal(first[:100], first[100:])
+    assert not torch.equal(first, other)
+
+
+def test_a_sample_is_of_the_asked_size_and_named(make_store: Callable[..., Path]) -> None:
+    batches = Batches(numbered(make_store, 100, 3), 10, 1, seed=0, cell_id="a")
+    assert len(batches.sample(50, "x")) == 50
+    assert len(batches.sample(500, "x")) == 100
+    assert torch.equal(batches.sample(50, "x", 1), batches.sample(50, "x", 1))
