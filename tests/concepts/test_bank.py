@@ -10,7 +10,8 @@ import pytest
 
 from sae_repro.cli.making import pin_inputs
 from sae_repro.concepts import bank as concepts
-from sae_repro.concepts.bank import ConceptBank, in_fit, load_bank
+from sae_repro.concepts.bank import ConceptBank, load_bank
+from sae_repro.concepts.halves import in_fit
 from sae_repro.concepts.surface import frequency_classes, looks_of, texts_of, training_counts
 from sae_repro.corpus.writing import write_stories, write_texts
 from sae_repro.errors import StudyError

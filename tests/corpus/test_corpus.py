@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.corpus.sources import open_files, open_hub
-from sae_repro.corpus.split import SPLITS, fingerprint, split_of
+from sae_repro.corpus.split import SPLITS, split_of
 from sae_repro.corpus.tokenizers import byte_pairs, word_level
 from sae_repro.corpus.writing import write_stories, write_texts
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file, sha256_folder
+from sae_repro.numerics.hashing import fingerprint
 from sae_repro.params import Corpus, FilesSource, HubSource, LocalSubject, TrainedSubject
 from sae_repro.pins import model_digest
 from sae_repro.readers.documents import TokenDocuments

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csc_array
 
-from sae_repro.concepts.bank import ConceptBank, in_fit
+from sae_repro.concepts.bank import ConceptBank
+from sae_repro.concepts.halves import in_fit
 from sae_repro.evaluate.metrics.structure.sample import Sample
 
 LENGTH = 20  # tokens of a document

@@ -93,12 +93,12 @@ def test_the_sample_is_uniform_within_a_quantile() -> None:
 
 def test_the_hash_is_uniform_and_seeded() -> None:
     n = np.arange(100_000)
-    h = uniform_hash(1, n, n * 0, n % 7)
+    h = uniform_hash(1, "salt", n, n * 0, n % 7)
     assert h.min() >= 0
     assert h.max() < 1
     assert np.abs(np.histogram(h, bins=20)[0] / 5000 - 1).max() < 0.06
     assert abs(np.corrcoef(h[:-1], h[1:])[0, 1]) < 0.01
-    assert (uniform_hash(2, n, n * 0, n % 7) != h).all()
+    assert (uniform_hash(2, "salt", n, n * 0, n % 7) != h).all()
 
 
 def test_best_keeps_the_least_of_each_group() -> None:

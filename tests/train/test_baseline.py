@@ -14,7 +14,8 @@ from scipy.sparse import csc_array
 from sklearn.decomposition import PCA
 
 from sae_repro.autoencoders import SAE, finished, initial_weights, load
-from sae_repro.concepts.bank import ConceptBank, in_fit
+from sae_repro.concepts.bank import ConceptBank
+from sae_repro.concepts.halves import in_fit
 from sae_repro.evaluate.codes import code_of
 from sae_repro.evaluate.metrics.monosemanticity.score import monosemanticity
 from sae_repro.files import read_json

@@ -1,7 +1,7 @@
 """The concept bank: what can be said about every validation token without a judge.
 
-Documents fall into two halves by a hash: concepts and thresholds are chosen on `fit`, scored on
-`test`, so that neighbouring windows of one document never stand on both sides.
+Concepts and thresholds are chosen on the documents of the fit half and scored on those of the test
+half (see `halves`), so that neighbouring windows of one document never stand on both sides.
 """
 
 from collections import Counter
@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csc_array, hstack
 
+from sae_repro.concepts.halves import fit_documents
 from sae_repro.concepts.labels import Labels, Rows, story_labels, token_identity, user_labels
 from sae_repro.concepts.surface import surface_labels
 from sae_repro.errors import StudyError
-from sae_repro.numerics.hashing import uniform_hash
 from sae_repro.readers.activations import DOCUMENT, POSITION, TOKEN, row_key
 from sae_repro.readers.documents import TokenDocuments
 
@@ -24,7 +24,6 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 LEAST = 50  # positives, and negatives, that a concept needs in either half
-HALVES = 0x68616C66  # sets this use of the hash apart from others of the same seed
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,6 @@ class ConceptBank:
         return found.astype(np.int64)
 
 
-def in_fit(seed: int, document: npt.NDArray[Any]) -> Mask:
-    """Whether each document is in the fit half: a hash of (seed, document) alone."""
-    salt = np.full(len(document), HALVES, dtype=np.int64)
-    return uniform_hash(seed, document, salt) < 0.5
-
-
 def load_bank(
     folder: Path, index: npt.NDArray[Any], seed: int, spans: Path | None = None
 ) -> ConceptBank:
@@ -77,7 +70,7 @@ def load_bank(
         found += surface_labels(rows, corpus)
     if spans is not None:
         found.append(user_labels(rows, spans))
-    return bank_of(found, rows, in_fit(seed, rows.document))
+    return bank_of(found, rows, fit_documents(corpus, seed)[rows.document])
 
 
 def bank_of(found: list[Labels], rows: Rows, fit: Mask) -> ConceptBank:

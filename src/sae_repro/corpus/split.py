@@ -1,15 +1,8 @@
 """Which documents are trained on, calibrated on, held out: decided by their content alone."""
 
-import hashlib
-
 from sae_repro.params import Corpus
 
 SPLITS = ("train", "calibration", "validation")
-
-
-def fingerprint(content: bytes, seed: int) -> bytes:
-    """A document's hash; equal for exact duplicates, which so land in one split."""
-    return hashlib.blake2b(content, digest_size=16, key=str(seed).encode()).digest()
 
 
 def split_of(print_: bytes, corpus: Corpus) -> str:

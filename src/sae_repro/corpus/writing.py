@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.corpus.sources import Document, TextSource, open_files, open_hub
-from sae_repro.corpus.split import SPLITS, fingerprint, split_of
+from sae_repro.corpus.split import SPLITS, split_of
 from sae_repro.errors import StudyError
 from sae_repro.files import write_json
+from sae_repro.numerics.hashing import fingerprint
 from sae_repro.params import (
     Corpus,
     FilesSource,

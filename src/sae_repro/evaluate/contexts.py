@@ -115,7 +115,7 @@ def _entries(code: Code) -> Entries:
 
 def _offer(sample: Best, entries: Entries, groups: Groups, seed: int, above_g: Array) -> None:
     """Offer what was drawn above `above_g`, by group."""
-    draw = uniform_hash(seed, *entries[:3])
+    draw = uniform_hash(seed, "contexts", *entries[:3])
     # most entries lie beyond every quantile's bound: spare them the search for theirs
     bound_k = sample.bound.reshape(-1, groups.n).max(axis=1)
     hopeful = np.flatnonzero(draw <= bound_k[entries[0]])

@@ -25,7 +25,9 @@ Mask = npt.NDArray[np.bool_]
 
 BATCH = 4096
 # set the draws apart from each other, and from others of the same seed
-EXPLAIN, SCORE, RANDOM, HARD, WRONG = range(0x6A756467, 0x6A756467 + 5)
+EXPLAIN, SCORE, RANDOM, HARD, WRONG = (
+    f"judge/{purpose}" for purpose in ("explain", "score", "random", "hard", "wrong")
+)
 
 
 @dataclass(frozen=True)
@@ -151,24 +153,22 @@ class _Place:
     def __init__(self, latent: int, rows: Rows, seed: int) -> None:
         self._latent, self._rows, self._seed = latent, rows, seed
 
-    def drawn(self, among: Ints, n: int, purpose: int) -> list[int]:
+    def drawn(self, among: Ints, n: int, purpose: str) -> list[int]:
         """At most `n` of the rows `among`."""
+        rows = self._rows
         each = np.full(len(among), self._latent, dtype=np.int64)
-        key = uniform_hash(
-            self._seed, each, self._rows.document[among], self._rows.position[among],
-            np.full(len(among), purpose, dtype=np.int64),
-        )  # fmt: skip
+        draw = uniform_hash(self._seed, purpose, each, rows.document[among], rows.position[among])
         if len(among) > n:  # spares the others' sorting
-            hopeful = key <= np.partition(key, n - 1)[n - 1] if n else np.zeros(len(key), bool)
-            among, key = among[hopeful], key[hopeful]
-        drawn: list[int] = among[np.lexsort((among, key))[:n]].tolist()
+            likely = draw <= np.partition(draw, n - 1)[n - 1] if n else np.zeros(len(draw), bool)
+            among, draw = among[likely], draw[likely]
+        drawn: list[int] = among[np.lexsort((among, draw))[:n]].tolist()
         return drawn
 
-    def windows(self, among: Ints, n: int, purpose: int) -> list[Window]:
+    def windows(self, among: Ints, n: int, purpose: str) -> list[Window]:
         """At most `n` windows around the rows `among`."""
         return [Window(mark=row, centre=row) for row in self.drawn(among, n, purpose)]
 
-    def per_quantile(self, quantile_n: Ints, settings: Judge, purpose: int) -> list[Window]:
+    def per_quantile(self, quantile_n: Ints, settings: Judge, purpose: str) -> list[Window]:
         """`contexts_per_quantile` windows around rows of each quantile; −1 is none."""
         return [
             Window(mark=row, centre=row, quantile=quantile)

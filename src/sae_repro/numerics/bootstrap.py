@@ -1,5 +1,9 @@
-"""Bootstrap intervals for what is measured unit by unit: per latent, per reference latent."""
+"""The one bootstrap: resampled units as weights, and percentile intervals of what they give.
 
+Source: B. Efron 1979, "Bootstrap methods: another look at the jackknife".
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -7,25 +11,82 @@ import numpy.typing as npt
 
 from sae_repro.numerics.random import generator
 
+Floats = npt.NDArray[np.float64]
+
 RESAMPLINGS = 1000
+BLOCK = 64  # resamplings held at once
+ENDS = (0.025, 0.975)
+LEAST_UNITS = 5
+"""With fewer units the bootstrap draws the same few again and again: one alone has width 0."""
 
 
-def bootstrap_ratio(
-    numerator: npt.NDArray[Any], denominator: npt.NDArray[Any], seed: int, *name: int | str
-) -> list[float]:
-    """95 % percentile interval of Σ numerator / Σ denominator over resampled units.
+def weights(
+    n: int, seed: int, *name: int | str, resamplings: int = RESAMPLINGS
+) -> Iterator[Floats]:
+    """How often each of n units is drawn, block by block: [b, n], whose rows sum to n.
 
-    Both [n], n ≥ 1, one entry per unit, every denominator > 0; `name` names the draw. Units with
-    several measurements are clusters: give their sum and their number.
+    `name` names the draw: two statistics of one name see the same resamplings, as paired
+    differences need it.
     """
-    rng, n = generator(seed, "structure", *name), len(numerator)
-    ratios = np.empty(RESAMPLINGS)
-    for i in range(RESAMPLINGS):
-        drawn = rng.integers(n, size=n)
-        ratios[i] = numerator[drawn].sum() / denominator[drawn].sum()
-    return [float(bound) for bound in np.quantile(ratios, [0.025, 0.975])]
+    rng = generator(seed, *name)
+    for start in range(0, resamplings, BLOCK):
+        size = min(BLOCK, resamplings - start)
+        yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
 
 
-def bootstrap_mean(values: npt.NDArray[Any], seed: int, *name: int | str) -> list[float]:
-    """95 % percentile interval of the mean of `values` [n] over resampled units."""
-    return bootstrap_ratio(values, np.ones(len(values)), seed, *name)
+def sums(
+    values: npt.NDArray[Any], seed: int, *name: int | str, resamplings: int = RESAMPLINGS
+) -> Floats:
+    """Σ of `values` [n, …] over the units of each resampling: [B, …]."""
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    blocks = weights(len(values), seed, *name, resamplings=resamplings)
+    total = np.concatenate([np.einsum("bn,nm->bm", w, flat, optimize=True) for w in blocks])
+    return total.reshape(len(total), *values.shape[1:])
+
+
+def interval(statistics: Floats, *, least: float = 0.0) -> list[float] | None:
+    """95 % percentile interval of the statistic of each resampling [B]; NaN ones are left out.
+
+    None where less than `least` of them, or none at all, have the statistic.
+    """
+    known = statistics[np.isfinite(statistics)]
+    if not len(known) or len(known) < least * len(statistics):
+        return None
+    return [float(bound) for bound in np.quantile(known, ENDS)]
+
+
+def ratio_interval(
+    numerator: npt.NDArray[Any],
+    denominator: npt.NDArray[Any],
+    seed: int,
+    *name: int | str,
+    resamplings: int = RESAMPLINGS,
+) -> list[float]:
+    """95 % interval of Σ numerator / Σ denominator over resampled units.
+
+    Both [n], n ≥ 1, an entry per unit, with a denominator > 0 among them. Units with several
+    measurements are clusters: give their sum and their number.
+    """
+    total = sums(np.stack([numerator, denominator], axis=1), seed, *name, resamplings=resamplings)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bounds = interval(total[:, 0] / total[:, 1])
+    if bounds is None:
+        raise ValueError("no denominator is > 0")
+    return bounds
+
+
+def mean_interval(
+    values: npt.NDArray[Any],
+    seed: int,
+    *name: int | str,
+    cluster: npt.NDArray[Any] | None = None,
+    resamplings: int = RESAMPLINGS,
+) -> list[float]:
+    """95 % interval of the mean of `values` [n] over resampled units, or over `cluster`s [n]."""
+    if cluster is None:
+        return ratio_interval(values, np.ones(len(values)), seed, *name, resamplings=resamplings)
+    _, place = np.unique(cluster, return_inverse=True)
+    return ratio_interval(
+        np.bincount(place, weights=values), np.bincount(place), seed, *name,
+        resamplings=resamplings,
+    )  # fmt: skip

@@ -1,18 +1,46 @@
-"""Fair choices without a generator: what is drawn depends on no order, batch or companion."""
+"""Fair choices without a generator: what is drawn depends on no order, batch or companion.
 
+One draw for all of them, `uniform_hash`, salted by the name of its use; `fingerprint` is what a
+text's content looks like to it.
+"""
+
+import hashlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 
-def uniform_hash(seed: int, *parts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for each entry, a function of (seed, parts) alone (SplitMix64)."""
+def uniform_hash(seed: int, salt: str, *parts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each entry, a function of (seed, salt, parts) alone (SplitMix64).
+
+    `salt` names the use, so that two uses of one seed draw independently; `parts` are integers [n].
+    """
+    name = hashlib.sha256(f"{seed}/{salt}".encode()).digest()[:8]
     with np.errstate(over="ignore"):
-        state = np.full(len(parts[0]), seed, dtype=np.uint64)
+        state = np.full(len(parts[0]), int.from_bytes(name, "little"), dtype=np.uint64)
         for part in parts:
             state = (state ^ part.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
             state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state ^= state >> np.uint64(31)
     return (state >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def least_hash(
+    among: npt.NDArray[Any], n: int, seed: int, salt: str, *parts: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """At most `n` of the integers `among` [m], those of least hash, in its order.
+
+    The hash is of (seed, salt, `parts`, entry): an entry's luck depends on no other entry.
+    """
+    draw = uniform_hash(seed, salt, *parts, among)
+    if len(among) > n:  # spares the others' sorting
+        likely = draw <= np.partition(draw, n - 1)[n - 1] if n else np.zeros(len(draw), dtype=bool)
+        among, draw = among[likely], draw[likely]
+    return among[np.lexsort((among, draw))[:n]]
+
+
+def fingerprint(content: bytes, seed: int) -> bytes:
+    """128 bits of a document's content, keyed by the seed: equal for exact copies."""
+    return hashlib.blake2b(content, digest_size=16, key=str(seed).encode()).digest()

@@ -20,21 +20,27 @@ def differ(a: Interval, b: Interval) -> bool:
     return bool(a[1] < b[0] or b[1] < a[0])
 
 
-def wilson(successes: float, n: float, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval for a share of `successes` in `n`; (0, 1) when n = 0.
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's score interval for a fraction of `successes` in `n`; (0, 1) when n = 0.
 
     Source: E. B. Wilson 1927, "Probable inference, the law of succession, and statistical
     inference".
     """
     if n == 0:
         return 0.0, 1.0
-    share = successes / n
-    centre = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low = 0.0 if successes == 0 else (centre - half) / scale
-    high = 1.0 if successes == n else (centre + half) / scale
-    return low, high
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _wilson_fractional(successes: float, n: float) -> tuple[float, float]:
+    """The same for an effective number of draws, which no library takes: it is no whole number."""
+    fraction = successes / n
+    centre = fraction + Z_95**2 / (2 * n)
+    half = Z_95 * math.sqrt(fraction * (1 - fraction) / n + Z_95**2 / (4 * n**2))
+    scale = 1 + Z_95**2 / n
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def wilson_over_groups(successes: Sequence[int], totals: Sequence[int]) -> tuple[float, float]:
@@ -48,14 +54,14 @@ def wilson_over_groups(successes: Sequence[int], totals: Sequence[int]) -> tuple
     x, n = np.array(successes, dtype=np.float64), np.array(totals, dtype=np.float64)
     total, groups = float(n.sum()), len(n)
     if not total:
-        return wilson(0, 0)
-    share = float(x.sum()) / total
-    independent = share * (1 - share) / total
+        return 0.0, 1.0
+    fraction = float(x.sum()) / total
+    independent = fraction * (1 - fraction) / total
     effect = 1.0
     if groups > 1 and independent > 0:
-        between = groups / (groups - 1) * float(np.square(x - n * share).sum()) / total**2
+        between = groups / (groups - 1) * float(np.square(x - n * fraction).sum()) / total**2
         effect = max(1.0, between / independent)
-    return wilson(float(x.sum()) / effect, total / effect)
+    return _wilson_fractional(float(x.sum()) / effect, total / effect)
 
 
 def student(values: Sequence[float]) -> tuple[float, float, float]:
@@ -70,3 +76,19 @@ def student(values: Sequence[float]) -> tuple[float, float, float]:
         return mean, math.nan, math.nan
     half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
     return mean, mean - half, mean + half
+
+
+def student_fraction(values: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, low, high) of independent fractions in [0, 1], such as a rate in each of a few seeds.
+
+    Student's t interval of the angles arcsin √p, whose ends stay in [0, 1], widened to hold the
+    mean; NaN bounds of fewer than 2. Source: M. S. Bartlett 1936, "The square root transformation
+    in analysis of variance".
+    """
+    angles = np.arcsin(np.sqrt(np.asarray(values, dtype=np.float64)))
+    _, low, high = student(angles.tolist())
+    mean = float(np.mean(values)) if len(values) else math.nan
+    if math.isnan(low):
+        return mean, math.nan, math.nan
+    bounds = np.square(np.sin(np.clip([low, high], 0.0, np.pi / 2)))
+    return mean, min(mean, float(bounds[0])), max(mean, float(bounds[1]))

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csc_array
 
-from sae_repro.concepts.bank import ConceptBank, in_fit
+from sae_repro.concepts.bank import ConceptBank
+from sae_repro.concepts.halves import in_fit
 from sae_repro.errors import StudyError
 from sae_repro.evaluate.codes import Code, Codes, code_of
 from sae_repro.evaluate.metrics.monosemanticity import score as monosemantic

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.autoencoders import SAE, Weights
-from sae_repro.concepts.bank import in_fit
+from sae_repro.concepts.halves import in_fit
 from sae_repro.evaluate.codes import Code, code_of
 from sae_repro.evaluate.metrics.ngram import patterns as ngram
 from sae_repro.evaluate.metrics.ngram.patterns import ANY, explainability_ngram
@@ -116,7 +116,9 @@ def told(world: SimpleNamespace, size: int = 10**6, order: np.ndarray | None = N
     sae = SAE("standard", Weights(eye / 2, zero, eye * 2, zero))
     activate = last_activation(world.stub, sae, HOOK, "cpu")
     fired_k = (world.a_nk > 0).sum(axis=0)
-    return explainability_ngram(activate, canonical, world.passages, fired_k, 0)
+    return explainability_ngram(
+        activate, canonical, world.passages, fired_k, in_fit(0, np.arange(10_000)), 0
+    )
 
 
 @pytest.mark.parametrize("reads,pattern", [

@@ -16,7 +16,7 @@ from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.contexts import Best
 from sae_repro.evaluate.passages import Passages
 from sae_repro.evaluate.summary import Summary
-from sae_repro.numerics.bootstrap import bootstrap_ratio
+from sae_repro.numerics.bootstrap import ratio_interval
 from sae_repro.numerics.hashing import uniform_hash
 from sae_repro.readers.activations import DOCUMENT, POSITION
 
@@ -30,7 +30,6 @@ Ints = npt.NDArray[np.int64]
 POSITIONS = 16  # the token and the next 15
 PAIRS = 256
 ROWS = 16  # of a forward pass
-SAMPLED = 0x61626C  # sets this use of the hash apart from others of the same seed
 NAMES = ("ablation_sparsity", "ablation_effective_logits")
 
 
@@ -96,8 +95,7 @@ def _sampled(codes: Codes, passages: Passages, seed: int) -> tuple[Ints, Ints, I
         entries = (column + POSITIONS <= passages.length[row])[code.row]
         latent, at = code.latent[entries], code.row[entries]
         document, position = code.index[at, DOCUMENT], code.index[at, POSITION]
-        salt = np.full(len(latent), SAMPLED, dtype=np.int64)
-        draw = uniform_hash(seed, latent, document, position, salt)
+        draw = uniform_hash(seed, "ablation", latent, document, position)
         eligible += len(latent)
         best.add(np.zeros_like(latent), draw, document, position, latent)
     _, _, document, position, latent = best.entries()
@@ -159,7 +157,7 @@ def _summary(frame: "pd.DataFrame", counts: dict[str, int], seed: int) -> Summar
         {name: float(frame[name].mean()) for name in NAMES},
         counts,
         {
-            name: bootstrap_ratio(of_latent[name].sum().to_numpy(), pairs, seed, name)
+            name: ratio_interval(of_latent[name].sum().to_numpy(), pairs, seed, name)
             for name in NAMES
         },
     )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.summary import Summary
-from sae_repro.numerics.bootstrap import bootstrap_mean
+from sae_repro.numerics.bootstrap import mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def description_length(
         {name: float(bits.sum()) for name, bits in sums.items()},
         {"description_tokens": tokens, "description_bins": len(latent)},
         {
-            name: [k * bound for bound in bootstrap_mean(bits, seed, name)]
+            name: [k * bound for bound in mean_interval(bits, seed, name)]
             for name, bits in sums.items()
         },
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.evaluate.summary import Summary
-from sae_repro.numerics.bootstrap import bootstrap_mean
+from sae_repro.numerics.bootstrap import mean_interval
 from sae_repro.numerics.intervals import wilson
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def decoder_max_cosine(
         {NAMES[0]: float(scored.mean()), NAMES[1]: near / len(scored)},
         counts,
         {
-            NAMES[0]: bootstrap_mean(scored, seed, NAMES[0]),
+            NAMES[0]: mean_interval(scored, seed, NAMES[0]),
             NAMES[1]: list(wilson(near, len(scored))),
         },
     )

@@ -7,14 +7,13 @@ import numpy as np
 from sae_repro.concepts.bank import ConceptBank
 from sae_repro.evaluate.metrics.monosemanticity.score import CLASSES
 from sae_repro.evaluate.summary import Summary
+from sae_repro.numerics.bootstrap import mean_interval
 from sae_repro.numerics.intervals import wilson
-from sae_repro.numerics.random import generator
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NAMES = ("monosemantic_fraction", "monosemantic_fraction_alive", "monosemantic_mean")
-RESAMPLINGS = 1000
 
 
 def summary(frame: "pd.DataFrame", bank: ConceptBank, seed: int) -> Summary:
@@ -37,7 +36,7 @@ def summary(frame: "pd.DataFrame", bank: ConceptBank, seed: int) -> Summary:
         name: list(wilson(found, n)) for name, n in totals.items() if metrics[name] is not None
     }
     if metrics[NAMES[2]] is not None:
-        intervals[NAMES[2]] = _bootstrap(score, seed)
+        intervals[NAMES[2]] = mean_interval(score, seed, NAMES[2])
     return Summary(metrics, _counts(frame, bank, of_class), intervals)
 
 
@@ -57,10 +56,3 @@ def _counts(frame: "pd.DataFrame", bank: ConceptBank, of_class: dict[str, int]) 
         "documents_fit": len(np.unique(bank.document[bank.fit])),
         "documents_test": len(np.unique(bank.document[~bank.fit])),
     }
-
-
-def _bootstrap(score: "np.ndarray[tuple[int], np.dtype[np.float64]]", seed: int) -> list[float]:
-    """95 % percentile interval of the mean over resampled latents."""
-    rng = generator(seed, "monosemantic_mean")
-    means = [score[rng.integers(len(score), size=len(score))].mean() for _ in range(RESAMPLINGS)]
-    return [float(bound) for bound in np.quantile(means, [0.025, 0.975])]

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.concepts.bank import in_fit
 from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.contexts import Best
 from sae_repro.evaluate.passages import Activate, Passages
 from sae_repro.evaluate.summary import Summary
-from sae_repro.numerics.bootstrap import bootstrap_mean
-from sae_repro.numerics.hashing import uniform_hash
+from sae_repro.numerics.bootstrap import mean_interval
+from sae_repro.numerics.hashing import least_hash, uniform_hash
 from sae_repro.readers.activations import DOCUMENT, POSITION, TOKEN
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ CONTEXTS = 10  # of the largest activations, per latent
 LONGEST = 16  # tokens of a pattern
 KEPT = 0.5  # share of the activation that a suffix, or a text with a substitute, must keep
 SUBSTITUTES = 5
-SAMPLED, REPLACED = 0x6C61, 0x7375  # set these uses of the hash apart from others of the same seed
 COLUMNS = ["latent", "patterns", "n_patterns", "n_trivial", "n_too_long", "fit_contexts",
            "predicted", "fired", "both"]  # fmt: skip
 NAMES = ("explainability_ngram_precision", "explainability_ngram_recall")
@@ -61,10 +59,13 @@ def explainability_ngram(
     canonical: Codes,
     passages: Passages,
     fired_k: npt.NDArray[np.int64],
+    fit_d: Mask,
     seed: int,
 ) -> tuple["pd.DataFrame", Summary]:
     """A row per sampled latent: latent, patterns, n_patterns, n_trivial, n_too_long, fit_contexts,
     predicted, fired, both (test tokens), precision, recall.
+
+    `fit_d` says of every document whether it is in the fit half.
 
     The sample: the 64 latents with the least hash of (seed, latent) among those with `fired_k` > 0
     [K]. Each gives its 10 largest activations on the fit half. Of such a context, the shortest
@@ -83,10 +84,10 @@ def explainability_ngram(
 
     latent = _sampled(fired_k, seed)
     firings = _firings(canonical, latent, passages, len(fired_k))
-    fit_w = in_fit(seed, passages.document)
+    fit_w = fit_d[passages.document]
     top = _top(firings, fit_w, len(latent))
     length, kept = _shortest(activate, passages, latent, top)
-    patterns = _patterns(activate, passages, latent, top, length, kept, seed)
+    patterns = _patterns(activate, passages, latent, top, length, kept, fit_d, seed)
     test = passages.mask & ~fit_w[:, None]
     rows = []
     for number, found in enumerate(patterns):
@@ -118,8 +119,7 @@ def explainability_ngram(
 def _sampled(fired_k: Ints, seed: int) -> Ints:
     """The latents with the least hash among those that fire, ascending."""
     alive = np.flatnonzero(fired_k > 0)
-    draw = uniform_hash(seed, alive, np.full(len(alive), SAMPLED, dtype=np.int64))
-    return np.sort(alive[np.argsort(draw, kind="stable")[:LATENTS]])
+    return np.sort(least_hash(alive, LATENTS, seed, "ngram/latents"))
 
 
 def _firings(canonical: Codes, latent: Ints, passages: Passages, k: int) -> _Contexts:
@@ -177,11 +177,12 @@ def _patterns(
     top: _Contexts,
     length: Ints,
     kept: Floats,
+    fit_d: Mask,
     seed: int,
 ) -> list[set[Pattern]]:
     """The different patterns of each sampled latent, trivial ones included."""
     patterns = [set[Pattern]() for _ in latent]
-    fit = in_fit(seed, passages.index[:, DOCUMENT])
+    fit = fit_d[passages.index[:, DOCUMENT]]
     running = np.cumsum(np.bincount(passages.index[fit, TOKEN]))
     for tokens in range(1, LONGEST + 1):
         these = length == tokens
@@ -210,8 +211,8 @@ def _substituted(
     variant = np.broadcast_to(text_nt[:, None, None], (n, tokens, SUBSTITUTES, tokens)).copy()
     entry, place, which = (axis.ravel() for axis in np.indices((n, tokens, SUBSTITUTES)))
     draw = uniform_hash(
-        seed, latent_n[entry], contexts.row[entry], contexts.column[entry], place, which,
-        np.full(len(entry), REPLACED, dtype=np.int64),
+        seed, "ngram/substitutes", latent_n[entry], contexts.row[entry], contexts.column[entry],
+        place, which,
     )  # fmt: skip
     variant[entry, place, which, place] = _other_token(running, text_nt[entry, place], draw)
     rows = passages.behind_bos(variant.reshape(-1, tokens))
@@ -266,9 +267,5 @@ def _summary(frame: "pd.DataFrame", tokens: int, seed: int) -> Summary:
             "ngram_patterns_trivial": int(frame["n_trivial"].sum()),
             "ngram_tokens_test": tokens,
         },
-        {
-            name: bootstrap_mean(values, seed, name)
-            for name, values in scored.items()
-            if len(values)
-        },
+        {name: mean_interval(values, seed, name) for name, values in scored.items() if len(values)},
     )

@@ -18,7 +18,7 @@ from sae_repro.autoencoders import SAE
 from sae_repro.evaluate.codes import Code, Codes
 from sae_repro.evaluate.reconstruction import Batch
 from sae_repro.evaluate.summary import Summary
-from sae_repro.numerics.bootstrap import bootstrap_mean
+from sae_repro.numerics.bootstrap import mean_interval
 from sae_repro.numerics.hashing import uniform_hash
 from sae_repro.numerics.random import generator
 from sae_repro.readers.activations import DOCUMENT, POSITION, row_key
@@ -30,7 +30,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 TOKENS = 16_384  # of the sample, about
-SAMPLED = 0x636F7272  # sets this use of the hash apart from others of the same seed
 ENCODED = 512  # tokens encoded at once: their code stays in a processor's cache
 MAPPED = 256  # latents of the map
 DENSE = 0.1  # share of nonzeros from which on dense products are faster
@@ -70,8 +69,7 @@ def sampled_rows(batches: Callable[[], Iterable[Batch]], tokens: int, seed: int)
     """
     parts, where = [], []
     for x_nd, index in batches():
-        salt = np.full(len(index), SAMPLED, dtype=np.int64)
-        chosen = uniform_hash(seed, index[:, DOCUMENT], salt) < TOKENS / tokens
+        chosen = uniform_hash(seed, "references", index[:, DOCUMENT]) < TOKENS / tokens
         parts.append(x_nd[torch.from_numpy(chosen).to(x_nd.device)])
         where.append(index[chosen])
     index = np.concatenate(where)
@@ -226,7 +224,7 @@ def _summary(
             values = of_width[column].dropna().to_numpy(np.float64)
             metrics[name] = float(values.mean()) if len(values) else None
             if len(values):
-                intervals[name] = bootstrap_mean(values, seed, name)
+                intervals[name] = mean_interval(values, seed, name)
     return Summary(metrics, counts, intervals)
 
 

@@ -11,7 +11,7 @@ from sae_repro.evaluate.metrics.monosemanticity.counts import Levels, at_thresho
 from sae_repro.evaluate.metrics.structure.halves import Half
 from sae_repro.evaluate.metrics.structure.logistic import newton
 from sae_repro.evaluate.metrics.structure.sample import Sample
-from sae_repro.numerics.random import generator
+from sae_repro.numerics.bootstrap import interval, weights
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -20,7 +20,6 @@ COVERED = 0.5  # least φ
 PRECISE, SCATTERED, TOGETHER = 0.8, 0.3, 0.8  # precision, recall of one latent, recall of all
 LEAST_FIRINGS = 10  # on fit: of fewer, a latent that fires at random is precise too often
 LATENTS = 512  # whose counts per concept are held at once
-RESAMPLINGS = 1000
 
 
 @dataclass
@@ -166,29 +165,24 @@ class HalfPoint:
 
 def half_point(frequency_c: Floats, covered_c: npt.NDArray[np.bool_], seed: int) -> HalfPoint:
     """Fit coverage over the log10 of the concepts' shares of tokens."""
-    x = np.log10(frequency_c)
-    n = len(x)
-    if not n:
+    x, covered = np.log10(frequency_c), covered_c.astype(np.float64)
+    if not len(x):
         return HalfPoint(None, None)
-    rng = generator(seed, "coverage_half_point")
-    drawn = rng.integers(n, size=(RESAMPLINGS, n))
-    all_of_them = np.concatenate([np.arange(n)[None], drawn])
-    points = _half_points(x[all_of_them], covered_c[all_of_them].astype(np.float64))
-    found = points[1:][~np.isnan(points[1:])]
-    sure = not np.isnan(points[0]) and len(found) >= 0.95 * RESAMPLINGS
-    low, high = np.quantile(found, [0.025, 0.975]) if sure else (0.0, 0.0)
-    return HalfPoint(
-        None if np.isnan(points[0]) else float(points[0]),
-        (float(low), float(high)) if sure else None,
-    )
+    (point,) = _half_points(x, covered, np.ones((1, len(x))))
+    if np.isnan(point):
+        return HalfPoint(None, None)
+    blocks = weights(len(x), seed, "coverage_half_point")
+    bounds = interval(np.concatenate([_half_points(x, covered, w) for w in blocks]), least=0.95)
+    return HalfPoint(float(point), None if bounds is None else (bounds[0], bounds[1]))
 
 
-def _half_points(x_bn: Floats, covered_bn: Floats) -> Floats:
-    """The half-point of each row; NaN where there is none."""
-    mean = x_bn.mean(axis=1, keepdims=True)
-    beta, intercept = newton((x_bn - mean)[..., None], covered_bn, np.ones_like(covered_bn))
-    slope, share = beta[:, 0], covered_bn.mean(axis=1)
-    there = (slope > 0) & (share > 0) & (share < 1)
-    points = np.full(len(x_bn), np.nan)
-    points[there] = mean[there, 0] - intercept[there] / slope[there]
+def _half_points(x_n: Floats, covered_n: Floats, weight_bn: Floats) -> Floats:
+    """The half-point of the concepts weighed by each row of `weight_bn`; NaN without one."""
+    rows = weight_bn.sum(axis=1, keepdims=True)
+    mean = weight_bn @ x_n[:, None] / rows
+    beta, intercept = newton((x_n - mean)[..., None], covered_n * weight_bn, weight_bn)
+    slope, share = beta[:, 0], (weight_bn @ covered_n) / rows[:, 0]
+    rises = (slope > 0) & (share > 0) & (share < 1)
+    points = np.full(len(weight_bn), np.nan)
+    points[rises] = mean[rises, 0] - intercept[rises] / slope[rises]
     return points

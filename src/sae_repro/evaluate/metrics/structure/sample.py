@@ -22,7 +22,6 @@ from sae_repro.readers.activations import DOCUMENT
 Mask = npt.NDArray[np.bool_]
 
 TOKENS = 20_000
-CHOICE = 0x73616D70  # sets this use of the hash apart from others of the same seed
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def sampled(bank: ConceptBank, seed: int, tokens: int = TOKENS) -> Mask:
     and one at least.
     """
     document, first, length = np.unique(bank.document, return_index=True, return_counts=True)
-    order = np.argsort(uniform_hash(seed, document, np.full(len(document), CHOICE)), kind="stable")
+    order = np.argsort(uniform_hash(seed, "structure", document), kind="stable")
     chosen = np.zeros(len(document), dtype=bool)
     for half in (True, False):
         candidates = order[bank.fit[first[order]] == half]

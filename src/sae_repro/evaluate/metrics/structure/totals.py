@@ -10,15 +10,12 @@ from sae_repro.evaluate.metrics.structure.absorption import STATUSES, TESTABLE
 from sae_repro.evaluate.metrics.structure.coverage import HalfPoint
 from sae_repro.evaluate.metrics.structure.hierarchy import Hierarchy
 from sae_repro.evaluate.summary import Summary
+from sae_repro.numerics.bootstrap import LEAST_UNITS, mean_interval
 from sae_repro.numerics.intervals import wilson
-from sae_repro.numerics.random import generator
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RESAMPLINGS = 1000
-LEAST_CLUSTERS = 5
-"""With fewer the bootstrap draws the same few again and again: one parent alone has width 0."""
 MEANS = {
     "recall_at_p80_mean": "recall_at_p80",
     "probe_auc_1": "probe_auc_1",
@@ -51,8 +48,8 @@ def summary(
 
     def add_mean(name: str, value: npt.NDArray[Any], cluster: npt.NDArray[Any]) -> None:
         metrics[name] = float(value.mean()) if len(value) else None
-        if len(np.unique(cluster)) >= LEAST_CLUSTERS:
-            intervals[name] = _bootstrap(value, cluster, generator(seed, name))
+        if len(np.unique(cluster)) >= LEAST_UNITS:
+            intervals[name] = mean_interval(value, seed, name, cluster=cluster)
 
     def add_share(name: str, which: npt.NDArray[np.bool_]) -> None:
         metrics[name] = float(which.mean()) if len(which) else None
@@ -109,14 +106,3 @@ def _counts(
     counts["child_tokens"] = int(tested["child_tokens"].sum())
     counts["child_tokens_behind"] = int(tested["child_behind"].sum())
     return {f"structure_{name}": n for name, n in counts.items()}
-
-
-def _bootstrap(
-    value: npt.NDArray[Any], cluster: npt.NDArray[Any], rng: np.random.Generator
-) -> list[float]:
-    """95 % percentile interval of the mean of `value` over resampled clusters."""
-    _, place = np.unique(cluster, return_inverse=True)
-    total, size = np.bincount(place, weights=value), np.bincount(place)
-    drawn = rng.integers(len(size), size=(RESAMPLINGS, len(size)))
-    means = total[drawn].sum(axis=1) / size[drawn].sum(axis=1)
-    return [float(bound) for bound in np.quantile(means, [0.025, 0.975])]
