@@ -214,6 +214,22 @@ def verify(
 
 
 @app.command()
+def deps(
+    pipelines: Annotated[list[Path] | None, typer.Argument(help="Default: all of them.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Correct them.")] = False,
+) -> None:
+    """Compare the code that stages depend on in dvc.yaml with the code that they import.
+
+    Run it in the repository's root. Exit code 1 where they differ, and --write does not mend it.
+    """
+    from sae_repro.cli.deps import PIPELINES, update
+
+    lines = list(update(pipelines or PIPELINES, write=write))
+    typer.echo("\n".join(lines) or "every stage depends on the code that it imports")
+    raise typer.Exit(1 if lines and not write else 0)
+
+
+@app.command()
 def export(
     cell: Annotated[str, typer.Argument(help="Name of a trained cell, or a folder with an SAE.")],
     format: Annotated[

@@ -1,0 +1,168 @@
+"""Which code decides an output: what a module imports, what that imports, and so on.
+
+    closure(Path("src"), "sae_repro.train")       # the modules
+    dependencies(Path("src"), "sae_repro.train")  # the same as few paths, for dvc.yaml
+    code_digest(Path("src"), "sae_repro.train")   # a hash of what they say
+
+Read from the syntax; nothing is imported. Imports count at the head of a module and inside its
+functions, but not under `if TYPE_CHECKING:`, and a string annotation is none.
+
+- A module that is reached counts whole, and all its imports are followed.
+- An `__init__` counts by statement, so that a name that it re-exports leads to where the name is
+  defined, and to nothing else. Its imports, undecorated functions, and assignments that call
+  nothing count once a name that they bind is asked for; the names that they use are then asked for,
+  too. Its other statements (a class, a decorated function, a call, an `if`) count always: they run
+  for whoever imports a module below. An `__init__` of which nothing counts is not in the closure.
+- All of an `__init__` is asked for by a start, by `import a.b`, by `from a import b` where b is a
+  package, and by `from a.b import *`.
+- What `EXEMPT` lists is neither followed nor counted.
+- With the modules count their data: what is no Python in the folder of one of them, and in its
+  subfolders that are no packages; hidden files apart.
+
+Taken for granted is a rule of the house: a module that is imported does nothing but bind names.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from sae_repro.errors import StudyError
+from sae_repro.files import digest, sha256_file
+from sae_repro.syntax import ALL, Part, parts, prefixes
+
+PACKAGE = "sae_repro"
+
+EXEMPT: Mapping[str, str] = {
+    "sae_repro.errors": "messages only",
+    "sae_repro.sidebyside": "which worker does what; no result depends on it",
+    "sae_repro.stage": "the lock, errors, which parameters a stage may read: it only refuses",
+}
+"""Modules that decide no output, and why not."""
+
+NOTHING = ""  # asked for in place of a name: what runs at import
+
+
+def closure(source: Path, *modules: str) -> frozenset[str]:
+    """The dotted names of `modules` and of all that decides what they do.
+
+    `source` is the folder in which the package lies. StudyError where a module is not there.
+    """
+    return frozenset(_counted(_files(source), modules))
+
+
+def code_digest(source: Path, *modules: str) -> str:
+    """SHA-256 over the closure of `modules`, as Python understands it, and over its data.
+
+    Comments, layout, docstrings and the `description` of a `Field` change nothing; anything else
+    that can run does. Python 3.11 and later agree.
+    """
+    files = _files(source)
+    counted = _counted(files, modules)
+    data = _data(files[module].parent for module in counted)
+    return digest(
+        {
+            "code": {module: [part.digest for part in counted[module]] for module in counted},
+            "data": {path.relative_to(source).as_posix(): sha256_file(path) for path in data},
+        }
+    )
+
+
+def dependencies(source: Path, *modules: str) -> list[Path]:
+    """The files of the closure of `modules` and its data, as few paths below `source`; sorted.
+
+    A folder stands for what is in it where all of that counts, an `__init__` without code apart.
+    """
+    files = _files(source)
+    wanted = {files[module] for module in _counted(files, modules)}
+    wanted |= _data(path.parent for path in wanted)
+    return sorted(_shortened(source / PACKAGE, wanted), key=lambda path: path.as_posix())
+
+
+def _files(source: Path) -> dict[str, Path]:
+    """The file of each module of the package, by dotted name."""
+    found = {}
+    for path in (source / PACKAGE).rglob("*.py"):
+        *parents, name = path.relative_to(source).with_suffix("").parts
+        found[".".join(parents if name == "__init__" else [*parents, name])] = path
+    return found
+
+
+def _counted(files: Mapping[str, Path], modules: Iterable[str]) -> dict[str, list[Part]]:
+    """The parts that count, for each module of the closure."""
+    todo = [(module, ALL) for module in modules]
+    counted: dict[str, set[Part]] = {module: set() for module, _ in todo}
+    asked = set()
+    while todo:
+        module, name = wanted = todo.pop()
+        if wanted in asked or prefixes(module)[0] != PACKAGE:
+            continue
+        asked.add(wanted)
+        todo += [(parent, NOTHING) for parent in prefixes(module)[:-1]]
+        if module in EXEMPT:
+            continue
+        here = _parts(files, module)
+        for part in here:
+            if part.always or name == ALL or name in part.binds:
+                counted.setdefault(module, set()).add(part)
+                todo += [*part.imports, *((module, used) for used in part.uses)]
+        if f"{module}.{name}" in files:
+            todo.append((f"{module}.{name}", ALL))
+        elif name != NOTHING and not any(name in part.binds for part in here):
+            todo.append((module, ALL))  # whatever in it gives it that name
+    return {
+        module: [part for part in _parts(files, module) if part in found]
+        for module, found in counted.items()
+    }
+
+
+def _parts(files: Mapping[str, Path], module: str) -> tuple[Part, ...]:
+    if module not in files:
+        raise StudyError(
+            f"{module}: no such module in the package; look for the name's misspelling"
+        )
+    path = files[module]
+    return parts(path.read_bytes(), module, path.name == "__init__.py")
+
+
+def _data(folders: Iterable[Path]) -> set[Path]:
+    """The files that are no Python in `folders`, and in their subfolders that are no packages."""
+    found = set()
+    for path in {path for folder in folders for path in _visible(folder)}:
+        if path.is_file() and path.suffix != ".py":
+            found.add(path)
+        elif path.is_dir() and not (path / "__init__.py").is_file():
+            found |= _data([path])
+    return found
+
+
+def _shortened(folder: Path, wanted: set[Path]) -> Iterator[Path]:
+    """`wanted` as far as it lies in `folder`, a folder in place of all that is in it."""
+    present = list(_files_in(folder))
+    if wanted.isdisjoint(present):
+        return
+    if all(path in wanted or _without_code(path) for path in present):
+        yield folder
+        return
+    for path in _visible(folder):
+        if path.is_dir():
+            yield from _shortened(path, wanted)
+        elif path in wanted:
+            yield path
+
+
+def _without_code(path: Path) -> bool:
+    return path.name == "__init__.py" and not parts(path.read_bytes(), PACKAGE, True)
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for path in _visible(folder):
+        if path.is_dir():
+            yield from _files_in(path)
+        else:
+            yield path
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """What is in `folder`, without hidden files and Python's caches."""
+    for path in folder.iterdir():
+        if not path.name.startswith(".") and path.name != "__pycache__":
+            yield path
