@@ -20,24 +20,8 @@ from sae_repro.files import (
     read_json,
     replacing_folder,
     sha256_file,
-    sha256_folder,
     write_json,
 )
-
-
-def code_digest(root: Path, *parts: str) -> str:
-    """SHA-256 over the named modules of the package, and over the lock of its libraries.
-
-    A folder counts with its own modules, without its subpackages.
-    """
-    package = root / "src" / "sae_repro"
-    found = {
-        part: sha256_folder(package / part, pattern="*.py")
-        if (package / part).is_dir()
-        else sha256_file(package / part)
-        for part in parts
-    }
-    return digest({**found, "lock": sha256_file(root / "requirements.lock")})
 
 
 def bypassed() -> bool:

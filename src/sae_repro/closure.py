@@ -32,9 +32,11 @@ from sae_repro.syntax import ALL, Part, parts, prefixes
 PACKAGE = "sae_repro"
 
 EXEMPT: Mapping[str, str] = {
+    "sae_repro.closure": "names the keys of cells, decides nothing in them",
     "sae_repro.errors": "messages only",
     "sae_repro.sidebyside": "which worker does what; no result depends on it",
     "sae_repro.stage": "the lock, errors, which parameters a stage may read: it only refuses",
+    "sae_repro.syntax": "as closure",
 }
 """Modules that decide no output, and why not."""
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sae_repro.closure import code_digest
 from sae_repro.errors import StudyError
+from sae_repro.files import digest, sha256_file
 from sae_repro.params import check_section, load, read_yaml
 from sae_repro.params.base import S
 
@@ -45,6 +47,11 @@ class StageContext:
                 raise KeyError(f"stage {self.name} reads {key}, which dvc.yaml does not declare")
             value = value[part]
         return value
+
+    def code(self, *modules: str) -> str:
+        """Hash of the code that `modules` import, and of the lock of its libraries."""
+        lock = sha256_file(self.root / "requirements.lock")
+        return digest([code_digest(self.root / "src", *modules), lock])
 
     def artifacts(self, stage: str) -> Path:
         """The folder that `stage` writes."""

@@ -4,16 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_repro.cellstore import CellStore, code_digest
+from sae_repro.cellstore import CellStore
 from sae_repro.files import digest, read_json, sha256_file
 from sae_repro.params import Evaluate
 from sae_repro.stage import StageContext
-
-CODE = ("autoencoders", "evaluate", "concepts", "readers", "numerics")
-
-TRAINER = ("autoencoders", "training", "evaluate/metrics/references", "readers", "numerics",
-           "params/cell.py")  # fmt: skip
-"""What references follow from; whoever reads them hashes it through the trained cell's key."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +38,13 @@ class Evaluation:
             "subject": [sha256_file(path) for path in sorted(subject.glob("*.safetensors"))],
             "config": sha256_file(subject / "config.json"),
             "corpus": sha256_file(corpus / "tokens.npy"),
-            "code": code_digest(context.root, *CODE),
+            "code": context.code("sae_repro.evaluate.cell"),
         }
         return cls(
             settings=settings,
             seed=context.value("seed"),
             shared=digest(shared),
-            trainer=code_digest(context.root, *TRAINER),
+            trainer=context.code("sae_repro.evaluate.metrics.references.family"),
             store=store.folder,
             corpus=corpus,
             subject=subject,
@@ -105,7 +99,7 @@ class Family:
     activations: Path
     seed: int
     code: str
-    """`code_digest` of what trains a cell."""
+    """Hash of the code that trains a reference."""
     device: str
     threads: int
 

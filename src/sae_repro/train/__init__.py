@@ -12,19 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sae_repro.cellstore import CellStore, code_digest, deliver
+from sae_repro.cellstore import CellStore, deliver
 from sae_repro.params import Cell, Train, check_section
 from sae_repro.pins import check_imports
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
 from sae_repro.train.job import CellJob, cell_key
-
-CODE = ("autoencoders", "train", "training", "readers", "numerics", "params/cell.py")
-IMPORTED_CODE = (
-    "autoencoders/interchange",
-    *CODE,
-)  # a cell trained here knows nothing of other formats
 
 
 def run(context: StageContext) -> None:
@@ -58,8 +52,9 @@ def jobs_of(
     folder = context.artifacts("extract")
     activations = ActivationStore(folder)
     codes = {
-        imported: code_digest(context.root, *(IMPORTED_CODE if imported else CODE))
-        for imported in {cell.import_ is not None for cell in cells.values()}
+        # a cell follows from its own maker alone: other formats' converters retrain nothing
+        kind: context.code(f"sae_repro.train.makers.{kind}")
+        for kind in {cell.kind for cell in cells.values()}
     }
     metadata = _metadata(activations)
     seed = context.value("seed")
@@ -69,8 +64,7 @@ def jobs_of(
     }
     for where, cell in saes.items():
         hook = cell.hook or next(iter(activations.manifest["hooks"]))
-        code = codes[cell.import_ is not None]
-        key = cell_key(cell, settings, hook, seed, activations, metadata, code)
+        key = cell_key(cell, settings, hook, seed, activations, metadata, codes[cell.kind])
         jobs[where] = CellJob(
             cell=cell,
             settings=settings,

@@ -64,9 +64,6 @@ def cell_key(
 
 def make_into(job: CellJob, folder: Path, progress: Callable[[int], None]) -> None:
     """Write the cell's folder by the maker of its kind."""
-    from sae_repro.numerics.determinism import prepare
-
-    prepare(device=job.settings.device, threads=job.settings.threads)
     match job.cell.kind:
         case "imported":
             from sae_repro.train.makers.imported import make

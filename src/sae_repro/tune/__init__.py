@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_repro.cellstore import CellStore, code_digest
+from sae_repro.cellstore import CellStore
 from sae_repro.evaluate.job import Evaluation
 from sae_repro.files import replacing_folder, sha256_file
 from sae_repro.params import Cell, Evaluate, Train, Tune, check_section
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
-from sae_repro.train import CODE, jobs_of, steps_of
+from sae_repro.train import jobs_of, steps_of
 from sae_repro.tune.space import FOLDER, load_tune
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _identity(context: StageContext, tune: Tune, shared: str) -> dict[str, Any]:
         "study seed": context.value("seed"),
         "train": context.section(Train, "train").model_dump(mode="json"),
         "activations": sha256_file(context.artifacts("extract") / "manifest.json"),
-        "the code of train, or the lock": code_digest(context.root, *CODE),
+        "the code of train, or the lock": context.code("sae_repro.train.makers.trained"),
         "evaluate, its code or inputs": shared,
     }
 

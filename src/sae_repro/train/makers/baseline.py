@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE, Weights, save
+from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell, Train
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.train.folder import hook_metadata, write_untrained
@@ -67,6 +68,7 @@ def untrained(cell: Cell, settings: Train, store: ActivationStore, hook: str, *,
 
 def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
     """Write the folder of a cell that is not trained."""
+    prepare(device=job.settings.device, threads=job.settings.threads)
     cell, hook, store = job.cell, job.hook, ActivationStore(job.activations)
     mean_d = torch.from_numpy(np.array(store.mean(hook)))
     if cell.baseline == "neurons":

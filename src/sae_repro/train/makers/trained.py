@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_repro.autoencoders import SAE, save
 from sae_repro.files import canonical_json, write_json, write_text
+from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.train.folder import hook_metadata
@@ -23,6 +24,7 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
 
     A cell that diverges is a result too: its folder says so and holds no SAE.
     """
+    prepare(device=job.settings.device, threads=job.settings.threads)
     store = ActivationStore(job.activations)
     trainer = Trainer(
         job.cell, job.settings, store, job.hook, seed=job.seed, checkpoint=job.checkpoint
