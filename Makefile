@@ -1,6 +1,7 @@
 # make repro   environment from the lock, then every number from nothing
-# make test    lint, import contract, types, all tests
+# make test    lint, import contract, types, documentation, all tests
 # make tune    an Optuna study over cells: tune/params.yaml
+# make docs    the documentation as a site: site/index.html
 # make bench   speed, as ratios within one run       make ui    compare the runs in MLflow
 PYTHON ?= python3
 VENV   ?= .venv
@@ -8,8 +9,9 @@ BIN    := $(abspath $(VENV))/bin
 READY  := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
+export NO_MKDOCS_2_WARNING := true
 
-.PHONY: env repro tune test lint bench ui
+.PHONY: env repro tune test lint docs bench ui
 
 env: $(READY)
 
@@ -31,7 +33,10 @@ lint: env
 	mypy
 	lint-imports
 
-test: lint
+docs: env
+	mkdocs build --strict --quiet
+
+test: lint docs
 	pytest
 
 bench: env
