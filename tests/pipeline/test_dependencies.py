@@ -1,0 +1,127 @@
+"""DVC sees every module that decides an output: an edit makes the right stages stale, no others."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_repro.closure import EXEMPT, closure
+
+from .conftest import ROOT, Checkout
+
+STAGES = frozenset(
+    ("corpus", "subject", "extract", "train", "evaluate", "judge", "control", "compare", "track")
+)
+MEANT = {
+    "numerics/random.py": {"corpus", "extract", "train", "evaluate", "judge", "control", "compare"},
+    "numerics/hashing.py": {"corpus", "evaluate", "judge"},
+    "numerics/intervals.py": {"evaluate", "judge", "compare"},
+    "numerics/determinism.py": {"subject", "extract", "train", "evaluate", "judge", "control"},
+    "params/cell.py": {"train", "evaluate", "judge", "control", "compare", "track"},
+    "training/trainer.py": {"train", "evaluate", "control"},
+    "autoencoders/losses.py": {"train", "evaluate", "control"},
+    "autoencoders/interchange/formats.py": {"train"},
+    "stories/lexicon.py": {"corpus", "subject"},
+    "concepts/halves.py": {"evaluate", "judge"},
+    "errors.py": set(),
+    "sidebyside.py": set(),
+}
+"""Stages by what the module means to them, written down apart from any derivation."""
+
+
+def shared_modules(checkout: Checkout) -> list[str]:
+    """The modules of the package, as paths below it, that are no part of a stage or a driver."""
+    package = checkout.folder / "src" / "sae_repro"
+    paths = [path.relative_to(package) for path in sorted(package.rglob("*.py"))]
+    return [str(path) for path in paths if path.parts[0] not in {*STAGES, "tune", "cli"}]
+
+
+@pytest.fixture(scope="module")
+def stale(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., set[str]]:
+    """The stages that `dvc status` calls stale, for their code, after a line is added to a file."""
+    from dvc.repo import Repo
+
+    checkout = finished.copy(tmp_path_factory.mktemp("edited") / "checkout")
+    package = checkout.folder / "src" / "sae_repro"
+
+    def after_edit(module: str, line: str = "EDITED = True") -> set[str]:
+        path = package / module
+        text = path.read_text()
+        path.write_text(f"{text}{line}\n")
+        here = Path.cwd()
+        os.chdir(checkout.folder)
+        try:
+            changes: dict[str, Any] = Repo(str(checkout.folder)).status()
+        finally:
+            os.chdir(here)
+            path.write_text(text)
+        return {
+            stage
+            for stage, entries in changes.items()
+            for entry in entries
+            if isinstance(entry, dict)
+            and any("src/sae_repro" in path for path in entry.get("changed deps", {}))
+        }
+
+    return after_edit
+
+
+@pytest.mark.slow
+def test_an_edited_module_makes_the_stages_stale_that_import_it(
+    finished: Checkout, stale: Callable[..., set[str]]
+) -> None:
+    source = finished.folder / "src"
+    closures = {stage: closure(source, f"sae_repro.{stage}") for stage in STAGES}
+    wrong = {}
+    for module in shared_modules(finished):
+        name = "sae_repro." + module.removesuffix(".py").replace("/", ".")
+        name = name.removesuffix(".__init__")
+        importing = {stage for stage in STAGES if name in closures[stage]}
+        found = stale(module)
+        # an `__init__` without code of its own rides along in a folder that is wholly imported
+        if found != importing and not (module.endswith("__init__.py") and importing <= found):
+            wrong[module] = found
+        if name in EXEMPT and found:
+            wrong[module] = found
+    assert wrong == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", MEANT)
+def test_known_modules_make_the_known_stages_stale(
+    module: str, stale: Callable[..., set[str]]
+) -> None:
+    assert stale(module) == MEANT[module]
+
+
+@pytest.mark.slow
+def test_a_comment_restarts_stages_and_trains_nothing(finished: Checkout, tmp_path: Path) -> None:
+    """DVC hashes files; a cell's key hashes what the compiler sees."""
+    checkout = finished.copy(tmp_path / "commented")
+    trained, evaluated = checkout.trained(), checkout.evaluated()
+    for module in ("training/trainer.py", "numerics/intervals.py"):
+        path = checkout.folder / "src" / "sae_repro" / module
+        path.write_text(path.read_text() + "# a comment\n")
+    ran = checkout.ran(checkout.repro("evaluate"))
+    assert "train" in ran and "evaluate" in ran
+    assert (checkout.trained(), checkout.evaluated()) == (trained, evaluated)
+
+
+def test_dvc_yaml_lists_what_stages_import() -> None:
+    from sae_repro.cli.deps import with_imported_code
+
+    for path in (ROOT / "dvc.yaml", ROOT / "tune" / "dvc.yaml"):
+        assert with_imported_code(path.read_text(), ROOT / "src") == path.read_text(), (
+            f"{path}: run `sae-repro deps --write`"
+        )
+
+
+def test_every_stage_depends_on_the_lock() -> None:
+    done = subprocess.run(
+        ["git", "grep", "-c", "requirements.lock", "--", "dvc.yaml", "tune/dvc.yaml"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [f"dvc.yaml:{len(STAGES)}", "tune/dvc.yaml:1"]
