@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.autoencoders import Weights, prefix_lengths, training_losses
-from sae_repro.autoencoders.prefixes import prefix_error, prefix_share
+from sae_repro.autoencoders.prefixes import prefix_error, prefix_fraction
 from sae_repro.params import Cell
 
 D, K, N = 5, 16, 7
@@ -263,4 +263,6 @@ def test_one_decode_serves_all_prefixes(inner: set[int]) -> None:
     torch.testing.assert_close(error, mean)
     torch.testing.assert_close(x_hat, apart[-1].detach())
     share = [sum(length > k for length in lengths) / len(lengths) for k in range(K)]
-    torch.testing.assert_close(prefix_share(lengths, z), torch.tensor(share, dtype=torch.float64))
+    torch.testing.assert_close(
+        prefix_fraction(lengths, z), torch.tensor(share, dtype=torch.float64)
+    )

@@ -26,6 +26,7 @@ from sae_repro.autoencoders.interchange.formats import (
     write_dictionary_learning,
     write_sparsify,
 )
+from sae_repro.autoencoders.interchange.layouts import SPARSIFY
 from sae_repro.autoencoders.saved import SAE, save
 from sae_repro.errors import StudyError
 from sae_repro.files import replacing_folder
@@ -53,7 +54,7 @@ def export(sae: SAE, folder: Path, format: str) -> None:
     }
     if format not in writers:
         raise StudyError(f"format {format!r}: unknown; allowed: {', '.join(FORMATS)}")
-    if format == "sparsify" and sae.architecture != "topk":
+    if format == "sparsify" and sae.architecture != SPARSIFY.architecture:
         raise StudyError(
             f"format sparsify: holds TopK only, not {sae.architecture}; export a topk cell, or use "
             "saelens or dictionary_learning, which hold every architecture"
