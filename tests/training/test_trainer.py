@@ -226,7 +226,9 @@ def test_ordered_latents_contribute_in_falling_order_and_settle(
         cell, SETTINGS, ActivationStore(make_store()), HOOK, seed=0, checkpoint=tmp_path / "c"
     )
     trainer.run()
-    assert torch.equal(trainer.contribution_k, trainer.contribution_k.sort(descending=True).values)
+    assert torch.equal(
+        trainer.contribution.mean_k, trainer.contribution.mean_k.sort(descending=True).values
+    )
     # with the running mean left behind, nearly all latents would go on moving on every step
     assert moved[0] > 16
     assert np.mean(moved[-20:]) < 16

@@ -20,8 +20,7 @@ from sae_repro.numerics.random import generator
 from sae_repro.params import Train
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.readers.documents import TokenDocuments
-from sae_repro.training.trainer import Trainer
-from sae_repro.training.watch import Diverged
+from sae_repro.training import Diverged, Trainer
 
 HOOK = "control"
 HELD_OUT, CALIBRATION = 20_000, 20_000

@@ -18,7 +18,7 @@ from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell, Train
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.train.folder import hook_metadata, write_untrained
-from sae_repro.training.trainer import Trainer, cell_id
+from sae_repro.training import Trainer, cell_id
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob

@@ -12,8 +12,7 @@ from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.train.folder import hook_metadata
-from sae_repro.training.trainer import Trainer, cell_id
-from sae_repro.training.watch import Diverged
+from sae_repro.training import Diverged, Trainer, cell_id
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
