@@ -52,6 +52,8 @@ class Activation(Row):
     """Which penalties to advise where none is set that keeps it sparse."""
     usual_penalty: str = "none"
     """The penalty that a table leaves unsaid."""
+    usual_revival: str = "none"
+    """The revival that a table leaves unsaid."""
     threshold: Literal["none", "trained", "calibrated"] = "none"
     """Where the threshold of the saved SAE comes from: training, or calibration tokens after it."""
     gated: bool = False
@@ -136,6 +138,7 @@ ACTIVATIONS = _by_name(
         architecture="topk",
         l0_set_by="k",
         reads=("k",),
+        usual_revival="auxk",
     ),
     Activation(
         "batchtopk",
@@ -143,6 +146,7 @@ ACTIVATIONS = _by_name(
         architecture="jumprelu",
         l0_set_by="k",
         reads=("k",),
+        usual_revival="auxk",
         threshold="calibrated",
     ),
     Activation(
