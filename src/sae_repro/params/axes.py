@@ -8,7 +8,7 @@ never compares names. Formulas are keyed by the same names in `sae_repro.autoenc
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Activation(Row):
     architecture: str
     """What it is at inference: a name in `ARCHITECTURES`."""
     l0_set_by: Literal["k", "penalty"]
+    example: Mapping[str, Any]
+    """The other choices of a sensible small cell; tests and benchmarks try every activation so."""
     sparse_with: str = ""
     """Which penalties to advise where none is set that keeps it sparse."""
     usual_penalty: str = "none"
@@ -128,6 +130,7 @@ ACTIVATIONS = _by_name(
         "max(u, 0)",
         architecture="standard",
         l0_set_by="penalty",
+        example={"penalty": "l1", "lambda": 1e-2},
         sparse_with="l1 (decoder: unit_norm), or to l1_decoder_norm, log, tanh or sqrt",
         usual_penalty="l1",
         label="vanilla",
@@ -137,6 +140,7 @@ ACTIVATIONS = _by_name(
         "the k largest u·‖d‖ of each token",
         architecture="topk",
         l0_set_by="k",
+        example={"k": 3},
         reads=("k",),
         usual_revival="auxk",
     ),
@@ -145,6 +149,7 @@ ACTIVATIONS = _by_name(
         "the k·N largest u·‖d‖ of a batch of N tokens; at inference a threshold",
         architecture="jumprelu",
         l0_set_by="k",
+        example={"k": 3},
         reads=("k",),
         usual_revival="auxk",
         threshold="calibrated",
@@ -154,6 +159,7 @@ ACTIVATIONS = _by_name(
         "u where it is above a trained threshold θ",
         architecture="jumprelu",
         l0_set_by="penalty",
+        example={"penalty": "l0", "lambda": 1e-2, "jumprelu_bandwidth": 0.1},
         reads=("jumprelu_bandwidth",),
         sparse_with="l0, l0_quadratic or tanh",
         usual_penalty="l0",
@@ -164,6 +170,7 @@ ACTIVATIONS = _by_name(
         "a magnitude where a gate is open",
         architecture="gated",
         l0_set_by="penalty",
+        example={"penalty": "l1", "lambda": 1e-2},
         sparse_with="l1",
         usual_penalty="l1",
         gated=True,

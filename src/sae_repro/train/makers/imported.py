@@ -1,4 +1,4 @@
-"""A cell that was trained elsewhere: brought in, checked against its pin, used like our own."""
+"""Maker of cells that were trained elsewhere: imported, and checked against their pins."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +14,7 @@ from sae_repro.params import Cell
 from sae_repro.params.axes import ARCHITECTURES
 from sae_repro.pins import check_import
 from sae_repro.readers.activations import ActivationStore
-from sae_repro.train.folder import hook_metadata, write_untrained
+from sae_repro.train.folder import hook_metadata, write_records
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
@@ -56,4 +56,4 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
         "activation": ARCHITECTURES[sae.architecture].activation,
         "k": sae.k,
     }
-    write_untrained(folder, sae, job, id=cell.sha256, choices=choices)
+    write_records(folder, job, id=cell.sha256, d_in=sae.d_in, d_sae=sae.d_sae, choices=choices)
