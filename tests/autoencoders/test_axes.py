@@ -11,9 +11,11 @@ from torch import Tensor
 
 from sae_repro.autoencoders import LATENT_AXIS, SAE, Weights, load, save
 from sae_repro.autoencoders.activations import INFERENCE, TRAINING, Code, pre_activations
+from sae_repro.autoencoders.interchange import FORMATS, export
 from sae_repro.autoencoders.interchange.layouts import SAELENS
 from sae_repro.autoencoders.penalties import PHI
 from sae_repro.autoencoders.prefixes import LENGTHS
+from sae_repro.errors import StudyError
 from sae_repro.evaluate.codes import code_of
 from sae_repro.judge.windows import activations, restricted
 from sae_repro.params import Cell, Train
@@ -43,7 +45,9 @@ def test_tensors_of_an_architecture_are_trained_sorted_and_exchanged(name: str) 
     row = ARCHITECTURES[name]
     assert set(row.extra) <= {field.name for field in fields(Weights)}
     assert set(row.extra) <= set(LATENT_AXIS)
-    assert set(SAELENS[name].names) == {"W_enc", "b_enc", "W_dec", "b_dec", *row.extra}
+    assert (name in SAELENS) == row.in_saelens
+    if row.in_saelens:
+        assert set(SAELENS[name].names) == {"W_enc", "b_enc", "W_dec", "b_dec", *row.extra}
 
 
 def example(architecture: str) -> SAE:
@@ -93,7 +97,7 @@ def new_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     row = Activation(
         NEW, "the k largest |u|", architecture=NEW, l0_set_by="k", reads=("k",), example={"k": 3}
     )
-    architecture = Architecture(NEW, NEW, reads_k=True, latents_compete=True)
+    architecture = Architecture(NEW, NEW, reads_k=True, latents_compete=True, in_saelens=False)
     monkeypatch.setitem(ACTIVATIONS, NEW, row)
     monkeypatch.setitem(ARCHITECTURES, NEW, architecture)
     monkeypatch.setitem(TRAINING, NEW, training)
@@ -113,6 +117,9 @@ def test_a_new_competing_activation_is_right_from_training_to_the_judge(
     save(trained.run().sae, tmp_path / "sae")
     sae = load(tmp_path / "sae")
     assert (sae.architecture, sae.k, sae.latents_compete) == (NEW, 3, True)
+    for format in FORMATS:
+        with pytest.raises(StudyError, match=f"format {format}"):
+            export(sae, tmp_path / "export", format)
 
     x = torch.from_numpy(np.concatenate(list(store.activations(HOOK, "validation").batches(999))))
     code = code_of(sae.encode(x), np.zeros((len(x), 3), dtype=np.int32))

@@ -39,6 +39,8 @@ class Architecture:
     latents_compete: bool = False
     """Whether a latent's z depends on the other latents: then none can be encoded alone, and
     norms of decoder rows can't be folded into the encoder without changing what fires."""
+    in_saelens: bool = True
+    """Whether SAELens has this architecture under this name."""
 
 
 @dataclass(frozen=True, kw_only=True)

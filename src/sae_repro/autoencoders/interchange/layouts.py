@@ -50,6 +50,7 @@ SAELENS = {
     **{
         name: Layout(name, _own(*row.extra, b_enc=row.b_enc_name))
         for name, row in ARCHITECTURES.items()
+        if row.in_saelens
     },
     # checkpoints of training; what SAELens saves for inference is a jumprelu
     "batchtopk": Layout("jumprelu", _own("b_enc", threshold="topk_threshold")),
