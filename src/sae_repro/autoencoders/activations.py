@@ -146,12 +146,12 @@ def batchtopk_threshold(scores: Iterable[Tensor], k: int, tokens: int) -> float:
     A latent fires if its score is > τ, which lets through k per token on average. With fewer than
     k·N + 1 positive scores τ = 0. `scores` are batches [n, K]; memory O(k·N).
     """
-    kept, wanted = torch.empty(0), k * tokens + 1
+    kept, needed = torch.empty(0), k * tokens + 1
     for batch in scores:
         kept = torch.cat([kept.to(batch), batch[batch > 0]])
-        if len(kept) > 2 * wanted:
-            kept = kept.topk(wanted).values
-    return float(kept.topk(wanted).values[-1]) if len(kept) >= wanted else 0.0
+        if len(kept) > 2 * needed:
+            kept = kept.topk(needed).values
+    return float(kept.topk(needed).values[-1]) if len(kept) >= needed else 0.0
 
 
 def _relu_code(cell: Cell, weights: Weights, x_nd: Tensor, epsilon: float) -> Code:

@@ -1,4 +1,4 @@
-"""The trained tensors of an SAE, and where they start."""
+"""The trained tensors of an SAE and their initial values."""
 
 from dataclasses import dataclass, fields
 

@@ -1,4 +1,4 @@
-"""The parts of a cell's folder that are the same for every kind of cell."""
+"""The files of a cell's folder that every kind of cell has: records, and the hook's metadata."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def hook_metadata(hook: str) -> dict[str, Any]:
-    """Where an SAE belongs, in SAELens's words: the model's own name of the hook."""
+    """The hook of an SAE under SAELens's keys, by the model's own name for it."""
     random = {"model_weights": "random"} if on_random_weights(hook) else {}
     return {"hook_name": model_hook(hook), **random}
 

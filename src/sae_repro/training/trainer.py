@@ -197,7 +197,7 @@ class Trainer:
             indexed_k.copy_(indexed_k[order_k])
 
     def _dead(self) -> Tensor | None:
-        """The latents for auxk to revive; None where asking whether there are any costs nothing.
+        """The latents that auxk revives; None if there are none and the device is the CPU.
 
         With none dead the auxiliary loss and its gradient are 0: leaving it out changes no weight.
         On a GPU the question would stop the queue on every step.
@@ -214,7 +214,7 @@ class Trainer:
         )
 
     def _resample(self, step: int) -> dict[str, Any]:
-        """Latents silent since the last resampling get new directions; how many, and which."""
+        """New directions for latents silent since the last resampling; their number and indices."""
         cell = self.cell
         dead_k = self.silent_k >= cell.resample_every * self.settings.batch_size
         rows = self._scaled(

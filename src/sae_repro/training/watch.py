@@ -27,7 +27,7 @@ FAULTS = (
 )
 
 
-class Diverged(Exception):  # noqa: N818 - says what happened, not that something is in error
+class Diverged(Exception):  # noqa: N818 - an outcome, not an error in the program
     """A cell failed (see `FAULTS`); the message names step, terms, checkpoint."""
 
     def __init__(self, message: str, journal: Journal) -> None:

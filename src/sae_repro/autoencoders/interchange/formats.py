@@ -62,7 +62,7 @@ def read_saelens(folder: Path) -> SAE:
     if bool((tensors.get("scaling_factor", torch.ones(1)) == 1).all()):
         tensors.pop("scaling_factor", None)  # releases of old carry one that does nothing
     weights = to_ours(where, tensors, layout)
-    # BatchTopK comes in checkpoints of training, where this is on unless said otherwise
+    # BatchTopK comes in checkpoints of training, where this is on by default
     batch = architecture != layout.architecture
     if (batch or layout.reads_k) and config.get("rescale_acts_by_decoder_norm", batch):
         # it works on u·‖d‖, thresholds included: what unit rows give
@@ -110,9 +110,9 @@ def _check_input(path: Path, config: Mapping[str, Any]) -> None:
 
 def _saelens_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     old = {"hook_name": config.get("hook_point"), **config}
-    found = config.get("metadata") or {key: old[key] for key in METADATA if old.get(key)}
+    metadata = config.get("metadata") or {key: old[key] for key in METADATA if old.get(key)}
     # the version is that of the format, which becomes ours
-    return {key: value for key, value in found.items() if key != "sae_lens_version"}
+    return {key: value for key, value in metadata.items() if key != "sae_lens_version"}
 
 
 def read_dictionary_learning(folder: Path) -> SAE:

@@ -1,7 +1,7 @@
 """Maker of baselines, which a trained SAE must beat: neurons, principal directions, untrained.
 
 A given direction has two ends, and each end is a latent: K = 2 D, positive ends first. The two
-bases reconstruct without loss; what they are compared by is how much their latents mean.
+bases reconstruct without loss; they are compared by how much their latents mean.
 """
 
 from collections.abc import Callable, Iterable
