@@ -18,7 +18,7 @@ import torch
 from sae_repro.extract.sinks import ShuffledSink
 from sae_repro.files import write_json
 from sae_repro.params import Cell, Train
-from sae_repro.params.axes import ACTIVATIONS
+from sae_repro.params.axis_labels import ACTIVATION_LABELS
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.training import Batches, Trainer
 
@@ -52,7 +52,7 @@ CELLS = {
 }
 CELLS |= {
     name: Cell(expansion=EXPANSION, activation=name, **row.example)
-    for name, row in ACTIVATIONS.items()
+    for name, row in ACTIVATION_LABELS.items()
     if name not in {cell.activation for cell in CELLS.values()}
 }
 

@@ -95,7 +95,7 @@ def inference(weights: Weights, x_nd: Tensor, apply: bool, k: int | None) -> Ten
 @pytest.fixture
 def new_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     row = Activation(
-        NEW, "the k largest |u|", architecture=NEW, l0_set_by="k", reads=("k",), example={"k": 3}
+        NEW, description="the k largest |u|", architecture=NEW, l0_set_by="k", reads=("k",)
     )
     architecture = Architecture(NEW, NEW, reads_k=True, latents_compete=True, in_saelens=False)
     monkeypatch.setitem(ACTIVATIONS, NEW, row)

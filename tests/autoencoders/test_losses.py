@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from sae_repro.autoencoders import Weights, prefix_lengths, training_losses
 from sae_repro.autoencoders.prefixes import prefix_error, prefix_fraction
 from sae_repro.params import Cell, axes
+from sae_repro.params.axis_labels import ACTIVATION_LABELS
 
 D, K, N = 5, 16, 7
 
 EPSILON = 0.4
 
 SPARSE = [
-    *({"activation": name, **row.example} for name, row in axes.ACTIVATIONS.items()),
+    *({"activation": name, **row.example} for name, row in ACTIVATION_LABELS.items()),
     *(
         {"activation": activation, "penalty": penalty, "lambda": 0.3, "decoder": decoder}
         for activation in ("relu", "jumprelu", "gated")

@@ -17,7 +17,8 @@ from sae_repro.autoencoders import (
 )
 from sae_repro.errors import StudyError
 from sae_repro.params import Cell
-from sae_repro.params.axes import ACTIVATIONS, ARCHITECTURES
+from sae_repro.params.axes import ARCHITECTURES
+from sae_repro.params.axis_labels import ACTIVATION_LABELS
 
 CELLS = {
     "standard": Cell(expansion=2, penalty="l1", lambda_=1.0),
@@ -38,7 +39,7 @@ CELLS = {
 }  # fmt: skip
 CELLS |= {
     name: Cell(expansion=2, activation=name, **row.example)
-    for name, row in ACTIVATIONS.items()
+    for name, row in ACTIVATION_LABELS.items()
     if name not in {cell.activation for cell in CELLS.values()}
 }
 D, K = 12, 24

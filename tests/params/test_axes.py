@@ -6,13 +6,15 @@ import pytest
 from pydantic import ValidationError
 
 from sae_repro.params import Cell
-from sae_repro.params.axes import ACTIVATIONS, ARCHITECTURES, AXES, PENALTIES, readers
+from sae_repro.params.axes import ACTIVATIONS, ARCHITECTURES, AXES, PENALTIES, REVIVALS, readers
+from sae_repro.params.axis_labels import ACTIVATION_LABELS, REVIVAL_LABELS
 
 VALUES = [(axis, name) for axis, rows in AXES.items() for name in rows]
 
 
 def cell(activation: str, **choices: Any) -> Cell:
-    return Cell(expansion=4, activation=activation, **ACTIVATIONS[activation].example, **choices)
+    example = ACTIVATION_LABELS[activation].example
+    return Cell(expansion=4, activation=activation, **example, **choices)
 
 
 @pytest.mark.parametrize(("axis", "name"), VALUES)
@@ -20,7 +22,7 @@ def test_the_schema_knows_every_value_and_its_fields(axis: str, name: str) -> No
     row = AXES[axis][name]
     assert row.name == name
     assert set(row.reads) <= set(Cell.model_fields)
-    assert f"{name} ({row.meaning})" in str(Cell.model_fields[axis].description)
+    assert f"{name} ({row.description})" in str(Cell.model_fields[axis].description)
     assert name in Cell.model_json_schema()["properties"][axis]["enum"]
 
 
@@ -39,10 +41,15 @@ def test_an_activation_agrees_with_its_architecture(name: str) -> None:
     row = ACTIVATIONS[name]
     architecture = ARCHITECTURES[row.architecture]
     assert (row.threshold != "none") == ("threshold" in architecture.extra)
-    assert row.usual_penalty in PENALTIES
-    assert row.usual_revival in AXES["revival"]
     assert (row.l0_set_by == "k") == (readers("k") is not None and "k" in row.reads)
     assert not architecture.reads_k or row.l0_set_by == "k"
+
+
+def test_tables_have_a_name_for_every_activation_and_revival() -> None:
+    assert set(ACTIVATION_LABELS) == set(ACTIVATIONS)
+    assert {row.usual_penalty for row in ACTIVATION_LABELS.values()} <= set(PENALTIES)
+    assert {row.usual_revival for row in ACTIVATION_LABELS.values()} <= set(REVIVALS)
+    assert set(REVIVAL_LABELS) == set(REVIVALS)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -60,7 +67,6 @@ def test_what_sets_the_l0_is_required(name: str) -> None:
         with pytest.raises(ValidationError, match=f"sets the sparsity of {name}: penalty must"):
             cell(name, penalty="tanh", lambda_=1.0)
     else:
-        assert row.sparse_with
         with pytest.raises(ValidationError, match=f"nothing keeps {name} sparse: set penalty"):
             Cell(expansion=4, activation=name)
 

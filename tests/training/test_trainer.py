@@ -10,7 +10,8 @@ import torch
 
 from sae_repro.files import sha256_file
 from sae_repro.params import Cell, Train
-from sae_repro.params.axes import ACTIVATIONS, AXES
+from sae_repro.params.axes import AXES
+from sae_repro.params.axis_labels import ACTIVATION_LABELS
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.training.batches import Batches
 from sae_repro.training.optimiser import Optimiser
@@ -62,7 +63,7 @@ CELLS = {
 }  # fmt: skip
 CELLS |= {
     name: Cell(expansion=4, activation=name, **row.example)
-    for name, row in ACTIVATIONS.items()
+    for name, row in ACTIVATION_LABELS.items()
     if name not in {cell.activation for cell in CELLS.values()}
 }
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from sae_repro.files import read_json
 from sae_repro.params import Cell, on_random_weights
+from sae_repro.params.axis_labels import ACTIVATION_LABELS, REVIVAL_LABELS
 
 BASES = {"neurons": "neurons", "pca": "PCA"}
 
@@ -83,8 +84,8 @@ class Result:
             return f"imported {self.choices['activation']}"
         if cell.is_basis:
             return BASES[str(cell.baseline)]
-        row = cell.activation_row
-        base = row.label or row.name
+        row = ACTIVATION_LABELS[cell.activation]
+        base = row.label
         if cell.penalty not in ("none", row.usual_penalty):
             base += f" ({cell.penalty.replace('_', ' ')})"
         if cell.prefixes != "none":
@@ -96,7 +97,7 @@ class Result:
             return f"untrained {base}"
         if cell.revival == row.usual_revival:
             return base
-        return f"{base} {cell.revival_row.label}"
+        return f"{base} {REVIVAL_LABELS[cell.revival]}"
 
     @property
     def negative(self) -> bool:

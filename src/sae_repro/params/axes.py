@@ -1,14 +1,15 @@
 """A row per value of the four axes of an SAE: activation × penalty × prefixes × revival.
 
-Every fact about a value that is no formula stands in its row; whoever needs one asks the row and
-never compares names. Formulas are keyed by the same names in `sae_repro.autoencoders`.
+Every fact about a value that decides a result and is no formula stands in its row; whoever needs
+one asks the row and never compares names. Formulas are keyed by the same names in
+`sae_repro.autoencoders`, names for tables in `params.axis_labels`.
 
     ACTIVATIONS["batchtopk"].threshold  # 'calibrated'
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Row:
 
     name: str
     """The value as params.yaml spells it."""
-    meaning: str
-    """What it does, in a phrase."""
+    description: str = field(kw_only=True)
+    """Its effect in a phrase; no part of the code that decides a result (`syntax`)."""
     reads: tuple[str, ...] = field(default=(), kw_only=True)
     """The fields of `Cell` that are read with this value, and not with every other."""
 
@@ -50,20 +51,10 @@ class Activation(Row):
     architecture: str
     """What it is at inference: a name in `ARCHITECTURES`."""
     l0_set_by: Literal["k", "penalty"]
-    example: Mapping[str, Any]
-    """The other choices of a sensible small cell; tests and benchmarks try every activation so."""
-    sparse_with: str = ""
-    """Which penalties to advise where none is set that keeps it sparse."""
-    usual_penalty: str = "none"
-    """The penalty that a table leaves unsaid."""
-    usual_revival: str = "none"
-    """The revival that a table leaves unsaid."""
     threshold: Literal["none", "trained", "calibrated"] = "none"
     """Where the threshold of the saved SAE comes from: training, or calibration tokens after it."""
     gated: bool = False
     """Whether u is a gate's pre-activation π: penalties and auxiliary losses see max(π, 0)."""
-    label: str = ""
-    """Its name in tables; empty: `name`."""
 
     @property
     def extra(self) -> tuple[str, ...]:
@@ -99,8 +90,6 @@ class Prefixes(Row):
 class Revival(Row):
     """What brings dead latents back."""
 
-    label: str
-    """Behind the architecture's name in tables."""
     resamples: bool = False
     """Whether dead latents get new weights at set steps."""
     auxiliary: bool = False
@@ -129,52 +118,38 @@ ARCHITECTURES = _by_name(
 ACTIVATIONS = _by_name(
     Activation(
         "relu",
-        "max(u, 0)",
+        description="max(u, 0)",
         architecture="standard",
         l0_set_by="penalty",
-        example={"penalty": "l1", "lambda": 1e-2},
-        sparse_with="l1 (decoder: unit_norm), or to l1_decoder_norm, log, tanh or sqrt",
-        usual_penalty="l1",
-        label="vanilla",
     ),
     Activation(
         "topk",
-        "the k largest u·‖d‖ of each token",
+        description="the k largest u·‖d‖ of each token",
         architecture="topk",
         l0_set_by="k",
-        example={"k": 3},
         reads=("k",),
-        usual_revival="auxk",
     ),
     Activation(
         "batchtopk",
-        "the k·N largest u·‖d‖ of a batch of N tokens; at inference a threshold",
+        description="the k·N largest u·‖d‖ of a batch of N tokens; at inference a threshold",
         architecture="jumprelu",
         l0_set_by="k",
-        example={"k": 3},
         reads=("k",),
-        usual_revival="auxk",
         threshold="calibrated",
     ),
     Activation(
         "jumprelu",
-        "u where it is above a trained threshold θ",
+        description="u where it is above a trained threshold θ",
         architecture="jumprelu",
         l0_set_by="penalty",
-        example={"penalty": "l0", "lambda": 1e-2, "jumprelu_bandwidth": 0.1},
         reads=("jumprelu_bandwidth",),
-        sparse_with="l0, l0_quadratic or tanh",
-        usual_penalty="l0",
         threshold="trained",
     ),
     Activation(
         "gated",
-        "a magnitude where a gate is open",
+        description="a magnitude where a gate is open",
         architecture="gated",
         l0_set_by="penalty",
-        example={"penalty": "l1", "lambda": 1e-2},
-        sparse_with="l1",
-        usual_penalty="l1",
         gated=True,
     ),
 )
@@ -182,25 +157,35 @@ ACTIVATIONS = _by_name(
 _WEIGHED = ("lambda_", "lambda_warmup", "target_l0")
 
 PENALTIES = _by_name(
-    Penalty("none", "no penalty"),
-    Penalty("l1", "Σ z", reads=_WEIGHED, decoder="unit_norm"),
-    Penalty("l1_decoder_norm", "Σ z‖d‖", reads=_WEIGHED, decoder="free", initial_norm=0.1),
-    Penalty("log", "Σ [ln(z‖d‖ + .1) − ln .1]", reads=_WEIGHED),
-    Penalty("tanh", "Σ tanh(4 z‖d‖)", reads=_WEIGHED),
-    Penalty("sqrt", "Σ [√(z‖d‖ + 1e-4) − .01]", reads=_WEIGHED),
-    Penalty("l0", "the latents above their threshold", reads=_WEIGHED, counts=True),
-    Penalty("l0_quadratic", "(L0/L0* − 1)²", reads=_WEIGHED, counts=True, needs_target_l0=True),
+    Penalty("none", description="no penalty"),
+    Penalty("l1", description="Σ z", reads=_WEIGHED, decoder="unit_norm"),
+    Penalty(
+        "l1_decoder_norm", description="Σ z‖d‖", reads=_WEIGHED, decoder="free", initial_norm=0.1
+    ),
+    Penalty("log", description="Σ [ln(z‖d‖ + .1) − ln .1]", reads=_WEIGHED),
+    Penalty("tanh", description="Σ tanh(4 z‖d‖)", reads=_WEIGHED),
+    Penalty("sqrt", description="Σ [√(z‖d‖ + 1e-4) − .01]", reads=_WEIGHED),
+    Penalty("l0", description="the latents above their threshold", reads=_WEIGHED, counts=True),
+    Penalty(
+        "l0_quadratic",
+        description="(L0/L0* − 1)²",
+        reads=_WEIGHED,
+        counts=True,
+        needs_target_l0=True,
+    ),
 )
 
 _DRAWN = ("n_prefixes", "prefix_alpha", "order")
 
 PREFIXES = _by_name(
-    Prefixes("none", "the full code alone"),
-    Prefixes("fixed", "the same lengths on every step", reads=("prefix_shares", "order")),
-    Prefixes("random", "lengths drawn from a truncated Pareto", reads=_DRAWN),
+    Prefixes("none", description="the full code alone"),
+    Prefixes(
+        "fixed", description="the same lengths on every step", reads=("prefix_shares", "order")
+    ),
+    Prefixes("random", description="lengths drawn from a truncated Pareto", reads=_DRAWN),
     Prefixes(
         "random_published",
-        "lengths drawn with the published code's weaker tilt to short ones",
+        description="lengths drawn with the published code's weaker tilt to short ones",
         reads=_DRAWN,
         published=True,
     ),
@@ -209,19 +194,18 @@ PREFIXES = _by_name(
 _RESAMPLING = ("resample_every", "resample_until", "resample_tokens", "resample_bias")
 
 REVIVALS = _by_name(
-    Revival("none", "nothing", label="without revival"),
+    Revival("none", description="nothing"),
     Revival(
         "resample",
-        "new directions towards tokens with a large loss, p ∝ loss²",
-        label="+ resampling",
+        description="new directions towards tokens with a large loss, p ∝ loss²",
         reads=_RESAMPLING,
         resamples=True,
         patience="resample_every",
     ),
     Revival(
         "resample_published",
-        "as for the published GPT-2 grid: p ∝ loss, uncentred unit directions, Adam forgotten",
-        label="+ resampling as published",
+        description="as for the published GPT-2 grid: p ∝ loss, uncentred unit directions, "
+        "Adam forgotten",
         reads=_RESAMPLING,
         resamples=True,
         patience="resample_every",
@@ -229,8 +213,7 @@ REVIVALS = _by_name(
     ),
     Revival(
         "auxk",
-        "dead latents learn what the living ones leave over",
-        label="+ auxk",
+        description="dead latents learn what the living ones leave over",
         reads=("auxk_coefficient", "dead_tokens"),
         auxiliary=True,
         patience="dead_tokens",
@@ -248,7 +231,7 @@ AXES: Mapping[str, Mapping[str, Row]] = {
 
 def meanings(axis: str) -> str:
     """`name (meaning), …` of the values of an axis, for the description of its field."""
-    return ", ".join(f"{row.name} ({row.meaning})" for row in AXES[axis].values())
+    return ", ".join(f"{row.name} ({row.description})" for row in AXES[axis].values())
 
 
 def readers(field: str) -> tuple[str, tuple[str, ...]] | None:

@@ -6,7 +6,7 @@ What concerns one value of an axis stands in its row (`params.axes`); the rules 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from sae_repro.params.axes import ACTIVATIONS, readers
+from sae_repro.params.axes import ACTIVATIONS, PENALTIES, readers
 
 if TYPE_CHECKING:
     from sae_repro.params.cell import Cell
@@ -30,9 +30,7 @@ RULES: tuple[tuple[Callable[["Cell"], bool], Callable[["Cell"], str]], ...] = (
         lambda c: (
             c.activation_row.l0_set_by == "penalty" and c.penalty == "none" and c.baseline is None
         ),
-        lambda c: (
-            f"nothing keeps {c.activation} sparse: set penalty to {c.activation_row.sparse_with}"
-        ),
+        lambda c: f"nothing keeps {c.activation} sparse: set penalty to {_penalties(c)}",
     ),
     (
         lambda c: c.penalty_row.counts and c.activation_row.threshold != "trained",
@@ -50,7 +48,7 @@ RULES: tuple[tuple[Callable[["Cell"], bool], Callable[["Cell"], str]], ...] = (
     ),
     (
         lambda c: c.penalty_row.needs_target_l0 and c.target_l0 is None,
-        lambda c: f"penalty {c.penalty} is λ · {c.penalty_row.meaning}: give L0* as target_l0",
+        lambda c: f"penalty {c.penalty} holds L0 at L0*: give L0* as target_l0",
     ),
     (
         lambda c: (
@@ -85,6 +83,16 @@ RULES: tuple[tuple[Callable[["Cell"], bool], Callable[["Cell"], str]], ...] = (
     ),
 )
 """(whether a cell breaks the rule, the message)."""
+
+
+def _penalties(cell: "Cell") -> str:
+    """The penalties that can keep it sparse."""
+    trained = cell.activation_row.threshold == "trained"
+    names = [p.name for p in PENALTIES.values() if p.name != "none" and (trained or not p.counts)]
+    return " | ".join(
+        f"{name} (decoder: {PENALTIES[name].decoder})" if PENALTIES[name].decoder else name
+        for name in names
+    )
 
 
 def _with_trained_threshold() -> list[str]:

@@ -1,15 +1,17 @@
 """The files of a cell's folder that every kind of cell has: records, and the hook's metadata."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.files import canonical_json, write_json, write_text
 from sae_repro.params import model_hook, on_random_weights
-from sae_repro.training import Journal
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
+
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 def hook_metadata(hook: str) -> dict[str, Any]:
@@ -27,16 +29,16 @@ def write_records(
     d_sae: int,
     choices: Mapping[str, Any],
     steps: int = 0,
-    journal: Journal | None = None,
+    metrics: Rows = (),
+    revivals: Rows = (),
     outcome: Mapping[str, Any] | None = None,
 ) -> None:
     """Write train.json, metrics.jsonl and revival.jsonl.
 
     `id` names the SAE beyond this study, `choices` are what it was made by, `outcome` is what
-    training has to add; an SAE that no step of ours has changed has neither steps nor journal.
+    training has to add; an SAE that no step of ours has changed has neither steps nor rows.
     """
-    journal = journal or Journal()
-    for name, rows in (("metrics", journal.metrics), ("revival", journal.revivals)):
+    for name, rows in (("metrics", metrics), ("revival", revivals)):
         write_text(folder / f"{name}.jsonl", "".join(canonical_json(row) + "\n" for row in rows))
     record = {
         "id": id,

@@ -45,7 +45,8 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
         d_sae=trainer.weights.d_sae,
         choices=job.cell.model_dump(mode="json", by_alias=True),
         steps=trainer.batches.steps,
-        journal=journal,
+        metrics=journal.metrics,
+        revivals=journal.revivals,
         outcome=outcome,
     )
     shutil.rmtree(job.checkpoint, ignore_errors=True)
