@@ -18,9 +18,9 @@ import torch
 from sae_repro.extract.sinks import ShuffledSink
 from sae_repro.files import write_json
 from sae_repro.params import Cell, Train
+from sae_repro.params.axis_labels import ACTIVATION_LABELS
 from sae_repro.readers.activations import ActivationStore
-from sae_repro.training.batches import Batches
-from sae_repro.training.trainer import Trainer
+from sae_repro.training import Batches, Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 HOOK, D, EXPANSION, BATCH, ROWS = "blocks.0.hook_resid_post", 64, 16, 512, 65_536
@@ -49,6 +49,11 @@ CELLS = {
     "gated": Cell(
         expansion=EXPANSION, activation="gated", penalty="l1", lambda_=1e-2, target_l0=16
     ),
+}
+CELLS |= {
+    name: Cell(expansion=EXPANSION, activation=name, **row.example)
+    for name, row in ACTIVATION_LABELS.items()
+    if name not in {cell.activation for cell in CELLS.values()}
 }
 
 

@@ -1,7 +1,7 @@
 """What a source file says to Python: its parts, and what each binds, uses and imports.
 
-Comments, layout, docstrings, the `description` of a pydantic `Field`, and what stands under
-`if TYPE_CHECKING:` are no part of it: no result depends on them.
+Comments, layout, docstrings, the `description` of a pydantic `Field` or of an axis' row, and what
+stands under `if TYPE_CHECKING:` are no part of it: no result depends on them.
 """
 
 import ast
@@ -11,6 +11,9 @@ from functools import cache, cached_property
 from typing import Any
 
 from sae_repro.files import digest
+
+DESCRIBED = ("Field", "Activation", "Penalty", "Prefixes", "Revival")
+"""Classes whose `description` is for people: fields of the schema, rows of `params.axes`."""
 
 ALL = "*"
 """Stands for a name in imports: everything that the module binds."""
@@ -85,7 +88,7 @@ class _Running(ast.NodeTransformer):
         """A docstring makes it needless, and changes nothing."""
 
     def visit_Call(self, node: ast.Call) -> Any:
-        if _last(node.func) == "Field":
+        if _last(node.func) in DESCRIBED:
             node.keywords = [k for k in node.keywords if k.arg != "description"]
         return self.generic_visit(node)
 

@@ -1,16 +1,13 @@
 """Each activation against its definition, written out densely."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_repro.autoencoders import activate, batchtopk_threshold
-from sae_repro.params import Cell
-
-TOPK = Cell(expansion=1, activation="topk", k=3)
-BATCHTOPK = Cell(expansion=1, activation="batchtopk", k=3)
-RELU = Cell(expansion=1, penalty="l1", lambda_=1.0)
+from sae_repro.autoencoders import batch_top_k, batchtopk_threshold, top_k
 
 
 def pre_activations(seed: int, n: int = 6, k: int = 10) -> torch.Tensor:
@@ -21,7 +18,7 @@ def pre_activations(seed: int, n: int = 6, k: int = 10) -> torch.Tensor:
 @settings(max_examples=30, deadline=None)
 def test_topk_keeps_the_largest_of_each_token(seed: int) -> None:
     u = pre_activations(seed)
-    z = activate(TOPK, u)
+    z = top_k(u, 3)
     for row, code in zip(u, z, strict=True):
         kept = sorted(row.tolist(), reverse=True)[:3]
         assert sorted(code[code > 0].tolist(), reverse=True) == [v for v in kept if v > 0]
@@ -31,33 +28,35 @@ def test_topk_keeps_the_largest_of_each_token(seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_batchtopk_keeps_the_largest_of_the_batch(seed: int) -> None:
     u = pre_activations(seed)
-    z = activate(BATCHTOPK, u)
+    z = batch_top_k(u, 3)
     kept = sorted(u.flatten().tolist(), reverse=True)[: 3 * len(u)]
     assert sorted(z[z > 0].tolist(), reverse=True) == [v for v in kept if v > 0]
 
 
 def test_chosen_but_not_positive_does_not_fire() -> None:
     u = torch.tensor([[-3.0, -1.0, -2.0, 4.0]])
-    assert activate(TOPK, u).tolist() == [[0.0, 0.0, 0.0, 4.0]]
+    assert top_k(u, 3).tolist() == [[0.0, 0.0, 0.0, 4.0]]
 
 
 def test_ties_do_not_let_more_than_k_fire() -> None:
     u = torch.ones(4, 10)
-    assert (activate(TOPK, u) > 0).sum(1).tolist() == [3, 3, 3, 3]
-    assert int((activate(BATCHTOPK, u) > 0).sum()) == 12
+    assert (top_k(u, 3) > 0).sum(1).tolist() == [3, 3, 3, 3]
+    assert int((batch_top_k(u, 3) > 0).sum()) == 12
 
 
 def test_selection_weighs_by_the_norm_of_free_rows() -> None:
     u = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     norm = torch.tensor([10.0, 1.0, 1.0, 0.1])
-    z = activate(TOPK.model_copy(update={"k": 1}), u, norm)
+    z = top_k(u, 1, norm)
     assert z.tolist() == [[1.0, 0.0, 0.0, 0.0]]
 
 
-@pytest.mark.parametrize("cell", [RELU, TOPK, BATCHTOPK], ids=lambda c: c.activation)
-def test_gradient_is_that_of_the_active_latents(cell: Cell) -> None:
+@pytest.mark.parametrize("select", [top_k, batch_top_k])
+def test_gradient_is_that_of_the_active_latents(
+    select: Callable[[torch.Tensor, int], torch.Tensor],
+) -> None:
     u = pre_activations(3).requires_grad_()
-    z = activate(cell, u)
+    z = select(u, 3)
     (gradient,) = torch.autograd.grad(z.sum(), u)
     assert torch.equal(gradient, (z > 0).double())
 

@@ -93,7 +93,9 @@ def scale_rows(folder: Path, file: str, names: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("apply", [True, False])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("format", FORMATS)
-def test_there_and_back(format: str, architecture: str, apply: bool, tmp_path: Path) -> None:
+def test_export_and_import_give_the_same_sae(
+    format: str, architecture: str, apply: bool, tmp_path: Path
+) -> None:
     sae, folder = example(architecture, apply), tmp_path / "theirs"
     if format == "sparsify" and architecture != "topk":
         with pytest.raises(StudyError, match=r"holds TopK only.*export a topk cell"):
@@ -344,7 +346,7 @@ def test_saelens_before_version_6(tmp_path: Path) -> None:
         ({"architecture": "gated"}, r"lacks b_gate, b_mag, r_mag; nothing here reads its b_enc"),
     ],
 )
-def test_what_saelens_does_and_weights_cannot_is_refused(
+def test_input_normalisation_that_weights_cannot_hold_is_refused(
     change: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     save(example("standard"), tmp_path)
@@ -355,7 +357,7 @@ def test_what_saelens_does_and_weights_cannot_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_foreign_kinds_that_are_no_sae_of_ours(tmp_path: Path) -> None:
+def test_foreign_classes_that_are_no_sae_are_refused(tmp_path: Path) -> None:
     export(example("topk"), tmp_path / "s", "sparsify")
     export(example("topk"), tmp_path / "d", "dictionary_learning")
     for folder, change, says in (
@@ -374,7 +376,7 @@ def test_foreign_kinds_that_are_no_sae_of_ours(tmp_path: Path) -> None:
             import_sae((tmp_path / folder).parent)
 
 
-def test_an_unknown_folder_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_an_unknown_folder_names_the_files_expected(tmp_path: Path) -> None:
     (tmp_path / "cfg.json").write_text("{}")
     with pytest.raises(StudyError, match=r"sae_weights\.safetensors.*ae\.pt.*sae\.safetensors"):
         import_sae(tmp_path)
@@ -513,7 +515,7 @@ def test_cli_refuses_and_leaves_nothing(
     assert [p.name for p in tmp_path.iterdir()] == ["full"]
 
 
-def test_cli_knows_every_format_and_teaches() -> None:
+def test_cli_lists_every_format_and_gives_examples() -> None:
     from sae_repro import cli
 
     annotated = cli.export.__annotations__["format"]

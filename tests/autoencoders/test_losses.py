@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.autoencoders import Weights, prefix_lengths, training_losses
-from sae_repro.autoencoders.prefixes import prefix_error, prefix_share
-from sae_repro.params import Cell
+from sae_repro.autoencoders.prefixes import prefix_error, prefix_fraction
+from sae_repro.params import Cell, axes
+from sae_repro.params.axis_labels import ACTIVATION_LABELS
 
 D, K, N = 5, 16, 7
 
 EPSILON = 0.4
 
 SPARSE = [
-    {"activation": "topk", "k": 3},
-    {"activation": "batchtopk", "k": 3},
+    *({"activation": name, **row.example} for name, row in ACTIVATION_LABELS.items()),
     *(
         {"activation": activation, "penalty": penalty, "lambda": 0.3, "decoder": decoder}
         for activation in ("relu", "jumprelu", "gated")
@@ -63,10 +63,10 @@ def random_weights(seed: int, cell: Cell) -> Weights:
         return torch.randn(*shape, generator=g, dtype=torch.float64).requires_grad_()
 
     weights = Weights(tensor(D, K), tensor(K), tensor(K, D), tensor(D))
-    if cell.activation == "jumprelu":
-        weights.threshold = tensor(K).detach().abs().requires_grad_()
-    if cell.activation == "gated":
-        weights.b_mag, weights.r_mag = tensor(K), tensor(K)
+    for name in cell.activation_row.extra:
+        value = tensor(K)
+        positive = name == "threshold"
+        setattr(weights, name, value.detach().abs().requires_grad_() if positive else value)
     return weights
 
 
@@ -81,6 +81,7 @@ def dense_code(cell: Cell, w: Weights, x: torch.Tensor) -> tuple[torch.Tensor, t
     """(u, z); of a gated SAE (π, z)."""
     c = x - w.b_dec
     u = c @ w.W_enc + w.b_enc
+    score = u.detach() * (w.W_dec.detach().norm(dim=1) if cell.decoder == "free" else 1.0)
     if cell.activation == "gated":
         magnitude = torch.relu(torch.exp(w.r_mag) * (c @ w.W_enc) + w.b_mag)
         return u, (u > 0).double() * magnitude
@@ -88,14 +89,15 @@ def dense_code(cell: Cell, w: Weights, x: torch.Tensor) -> tuple[torch.Tensor, t
         near = ((u - w.threshold).abs() < EPSILON / 2).double()
         straight = -(w.threshold.detach() / EPSILON * near) * (w.threshold - w.threshold.detach())
         return u, u * (u > w.threshold).double() + straight
-    score = u.detach() * (w.W_dec.detach().norm(dim=1) if cell.decoder == "free" else 1.0)
     if cell.activation == "relu":
-        mask = torch.ones_like(u)
-    elif cell.activation == "topk":
+        return u, torch.relu(u)
+    if cell.activation == "topk":
         mask = torch.stack([(row >= row.sort().values[-cell.k]).double() for row in score])
-    else:
+        return u, torch.relu(u) * mask
+    if cell.activation == "batchtopk":
         mask = (score >= score.flatten().sort().values[-cell.k * len(x)]).double()
-    return u, torch.relu(u) * mask
+        return u, torch.relu(u) * mask
+    raise NotImplementedError(f"restate activation {cell.activation} densely here")
 
 
 def dense_penalty(cell: Cell, w: Weights, u: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -113,8 +115,10 @@ def dense_penalty(cell: Cell, w: Weights, u: torch.Tensor, z: torch.Tensor) -> t
             return torch.tanh(4 * a)
         case "sqrt":
             return (a + 1e-4) ** 0.5 - 0.01
-        case _:
+        case "l0" | "l0_quadratic":
             return jump(u, w.threshold, torch.ones_like(u))
+        case _:
+            raise NotImplementedError(f"restate penalty {cell.penalty} densely here")
 
 
 def dense_loss(
@@ -148,6 +152,14 @@ def dense_loss(
         ratio = ((e - e_hat) ** 2).sum() / ((e - e.mean(0)) ** 2).sum()
         total = total + cell.auxk_coefficient * variance * ratio
     return total
+
+
+def test_every_value_of_the_axes_is_restated() -> None:
+    assert {cell.activation for cell in COMBINATIONS} == set(axes.ACTIVATIONS)
+    assert {cell.penalty for cell in COMBINATIONS} == set(axes.PENALTIES)
+    assert {cell.prefixes for cell in COMBINATIONS} == set(axes.PREFIXES)
+    auxiliary = {row.name for row in axes.REVIVALS.values() if row.auxiliary}
+    assert auxiliary <= {cell.revival for cell in COMBINATIONS}
 
 
 @pytest.mark.parametrize("cell", COMBINATIONS, ids=name)
@@ -263,4 +275,6 @@ def test_one_decode_serves_all_prefixes(inner: set[int]) -> None:
     torch.testing.assert_close(error, mean)
     torch.testing.assert_close(x_hat, apart[-1].detach())
     share = [sum(length > k for length in lengths) / len(lengths) for k in range(K)]
-    torch.testing.assert_close(prefix_share(lengths, z), torch.tensor(share, dtype=torch.float64))
+    torch.testing.assert_close(
+        prefix_fraction(lengths, z), torch.tensor(share, dtype=torch.float64)
+    )

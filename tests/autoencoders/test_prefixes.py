@@ -32,7 +32,7 @@ def test_random_lengths_follow_the_truncated_pareto() -> None:
     assert np.mean(nine <= 32) == pytest.approx(0.76, abs=0.02)
 
 
-def test_fixed_lengths_are_running_shares() -> None:
+def test_fixed_lengths_are_running_sums_of_fractions() -> None:
     cell = Cell(expansion=1, activation="topk", k=1, prefixes="fixed")
     assert prefix_lengths(cell, 64, np.random.default_rng(0)) == [4, 8, 16, 32, 64]
 

@@ -17,6 +17,8 @@ from sae_repro.autoencoders import (
 )
 from sae_repro.errors import StudyError
 from sae_repro.params import Cell
+from sae_repro.params.axes import ARCHITECTURES
+from sae_repro.params.axis_labels import ACTIVATION_LABELS
 
 CELLS = {
     "standard": Cell(expansion=2, penalty="l1", lambda_=1.0),
@@ -35,6 +37,11 @@ CELLS = {
         apply_b_dec_to_input=False,
     ),
 }  # fmt: skip
+CELLS |= {
+    name: Cell(expansion=2, activation=name, **row.example)
+    for name, row in ACTIVATION_LABELS.items()
+    if name not in {cell.activation for cell in CELLS.values()}
+}
 D, K = 12, 24
 
 
@@ -43,10 +50,10 @@ def trained(cell: Cell, seed: int = 0) -> Weights:
     w = Weights(*(torch.randn(s, generator=g) for s in ((D, K), (K,), (K, D), (D,))))
     if cell.decoder == "unit_norm":
         w.W_dec /= w.W_dec.norm(dim=1, keepdim=True)
-    if cell.activation == "jumprelu":
-        w.threshold = torch.rand(K, generator=g)
-    if cell.activation == "gated":
-        w.b_mag, w.r_mag = torch.randn(K, generator=g), 0.3 * torch.randn(K, generator=g)
+    for name in cell.activation_row.extra:
+        positive = name == "threshold"
+        value = torch.rand(K, generator=g) if positive else torch.randn(K, generator=g)
+        setattr(w, name, 0.3 * value if name == "r_mag" else value)
     return w
 
 
@@ -57,7 +64,7 @@ def activations(n: int = 64, seed: int = 1) -> torch.Tensor:
 def whole(name: str, scale: float = 1.0) -> SAE:
     cell = CELLS[name]
     sae = finished(cell, trained(cell), scale=scale, metadata={"hook_name": "h"})
-    if cell.activation == "batchtopk":
+    if cell.activation_row.threshold == "calibrated":
         sae = calibrated(sae, [activations(500, 2)], cell.k, 500)
     return sae
 
@@ -69,7 +76,7 @@ def test_folding_keeps_what_the_trained_weights_do(name: str, scale: float) -> N
     cell, w, x = CELLS[name], trained(CELLS[name]), activations()
     sae = whole(name, scale)
     u, z = training_code(cell, w, x * scale, epsilon=0.1)
-    if cell.activation == "batchtopk":
+    if cell.activation_row.threshold == "calibrated":
         z = torch.where(u > sae.weights.threshold * scale, torch.relu(u), 0.0)
     x_hat = (z @ w.W_dec + w.b_dec) / scale
     torch.testing.assert_close(sae.decode(sae.encode(x)), x_hat, rtol=1e-4, atol=1e-4)
@@ -86,8 +93,15 @@ def test_saved_and_loaded_are_one(name: str, tmp_path: Path) -> None:
     assert torch.equal(again.decode(again.encode(x)), sae.decode(sae.encode(x)))
 
 
+IN_SAELENS = [
+    name
+    for name, cell in CELLS.items()
+    if ARCHITECTURES[cell.activation_row.architecture].in_saelens
+]
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.37])
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", IN_SAELENS)
 def test_saelens_encodes_and_decodes_alike(name: str, scale: float, tmp_path: Path) -> None:
     sae_lens = pytest.importorskip("sae_lens")
     sae, x = whole(name, scale), activations()
@@ -106,6 +120,14 @@ def test_zero_rows_are_left_alone() -> None:
     sae = finished(cell, w)
     assert not sae.weights.W_dec[3].any()
     assert torch.isfinite(sae.weights.W_enc).all()
+
+
+def test_an_architecture_that_is_unknown_is_named(tmp_path: Path) -> None:
+    save(whole("standard"), tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(config | {"architecture": "transcoder"}))
+    with pytest.raises(StudyError, match=r"architecture = transcoder: unknown here; known are st"):
+        load(tmp_path)
 
 
 def test_weights_that_do_not_fit_the_configuration_are_refused(tmp_path: Path) -> None:

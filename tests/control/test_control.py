@@ -20,8 +20,9 @@ from sae_repro.control.recipes import REVIVAL, TREE, TWO_ATOMS, Trial, trials
 from sae_repro.control.trial import as_store, labels, make_world, silence_half
 from sae_repro.files import sha256_folder
 from sae_repro.params import Control, Train
+from sae_repro.params.axes import ACTIVATIONS
 from sae_repro.stage import StageContext
-from sae_repro.training.trainer import Trainer
+from sae_repro.training import Trainer
 
 TINY = {"seeds": 1, "tree_steps": 60, "oracle_steps": 20, "revival_steps": 60}
 Go = Callable[..., Path]
@@ -60,6 +61,11 @@ def one(world: str, recipe: str, settings: Control | None = None, **changes: Any
     return replace(trial, cell=trial.cell.model_copy(update=changes))
 
 
+def test_every_activation_is_tried_where_the_truth_is_known() -> None:
+    tried = {choices.get("activation", "relu") for choices in TREE.values()}
+    assert tried == set(ACTIVATIONS), "give each a recipe in control/recipes.py: TREE"
+
+
 @pytest.mark.parametrize("recipe", ["vanilla", "topk"])
 def test_silencing_kills_half_of_the_latents_and_no_more(recipe: str, tmp_path: Path) -> None:
     trial = one("half dead", recipe)
@@ -80,7 +86,7 @@ def test_silencing_kills_half_of_the_latents_and_no_more(recipe: str, tmp_path: 
 
 
 @pytest.mark.parametrize("settings", [Control(), Control(**TINY)], ids=["default", "tiny"])
-def test_every_trial_trains_for_the_steps_and_width_it_names(settings: Control) -> None:
+def test_every_trial_trains_for_its_steps_and_width(settings: Control) -> None:
     for trial in trials(settings):
         rows_per_epoch = trial.rows // trial.batch_size
         assert trial.epochs * rows_per_epoch == pytest.approx(trial.steps, rel=0.5 / trial.epochs)
@@ -90,7 +96,7 @@ def test_every_trial_trains_for_the_steps_and_width_it_names(settings: Control) 
         assert trial.cell.width(trial.d_in) == wanted
 
 
-def test_worlds_come_in_the_order_asked_for() -> None:
+def test_worlds_come_in_the_order_of_the_settings() -> None:
     asked = ("revival", "two_atoms", "tree")
     found = trials(Control(worlds=asked, seeds=2))
     assert [world for world, _ in groupby(t.world for t in found)] == [
@@ -101,7 +107,7 @@ def test_worlds_come_in_the_order_asked_for() -> None:
     assert {t.seed for t in found} == {0, 1}
 
 
-def test_the_stage_tells_all_it_tried_the_same_twice_and_not_for_another_seed(
+def test_the_stage_writes_every_trial_the_same_twice_and_otherwise_for_another_seed(
     go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for size in ("HELD_OUT", "CALIBRATION"):
@@ -151,7 +157,7 @@ def test_the_number_of_workers_changes_no_byte(go: Go, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("asked", [1, 199, 200, 201, 450, 1000])
-def test_the_oracle_trains_as_long_as_it_says(asked: int) -> None:
+def test_the_oracle_trains_for_its_steps(asked: int) -> None:
     trial = trials(Control(worlds=("oracle",), seeds=1, oracle_steps=asked))[0]
     done = trial.epochs * (trial.rows // trial.batch_size)  # as `Batches` counts
     assert trial.steps == done
@@ -276,7 +282,7 @@ def tried(tmp_path: Path) -> Callable[[Trial], dict[str, float]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_the_published_contrast_is_there(
+def test_the_published_contrast_is_reproduced(
     seed: int, tried: Callable[[Trial], dict[str, float]]
 ) -> None:
     """Vanilla leaves a hole in every parent, Matryoshka in none; revival revives."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sae_repro.autoencoders import SAE, Weights
 from sae_repro.control import worlds
-from sae_repro.control.measure import Found, assign, measure
+from sae_repro.control.measure import Matching, assign, measure
 from sae_repro.control.worlds import Atoms, Sample
 from sae_repro.files import write_json
 
@@ -163,7 +163,7 @@ def test_fvu_of_the_mean_is_one_and_of_nothing_is_more() -> None:
 def test_a_world_without_parents_has_no_measures_of_them() -> None:
     atoms = worlds.two_atoms(np.random.default_rng(0))
     sample = worlds.two_atoms_sample(atoms, 500, np.random.default_rng(1))
-    found: Found = measure(perfect(atoms), atoms, sample)
+    found: Matching = measure(perfect(atoms), atoms, sample)
     assert set(found.summary(atoms)) == {"matched_cosine", "f1", "l0", "fvu"}
     assert found.cosine_f == pytest.approx(1)
 

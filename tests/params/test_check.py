@@ -79,7 +79,7 @@ FAULTS = {
         "cells.vanilla.lambda = inf: must be a finite number"),
     "idle field": (
         change("cells/vanilla/k", 3), "k is read only with activation: topk | batchtopk"),
-    "k missing": (change("cells/topk", {"expansion": 4, "activation": "topk"}), "need k"),
+    "k missing": (change("cells/topk", {"expansion": 4, "activation": "topk"}), "needs k"),
     "a basis has no choices": (
         change("cells/topk", {"baseline": "pca", "expansion": 4}),
         "cells.topk: baseline: pca is given by the activations: nothing reads expansion"),
@@ -90,7 +90,7 @@ FAULTS = {
         "baseline: untrained is the SAE before training: nothing reads lr; delete it"),
     "untrained topk without k": (
         change("cells/topk", {"baseline": "untrained", "expansion": 4, "activation": "topk"}),
-        "need k"),
+        "needs k"),
     "untrained without a width": (
         change("cells/topk", {"baseline": "untrained"}), "expansion: missing"),
     "random weights not extracted": (
@@ -116,9 +116,9 @@ FAULTS = {
     "two sparsities": (
         change("cells/topk", {"expansion": 4, "activation": "topk", "k": 3, "penalty": "l1",
                               "lambda": 1}), "penalty must be none"),
-    "jumprelu and gated without a penalty": (
+    "gated without a penalty": (
         change("cells/vanilla", {"expansion": 4, "activation": "gated"}),
-        "nothing keeps jumprelu and gated sparse"),
+        "nothing keeps gated sparse"),
     "l0 without thresholds": (
         change("cells/vanilla/penalty", "l0"), "which only activation jumprelu has"),
     "quadratic without its target": (

@@ -55,7 +55,7 @@ def rows(store: Path, split: str = "train") -> torch.Tensor:
     return torch.from_numpy(np.concatenate([np.array(x) for x in batches]))
 
 
-def test_neurons_are_what_stands_out_of_the_mean(
+def test_neurons_are_deviations_from_the_mean(
     make_store: Callable[..., Path], make: Callable[..., SAE]
 ) -> None:
     store = make_store()
@@ -83,7 +83,7 @@ def test_principal_directions_are_scikit_learns(
 
 
 @pytest.mark.parametrize("baseline", ["neurons", "pca"])
-def test_a_basis_reconstructs_without_loss_and_its_folder_says_what_it_is(
+def test_a_basis_reconstructs_without_loss_and_its_folder_names_it(
     baseline: str, make_store: Callable[..., Path], make: Callable[..., SAE], tmp_path: Path
 ) -> None:
     store = make_store()
@@ -99,7 +99,7 @@ def test_a_basis_reconstructs_without_loss_and_its_folder_says_what_it_is(
 
 @given(st.lists(st.integers(1, 40), min_size=3, max_size=6), st.floats(0, 1e4))
 @settings(max_examples=25, deadline=None)
-def test_principal_directions_know_neither_batches_nor_a_far_mean(
+def test_principal_directions_depend_on_neither_batches_nor_a_far_mean(
     sizes: list[int], offset: float
 ) -> None:
     """A variance taken as E x² − (E x)² would lose its digits to the offset."""
@@ -112,7 +112,7 @@ def test_principal_directions_know_neither_batches_nor_a_far_mean(
     assert torch.allclose(whole.weights.W_enc, cut.weights.W_enc, atol=1e-5)
 
 
-def test_a_sign_is_not_the_librarys_whim() -> None:
+def test_signs_of_principal_directions_are_fixed() -> None:
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((500, D)))
     axes = principal([x], x.mean(0)).weights.W_dec[:D]
     assert (axes.gather(1, axes.abs().argmax(1, keepdim=True)) > 0).all()

@@ -73,7 +73,7 @@ def test_every_seed_of_every_cell_is_trained(stage: Callable[..., Path]) -> None
     assert finished() == 4
 
 
-def test_what_does_not_belong_to_a_cell_is_cleared_away(stage: Callable[..., Path]) -> None:
+def test_files_that_belong_to_no_cell_are_deleted(stage: Callable[..., Path]) -> None:
     folder = stage("topk", {"topk": TOPK})
     was = sha256_folder(folder)
     (folder / "stray").mkdir()

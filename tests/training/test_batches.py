@@ -56,7 +56,7 @@ def test_epochs_and_cells_differ_in_their_order(make_store: Callable[..., Path])
     assert not torch.equal(first, other)
 
 
-def test_a_sample_is_of_the_asked_size_and_named(make_store: Callable[..., Path]) -> None:
+def test_a_sample_has_its_size_and_depends_on_its_name(make_store: Callable[..., Path]) -> None:
     batches = Batches(numbered(make_store, 100, 3), 10, 1, seed=0, cell_id="a")
     assert len(batches.sample(50, "x")) == 50
     assert len(batches.sample(500, "x")) == 100

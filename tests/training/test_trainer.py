@@ -10,6 +10,8 @@ import torch
 
 from sae_repro.files import sha256_file
 from sae_repro.params import Cell, Train
+from sae_repro.params.axes import AXES
+from sae_repro.params.axis_labels import ACTIVATION_LABELS
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.training.batches import Batches
 from sae_repro.training.optimiser import Optimiser
@@ -59,6 +61,17 @@ CELLS = {
         prefixes="random", order="contribution",
     ),
 }  # fmt: skip
+CELLS |= {
+    name: Cell(expansion=4, activation=name, **row.example)
+    for name, row in ACTIVATION_LABELS.items()
+    if name not in {cell.activation for cell in CELLS.values()}
+}
+
+
+def test_every_value_is_trained() -> None:
+    """Penalties differ in their formula alone, which has its own tests."""
+    for axis in ("activation", "prefixes", "revival"):
+        assert {getattr(cell, axis) for cell in CELLS.values()} == set(AXES[axis])
 
 
 @pytest.fixture
@@ -136,7 +149,7 @@ def test_training_learns(train: Callable[..., Trained]) -> None:
     assert rows[-1]["l0"] <= 3
 
 
-def test_resampling_is_told_in_the_journal(train: Callable[..., Trained]) -> None:
+def test_the_journal_records_resamplings(train: Callable[..., Trained]) -> None:
     journal = train(CELLS["resample"]).journal
     assert [entry["step"] for entry in journal.revivals] == [19, 39]
     assert sum(entry["revived"] for entry in journal.revivals) > 0
@@ -158,7 +171,7 @@ def test_batchtopk_reaches_its_k_on_calibration_tokens(
 
 
 @pytest.mark.parametrize("often", [1, 20, 1000])
-def test_not_a_number_stops_the_cell_and_says_where(
+def test_not_a_number_stops_the_cell_and_names_the_step(
     often: int, make_store: Callable[..., Path], tmp_path: Path
 ) -> None:
     """A NaN in a shard (whose checksum says that it belongs there) is met at its own step."""
@@ -182,7 +195,7 @@ def test_not_a_number_stops_the_cell_and_says_where(
 
 
 @pytest.mark.parametrize("name", ["vanilla", "free", "jumprelu", "gated", "topk", "published"])
-def test_a_learning_rate_out_of_all_reason_is_called_diverged(
+def test_an_extreme_learning_rate_is_reported_as_diverged(
     name: str, train: Callable[..., Trained]
 ) -> None:
     cell = CELLS[name].model_copy(update={"lr": 10.0})
@@ -191,7 +204,7 @@ def test_a_learning_rate_out_of_all_reason_is_called_diverged(
 
 
 @pytest.mark.parametrize("name", ["vanilla", "free", "tanh", "gated"])
-def test_a_penalty_that_kills_every_latent_is_called_collapsed(
+def test_a_penalty_that_kills_every_latent_is_reported_as_collapsed(
     name: str, train: Callable[..., Trained]
 ) -> None:
     cell = CELLS[name].model_copy(update={"lambda_": 1e6, "lr": 0.05, "target_l0": None})
@@ -202,12 +215,12 @@ def test_a_penalty_that_kills_every_latent_is_called_collapsed(
 
 
 @pytest.mark.parametrize("name", ["jumprelu", "gated", "vanilla"])
-def test_the_controller_holds_the_asked_l0(name: str, train: Callable[..., Trained]) -> None:
-    for asked in (2.0, 4.0):
-        cell = CELLS[name].model_copy(update={"target_l0": asked, "lambda_": 3e-2, "lr": 3e-3})
+def test_the_controller_holds_the_target_l0(name: str, train: Callable[..., Trained]) -> None:
+    for target in (2.0, 4.0):
+        cell = CELLS[name].model_copy(update={"target_l0": target, "lambda_": 3e-2, "lr": 3e-3})
         rows = train(cell, settings=SETTINGS.model_copy(update={"epochs": 20})).journal.metrics
         reached = np.mean([row["l0"] for row in rows[-20:]])
-        assert reached == pytest.approx(asked, rel=0.1)
+        assert reached == pytest.approx(target, rel=0.1)
 
 
 def test_ordered_latents_contribute_in_falling_order_and_settle(
@@ -226,7 +239,9 @@ def test_ordered_latents_contribute_in_falling_order_and_settle(
         cell, SETTINGS, ActivationStore(make_store()), HOOK, seed=0, checkpoint=tmp_path / "c"
     )
     trainer.run()
-    assert torch.equal(trainer.contribution_k, trainer.contribution_k.sort(descending=True).values)
+    assert torch.equal(
+        trainer.contribution.mean_k, trainer.contribution.mean_k.sort(descending=True).values
+    )
     # with the running mean left behind, nearly all latents would go on moving on every step
     assert moved[0] > 16
     assert np.mean(moved[-20:]) < 16

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sae_repro.files import sha256_file
-from sae_repro.training.trainer import Trainer
+from sae_repro.training import Trainer
 from sae_repro.tune.results import Trial, trials
 
 from .conftest import TinyStudy

@@ -1,7 +1,9 @@
 """Sparse autoencoders: four independent choices, activation × penalty × prefixes × revival.
 
 Orientation: W_enc [D, K], b_enc [K], W_dec [K, D] (row k is the atom d_k), b_dec [D];
-x̂ = z·W_dec + b_dec. Nothing here trains; `sae_repro.train` does.
+x̂ = z·W_dec + b_dec. Nothing here trains; `sae_repro.training` does. Facts about the values of the
+four axes stand in `sae_repro.params.axes`; `activations`, `penalties`, `prefixes` and `losses` hold
+their formulas under the same names.
 
     from sae_repro.autoencoders import load
     sae = load("artifacts/train/topk-x8-k16")
@@ -10,9 +12,10 @@ x̂ = z·W_dec + b_dec. Nothing here trains; `sae_repro.train` does.
 """
 
 from sae_repro.autoencoders.activations import (
-    activate,
+    batch_top_k,
     batchtopk_threshold,
     decoder_norm,
+    top_k,
     training_code,
 )
 from sae_repro.autoencoders.losses import Losses, training_losses
@@ -25,7 +28,7 @@ __all__ = [
     "SAE",
     "Losses",
     "Weights",
-    "activate",
+    "batch_top_k",
     "batchtopk_threshold",
     "calibrated",
     "decoder_norm",
@@ -35,6 +38,7 @@ __all__ = [
     "load",
     "prefix_lengths",
     "save",
+    "top_k",
     "training_code",
     "training_losses",
 ]

@@ -1,6 +1,10 @@
-"""How z comes from the pre-activations u = (x − b_dec)·W_enc + b_enc."""
+"""The activations: z from the pre-activations u = (x − b_dec)·W_enc + b_enc.
 
-from collections.abc import Iterable
+`TRAINING` has a formula for each activation of `params.axes`, `INFERENCE` one for each architecture
+that is saved.
+"""
+
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -20,19 +24,14 @@ class Code(NamedTuple):
 def training_code(cell: Cell, weights: Weights, x_nd: Tensor, *, epsilon: float) -> Code:
     """The code of a batch x [N, D] as training sees it; ε is JumpReLU's kernel width.
 
-    relu, topk, batchtopk  see `activate`
-    jumprelu               z = u·1[u > θ]
-    gated                  π = c·W_enc + b_gate, c = x − b_dec;
-                           z = 1[π > 0]·max(e^r ⊙ (c·W_enc) + b_mag, 0); u is π
+    relu       z = max(u, 0)
+    topk       z = max(u, 0) at the token's k largest u·‖d‖, else 0
+    batchtopk  z = max(u, 0) at the k·N largest u·‖d‖ of the batch, else 0
+    jumprelu   z = u·1[u > θ]
+    gated      π = c·W_enc + b_gate, c = x − b_dec;
+               z = 1[π > 0]·max(e^r ⊙ (c·W_enc) + b_mag, 0); u is π
     """
-    apply = cell.apply_b_dec_to_input
-    if cell.activation == "gated":
-        return Code(*gated(weights, x_nd, apply_b_dec_to_input=apply))
-    u_nk = pre_activations(weights, x_nd, apply_b_dec_to_input=apply).to(x_nd.dtype)
-    if cell.activation == "jumprelu":
-        assert weights.threshold is not None
-        return Code(u_nk, jump_relu(u_nk, weights.threshold, epsilon))
-    return Code(u_nk, activate(cell, u_nk, decoder_norm(cell, weights)))
+    return TRAINING[cell.activation](cell, weights, x_nd, epsilon)
 
 
 def pre_activations(weights: Weights, x_nd: Tensor, *, apply_b_dec_to_input: bool) -> Tensor:
@@ -62,28 +61,26 @@ def gated(weights: Weights, x_nd: Tensor, *, apply_b_dec_to_input: bool) -> tupl
     return gate_nk, magnitude_nk * (gate_nk > 0)
 
 
-def activate(cell: Cell, u_nk: Tensor, norm_k: Tensor | None = None) -> Tensor:
-    """z [N, K] in training, from pre-activations u [N, K].
+def top_k(u_nk: Tensor, k: int, norm_k: Tensor | None = None) -> Tensor:
+    """max(u, 0) [N, K] at each token's k largest u·‖d‖, else 0.
 
-    relu       z = max(u, 0)
-    topk       z = max(u, 0) at the token's k largest u·‖d‖, else 0
-    batchtopk  z = max(u, 0) at the k·N largest u·‖d‖ of the batch, else 0
-
-    `norm_k` is ‖d_k‖ where the rows of W_dec aren't unit. Exactly k (k·N) are chosen also among
-    equal values, and what is chosen but not positive does not fire.
+    `norm_k` is ‖d_k‖ where the rows of W_dec aren't unit. Exactly k are selected also among equal
+    values, and what is selected but not positive does not fire.
     """
-    if cell.activation == "relu":
-        return torch.relu(u_nk)
-    assert cell.k is not None  # the schema sees to it
     with torch.no_grad():
         score = u_nk if norm_k is None else u_nk * norm_k
-        if cell.activation == "topk":
-            chosen = score.topk(cell.k, dim=1, sorted=False).indices
-            mask = torch.zeros_like(score).scatter_(1, chosen, 1.0)
-        else:
-            flat = score.flatten()
-            chosen = flat.topk(min(cell.k * len(u_nk), flat.numel()), sorted=False).indices
-            mask = torch.zeros_like(flat).scatter_(0, chosen, 1.0).view_as(score)
+        selected = score.topk(k, dim=1, sorted=False).indices
+        mask = torch.zeros_like(score).scatter_(1, selected, 1.0)
+    return torch.relu(u_nk) * mask
+
+
+def batch_top_k(u_nk: Tensor, k: int, norm_k: Tensor | None = None) -> Tensor:
+    """As `top_k`, at the k·N largest of the batch's N tokens together."""
+    with torch.no_grad():
+        score = u_nk if norm_k is None else u_nk * norm_k
+        flat = score.flatten()
+        selected = flat.topk(min(k * len(u_nk), flat.numel()), sorted=False).indices
+        mask = torch.zeros_like(flat).scatter_(0, selected, 1.0).view_as(score)
     return torch.relu(u_nk) * mask
 
 
@@ -149,9 +146,81 @@ def batchtopk_threshold(scores: Iterable[Tensor], k: int, tokens: int) -> float:
     A latent fires if its score is > τ, which lets through k per token on average. With fewer than
     k·N + 1 positive scores τ = 0. `scores` are batches [n, K]; memory O(k·N).
     """
-    kept, wanted = torch.empty(0), k * tokens + 1
+    kept, needed = torch.empty(0), k * tokens + 1
     for batch in scores:
         kept = torch.cat([kept.to(batch), batch[batch > 0]])
-        if len(kept) > 2 * wanted:
-            kept = kept.topk(wanted).values
-    return float(kept.topk(wanted).values[-1]) if len(kept) >= wanted else 0.0
+        if len(kept) > 2 * needed:
+            kept = kept.topk(needed).values
+    return float(kept.topk(needed).values[-1]) if len(kept) >= needed else 0.0
+
+
+def _relu_code(cell: Cell, weights: Weights, x_nd: Tensor, epsilon: float) -> Code:
+    u_nk = _training_u(cell, weights, x_nd)
+    return Code(u_nk, torch.relu(u_nk))
+
+
+def _top_k_code(cell: Cell, weights: Weights, x_nd: Tensor, epsilon: float) -> Code:
+    u_nk = _training_u(cell, weights, x_nd)
+    assert cell.k is not None  # the schema sees to it
+    return Code(u_nk, top_k(u_nk, cell.k, decoder_norm(cell, weights)))
+
+
+def _batch_top_k_code(cell: Cell, weights: Weights, x_nd: Tensor, epsilon: float) -> Code:
+    u_nk = _training_u(cell, weights, x_nd)
+    assert cell.k is not None
+    return Code(u_nk, batch_top_k(u_nk, cell.k, decoder_norm(cell, weights)))
+
+
+def _jump_relu_code(cell: Cell, weights: Weights, x_nd: Tensor, epsilon: float) -> Code:
+    u_nk = _training_u(cell, weights, x_nd)
+    assert weights.threshold is not None
+    return Code(u_nk, jump_relu(u_nk, weights.threshold, epsilon))
+
+
+def _gated_code(cell: Cell, weights: Weights, x_nd: Tensor, epsilon: float) -> Code:
+    return Code(*gated(weights, x_nd, apply_b_dec_to_input=cell.apply_b_dec_to_input))
+
+
+def _training_u(cell: Cell, weights: Weights, x_nd: Tensor) -> Tensor:
+    u_nk = pre_activations(weights, x_nd, apply_b_dec_to_input=cell.apply_b_dec_to_input)
+    return u_nk.to(x_nd.dtype)  # autocast's product is of half the width
+
+
+TRAINING: dict[str, Callable[[Cell, Weights, Tensor, float], Code]] = {
+    "relu": _relu_code,
+    "topk": _top_k_code,
+    "batchtopk": _batch_top_k_code,
+    "jumprelu": _jump_relu_code,
+    "gated": _gated_code,
+}
+"""By activation: the code of a batch from (cell, weights, x, ε)."""
+
+
+def _standard(weights: Weights, x_nd: Tensor, apply: bool, k: int | None) -> Tensor:
+    return torch.relu_(pre_activations(weights, x_nd, apply_b_dec_to_input=apply))
+
+
+def _top_k(weights: Weights, x_nd: Tensor, apply: bool, k: int | None) -> Tensor:
+    u_nk = pre_activations(weights, x_nd, apply_b_dec_to_input=apply)
+    assert k is not None
+    values, selected = u_nk.topk(k, dim=-1, sorted=False)
+    return torch.zeros_like(u_nk).scatter_(-1, selected, torch.relu_(values))
+
+
+def _thresholded(weights: Weights, x_nd: Tensor, apply: bool, k: int | None) -> Tensor:
+    z_nk = torch.relu_(pre_activations(weights, x_nd, apply_b_dec_to_input=apply))
+    assert weights.threshold is not None
+    return torch.where(z_nk > weights.threshold, z_nk, 0.0)
+
+
+def _gated(weights: Weights, x_nd: Tensor, apply: bool, k: int | None) -> Tensor:
+    return gated(weights, x_nd, apply_b_dec_to_input=apply)[1]
+
+
+INFERENCE: dict[str, Callable[[Weights, Tensor, bool, int | None], Tensor]] = {
+    "standard": _standard,
+    "topk": _top_k,
+    "jumprelu": _thresholded,
+    "gated": _gated,
+}
+"""By architecture: z [N, K] from (weights, x, whether b_dec is subtracted from x, k)."""

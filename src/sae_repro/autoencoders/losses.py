@@ -1,4 +1,4 @@
-"""What an SAE is trained on: reconstruction, penalty, auxiliary losses; means over tokens."""
+"""The training loss: reconstruction, penalty and auxiliary losses, means over tokens."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -46,10 +46,10 @@ def training_losses(
     terms = {"reconstruction": error}
     if cell.penalty != "none":
         terms["penalty"] = lambda_ * penalty(cell, weights, code, lengths=lengths, epsilon=epsilon)
-    if cell.activation == "gated":
+    if cell.activation_row.gated:
         frozen = replace(weights, W_dec=weights.W_dec.detach(), b_dec=weights.b_dec.detach())
         terms["gate"], _ = _reconstruction(frozen, x_nd, torch.relu(code.u_nk), lengths, per)
-    if cell.revival == "auxk" and dead_k is not None:
+    if cell.revival_row.auxiliary and dead_k is not None:
         residual = (x_nd - x_hat).detach()
         terms["auxk"] = cell.auxk_coefficient * auxk_loss(
             weights, x_nd, code.u_nk, residual, dead_k, mean=cell.reconstruction == "mean"

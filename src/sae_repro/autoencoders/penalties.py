@@ -1,12 +1,13 @@
-"""What keeps z sparse: the penalties, as means over tokens, weighed by the prefixes."""
+"""The penalties that keep z sparse: means over tokens, weighed by the prefixes."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from sae_repro.autoencoders.activations import Code, decoder_norm, step
-from sae_repro.autoencoders.prefixes import prefix_share
+from sae_repro.autoencoders.prefixes import prefix_fraction
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.params import Cell
 
@@ -31,16 +32,12 @@ def penalty(
     For a gated SAE max(π, 0) stands in z's place. Under `unit_norm` ‖d_k‖ is 1.
     """
     n = len(code.u_nk)
-    if cell.penalty in ("l0", "l0_quadratic"):
-        assert weights.threshold is not None
-        phi_nk = step(code.u_nk, weights.threshold, epsilon)
-        if cell.penalty == "l0_quadratic":
-            assert cell.target_l0 is not None
-            return (phi_nk.sum() / n / cell.target_l0 - 1).square()
-    else:
-        phi_nk = _of_values(cell, weights, code)
+    phi_nk = PHI[cell.penalty](cell, weights, code, epsilon)
+    if cell.penalty_row.needs_target_l0:
+        assert cell.target_l0 is not None  # the schema sees to it
+        return (phi_nk.sum() / n / cell.target_l0 - 1).square()
     per_latent = phi_nk.sum(0)
-    weight = None if len(lengths) == 1 else prefix_share(lengths, phi_nk)
+    weight = None if len(lengths) == 1 else prefix_fraction(lengths, phi_nk)
     if cell.penalty == "l1_decoder_norm":
         norm = weights.W_dec.norm(dim=1)
         weight = norm if weight is None else weight * norm
@@ -48,17 +45,40 @@ def penalty(
     return (per_latent if weight is None else per_latent * weight).sum() / n
 
 
-def _of_values(cell: Cell, weights: Weights, code: Code) -> Tensor:
-    """φ of each z [N, K]; the norm of `l1_decoder_norm` is left to the sum over tokens."""
-    z_nk = torch.relu(code.u_nk) if cell.activation == "gated" else code.z_nk
-    if cell.penalty in ("l1", "l1_decoder_norm"):
-        return z_nk
+def _z(cell: Cell, weights: Weights, code: Code, epsilon: float) -> Tensor:
+    return torch.relu(code.u_nk) if cell.activation_row.gated else code.z_nk
+
+
+def _a(cell: Cell, weights: Weights, code: Code, epsilon: float) -> Tensor:
     norm_k = decoder_norm(cell, weights)
-    a_nk = z_nk if norm_k is None else z_nk * norm_k
-    match cell.penalty:
-        case "log":
-            return (a_nk + LOG_OFFSET).log() - math.log(LOG_OFFSET)
-        case "tanh":
-            return torch.tanh(TANH_SLOPE * a_nk)
-        case _:
-            return (a_nk + SQRT_OFFSET).sqrt() - math.sqrt(SQRT_OFFSET)
+    z_nk = _z(cell, weights, code, epsilon)
+    return z_nk if norm_k is None else z_nk * norm_k
+
+
+def _log(cell: Cell, weights: Weights, code: Code, epsilon: float) -> Tensor:
+    return (_a(cell, weights, code, epsilon) + LOG_OFFSET).log() - math.log(LOG_OFFSET)
+
+
+def _tanh(cell: Cell, weights: Weights, code: Code, epsilon: float) -> Tensor:
+    return torch.tanh(TANH_SLOPE * _a(cell, weights, code, epsilon))
+
+
+def _sqrt(cell: Cell, weights: Weights, code: Code, epsilon: float) -> Tensor:
+    return (_a(cell, weights, code, epsilon) + SQRT_OFFSET).sqrt() - math.sqrt(SQRT_OFFSET)
+
+
+def _fires(cell: Cell, weights: Weights, code: Code, epsilon: float) -> Tensor:
+    assert weights.threshold is not None
+    return step(code.u_nk, weights.threshold, epsilon)
+
+
+PHI: dict[str, Callable[[Cell, Weights, Code, float], Tensor]] = {
+    "l1": _z,
+    "l1_decoder_norm": _z,  # the norm is left to the sum over tokens
+    "log": _log,
+    "tanh": _tanh,
+    "sqrt": _sqrt,
+    "l0": _fires,
+    "l0_quadratic": _fires,
+}
+"""By penalty: φ of each latent [N, K] from (cell, weights, code, ε); a is z‖d‖."""

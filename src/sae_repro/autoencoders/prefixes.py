@@ -1,9 +1,11 @@
 """Matryoshka prefixes: the truncations of z that must reconstruct x by themselves."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,27 +16,53 @@ from sae_repro.params import Cell
 def prefix_lengths(cell: Cell, width: int, rng: np.random.Generator) -> list[int]:
     """Rising lengths l_1 < … < l_m = K of one step's prefixes.
 
+    none    K alone
     fixed   the running sums of `prefix_shares`, rounded
     random  K, and n − 1 others drawn without replacement from the truncated Pareto
             p(l) ∝ l^−α − (l+1)^−α on 1 … K − 1
     random_published  the same with p(l) ∝ l^α − (l−1)^α, as the published code draws: far
             fewer short ones
     """
-    if cell.prefixes == "none":
-        return [width]
-    if cell.prefixes == "fixed":
-        ends = np.rint(np.cumsum(cell.prefix_shares) * width).astype(int)
-        return sorted({*ends.tolist(), width} - {0})
+    return LENGTHS[cell.prefixes](cell, width, rng)
+
+
+def _none(cell: Cell, width: int, rng: np.random.Generator) -> list[int]:
+    return [width]
+
+
+def _fixed(cell: Cell, width: int, rng: np.random.Generator) -> list[int]:
+    ends = np.rint(np.cumsum(cell.prefix_shares) * width).astype(int)
+    return sorted({*ends.tolist(), width} - {0})
+
+
+def _random(cell: Cell, width: int, rng: np.random.Generator) -> list[int]:
     lengths, alpha = np.arange(1, width, dtype=np.float64), cell.prefix_alpha
-    if cell.prefixes == "random_published":
-        weight = lengths**alpha - (lengths - 1) ** alpha
-    else:
-        weight = lengths**-alpha - (lengths + 1) ** -alpha
+    return _drawn(lengths**-alpha - (lengths + 1) ** -alpha, cell, width, rng)
+
+
+def _random_published(cell: Cell, width: int, rng: np.random.Generator) -> list[int]:
+    lengths, alpha = np.arange(1, width, dtype=np.float64), cell.prefix_alpha
+    return _drawn(lengths**alpha - (lengths - 1) ** alpha, cell, width, rng)
+
+
+def _drawn(
+    weight_l: npt.NDArray[np.float64], cell: Cell, width: int, rng: np.random.Generator
+) -> list[int]:
+    """K, and n − 1 others drawn without replacement with p ∝ `weight_l` of 1 … K − 1."""
     # the n − 1 largest of log p + Gumbel noise are a draw without replacement (Efraimidis-Spirakis)
-    key = np.log(weight) + rng.gumbel(size=width - 1)
+    key = np.log(weight_l) + rng.gumbel(size=width - 1)
     drawn = min(cell.n_prefixes, width) - 1
     chosen = np.argpartition(-key, drawn - 1)[:drawn] + 1 if drawn else np.empty(0, dtype=int)
     return [*sorted(chosen.tolist()), width]
+
+
+LENGTHS: dict[str, Callable[[Cell, int, np.random.Generator], list[int]]] = {
+    "none": _none,
+    "fixed": _fixed,
+    "random": _random,
+    "random_published": _random_published,
+}
+"""By prefix scheme: the lengths of one step from (cell, K, the step's own generator)."""
 
 
 class _PrefixError(torch.autograd.Function):
@@ -92,8 +120,8 @@ def prefix_error(
     return error, x_hat
 
 
-def prefix_share(lengths: list[int], like_nk: Tensor) -> Tensor:
-    """Share of the prefixes that hold latent k, [K]: the weight of its penalty."""
+def prefix_fraction(lengths: list[int], like_nk: Tensor) -> Tensor:
+    """Fraction of the prefixes that hold latent k, [K]: the weight of its penalty."""
     ends = torch.zeros(like_nk.shape[1] + 1, dtype=like_nk.dtype, device=like_nk.device)
     ends[torch.tensor(lengths, device=like_nk.device)] = 1 / len(lengths)
     # latent k (from 0) is in the prefixes whose length is > k

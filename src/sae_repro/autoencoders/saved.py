@@ -1,9 +1,9 @@
 """A trained SAE on disk: a folder that SAELens' `SAE.load_from_disk` loads as it is.
 
 sae_weights.safetensors holds W_enc, b_enc, W_dec, b_dec (jumprelu: + threshold [K]; gated: b_gate,
-b_mag, r_mag in b_enc's place) and acts on raw activations; cfg.json says the architecture. What is
-no matter at inference, is not told apart: prefixes never, and BatchTopK is a JumpReLU with one
-threshold.
+b_mag, r_mag in b_enc's place) and acts on raw activations; cfg.json names the architecture, a row
+of `params.axes.ARCHITECTURES`. What does not matter at inference is not kept: prefixes never, and
+BatchTopK is a JumpReLU with one threshold.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,15 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders.activations import batchtopk_threshold, gated, pre_activations
+from sae_repro.autoencoders.activations import INFERENCE, batchtopk_threshold, pre_activations
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Cell
-
-ARCHITECTURE = {"relu": "standard", "topk": "topk", "batchtopk": "jumprelu", "jumprelu": "jumprelu",
-                "gated": "gated"}  # fmt: skip
-"""What an activation of ours is called in SAELens."""
+from sae_repro.params.axes import ARCHITECTURES, Architecture
 
 SAE_LENS_FORMAT = "6.54.12"  # the release whose format this is; < 6 makes SAELens drop keys
 
@@ -38,6 +35,11 @@ class SAE:
     metadata: Mapping[str, Any] | None = None
 
     @property
+    def latents_compete(self) -> bool:
+        """Whether a latent's z depends on the others, so that none can be encoded alone."""
+        return ARCHITECTURES[self.architecture].latents_compete
+
+    @property
     def d_in(self) -> int:
         """D."""
         return self.weights.d_in
@@ -49,18 +51,8 @@ class SAE:
 
     def encode(self, x_nd: Tensor) -> Tensor:
         """z [N, K] ≥ 0 of raw activations x [N, D]."""
-        weights, apply = self.weights, self.apply_b_dec_to_input
-        if self.architecture == "gated":
-            return gated(weights, x_nd, apply_b_dec_to_input=apply)[1]
-        u_nk = pre_activations(weights, x_nd, apply_b_dec_to_input=apply)
-        if self.architecture == "topk":
-            assert self.k is not None
-            values, chosen = u_nk.topk(self.k, dim=-1, sorted=False)
-            return torch.zeros_like(u_nk).scatter_(-1, chosen, torch.relu_(values))
-        z_nk = torch.relu_(u_nk)
-        if weights.threshold is not None:
-            z_nk = torch.where(z_nk > weights.threshold, z_nk, 0.0)
-        return z_nk
+        encode = INFERENCE[self.architecture]
+        return encode(self.weights, x_nd, self.apply_b_dec_to_input, self.k)
 
     def decode(self, z_nk: Tensor) -> Tensor:
         """x̂ [N, D] of z [N, K]."""
@@ -98,11 +90,12 @@ def finished(
         b_mag=normed(weights.b_mag),
         r_mag=None if weights.r_mag is None else weights.r_mag.detach(),
     )
+    architecture = ARCHITECTURES[cell.activation_row.architecture]
     return SAE(
-        architecture=ARCHITECTURE[cell.activation],
+        architecture=architecture.name,
         weights=folded,
         apply_b_dec_to_input=cell.apply_b_dec_to_input,
-        k=cell.k if cell.activation == "topk" else None,
+        k=cell.k if architecture.reads_k else None,
         metadata=metadata,
     )
 
@@ -125,9 +118,9 @@ def save(sae: SAE, folder: Path) -> None:
     """Write sae_weights.safetensors and cfg.json into `folder`."""
     from safetensors.torch import save_file
 
+    architecture = ARCHITECTURES[sae.architecture]
     tensors = {name: t.detach().cpu().contiguous() for name, t in sae.weights.named().items()}
-    if sae.architecture == "gated":
-        tensors["b_gate"] = tensors.pop("b_enc")
+    tensors[architecture.b_enc_name] = tensors.pop("b_enc")
     save_file(tensors, folder / "sae_weights.safetensors")
     config: dict[str, Any] = {
         "architecture": sae.architecture,
@@ -139,7 +132,7 @@ def save(sae: SAE, folder: Path) -> None:
         "normalize_activations": "none",
         "reshape_activations": "none",
     }
-    if sae.architecture == "topk":
+    if architecture.reads_k:
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     config["metadata"] = {"sae_lens_version": SAE_LENS_FORMAT, **(sae.metadata or {})}
     write_json(folder / "cfg.json", config)
@@ -155,14 +148,19 @@ def load(folder: Path | str, *, device: str = "cpu") -> SAE:
     if not path.is_file():
         raise StudyError(f"{path}: missing; `dvc repro` (or `dvc checkout`) restores it")
     tensors = load_file(path, device=device)
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wanted = _shapes(config)
-    if found != wanted:
-        raise StudyError(f"{path}: holds {found}, cfg.json wants {wanted}")
-    if config["architecture"] == "gated":
-        tensors["b_enc"] = tensors.pop("b_gate")
+    architecture = ARCHITECTURES.get(config["architecture"])
+    if architecture is None:
+        raise StudyError(
+            f"{folder / 'cfg.json'}: architecture = {config['architecture']}: unknown here; known "
+            f"are {', '.join(ARCHITECTURES)}"
+        )
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    expected = _shapes(architecture, config["d_in"], config["d_sae"])
+    if shapes != expected:
+        raise StudyError(f"{path}: holds {shapes}, cfg.json wants {expected}")
+    tensors["b_enc"] = tensors.pop(architecture.b_enc_name)
     return SAE(
-        architecture=config["architecture"],
+        architecture=architecture.name,
         weights=Weights(**tensors),
         apply_b_dec_to_input=config.get("apply_b_dec_to_input", True),
         k=config.get("k"),
@@ -170,12 +168,10 @@ def load(folder: Path | str, *, device: str = "cpu") -> SAE:
     )
 
 
-def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    d_in, d_sae = config["d_in"], config["d_sae"]
-    biases = {"gated": ("b_gate", "b_mag", "r_mag"), "jumprelu": ("b_enc", "threshold")}
+def _shapes(architecture: Architecture, d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
     return {
         "W_enc": (d_in, d_sae),
         "W_dec": (d_sae, d_in),
         "b_dec": (d_in,),
-        **dict.fromkeys(biases.get(config["architecture"], ("b_enc",)), (d_sae,)),
+        **dict.fromkeys((architecture.b_enc_name, *architecture.extra), (d_sae,)),
     }

@@ -1,4 +1,4 @@
-"""The trained tensors of an SAE, and where they start."""
+"""The trained tensors of an SAE and their initial values."""
 
 from dataclasses import dataclass, fields
 
@@ -50,13 +50,12 @@ def initial_weights(
     """Random unit directions, W_enc = W_decᵀ, biases 0, b_dec from a sample of inputs.
 
     Rows of W_dec have norm 1, or .1 under `l1_decoder_norm` (whose penalty weighs them).
-    `x_nd` [N, D] is the sample; only `b_dec_init` uses it. JumpReLU's thresholds start at
-    `epsilon`; the gated SAE's r_mag and b_mag at 0.
+    `x_nd` [N, D] is the sample; only `b_dec_init` uses it. Trained thresholds start at `epsilon`,
+    all other tensors per latent at 0.
     """
     directions = rng.standard_normal((cell.width(d_in), d_in))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    norm = 0.1 if cell.penalty == "l1_decoder_norm" else 1.0
-    w_dec = torch.from_numpy(directions * norm).to(torch.float32)
+    w_dec = torch.from_numpy(directions * cell.penalty_row.initial_norm).to(torch.float32)
     match cell.b_dec_init:
         case "geometric_median":
             b_dec = geometric_median(x_nd)
@@ -64,15 +63,16 @@ def initial_weights(
             b_dec = x_nd.double().mean(0)
         case _:
             b_dec = torch.zeros(d_in, dtype=torch.float64)
-    k, gated = len(w_dec), cell.activation == "gated"
+    k = len(w_dec)
     return Weights(
         W_enc=w_dec.T.contiguous(),
         b_enc=torch.zeros(k),
         W_dec=w_dec,
         b_dec=b_dec.to(torch.float32),
-        threshold=torch.full((k,), epsilon) if cell.activation == "jumprelu" else None,
-        b_mag=torch.zeros(k) if gated else None,
-        r_mag=torch.zeros(k) if gated else None,
+        **{
+            name: torch.full((k,), epsilon if name == "threshold" else 0.0)
+            for name in cell.activation_row.extra
+        },
     )
 
 

@@ -10,18 +10,9 @@ import pandas as pd
 
 from sae_repro.files import read_json
 from sae_repro.params import Cell, on_random_weights
-
-USUAL_PENALTY = {"relu": "l1", "jumprelu": "l0", "gated": "l1"}
-"""The penalty that goes without saying."""
+from sae_repro.params.axis_labels import ACTIVATION_LABELS, REVIVAL_LABELS
 
 BASES = {"neurons": "neurons", "pca": "PCA"}
-
-REVIVAL = {
-    "none": "without revival",
-    "auxk": "+ auxk",
-    "resample": "+ resampling",
-    "resample_published": "+ resampling as published",
-}
 
 
 @dataclass(frozen=True)
@@ -93,8 +84,9 @@ class Result:
             return f"imported {self.choices['activation']}"
         if cell.is_basis:
             return BASES[str(cell.baseline)]
-        base: str = "vanilla" if cell.activation == "relu" else cell.activation
-        if cell.penalty not in ("none", USUAL_PENALTY.get(cell.activation)):
+        row = ACTIVATION_LABELS[cell.activation]
+        base = row.label
+        if cell.penalty not in ("none", row.usual_penalty):
             base += f" ({cell.penalty.replace('_', ' ')})"
         if cell.prefixes != "none":
             ordered = "-ordered" if cell.order == "contribution" else ""
@@ -103,10 +95,9 @@ class Result:
             )
         if cell.baseline == "untrained":
             return f"untrained {base}"
-        usual = "auxk" if cell.k is not None else "none"
-        if cell.revival == usual:
+        if cell.revival == row.usual_revival:
             return base
-        return f"{base} {REVIVAL[cell.revival]}"
+        return f"{base} {REVIVAL_LABELS[cell.revival]}"
 
     @property
     def negative(self) -> bool:

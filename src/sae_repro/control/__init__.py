@@ -22,35 +22,35 @@ def run(context: StageContext) -> None:
 
     settings = context.section(Control, "control")
     corpus = context.artifacts("corpus")
-    wanted = trials(settings)
+    planned = trials(settings)
     if not (corpus / "concepts.json").is_file():
-        wanted = [trial for trial in wanted if trial.world != "oracle"]
+        planned = [trial for trial in planned if trial.world != "oracle"]
     rows: list[dict[str, Any]] = []
     atoms: list[dict[str, Any]] = []
     heat: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if wanted:
+        if planned:
             jobs = [
                 TrialJob(trial, context.value("seed"), corpus, folder / f"{i}.json")
-                for i, trial in enumerate(wanted)
+                for i, trial in enumerate(planned)
             ]
             side_by_side([(job, job.trial.steps) for job in jobs], what="control", unit="step")
-        for i, trial in enumerate(wanted):
-            found = read_json(folder / f"{i}.json")
+        for i, trial in enumerate(planned):
+            outcome = read_json(folder / f"{i}.json")
             which = {"world": trial.name, "recipe": trial.recipe, "seed": trial.seed}
             rows.append(
                 {
                     **which,
-                    "status": found["status"],
+                    "status": outcome["status"],
                     "asked_l0": trial.cell.asked_l0,
-                    **found.get("summary", {}),
-                    "reason": found.get("reason"),
+                    **outcome.get("summary", {}),
+                    "reason": outcome.get("reason"),
                 }
             )
-            atoms += [{**which, **atom} for atom in found.get("atoms", [])]
-            if "heat" in found:
-                heat.setdefault(trial.name, {})[trial.recipe] = found["heat"]
+            atoms += [{**which, **atom} for atom in outcome.get("atoms", [])]
+            if "heat" in outcome:
+                heat.setdefault(trial.name, {})[trial.recipe] = outcome["heat"]
     with replacing_folder(context.artifacts("control")) as out:
         for file, table in (("trials", rows), ("atoms", atoms)):
             text = pd.DataFrame(table).to_csv(index=False, lineterminator="\n")

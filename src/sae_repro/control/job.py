@@ -1,4 +1,4 @@
-"""A trial as a worker is handed it; whoever hands it over loads no torch."""
+"""A trial as a job for a worker; the process that hands it over loads no torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class TrialJob:
     out: Path
 
     def __call__(self, progress: Callable[[int], None]) -> None:
-        """Train, measure, and leave the findings in `out`."""
+        """Train, measure, and write the outcome to `out`."""
         from sae_repro.control.trial import carry_out
 
         write_json(self.out, carry_out(self.trial, self.study_seed, self.corpus, progress))

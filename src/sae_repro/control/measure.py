@@ -1,4 +1,4 @@
-"""How much of the truth an SAE found: its latents against atoms that are known."""
+"""An SAE against a world whose atoms are known: latents matched with atoms."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Found:
+class Matching:
     """One SAE against one world. An atom without a latent of its own has match −1."""
 
     match_f: npt.NDArray[np.int64]
@@ -69,7 +69,7 @@ def assign(cosine_fk: Floats) -> npt.NDArray[np.int64]:
     return match_f
 
 
-def measure(sae: SAE, atoms: Atoms, sample: Sample) -> Found:
+def measure(sae: SAE, atoms: Atoms, sample: Sample) -> Matching:
     """Match the SAE's latents with `atoms` and see whether they fire where the atoms are on."""
     w_dec = sae.weights.W_dec.detach().double().numpy()
     cosine_fk = cosines(atoms.directions_fd, w_dec)
@@ -97,7 +97,7 @@ def measure(sae: SAE, atoms: Atoms, sample: Sample) -> Found:
     child = np.flatnonzero((atoms.parent_f >= 0) & has)
     to_parent = cosine_fk[atoms.parent_f[child], match_f[child]] if len(child) else np.zeros(1)
     centred = sample.x_nd - sample.x_nd.mean(0, dtype=np.float64)
-    return Found(
+    return Matching(
         match_f=match_f,
         cosine_f=np.where(has, cosine_fk[np.arange(len(match_f)), match_f], 0.0),
         precision_f=precision,

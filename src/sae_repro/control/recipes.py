@@ -1,4 +1,4 @@
-"""Which SAE is tried on which world: every recipe on the toy tree, the telling ones elsewhere."""
+"""The trials: every recipe on the toy tree, the most instructive ones on the other worlds."""
 
 import math
 from dataclasses import dataclass
@@ -87,14 +87,14 @@ class Trial:
 
 def trials(settings: Control) -> list[Trial]:
     """All trials that the settings ask for, in the order of the tables."""
-    found = []
+    planned = []
     for seed in range(settings.seeds):
         for world in settings.worlds:
-            found += _TRIALS[world](settings, seed)
-    return sorted(found, key=lambda trial: settings.worlds.index(_ASKED[trial.world]))
+            planned += _TRIALS[world](settings, seed)
+    return sorted(planned, key=lambda trial: settings.worlds.index(_SETTING[trial.world]))
 
 
-_ASKED = {"tree": "tree", "two_atoms": "two_atoms", "oracle": "oracle", "sparse": "revival"}
+_SETTING = {"tree": "tree", "two_atoms": "two_atoms", "oracle": "oracle", "sparse": "revival"}
 
 
 def _tree(settings: Control, seed: int) -> list[Trial]:

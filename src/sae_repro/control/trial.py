@@ -1,4 +1,4 @@
-"""One trial: a world's activations on disk, an SAE trained on them as any cell is, measured."""
+"""One trial: a world's activations on disk, an SAE trained on them as any cell, its measures."""
 
 import tempfile
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import torch
 
 from sae_repro.autoencoders import SAE
 from sae_repro.control import worlds
-from sae_repro.control.measure import Found, measure
+from sae_repro.control.measure import Matching, measure
 from sae_repro.control.recipes import Trial
 from sae_repro.control.worlds import Atoms, Sample
 from sae_repro.files import read_json, sha256_file, write_json
@@ -20,8 +20,7 @@ from sae_repro.numerics.random import generator
 from sae_repro.params import Train
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.readers.documents import TokenDocuments
-from sae_repro.training.trainer import Trainer
-from sae_repro.training.watch import Diverged
+from sae_repro.training import Diverged, Trainer
 
 HOOK = "control"
 HELD_OUT, CALIBRATION = 20_000, 20_000
@@ -32,7 +31,7 @@ SHOWN = 64  # held-out rows kept for the heat maps
 def carry_out(
     trial: Trial, study_seed: int, corpus: Path, progress: Callable[[int], None]
 ) -> dict[str, Any]:
-    """Train and measure; what is found, or why nothing is."""
+    """Train and measure: the measures as JSON, or the reason of a failure."""
     prepare(device="cpu", threads=1)
     atoms, samples = make_world(trial, study_seed, corpus)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,16 +48,16 @@ def carry_out(
             sae = trainer.run(progress).sae
         except Diverged as failure:
             return {"status": "failed", "reason": str(failure)}
-    found = measure(sae, atoms, samples["held_out"])
-    return _said(trial, atoms, sae, samples["held_out"], found)
+    matching = measure(sae, atoms, samples["held_out"])
+    return _outcome(trial, atoms, sae, samples["held_out"], matching)
 
 
 def silence_half(trainer: Trainer) -> None:
-    """The first half of the latents can't fire: their bias is far below, or, for TopK, which
-    chooses among latents, their encoder column so small that it never chooses them."""
+    """The first half of the latents can't fire: their bias is far below 0, or, where k are selected
+    among latents, their encoder column so small that they are never selected."""
     half = trainer.weights.d_sae // 2
     with torch.no_grad():
-        if trainer.cell.activation == "topk":
+        if trainer.cell.activation_row.l0_set_by == "k":
             trainer.weights.W_enc[:, :half] *= SMALL
         else:
             trainer.weights.b_enc[:half] = -FAR
@@ -132,38 +131,41 @@ def as_store(folder: Path, train_nd: Any, calibration_nd: Any) -> ActivationStor
     return ActivationStore(folder)
 
 
-def _said(trial: Trial, atoms: Atoms, sae: SAE, held_out: Sample, found: Found) -> dict[str, Any]:
+def _outcome(
+    trial: Trial, atoms: Atoms, sae: SAE, held_out: Sample, matching: Matching
+) -> dict[str, Any]:
+    """The JSON of a trial that trained to its end."""
     with torch.no_grad():
         z_nk = sae.encode(torch.from_numpy(held_out.x_nd)).numpy()
     fires_k: npt.NDArray[np.bool_] = np.any(z_nk > 0, axis=0)
-    said: dict[str, Any] = {
+    outcome: dict[str, Any] = {
         "status": "ok",
-        "summary": found.summary(atoms),
+        "summary": matching.summary(atoms),
         "atoms": [
             {
                 "atom": name,
                 "parent": atoms.names[parent] if parent >= 0 else None,
-                "cosine": float(found.cosine_f[i]),
-                "precision": float(found.precision_f[i]),
-                "recall": float(found.recall_f[i]),
-                "f1": float(found.f1_f[i]),
-                "hole_rate": found.hole_p.get(i),
-                "childless_recall": found.childless_recall_p.get(i),
+                "cosine": float(matching.cosine_f[i]),
+                "precision": float(matching.precision_f[i]),
+                "recall": float(matching.recall_f[i]),
+                "f1": float(matching.f1_f[i]),
+                "hole_rate": matching.hole_p.get(i),
+                "childless_recall": matching.childless_recall_p.get(i),
             }
             for i, (name, parent) in enumerate(zip(atoms.names, atoms.parent_f, strict=True))
         ],
     }
     if trial.half_dead:
         half = len(fires_k) // 2
-        said["summary"] |= {"revived_fraction": float(fires_k[:half].mean())}
+        outcome["summary"] |= {"revived_fraction": float(fires_k[:half].mean())}
     if trial.world == "tree" and trial.seed == 0:
         shown = np.flatnonzero(held_out.a_nf.sum(1))[:SHOWN]
-        has = found.match_f >= 0
-        z_nf = np.where(has, z_nk[shown][:, found.match_f], 0.0)
-        rows = np.where(has[:, None], sae.weights.W_dec.numpy()[found.match_f], 0.0)
-        said["heat"] = {
+        has = matching.match_f >= 0
+        z_nf = np.where(has, z_nk[shown][:, matching.match_f], 0.0)
+        rows = np.where(has[:, None], sae.weights.W_dec.numpy()[matching.match_f], 0.0)
+        outcome["heat"] = {
             "true": held_out.a_nf[shown].tolist(),
             "learnt": z_nf.tolist(),
             "cosines": worlds.cosines(atoms.directions_fd, rows).tolist(),
         }
-    return said
+    return outcome

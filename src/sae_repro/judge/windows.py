@@ -66,7 +66,7 @@ def activations(sae: SAE, batches: Iterable[Tensor], latents: Sequence[int]) -> 
     """
     wanted = torch.tensor(latents, dtype=torch.int64, device=sae.weights.W_dec.device)
     norm_k = sae.weights.W_dec.norm(dim=1)[wanted]
-    part = sae if sae.architecture == "topk" else restricted(sae, wanted)
+    part = sae if sae.latents_compete else restricted(sae, wanted)
     found: list[list[npt.NDArray[Any]]] = [[], [], []]
     done = 0
     for x_nd in batches:

@@ -5,17 +5,24 @@ field which its other choices leave unread is refused, so that no value in param
 (`params.cell_rules`).
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sae_repro.params import axes
 from sae_repro.params.base import Count, Section, Sha256, Share
 from sae_repro.params.cell_rules import faults
 
-Activation = Literal["relu", "topk", "batchtopk", "jumprelu", "gated"]
-Penalty = Literal["none", "l1", "l1_decoder_norm", "log", "tanh", "sqrt", "l0", "l0_quadratic"]
-Prefixes = Literal["none", "fixed", "random", "random_published"]
-Revival = Literal["none", "resample", "resample_published", "auxk"]
+if TYPE_CHECKING:
+    Activation = str
+    Penalty = str
+    Prefixes = str
+    Revival = str
+else:  # the rows are the one list of names; a type checker wants it spelled out
+    Activation = Literal[tuple(axes.ACTIVATIONS)]
+    Penalty = Literal[tuple(axes.PENALTIES)]
+    Prefixes = Literal[tuple(axes.PREFIXES)]
+    Revival = Literal[tuple(axes.REVIVALS)]
 
 MATRYOSHKA_SHARES = (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
@@ -56,7 +63,7 @@ class Cell(Section):
     )
 
     activation: Activation = Field(
-        "relu", description="how z comes from x: relu, topk, batchtopk, jumprelu, gated"
+        "relu", description=f"how z comes from x: {axes.meanings('activation')}"
     )
     k: Count | None = Field(
         None, description="latents per token (topk) or per token on average (batchtopk), 1 … K"
@@ -64,14 +71,14 @@ class Cell(Section):
     jumprelu_bandwidth: Annotated[float, Field(gt=0, lt=1)] = Field(
         1e-3,
         description="jumprelu: width ε of the straight-through kernel, and every θ's start, as a "
-        "share of √E‖x‖² of the inputs trained on",
+        "fraction of √E‖x‖² of the inputs trained on",
     )
     apply_b_dec_to_input: bool = Field(True, description="whether the encoder sees x − b_dec")
 
     penalty: Penalty = Field(
         "none",
-        description="what keeps z sparse: none, l1, l1_decoder_norm, log, tanh, sqrt, and with "
-        "jumprelu l0, l0_quadratic",
+        description=f"what keeps z sparse: {axes.meanings('penalty')}; l0 and l0_quadratic with "
+        "a trained threshold (jumprelu) only",
     )
     lambda_: Annotated[float, Field(gt=0)] | None = Field(
         None,
@@ -81,11 +88,11 @@ class Cell(Section):
     )
     target_l0: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="asked latents per token: λ is steered to hold it (l0_quadratic: the L0* of "
+        description="target latents per token: λ is steered to hold it (l0_quadratic: the L0* of "
         "the penalty, λ stays)",
     )
     lambda_warmup: Share = Field(
-        0.0, description="share of the steps over which λ rises linearly from 0"
+        0.0, description="fraction of the steps over which λ rises linearly from 0"
     )
     reconstruction: Literal["mean", "sum"] = Field(
         "mean",
@@ -95,11 +102,10 @@ class Cell(Section):
 
     prefixes: Prefixes = Field(
         "none",
-        description="which truncations of z must reconstruct x too: none, fixed, random, "
-        "random_published (the published code's weaker tilt to short ones)",
+        description=f"which truncations of z must reconstruct x too: {axes.meanings('prefixes')}",
     )
     prefix_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        MATRYOSHKA_SHARES, description="fixed: the groups' shares of K; they sum to 1"
+        MATRYOSHKA_SHARES, description="fixed: the groups' fractions of K; they sum to 1"
     )
     n_prefixes: Annotated[int, Field(ge=2)] = Field(
         10, description="random, random_published: lengths per step, the full K always among them"
@@ -117,8 +123,7 @@ class Cell(Section):
 
     revival: Revival = Field(
         "none",
-        description="what brings dead latents back: none, resample, resample_published (as for "
-        "the published GPT-2 grid: p ∝ loss, uncentred unit directions, Adam forgotten), auxk",
+        description=f"what brings dead latents back: {axes.meanings('revival')}",
     )
     resample_every: Count = Field(
         25_000,
@@ -126,7 +131,7 @@ class Cell(Section):
         "must fire to count as alive",
     )
     resample_until: Share = Field(
-        0.8, description="resample: share of the steps after which none happens any more"
+        0.8, description="resample: fraction of the steps after which none happens any more"
     )
     resample_tokens: Count = Field(
         100_000, description="resample: tokens whose losses weight the draw (or all there are)"
@@ -156,8 +161,8 @@ class Cell(Section):
     )
 
     lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="Adam's peak learning rate, > 0")
-    lr_warmup: Share = Field(0.05, description="share of the steps with linear warm-up")
-    lr_decay: Share = Field(0.2, description="share of the steps, at the end, with linear decay")
+    lr_warmup: Share = Field(0.05, description="fraction of the steps with linear warm-up")
+    lr_decay: Share = Field(0.2, description="fraction of the steps, at the end, with linear decay")
     adam_eps: Annotated[float, Field(gt=0)] = Field(1e-8, description="Adam's ε (β = .9, .999)")
     grad_clip: Annotated[float, Field(gt=0)] | None = Field(
         1.0, description="bound on the gradient's global norm; null: no clipping"
@@ -165,9 +170,9 @@ class Cell(Section):
 
     @model_validator(mode="after")
     def _four_axes_fit(self) -> Self:
-        found = list(faults(self))
-        if found:
-            raise ValueError("\n".join(found))
+        problems = list(faults(self))
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     def width(self, d_in: int) -> int:
@@ -203,7 +208,32 @@ class Cell(Section):
     @property
     def resamples(self) -> bool:
         """Whether latents are resampled."""
-        return self.revival in ("resample", "resample_published")
+        return self.revival_row.resamples
+
+    @property
+    def activation_row(self) -> axes.Activation:
+        """The facts about its activation."""
+        return axes.ACTIVATIONS[self.activation]
+
+    @property
+    def penalty_row(self) -> axes.Penalty:
+        """The facts about its penalty."""
+        return axes.PENALTIES[self.penalty]
+
+    @property
+    def prefixes_row(self) -> axes.Prefixes:
+        """The facts about its prefixes."""
+        return axes.PREFIXES[self.prefixes]
+
+    @property
+    def revival_row(self) -> axes.Revival:
+        """The facts about its revival."""
+        return axes.REVIVALS[self.revival]
+
+    @property
+    def repeats_published_code(self) -> bool:
+        """Whether it is a published recipe, which may combine what is refused otherwise."""
+        return self.prefixes_row.published or self.revival_row.published
 
     def identity(self) -> dict[str, Any]:
         """The choices that differ from the defaults: a new field with a default keeps it."""

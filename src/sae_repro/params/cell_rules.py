@@ -1,109 +1,106 @@
-"""Which choices of a cell go together: a senseless combination is refused, and the reason said."""
+"""The rules by which a cell's choices go together; a combination that breaks one is refused.
+
+What concerns one value of an axis stands in its row (`params.axes`); the rules here read rows.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from sae_repro.params.axes import ACTIVATIONS, PENALTIES, readers
+
 if TYPE_CHECKING:
     from sae_repro.params.cell import Cell
 
-PENALISED = ("l1", "l1_decoder_norm", "log", "tanh", "sqrt", "l0", "l0_quadratic")
-L0 = ("l0", "l0_quadratic")
-RANDOM = ("random", "random_published")
-RESAMPLE = ("resample", "resample_published")
-
-# what an untrained SAE depends on; normalisation is folded out again before anything was learnt
-READ_UNTRAINED = ("hook", "expansion", "seed", "seeds", "activation", "k", "jumprelu_bandwidth",
-                  "apply_b_dec_to_input", "b_dec_init")  # fmt: skip
-
-# (field, axis, values of the axis with which the field is read)
-READ_WHEN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("k", "activation", ("topk", "batchtopk")),
-    ("jumprelu_bandwidth", "activation", ("jumprelu",)),
-    ("lambda_", "penalty", PENALISED),
-    ("lambda_warmup", "penalty", PENALISED),
-    ("target_l0", "penalty", PENALISED),
-    ("prefix_shares", "prefixes", ("fixed",)),
-    ("n_prefixes", "prefixes", RANDOM),
-    ("prefix_alpha", "prefixes", RANDOM),
-    ("order", "prefixes", ("fixed", *RANDOM)),
-    ("resample_every", "revival", RESAMPLE),
-    ("resample_until", "revival", RESAMPLE),
-    ("resample_tokens", "revival", RESAMPLE),
-    ("resample_bias", "revival", RESAMPLE),
-    ("auxk_coefficient", "revival", ("auxk",)),
-    ("dead_tokens", "revival", ("auxk",)),
-)
+# what an untrained SAE depends on beside its activation; normalisation is folded out again before
+# anything was learnt
+READ_UNTRAINED = ("hook", "expansion", "seed", "seeds", "activation", "apply_b_dec_to_input",
+                  "b_dec_init")  # fmt: skip
 
 
-def _published(cell: "Cell") -> bool:
-    return cell.revival == "resample_published" or cell.prefixes == "random_published"
-
-
-RULES: tuple[tuple[Callable[["Cell"], bool], str], ...] = (
+RULES: tuple[tuple[Callable[["Cell"], bool], Callable[["Cell"], str]], ...] = (
     (
-        lambda c: c.activation in ("topk", "batchtopk") and c.k is None,
-        "activation topk and batchtopk need k, the latents per token",
+        lambda c: c.activation_row.l0_set_by == "k" and c.k is None,
+        lambda c: f"activation {c.activation} needs k, the latents per token",
     ),
     (
-        lambda c: c.activation in ("topk", "batchtopk") and c.penalty != "none",
-        "k already sets the sparsity of topk and batchtopk: penalty must be none",
-    ),
-    (
-        lambda c: c.activation == "relu" and c.penalty == "none" and c.baseline is None,
-        "nothing keeps relu sparse: set penalty to l1 (decoder: unit_norm), or to "
-        "l1_decoder_norm, log, tanh or sqrt",
+        lambda c: c.activation_row.l0_set_by == "k" and c.penalty != "none",
+        lambda c: f"k already sets the sparsity of {c.activation}: penalty must be none",
     ),
     (
         lambda c: (
-            c.activation in ("jumprelu", "gated") and c.penalty == "none" and c.baseline is None
+            c.activation_row.l0_set_by == "penalty" and c.penalty == "none" and c.baseline is None
         ),
-        "nothing keeps jumprelu and gated sparse: set penalty (jumprelu: l0, l0_quadratic, tanh; "
-        "gated: l1)",
+        lambda c: f"nothing keeps {c.activation} sparse: set penalty to {_penalties(c)}",
     ),
     (
-        lambda c: c.penalty in L0 and c.activation != "jumprelu",
-        "penalty l0 and l0_quadratic count latents above a threshold that is trained, which only "
-        "activation jumprelu has",
+        lambda c: c.penalty_row.counts and c.activation_row.threshold != "trained",
+        lambda c: (
+            f"penalty {c.penalty} counts latents above a threshold that is trained, which only "
+            f"activation {' | '.join(_with_trained_threshold())} has"
+        ),
     ),
     (
         lambda c: c.penalty != "none" and c.lambda_ is None,
-        "a penalty needs lambda, its weight (> 0); with target_l0 it is where the controller "
-        "starts",
+        lambda c: (
+            "a penalty needs lambda, its weight (> 0); with target_l0 it is where the controller "
+            "starts"
+        ),
     ),
     (
-        lambda c: c.penalty == "l0_quadratic" and c.target_l0 is None,
-        "penalty l0_quadratic is λ(L0 / L0* − 1)²: give L0* as target_l0",
+        lambda c: c.penalty_row.needs_target_l0 and c.target_l0 is None,
+        lambda c: f"penalty {c.penalty} holds L0 at L0*: give L0* as target_l0",
     ),
     (
-        lambda c: c.penalty == "l1" and c.decoder == "free" and not _published(c),
-        "penalty l1 with a free decoder shrinks z and grows W_dec for nothing: use decoder: "
-        "unit_norm, or penalty: l1_decoder_norm",
+        lambda c: (
+            c.penalty_row.decoder == "unit_norm"
+            and c.decoder == "free"
+            and not c.repeats_published_code
+        ),
+        lambda c: (
+            f"penalty {c.penalty} with a free decoder shrinks z and grows W_dec for nothing: use "
+            "decoder: unit_norm, or penalty: l1_decoder_norm"
+        ),
     ),
     (
-        lambda c: c.penalty == "l1_decoder_norm" and c.decoder == "unit_norm",
-        "with unit-norm rows l1_decoder_norm is l1: write penalty: l1, or decoder: free",
+        lambda c: c.penalty_row.decoder == "free" and c.decoder == "unit_norm",
+        lambda c: f"with unit-norm rows {c.penalty} is l1: write penalty: l1, or decoder: free",
     ),
     (
         lambda c: c.seeds is not None and "seed" in c.model_fields_set,
-        "seed and seeds exclude one another: list the seed among seeds, or delete seeds",
+        lambda c: "seed and seeds exclude one another: list the seed among seeds, or delete seeds",
     ),
     (
         lambda c: c.seeds is not None and len(set(c.seeds)) < len(c.seeds),
-        "seeds names one seed twice",
+        lambda c: "seeds names one seed twice",
     ),
     (
         lambda c: abs(sum(c.prefix_shares) - 1) > 1e-6,
-        "prefix_shares must sum to 1",
+        lambda c: "prefix_shares must sum to 1",
     ),
     (
         lambda c: c.lr_warmup + c.lr_decay > 1,
-        "lr_warmup + lr_decay must be ≤ 1: they are shares of the same steps",
+        lambda c: "lr_warmup + lr_decay must be ≤ 1: they are fractions of the same steps",
     ),
 )
+"""(whether a cell breaks the rule, the message)."""
+
+
+def _penalties(cell: "Cell") -> str:
+    """The penalties that can keep it sparse."""
+    trained = cell.activation_row.threshold == "trained"
+    names = [p.name for p in PENALTIES.values() if p.name != "none" and (trained or not p.counts)]
+    return " | ".join(
+        f"{name} (decoder: {PENALTIES[name].decoder})" if PENALTIES[name].decoder else name
+        for name in names
+    )
+
+
+def _with_trained_threshold() -> list[str]:
+    return [row.name for row in ACTIVATIONS.values() if row.threshold == "trained"]
 
 
 def faults(cell: "Cell") -> Iterator[str]:
-    """What does not go together, one line each; nothing for a sensible cell."""
+    """The rules that the cell breaks, one line each; none for a sensible cell."""
     if cell.import_ is not None:
         yield from _import_faults(cell)
         return
@@ -113,9 +110,8 @@ def faults(cell: "Cell") -> Iterator[str]:
         )
         return
     if cell.baseline == "untrained":
-        unread = list(
-            _unread(cell, READ_UNTRAINED, "baseline: untrained is the SAE before training")
-        )
+        read = (*READ_UNTRAINED, *cell.activation_row.reads)
+        unread = list(_unread(cell, read, "baseline: untrained is the SAE before training"))
         if unread:
             yield from unread
             return
@@ -123,17 +119,26 @@ def faults(cell: "Cell") -> Iterator[str]:
         yield "expansion: missing, and it has no default"
     if cell.sha256 is not None:
         yield "sha256 is read only with import"
-    for field, axis, values in READ_WHEN:
+    yield from _idle(cell)
+    for broken, message in RULES:
+        if broken(cell):
+            yield message(cell)
+
+
+def _idle(cell: "Cell") -> Iterator[str]:
+    """The fields that are set though no choice on their axis reads them."""
+    for field, info in type(cell).model_fields.items():
+        axis_and_values = readers(field)
+        if field not in cell.model_fields_set or axis_and_values is None:
+            continue
+        axis, values = axis_and_values
         value = getattr(cell, axis)
-        if field in cell.model_fields_set and value not in values:
-            name = type(cell).model_fields[field].alias or field
+        if value not in values:
+            name = info.alias or field
             yield (
                 f"{name} is read only with {axis}: {' | '.join(values)}, here {axis}: {value}; "
                 f"delete {name} or change {axis}"
             )
-    for broken, message in RULES:
-        if broken(cell):
-            yield message
 
 
 def _unread(cell: "Cell", read: tuple[str, ...], reason: str) -> Iterator[str]:

@@ -1,42 +1,56 @@
-"""The parts of a cell's folder that are the same for every kind of cell."""
+"""The files of a cell's folder that every kind of cell has: records, and the hook's metadata."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_repro.autoencoders import SAE
-from sae_repro.files import write_json, write_text
+from sae_repro.files import canonical_json, write_json, write_text
 from sae_repro.params import model_hook, on_random_weights
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
 
 
+Rows = Sequence[Mapping[str, Any]]
+
+
 def hook_metadata(hook: str) -> dict[str, Any]:
-    """Where an SAE belongs, in SAELens's words: the model's own name of the hook."""
+    """The hook of an SAE under SAELens's keys, by the model's own name for it."""
     random = {"model_weights": "random"} if on_random_weights(hook) else {}
     return {"hook_name": model_hook(hook), **random}
 
 
-def write_untrained(
-    folder: Path, sae: SAE, job: "CellJob", *, id: str | None, choices: Mapping[str, Any]
+def write_records(
+    folder: Path,
+    job: "CellJob",
+    *,
+    id: str | None,
+    d_in: int,
+    d_sae: int,
+    choices: Mapping[str, Any],
+    steps: int = 0,
+    metrics: Rows = (),
+    revivals: Rows = (),
+    outcome: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write train.json and the empty journals of an SAE that no step of ours has changed."""
-    for name in ("metrics.jsonl", "revival.jsonl"):
-        write_text(folder / name, "")
-    write_json(
-        folder / "train.json",
-        {
-            "id": id,
-            "key": job.key,
-            "status": "ok",
-            "hook": job.hook,
-            "d_in": sae.d_in,
-            "d_sae": sae.d_sae,
-            "steps": 0,
-            "tokens": 0,
-            "seed": job.seed,
-            "choices": dict(choices),
-            "train": {},
-        },
-    )
+    """Write train.json, metrics.jsonl and revival.jsonl.
+
+    `id` names the SAE beyond this study, `choices` are what it was made by, `outcome` is what
+    training has to add; an SAE that no step of ours has changed has neither steps nor rows.
+    """
+    for name, rows in (("metrics", metrics), ("revival", revivals)):
+        write_text(folder / f"{name}.jsonl", "".join(canonical_json(row) + "\n" for row in rows))
+    record = {
+        "id": id,
+        "key": job.key,
+        "status": "ok",
+        "hook": job.hook,
+        "d_in": d_in,
+        "d_sae": d_sae,
+        "steps": steps,
+        "tokens": steps * job.settings.batch_size,
+        "seed": job.seed,
+        "choices": dict(choices),
+        "train": job.settings.model_dump(mode="json") if steps else {},
+    }
+    write_json(folder / "train.json", record | dict(outcome or {}))

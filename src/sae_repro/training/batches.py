@@ -1,4 +1,4 @@
-"""Which activations a step sees: a pure function of the step's number and the cell's seeds."""
+"""Training batches: a pure function of the step's number and the cell's seeds."""
 
 from collections.abc import Iterator
 

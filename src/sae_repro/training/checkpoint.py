@@ -1,21 +1,13 @@
 """Checkpoints: everything a step depends on, so that a killed cell ends as an undisturbed one."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from sae_repro.files import read_json, replacing_folder, write_json
-
-
-@dataclass
-class Journal:
-    """What a cell's training has said so far: rows of metrics.jsonl and revival.jsonl."""
-
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    revivals: list[dict[str, Any]] = field(default_factory=list)
+from sae_repro.training.journal import Journal
 
 
 def save_checkpoint(
@@ -38,6 +30,6 @@ def load_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], Journal] | No
 
     if not (folder / "journal.json").is_file():
         return None
-    said = read_json(folder / "journal.json")
-    step = said.pop("step")
-    return step, load_file(folder / "state.safetensors"), Journal(**said)
+    rows = read_json(folder / "journal.json")
+    step = rows.pop("step")
+    return step, load_file(folder / "state.safetensors"), Journal(**rows)

@@ -1,4 +1,4 @@
-"""Adam as the papers use it: clipping, and decoder rows held at norm one."""
+"""Adam as in the papers, with gradient clipping and decoder rows held at norm one."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Optimiser:
-    """One step of Adam on an SAE's weights; `state` and `restore` move all that it remembers."""
+    """One step of Adam on an SAE's weights; `state` and `restore` hold all that Adam remembers."""
 
     def __init__(self, cell: Cell, weights: Weights) -> None:
         self._cell, self._weights = cell, weights

@@ -33,7 +33,7 @@ def resample(
     *,
     epsilon: float = 0.0,
 ) -> int:
-    """Give every dead latent a new direction, in place; how many there were.
+    """Give every dead latent a new direction, in place; return how many there were.
 
     Tokens are drawn from `x_nd` [N, D] with replacement, p ∝ loss². The atom becomes the token's
     direction from b_dec (of norm one, or of the mean living norm where rows are free), the encoder
@@ -48,7 +48,7 @@ def resample(
     dead = dead_k.nonzero().flatten()
     if not len(dead):
         return 0
-    published = cell.revival == "resample_published"
+    published = cell.revival_row.published
     loss = token_losses(cell, weights, x_nd, epsilon=epsilon).double().cpu().numpy()
     p = loss if published else loss**2
     total = p.sum()
@@ -87,7 +87,7 @@ def _start_afresh(cell: Cell, weights: Weights, dead: Tensor, epsilon: float) ->
     """Biases, thresholds and scales of the revived latents `dead` [n]."""
     bias = cell.resample_bias
     if bias is None:
-        bias = PUBLISHED_BIAS if cell.revival == "resample_published" else 0.0
+        bias = PUBLISHED_BIAS if cell.revival_row.published else 0.0
     weights.b_enc[dead] = bias
     if weights.threshold is not None:
         weights.threshold[dead] = epsilon

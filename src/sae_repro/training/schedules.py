@@ -1,4 +1,4 @@
-"""What changes with the step: learning rate, the warm-up of λ, the rate of its controller."""
+"""Schedules over the steps: learning rate, the warm-up of λ, the rate of its controller."""
 
 from sae_repro.params import Cell
 
@@ -12,13 +12,13 @@ def learning_rate(cell: Cell, step: int, steps: int) -> float:
 
 
 def penalty_warmup(cell: Cell, step: int, steps: int) -> float:
-    """The share of λ that is in force at `step`: linear warm-up, then 1."""
+    """The fraction of λ that is in force at `step`: linear warm-up, then 1."""
     warmup = cell.lambda_warmup * steps
     return min(1.0, (step + 1) / warmup) if warmup else 1.0
 
 
 def control_rate(cell: Cell, step: int, steps: int) -> float:
-    """By which share the controller of `target_l0` moves λ after `step`; 0 during the warm-up.
+    """The fraction by which the controller of `target_l0` moves λ after `step`; 0 in warm-up.
 
     3e-4 per step, or what lets λ move by a factor e⁵ over the run where the run is short: 3e-4
     alone moves it by at most 1.35 in 1,000 steps.

@@ -1,10 +1,24 @@
-"""One cell from its first step to its last: the only place where weights change.
+"""Training of one cell, from its first step to its last: the only place where weights change.
+
+A step, in order, and the module that does it:
+
+     1. the step's batch, scaled                                 `batches`, `finishing.scale_of`
+     2. lengths of the prefixes, from the step's own generator   `autoencoders.prefixes`
+     3. λ as warmed up                                           `schedules`
+     4. code z, reconstruction, penalty, auxiliary losses        `autoencoders.losses`
+     5. gradient, radial part removed, clipped; Adam; unit rows  `optimiser`
+     6. tokens since each latent fired                           here
+     7. λ steered towards target_l0                              `schedules.control_rate`, here
+     8. BatchTopK's running threshold                            `threshold`
+     9. faults noted: not finite, diverged, collapsed            `watch`
+    10. latents sorted by contribution                           `contribution`, `optimiser.permute`
+    11. at set steps: dead latents resampled                     `resampling`
+    12. at set steps: a row of metrics, a checkpoint             `journal`, `checkpoint`
 
 A step is a function of (weights, Adam's state, batch, step number, named generators). Logging and
 checkpoints only read, so that their intervals change no bit.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +31,7 @@ from sae_repro.autoencoders import (
     SAE,
     Losses,
     Weights,
-    calibrated,
     decoder_norm,
-    finished,
     initial_weights,
     prefix_lengths,
     training_losses,
@@ -30,22 +42,22 @@ from sae_repro.numerics.random import generator
 from sae_repro.params import Cell, Train
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.training.batches import Batches
-from sae_repro.training.checkpoint import Journal, load_checkpoint, save_checkpoint
+from sae_repro.training.checkpoint import load_checkpoint, save_checkpoint
+from sae_repro.training.contribution import Contribution
+from sae_repro.training.finishing import finished_sae, scale_of
+from sae_repro.training.journal import Journal, metrics_row
 from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.resampling import resample
 from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
+from sae_repro.training.threshold import RunningThreshold
 from sae_repro.training.watch import Watch
 
 INITIAL_ROWS = 16_384  # inputs whose geometric median b_dec starts from
-CALIBRATION_CHUNK = 4096
-DEAD_WINDOW = 100_000  # tokens of silence after which a training curve counts a latent as dead
-CONTRIBUTION_DECAY = 0.95
-THRESHOLD_DECAY = 0.99
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished cell: the SAE on raw activations, and what its training said."""
+    """A finished cell: the SAE on raw activations, and the journal of its training."""
 
     sae: SAE
     journal: Journal
@@ -56,31 +68,6 @@ class Trained:
 def cell_id(cell: Cell) -> str:
     """Names a cell's generators: a hash of its choices, the same under every name."""
     return digest(cell.identity())[:16]
-
-
-def scale_of(cell: Cell, store: ActivationStore, hook: str) -> float:
-    """What activations are multiplied by before training sees them."""
-    expected_norm = cell.normalisation == "expected_norm"
-    return math.sqrt(store.d_in(hook)) / store.rms(hook) if expected_norm else 1.0
-
-
-def finished_sae(cell: Cell, weights: Weights, store: ActivationStore, hook: str) -> SAE:
-    """`weights` of any step as an SAE on raw activations, a batchtopk SAE with its threshold."""
-    sae = finished(cell, weights, scale=scale_of(cell, store, hook))
-    if cell.activation != "batchtopk":
-        return sae
-    assert cell.k is not None
-    shards = store.activations(hook, "calibration")
-    with torch.no_grad():
-        return calibrated(
-            sae,
-            (
-                torch.from_numpy(rows.astype("float32")).to(weights.W_enc.device)
-                for rows in shards.batches(CALIBRATION_CHUNK)
-            ),
-            cell.k,
-            shards.rows,
-        )
 
 
 class Trainer:
@@ -117,8 +104,8 @@ class Trainer:
         self.epsilon = cell.jumprelu_bandwidth * rms
         """JumpReLU's kernel width, and where its thresholds start."""
         power = rms**2 / (d_in if cell.reconstruction == "mean" else 1)
-        self.threshold = torch.tensor(torch.nan, device=self.device)
-        """BatchTopK: running mean of the smallest score that was chosen, from the first step on."""
+        self.threshold = RunningThreshold(self.device)
+        """Followed where the SAE's own threshold is calibrated."""
         self.watch = Watch(cell, settings, self.batches.steps, power)
         sample = self._scaled(self.batches.sample(INITIAL_ROWS, "b_dec"))
         rng = generator(seed, self.id, "weights")
@@ -128,8 +115,8 @@ class Trainer:
         k = self.weights.d_sae
         self.silent_k = torch.zeros(k, dtype=torch.int64, device=self.device)
         """Tokens since a latent last fired (or was resampled)."""
-        self.contribution_k = torch.zeros(k, device=self.device)
-        """Running mean of a²; moved only by `order: contribution`."""
+        self.contribution = Contribution(k, self.device)
+        """Moved only by `order: contribution`."""
         self.lambda_ = torch.tensor(cell.lambda_ or 0.0, dtype=torch.float64, device=self.device)
         """λ after its warm-up; moved only by the controller of `target_l0`."""
 
@@ -143,7 +130,7 @@ class Trainer:
             done = step + 1
             logs = step % self.settings.log_every == 0 or done == self.batches.steps
             saves = done % self.settings.checkpoint_every == 0 and done < self.batches.steps
-            if logs or (saves and self.watch.fault()):  # the terms of what went wrong
+            if logs or (saves and self.watch.fault()):  # the failure's terms
                 journal.metrics.append(self._row(step, losses, batch))
                 self.watch.check(journal, self.checkpoint)
                 progress(done)
@@ -167,7 +154,7 @@ class Trainer:
                 x_nd,
                 lengths=lengths,
                 lambda_=(self.lambda_ * penalty_warmup(cell, step, steps)).to(x_nd.dtype),
-                dead_k=self._dead() if cell.revival == "auxk" else None,
+                dead_k=self._dead() if cell.revival_row.auxiliary else None,
                 epsilon=self.epsilon,
             )
         self.optimiser.step(losses.loss, learning_rate(cell, step, steps))
@@ -177,51 +164,40 @@ class Trainer:
             fired_n = losses.z_nk.sign().sum(dim=1, dtype=torch.float32)
             l0 = fired_n.sum(dtype=torch.float64).float() / len(x_nd)
             self._steer(step, l0)
-            if cell.activation == "batchtopk":
-                self._follow_threshold(losses.z_nk)
+            if cell.activation_row.threshold == "calibrated":
+                self.threshold.follow(losses.z_nk, decoder_norm(cell, self.weights))
             self.watch.note(step, losses, l0)
             if cell.order == "contribution":
                 self._reorder(losses.z_nk)
         return losses
 
     def _steer(self, step: int, l0: Tensor) -> None:
-        """Multiplicative control: λ up where the batch has at least the asked L0, else down."""
-        if self.cell.target_l0 is None or self.cell.penalty == "l0_quadratic":
+        """Multiplicative control: λ up where the batch has at least the target L0, else down."""
+        if self.cell.target_l0 is None or self.cell.penalty_row.needs_target_l0:
             return
         rate = control_rate(self.cell, step, self.batches.steps)
         self.lambda_ *= torch.where(l0 >= self.cell.target_l0, 1 + rate, 1 - rate)
 
-    def _follow_threshold(self, z_nk: Tensor) -> None:
-        norm_k = decoder_norm(self.cell, self.weights)
-        score_nk = z_nk if norm_k is None else z_nk * norm_k
-        smallest = torch.where(score_nk > 0, score_nk, torch.inf).amin()
-        moved = self.threshold.lerp(smallest, 1 - THRESHOLD_DECAY)
-        moved = torch.where(self.threshold.isnan(), smallest, moved)
-        self.threshold.copy_(torch.where(smallest.isfinite(), moved, self.threshold))
-
     def _thresholds(self, sae: SAE) -> dict[str, float]:
-        if self.cell.activation != "batchtopk":
+        if self.cell.activation_row.threshold != "calibrated":
             return {}
         assert sae.weights.threshold is not None
         return {
             "threshold_calibrated": sae.weights.threshold[0].item(),
-            "threshold_training_mean": self.threshold.item() / self.scale,
+            "threshold_training_mean": self.threshold.mean.item() / self.scale,
         }
 
     def _reorder(self, z_nk: Tensor) -> None:
         """Latents by falling contribution; everything that is indexed by latent moves along."""
-        norm_k = decoder_norm(self.cell, self.weights)
-        square_k = z_nk.square().mean(0) * (1.0 if norm_k is None else norm_k.square())
-        self.contribution_k.mul_(CONTRIBUTION_DECAY).add_(square_k, alpha=1 - CONTRIBUTION_DECAY)
-        order_k = self.contribution_k.argsort(descending=True, stable=True)
-        if self.device.type == "cpu" and bool((order_k.diff() == 1).all()):
-            return  # in order already; on a GPU the question would stop the queue
+        order_k = self.contribution.order_k(z_nk, decoder_norm(self.cell, self.weights))
+        if order_k is None:
+            return
         self.optimiser.permute(order_k)
-        for indexed_k in (self.contribution_k, self.silent_k):
+        for indexed_k in (self.contribution.mean_k, self.silent_k):
             indexed_k.copy_(indexed_k[order_k])
 
     def _dead(self) -> Tensor | None:
-        """The latents for auxk to revive; None where asking whether there are any costs nothing.
+        """The latents that auxk revives; None if there are none and the device is the CPU.
 
         With none dead the auxiliary loss and its gradient are 0: leaving it out changes no weight.
         On a GPU the question would stop the queue on every step.
@@ -238,7 +214,7 @@ class Trainer:
         )
 
     def _resample(self, step: int) -> dict[str, Any]:
-        """Latents silent since the last resampling get new directions; how many, and which."""
+        """New directions for latents silent since the last resampling; their number and indices."""
         cell = self.cell
         dead_k = self.silent_k >= cell.resample_every * self.settings.batch_size
         rows = self._scaled(
@@ -249,7 +225,7 @@ class Trainer:
             cell, self.weights, self.optimiser, dead_k, rows, rng, epsilon=self.epsilon
         )
         self.silent_k.masked_fill_(dead_k, 0)
-        self.contribution_k.masked_fill_(dead_k, 0)
+        self.contribution.mean_k.masked_fill_(dead_k, 0)
         return {"revived": revived, "latents": dead_k.nonzero().flatten().tolist()}
 
     def _scaled(self, x_nd: Tensor) -> Tensor:
@@ -257,21 +233,10 @@ class Trainer:
 
     def _row(self, step: int, losses: Losses, batch: Tensor) -> dict[str, Any]:
         """One row of metrics.jsonl. Reads only."""
-        with torch.no_grad():
-            fired = losses.z_nk > 0
-            x_nd = self._scaled(batch.to(self.device))
-            residual = (x_nd - losses.x_hat_nd).square().sum()
-            row: dict[str, Any] = {
-                "step": step,
-                "tokens": (step + 1) * len(batch),
-                "loss": losses.loss.item(),
-                **{name: term.item() for name, term in losses.terms.items()},
-                "fvu": (residual / (x_nd - x_nd.mean(0)).square().sum()).item(),
-                "l0": fired.sum().item() / len(fired),
-                "dead": (self.silent_k >= DEAD_WINDOW).sum().item(),
-                "lr": learning_rate(self.cell, step, self.batches.steps),
-            }
-        if self.cell.revival == "auxk":
+        lr = learning_rate(self.cell, step, self.batches.steps)
+        x_nd = self._scaled(batch.to(self.device))
+        row = metrics_row(step, losses, x_nd, self.silent_k, lr=lr)
+        if self.cell.revival_row.auxiliary:
             row.setdefault("auxk", 0.0)
         if self.cell.penalty != "none":
             row["lambda"] = self._lambda_at(step)
@@ -284,20 +249,20 @@ class Trainer:
         return {**self.weights.named(), **self.optimiser.state(), **self._clocks()}
 
     def _clocks(self) -> dict[str, Tensor]:
-        """What a step depends on beside weights and Adam's state."""
+        """The state of a step beside weights and Adam's."""
         return {
             "silent_k": self.silent_k,
-            "contribution_k": self.contribution_k,
+            "contribution_k": self.contribution.mean_k,
             "lambda_": self.lambda_,
-            "threshold_mean": self.threshold,
+            "threshold_mean": self.threshold.mean,
             **self.watch.state(),
         }
 
     def _resumed(self) -> tuple[int, Journal]:
-        found = load_checkpoint(self.checkpoint)
-        if found is None:
+        checkpoint = load_checkpoint(self.checkpoint)
+        if checkpoint is None:
             return 0, Journal()
-        step, tensors, journal = found
+        step, tensors, journal = checkpoint
         with torch.no_grad():
             for name, tensor in (self.weights.named() | self._clocks()).items():
                 tensor.copy_(tensors[name])

@@ -1,7 +1,8 @@
-"""Has a cell come to nothing? Noted on every step, without asking the device; read when logging.
+"""The watch over a cell's training: not finite, diverged or collapsed.
 
-What counts as failed is a matter of the steps alone: the intervals of logging and checkpoints
-decide only when it is said.
+It notes on every step, without a question to the device, and is read when logging. A failure
+depends on the steps alone: the intervals of logging and checkpoints decide only when it is
+reported.
 """
 
 from pathlib import Path
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from sae_repro.autoencoders import Losses
 from sae_repro.params import Cell, Train
-from sae_repro.training.checkpoint import Journal, load_checkpoint
+from sae_repro.training.checkpoint import load_checkpoint
+from sae_repro.training.journal import Journal
 
 EXPLODED = 10  # times what predicting zero, or the first step, gets wrong
 STARVED_L0 = 0.01  # of a batch: nothing is left to tell activations by
@@ -25,8 +27,8 @@ FAULTS = (
 )
 
 
-class Diverged(Exception):  # noqa: N818 - says what happened, not that something is in error
-    """A cell came to nothing (see `FAULTS`); the message names step, terms, checkpoint."""
+class Diverged(Exception):  # noqa: N818 - an outcome, not an error in the program
+    """A cell failed (see `FAULTS`); the message names step, terms, checkpoint."""
 
     def __init__(self, message: str, journal: Journal) -> None:
         super().__init__(message)
@@ -39,13 +41,7 @@ class Watch:
     def __init__(self, cell: Cell, settings: Train, steps: int, power: float) -> None:
         device = torch.device(settings.device)
         self._steps, self._power = steps, power
-        revival = {
-            "none": 0,
-            "auxk": -(-cell.dead_tokens // settings.batch_size),
-            "resample": cell.resample_every,
-            "resample_published": cell.resample_every,
-        }
-        self._patience = COLLAPSED_STEPS + revival[cell.revival]
+        self._patience = COLLAPSED_STEPS + _revival_steps(cell, settings)
         self._starved = torch.zeros((), dtype=torch.int64, device=device)
         self._limit = torch.tensor(torch.inf, device=device)
         self._first = torch.full((len(FAULTS),), -1, dtype=torch.int64, device=device)
@@ -63,15 +59,15 @@ class Watch:
 
     def fault(self) -> tuple[int, int] | None:
         """(step, number in FAULTS) of the first fault noted."""
-        found = [(step, kind) for kind, step in enumerate(self._first.tolist()) if step >= 0]
-        return min(found, default=None)
+        faults = [(step, kind) for kind, step in enumerate(self._first.tolist()) if step >= 0]
+        return min(faults, default=None)
 
     def check(self, journal: Journal, checkpoint: Path) -> None:
         """Diverged, where something was noted; `checkpoint` is the folder of the last one."""
-        found = self.fault()
-        if found is None:
+        fault = self.fault()
+        if fault is None:
             return
-        step, kind = found
+        step, kind = fault
         last: dict[str, Any] = journal.metrics[-1]
         terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "tokens"))
         saved = load_checkpoint(checkpoint)
@@ -82,9 +78,20 @@ class Watch:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """All that it remembers, by name; written to in place to take it up again."""
+        """Its whole state by name; written to in place to resume."""
         return {
             "watch.limit": self._limit,
             "watch.starved": self._starved,
             "watch.first": self._first,
         }
+
+
+def _revival_steps(cell: Cell, settings: Train) -> int:
+    """Steps that revival takes to act on a latent that has fallen silent; 0 without revival."""
+    match cell.revival_row.patience:
+        case "resample_every":
+            return cell.resample_every
+        case "dead_tokens":
+            return -(-cell.dead_tokens // settings.batch_size)
+        case _:
+            return 0

@@ -153,8 +153,7 @@ def held_out_fvu(job: CellJob, tokens: int) -> float:
     from sae_repro.autoencoders import Weights
     from sae_repro.evaluate.cell import validation_batches
     from sae_repro.evaluate.reconstruction import accumulate, mean_of, summarise
-    from sae_repro.training.checkpoint import load_checkpoint
-    from sae_repro.training.trainer import finished_sae
+    from sae_repro.training import finished_sae, load_checkpoint
 
     found = load_checkpoint(job.checkpoint)
     assert found is not None
@@ -188,7 +187,7 @@ def _first(batches: Iterable["Batch"], tokens: int) -> Iterator["Batch"]:
 
 def _drop_checkpoint_without_looks(job: CellJob, reports: Mapping[int, float]) -> None:
     """A checkpoint that the stage train left is of no use: nobody looked at those before it."""
-    from sae_repro.training.checkpoint import load_checkpoint
+    from sae_repro.training import load_checkpoint
 
     found = load_checkpoint(job.checkpoint)
     every = job.settings.checkpoint_every

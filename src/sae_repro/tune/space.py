@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_repro.errors import StudyError
 from sae_repro.params import Study, Tune, check_section, parse, read_yaml
+from sae_repro.params.axes import ACTIVATIONS
 from sae_repro.params.tune import ASKED_L0, Range, Values
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _cell(tune: Tune, recipe: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     choices = {key: choice for key, (_, choice) in _merged(tune, recipe).items()} | dict(asked)
     l0 = choices.pop(ASKED_L0, None)
     if l0 is not None:
-        counts = choices.get("activation") in ("topk", "batchtopk")
+        row = ACTIVATIONS.get(str(choices.get("activation")))
+        counts = row is not None and row.l0_set_by == "k"
         choices["k" if counts else "target_l0"] = round(l0) if counts else l0
     return choices
 

@@ -13,9 +13,7 @@ from sae_repro.evaluate.job import Family
 from sae_repro.evaluate.metrics.references import family as module
 from sae_repro.evaluate.metrics.references.family import references
 from sae_repro.readers.activations import ActivationStore
-from sae_repro.training.checkpoint import Journal
-from sae_repro.training.trainer import Trainer
-from sae_repro.training.watch import Diverged
+from sae_repro.training import Diverged, Journal, Trainer
 
 HOOK = "blocks.0.hook_resid_post"
 

@@ -26,10 +26,12 @@ from sae_repro.autoencoders.interchange.formats import (
     write_dictionary_learning,
     write_sparsify,
 )
+from sae_repro.autoencoders.interchange.layouts import SPARSIFY
 from sae_repro.autoencoders.saved import SAE, save
 from sae_repro.errors import StudyError
 from sae_repro.files import replacing_folder
 from sae_repro.hub import fetching, one_line, reachable
+from sae_repro.params.axes import ARCHITECTURES
 
 FORMATS = ("saelens", "dictionary_learning", "sparsify")
 
@@ -53,7 +55,12 @@ def export(sae: SAE, folder: Path, format: str) -> None:
     }
     if format not in writers:
         raise StudyError(f"format {format!r}: unknown; allowed: {', '.join(FORMATS)}")
-    if format == "sparsify" and sae.architecture != "topk":
+    if format == "saelens" and not ARCHITECTURES[sae.architecture].in_saelens:
+        raise StudyError(
+            f"format saelens: has no architecture {sae.architecture}; export a cell of another "
+            "activation"
+        )
+    if format == "sparsify" and sae.architecture != SPARSIFY.architecture:
         raise StudyError(
             f"format sparsify: holds TopK only, not {sae.architecture}; export a topk cell, or use "
             "saelens or dictionary_learning, which hold every architecture"

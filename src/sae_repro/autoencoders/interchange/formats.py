@@ -24,6 +24,7 @@ from sae_repro.errors import StudyError
 from sae_repro.files import write_json
 from sae_repro.hub import one_line
 from sae_repro.params import layer_of
+from sae_repro.params.axes import ARCHITECTURES
 
 NOT_FOLDED = {
     "expected_average_only_in": "its scale is in no file of the folder: load it with sae_lens, "
@@ -42,11 +43,11 @@ METADATA = ("model_name", "hook_name", "hook_head_index", "context_size", "prepe
 
 def _usable(where: object, sae: SAE) -> SAE:
     """`sae` as stored, made one of ours: fp32, rows unit."""
-    if sae.architecture != "topk":
-        return replace(sae, weights=unit_rows(sae.weights))
-    if not isinstance(sae.k, int) or not 1 <= sae.k <= sae.d_sae:
+    row = ARCHITECTURES[sae.architecture]
+    if row.reads_k and (not isinstance(sae.k, int) or not 1 <= sae.k <= sae.d_sae):
         raise StudyError(f"{where}: k = {sae.k}: allowed are 1 … {sae.d_sae}; mend its config")
-    return replace(sae, weights=as_stored(where, sae.weights))
+    weights = as_stored(where, sae.weights) if row.latents_compete else unit_rows(sae.weights)
+    return replace(sae, weights=weights)
 
 
 def read_saelens(folder: Path) -> SAE:
@@ -61,9 +62,9 @@ def read_saelens(folder: Path) -> SAE:
     if bool((tensors.get("scaling_factor", torch.ones(1)) == 1).all()):
         tensors.pop("scaling_factor", None)  # releases of old carry one that does nothing
     weights = to_ours(where, tensors, layout)
-    # BatchTopK comes in checkpoints of training, where this is on unless said otherwise
+    # BatchTopK comes in checkpoints of training, where this is on by default
     batch = architecture != layout.architecture
-    if (batch or architecture == "topk") and config.get("rescale_acts_by_decoder_norm", batch):
+    if (batch or layout.reads_k) and config.get("rescale_acts_by_decoder_norm", batch):
         # it works on u·‖d‖, thresholds included: what unit rows give
         threshold = weights.threshold
         weights = replace(unit_rows(replace(weights, threshold=None)), threshold=threshold)
@@ -73,7 +74,7 @@ def read_saelens(folder: Path) -> SAE:
             architecture=layout.architecture,
             weights=weights,
             apply_b_dec_to_input=config.get("apply_b_dec_to_input", True),
-            k=_saelens_k(config) if architecture == "topk" else None,
+            k=_saelens_k(config) if layout.reads_k else None,
             metadata=_saelens_metadata(config),
         ),
     )
@@ -109,9 +110,9 @@ def _check_input(path: Path, config: Mapping[str, Any]) -> None:
 
 def _saelens_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     old = {"hook_name": config.get("hook_point"), **config}
-    found = config.get("metadata") or {key: old[key] for key in METADATA if old.get(key)}
+    metadata = config.get("metadata") or {key: old[key] for key in METADATA if old.get(key)}
     # the version is that of the format, which becomes ours
-    return {key: value for key, value in found.items() if key != "sae_lens_version"}
+    return {key: value for key, value in metadata.items() if key != "sae_lens_version"}
 
 
 def read_dictionary_learning(folder: Path) -> SAE:
@@ -136,7 +137,7 @@ def read_dictionary_learning(folder: Path) -> SAE:
             architecture=layout.architecture,
             weights=to_ours(where, tensors, layout),
             apply_b_dec_to_input=layout.apply_b_dec_to_input,
-            k=k if layout.architecture == "topk" else None,
+            k=k if layout.reads_k else None,
             metadata=config.get("metadata") or {k: v for k, v in known.items() if v is not None},
         ),
     )
@@ -144,11 +145,16 @@ def read_dictionary_learning(folder: Path) -> SAE:
 
 def write_dictionary_learning(sae: SAE, folder: Path) -> None:
     """Write ae.pt and config.json, of the class that holds the architecture of `sae`."""
-    dict_class, layout = next(
+    classes = [
         (name, layout)
         for name, layout in DICTIONARY_LEARNING.items()
         if layout.architecture == sae.architecture
-    )
+    ]
+    if not classes:
+        raise StudyError(
+            f"format dictionary_learning: has no class for {sae.architecture}; export to saelens"
+        )
+    dict_class, layout = classes[0]
     state = to_theirs(sae, layout)
     metadata = dict(sae.metadata or {})
     trainer: dict[str, Any] = {
@@ -159,7 +165,7 @@ def write_dictionary_learning(sae: SAE, folder: Path) -> None:
         "lm_name": metadata.get("model_name"),
         "submodule_name": metadata.get("hook_name"),
     }
-    if sae.architecture == "topk":
+    if layout.reads_k:
         trainer["k"] = sae.k
         # below 0 its threshold was never measured: k per token are chosen
         state |= {"k": torch.tensor(sae.k, dtype=torch.int), "threshold": torch.tensor(-1.0)}

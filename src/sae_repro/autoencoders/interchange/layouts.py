@@ -1,4 +1,4 @@
-"""What other libraries call our tensors, and which of our SAEs their classes can hold.
+"""The classes of other libraries: their names for our tensors, and the SAEs they can hold.
 
 A class either subtracts b_dec from its input or it doesn't. Both say the same,
 u = (x − b_dec)·W_enc + b = x·W_enc + (b − b_dec·W_enc), so that changing over costs only a change
@@ -14,6 +14,7 @@ from torch import Tensor
 from sae_repro.autoencoders.saved import SAE
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.errors import StudyError
+from sae_repro.params.axes import ARCHITECTURES
 
 UNIT = 1e-4  # how far a row's norm may be from 1 to count as unit
 
@@ -31,6 +32,11 @@ class Layout:
     ignored: frozenset[str] = frozenset()
     """Tensors that don't matter at inference."""
 
+    @property
+    def reads_k(self) -> bool:
+        """Whether encoding needs k, which its configuration states."""
+        return ARCHITECTURES[self.architecture].reads_k
+
 
 def _own(*names: str, **renamed: str) -> dict[str, str]:
     return {name: name for name in ("W_enc", "W_dec", "b_dec", *names)} | renamed
@@ -41,10 +47,11 @@ def _linear(**renamed: str) -> dict[str, str]:
 
 
 SAELENS = {
-    "standard": Layout("standard", _own("b_enc")),
-    "topk": Layout("topk", _own("b_enc")),
-    "jumprelu": Layout("jumprelu", _own("b_enc", "threshold")),
-    "gated": Layout("gated", _own("b_mag", "r_mag", b_enc="b_gate")),
+    **{
+        name: Layout(name, _own(*row.extra, b_enc=row.b_enc_name))
+        for name, row in ARCHITECTURES.items()
+        if row.in_saelens
+    },
     # checkpoints of training; what SAELens saves for inference is a jumprelu
     "batchtopk": Layout("jumprelu", _own("b_enc", threshold="topk_threshold")),
     "matryoshka_batchtopk": Layout("jumprelu", _own("b_enc", threshold="topk_threshold")),
@@ -105,9 +112,9 @@ def to_ours(where: object, tensors: Mapping[str, Tensor], layout: Layout) -> Wei
     StudyError where tensors are missing, too many (they would change what the SAE does), or don't
     fit each other. `where` names the file.
     """
-    wanted = set(layout.names.values())
-    missing = sorted(wanted - set(tensors))
-    extra = sorted(set(tensors) - wanted - layout.ignored)
+    expected = set(layout.names.values())
+    missing = sorted(expected - set(tensors))
+    extra = sorted(set(tensors) - expected - layout.ignored)
     if missing or extra:
         raise StudyError(
             f"{where}: not a {layout.architecture} SAE of the format that its configuration names: "
@@ -132,14 +139,14 @@ def _turned(their_name: str) -> bool:
 
 
 def _check_shapes(where: object, named: Mapping[str, Tensor]) -> None:
-    found = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    if len(found["W_enc"]) == 2:
-        d_in, d_sae = found["W_enc"]
-        shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
-        if found == {name: shapes.get(name, (d_sae,)) for name in named}:
+    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
+    if len(shapes["W_enc"]) == 2:
+        d_in, d_sae = shapes["W_enc"]
+        expected = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+        if shapes == {name: expected.get(name, (d_sae,)) for name in named}:
             return
     raise StudyError(
-        f"{where}: the shapes don't fit each other: {found}; the file is damaged or of another "
+        f"{where}: the shapes don't fit each other: {shapes}; the file is damaged or of another "
         "library: fetch it again"
     )
 

@@ -1,7 +1,7 @@
-"""What a trained SAE must beat, saved like one: neurons, principal directions, an untrained SAE.
+"""Maker of baselines, which a trained SAE must beat: neurons, principal directions, untrained.
 
 A given direction has two ends, and each end is a latent: K = 2 D, positive ends first. The two
-bases reconstruct without loss; what they are compared by is how much their latents mean.
+bases reconstruct without loss; they are compared by how much their latents mean.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,8 +17,8 @@ from sae_repro.autoencoders import SAE, Weights, save
 from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell, Train
 from sae_repro.readers.activations import ActivationStore
-from sae_repro.train.folder import hook_metadata, write_untrained
-from sae_repro.training.trainer import Trainer, cell_id
+from sae_repro.train.folder import hook_metadata, write_records
+from sae_repro.training import Trainer, cell_id
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
@@ -81,4 +81,4 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
     own = {"training_architecture": f"{cell.baseline}-{cell.activation}", **hook_metadata(hook)}
     save(replace(sae, metadata={**own, **job.metadata}), folder)
     choices = {"activation": cell.activation, **cell.identity()}
-    write_untrained(folder, sae, job, id=cell_id(cell), choices=choices)
+    write_records(folder, job, id=cell_id(cell), d_in=sae.d_in, d_sae=sae.d_sae, choices=choices)

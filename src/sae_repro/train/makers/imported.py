@@ -1,4 +1,4 @@
-"""A cell that was trained elsewhere: brought in, checked against its pin, used like our own."""
+"""Maker of cells that were trained elsewhere: imported, and checked against their pins."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,14 +11,13 @@ from sae_repro.autoencoders.interchange import import_release, import_sae
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
 from sae_repro.params import Cell
+from sae_repro.params.axes import ARCHITECTURES
 from sae_repro.pins import check_import
 from sae_repro.readers.activations import ActivationStore
-from sae_repro.train.folder import hook_metadata, write_untrained
+from sae_repro.train.folder import hook_metadata, write_records
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
-
-ACTIVATION = {"standard": "relu", "topk": "topk", "jumprelu": "jumprelu", "gated": "gated"}
 
 
 def read(cell: Cell, study: Path) -> SAE:
@@ -31,11 +30,11 @@ def read(cell: Cell, study: Path) -> SAE:
     sae = import_release(release, sae_id)
     with TemporaryDirectory() as name:
         save(sae, Path(name))
-        found = sha256_file(Path(name) / "sae_weights.safetensors")
-    if cell.sha256 != found:
+        sha256 = sha256_file(Path(name) / "sae_weights.safetensors")
+    if cell.sha256 != sha256:
         raise StudyError(
-            f"import = {cell.import_}: the SHA-256 of its weights is {found}, params.yaml says "
-            f"{cell.sha256}; write sha256: {found} if this is the SAE you mean"
+            f"import = {cell.import_}: the SHA-256 of its weights is {sha256}, params.yaml says "
+            f"{cell.sha256}; write sha256: {sha256} if this is the SAE you mean"
         )
     return sae
 
@@ -54,7 +53,7 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
     choices: dict[str, Any] = {
         "import": cell.import_,
         "sha256": cell.sha256,
-        "activation": ACTIVATION[sae.architecture],
+        "activation": ARCHITECTURES[sae.architecture].activation,
         "k": sae.k,
     }
-    write_untrained(folder, sae, job, id=cell.sha256, choices=choices)
+    write_records(folder, job, id=cell.sha256, d_in=sae.d_in, d_sae=sae.d_sae, choices=choices)

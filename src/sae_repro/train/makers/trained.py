@@ -1,4 +1,4 @@
-"""A cell that is trained here, or recorded as failed."""
+"""Maker of cells that are trained here: an SAE, or the record of a failure."""
 
 import shutil
 from collections.abc import Callable
@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.autoencoders import SAE, save
-from sae_repro.files import canonical_json, write_json, write_text
 from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell
 from sae_repro.readers.activations import ActivationStore
-from sae_repro.train.folder import hook_metadata
-from sae_repro.training.trainer import Trainer, cell_id
-from sae_repro.training.watch import Diverged
+from sae_repro.train.folder import hook_metadata, write_records
+from sae_repro.training import Diverged, Trainer, cell_id
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
@@ -29,36 +27,33 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
     trainer = Trainer(
         job.cell, job.settings, store, job.hook, seed=job.seed, checkpoint=job.checkpoint
     )
-    summary: dict[str, Any] = {
-        "id": cell_id(job.cell),
-        "key": job.key,
-        "status": "ok",
-        "hook": job.hook,
-        "d_in": trainer.weights.d_in,
-        "d_sae": trainer.weights.d_sae,
-        "steps": trainer.batches.steps,
-        "tokens": trainer.batches.steps * job.settings.batch_size,
-        "seed": job.seed,
-        "choices": job.cell.model_dump(mode="json", by_alias=True),
-        "train": job.settings.model_dump(mode="json"),
-    }
+    outcome: dict[str, Any]
     try:
         trained = trainer.run(progress)
     except Diverged as failure:
         journal = failure.journal
-        summary |= {"status": "failed", "reason": str(failure)}
+        outcome = {"status": "failed", "reason": str(failure)}
     else:
         journal = trained.journal
         save(with_metadata(trained.sae, job), folder)
-        summary |= {"final": journal.metrics[-1], **trained.thresholds}
-    for name, rows in (("metrics", journal.metrics), ("revival", journal.revivals)):
-        write_text(folder / f"{name}.jsonl", "".join(canonical_json(row) + "\n" for row in rows))
-    write_json(folder / "train.json", summary)
+        outcome = {"final": journal.metrics[-1], **trained.thresholds}
+    write_records(
+        folder,
+        job,
+        id=cell_id(job.cell),
+        d_in=trainer.weights.d_in,
+        d_sae=trainer.weights.d_sae,
+        choices=job.cell.model_dump(mode="json", by_alias=True),
+        steps=trainer.batches.steps,
+        metrics=journal.metrics,
+        revivals=journal.revivals,
+        outcome=outcome,
+    )
     shutil.rmtree(job.checkpoint, ignore_errors=True)
 
 
 def with_metadata(sae: SAE, job: "CellJob") -> SAE:
-    """The SAE with what cfg.json says of its training."""
+    """The SAE with the metadata of its training, for cfg.json."""
     metadata = {
         **hook_metadata(job.hook),
         "training_architecture": _architecture(job.cell),

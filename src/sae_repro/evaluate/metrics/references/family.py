@@ -15,8 +15,7 @@ from sae_repro.evaluate.job import Family
 from sae_repro.files import digest, read_json, write_json
 from sae_repro.params import Cell, Train
 from sae_repro.readers.activations import ActivationStore
-from sae_repro.training.trainer import Trainer
-from sae_repro.training.watch import Diverged
+from sae_repro.training import Diverged, Trainer
 
 K = 4  # latents per token
 BATCH = 512

@@ -1,0 +1,36 @@
+"""From the weights of a step to an SAE on raw activations."""
+
+import math
+
+import torch
+
+from sae_repro.autoencoders import SAE, Weights, calibrated, finished
+from sae_repro.params import Cell
+from sae_repro.readers.activations import ActivationStore
+
+CALIBRATION_CHUNK = 4096  # activations read at once
+
+
+def scale_of(cell: Cell, store: ActivationStore, hook: str) -> float:
+    """The factor by which activations are multiplied before training sees them."""
+    expected_norm = cell.normalisation == "expected_norm"
+    return math.sqrt(store.d_in(hook)) / store.rms(hook) if expected_norm else 1.0
+
+
+def finished_sae(cell: Cell, weights: Weights, store: ActivationStore, hook: str) -> SAE:
+    """`weights` of any step as an SAE on raw activations, its threshold calibrated if need be."""
+    sae = finished(cell, weights, scale=scale_of(cell, store, hook))
+    if cell.activation_row.threshold != "calibrated":
+        return sae
+    assert cell.k is not None
+    shards = store.activations(hook, "calibration")
+    with torch.no_grad():
+        return calibrated(
+            sae,
+            (
+                torch.from_numpy(rows.astype("float32")).to(weights.W_enc.device)
+                for rows in shards.batches(CALIBRATION_CHUNK)
+            ),
+            cell.k,
+            shards.rows,
+        )
