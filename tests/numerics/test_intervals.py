@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from sae_repro.numerics.intervals import differ, student, wilson, wilson_over_groups
+from sae_repro.numerics.intervals import (
+    differ,
+    student,
+    student_fraction,
+    wilson,
+    wilson_over_groups,
+)
 
 
 @given(st.integers(0, 500), st.integers(1, 500))
@@ -47,7 +53,7 @@ def test_groups_that_agree_are_one_sample_and_groups_that_do_not_are_few() -> No
     assert wilson_over_groups([50, 50], [50, 50])[1] == 1.0
     # all or nothing: three groups are three draws; between = 3/2 · 2/3 / 9, independent 2/9 / 300
     apart = wilson_over_groups([100, 0, 0], [100] * 3)
-    assert apart == pytest.approx(wilson(1 / 1.5, 3 / 1.5), abs=0.01)
+    assert apart == pytest.approx(proportion_confint(1 / 1.5, 3 / 1.5, method="wilson"), abs=0.01)
 
 
 def test_intervals_over_seeds_hold_what_they_promise() -> None:
@@ -85,3 +91,48 @@ def test_only_intervals_without_a_common_point_differ() -> None:
     assert not differ((0, 1), (1, 2))
     assert not differ((0, 3), (1, 2))
     assert not differ((0, 1), (math.nan, math.nan))
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
+@settings(deadline=None)  # the first call imports scipy
+def test_an_interval_of_fractions_stays_in_range_and_holds_the_mean(values: list[float]) -> None:
+    mean, low, high = student_fraction(values)
+    assert mean == pytest.approx(np.mean(values))
+    assert 0 <= low <= mean <= high <= 1
+
+
+def test_near_one_half_an_interval_of_fractions_is_students() -> None:
+    values = (0.5 + 1e-4 * np.array([-1.0, 0.3, 0.9, -0.6])).tolist()
+    assert student_fraction(values)[1:] == pytest.approx(student(values)[1:], abs=1e-9)
+
+
+def test_at_the_edges_students_interval_leaves_the_range_and_that_of_fractions_does_not() -> None:
+    values = [0.0, 0.0, 0.86]
+    assert student(values)[1] < 0 and student(values)[2] > 1
+    _, low, high = student_fraction(values)
+    assert 0 <= low < high <= 1
+    assert student_fraction([1.0, 1.0])[1:] == (1.0, 1.0)
+
+
+def test_one_fraction_has_no_interval() -> None:
+    assert math.isnan(student_fraction([])[0])
+    assert student_fraction([0.5])[0] == 0.5 and all(map(math.isnan, student_fraction([0.5])[1:]))
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.93])
+def test_intervals_of_fractions_hold_what_they_promise(p: float) -> None:
+    """Of seeds that differ, as dead latents do: a beta between seeds, a binomial within."""
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(600):
+        rates = rng.binomial(400, rng.beta(60 * p, 60 * (1 - p), 5)) / 400
+        _, low, high = student_fraction(rates.tolist())
+        held += low <= p <= high
+    assert 0.92 < held / 600 < 0.98
+
+
+@given(st.integers(1, 3000))
+@settings(deadline=None)
+def test_none_and_all_are_exact_bounds(n: int) -> None:
+    assert wilson(0, n)[0] == 0.0 and wilson(n, n)[1] == 1.0
+    assert wilson_over_groups([0, 0], [n, n])[0] == 0.0
