@@ -12,13 +12,14 @@ import torch
 
 from sae_repro.autoencoders import SAE, Weights
 from sae_repro.corpus.writing import write_stories
-from sae_repro.evaluate import cell
-from sae_repro.evaluate.cell import validation_batches
 from sae_repro.evaluate.codes import CodeFile
+from sae_repro.evaluate.document_fidelity import fidelity_columns
 from sae_repro.evaluate.first_pass import FirstPass
+from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
 from sae_repro.evaluate.job import Evaluation
 from sae_repro.evaluate.metrics.monosemanticity.fractions import NAMES
-from sae_repro.evaluate.reconstruction import Batch, accumulate, mean_of
+from sae_repro.evaluate.ratios import FIDELITY, values
+from sae_repro.evaluate.reconstruction import accumulate
 from sae_repro.evaluate.registry import MEASURES, chosen_metrics
 from sae_repro.evaluate.summary import Summary
 from sae_repro.files import read_json, write_json
@@ -54,13 +55,10 @@ def measured(study: Evaluation, folder: Path) -> Summary:
     def batches() -> Iterator[Batch]:
         return validation_batches(store, HOOK, 500, "cpu")
 
-    mean_d, _, documents = mean_of(batches(), D)
     codes = CodeFile(folder)
-    totals = accumulate(sae, batches(), mean_d, documents, codes.append)
+    totals = accumulate(sae, batches(), held_out(store, HOOK, 500, "cpu"), codes.append)
     codes.close()
-    return chosen_metrics(
-        FirstPass(study, sae, store, HOOK, batches, codes, mean_d, totals, folder)
-    )
+    return chosen_metrics(FirstPass(study, sae, store, HOOK, batches, codes, totals, folder))
 
 
 def asking(study: Evaluation, *metrics: str) -> Evaluation:
@@ -133,8 +131,9 @@ def test_whole_documents_carry_no_concepts(study: Evaluation, tmp_path: Path) ->
 
 def test_random_weights_have_no_cross_entropy_to_recover(study: Evaluation) -> None:
     """Without a subject in the folder: nothing is even loaded."""
-    store = ActivationStore(study.activations)
+    store, document = ActivationStore(study.activations), np.arange(30)
     identity = torch.eye(D)
     sae = SAE("standard", Weights(identity, torch.zeros(D), identity, torch.zeros(D)))
-    found = cell._fidelity(study, sae, store, f"untrained/{HOOK}")
-    assert found == (dict.fromkeys(cell.FIDELITY), 0)
+    columns = fidelity_columns(study, sae, store, f"untrained/{HOOK}", document)
+    assert all(not column.any() and len(column) == 30 for column in columns.values())
+    assert values(FIDELITY, columns) == dict.fromkeys(FIDELITY)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_repro.autoencoders import SAE, Weights
-from sae_repro.evaluate.cell import validation_batches
+from sae_repro.evaluate.held_out import Batch, HeldOut, validation_batches
 from sae_repro.evaluate.quantiles import (
     BINS,
     Groups,
@@ -19,7 +19,7 @@ from sae_repro.evaluate.quantiles import (
     quantile_edges,
     upper_edge,
 )
-from sae_repro.evaluate.reconstruction import Batch, Totals, accumulate, mean_of, summarise
+from sae_repro.evaluate.reconstruction import Totals, accumulate, summarise
 from sae_repro.readers.activations import ActivationStore
 
 HOOK = "blocks.0.hook_resid_post"
@@ -50,8 +50,7 @@ def run(sae: SAE, x: np.ndarray, size: int, order: np.ndarray | None = None) -> 
             part = slice(start, start + size)
             yield torch.from_numpy(x[rows[part]]), index[part]
 
-    mean_d, _, documents = mean_of(batches(), D)
-    return accumulate(sae, batches(), mean_d, documents)
+    return accumulate(sae, batches(), HeldOut.of(batches, D))
 
 
 @given(st.integers(1, 500), st.integers(0, 100), st.integers(1, 400))
@@ -60,11 +59,15 @@ def test_no_metric_depends_on_batches_or_order(size: int, seed: int, n: int) -> 
     x = integer_activations(n)
     whole = summarise(run(integer_sae(), x, n), D, 0.07)
     order = np.random.default_rng(seed).permutation(n)
-    cut = summarise(run(integer_sae(), x, size, order), D, 0.07)
+    totals = run(integer_sae(), x, size, order)
+    cut = summarise(totals, D, 0.07)
     assert cut.keys() == whole.keys()
     for name, value in whole.items():
         same = value is None or pytest.approx(value, rel=1e-12, abs=1e-12)
         assert cut[name] == same or (cut[name] is None and value is None), name
+    columns = run(integer_sae(), x, n).by_document()
+    for name, column in totals.by_document().items():
+        assert column == pytest.approx(columns[name], rel=1e-12, abs=1e-12), name
 
 
 def test_values_against_the_definitions() -> None:
@@ -93,14 +96,14 @@ def test_values_against_the_definitions() -> None:
         "mse_per_dim": (error**2).mean(),
         "mae_per_dim": np.abs(error).mean(),
         "cosine": cosine.mean(),
-        "cosine_sd": cosine.std(),
+        "cosine_spread": cosine.std(),
         "relative_norm": norms[1].sum() / norms[0].sum(),
     }
     assert m.keys() == expected.keys()
     for name, value in expected.items():
         assert m[name] == pytest.approx(value, rel=1e-9), name
     assert t.zero_norm == int((~usable).sum())
-    assert t.document_tokens.sum() == t.tokens == len(x)
+    assert t.held_out.tokens.sum() == t.tokens == len(x)
     assert t.document_error.sum() == pytest.approx((error**2).sum())
     assert t.document_l0.sum() == (z > 0).sum()
 
@@ -137,9 +140,9 @@ def test_shards_make_no_difference(
     def batches() -> Iterator[Batch]:
         return validation_batches(store, HOOK, size, "cpu")
 
-    mean_d, tokens, documents = mean_of(batches(), D)
-    assert tokens == 900
-    cut = summarise(accumulate(sae, batches(), mean_d, documents), D, 0.07)
+    totals = accumulate(sae, batches(), HeldOut.of(batches, D))
+    assert totals.tokens == totals.held_out.tokens.sum() == 900
+    cut = summarise(totals, D, 0.07)
     whole = summarise(run(sae, x, 900), D, 0.07)
     assert cut == pytest.approx(whole, rel=1e-12)
 

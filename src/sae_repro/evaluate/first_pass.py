@@ -1,4 +1,4 @@
-"""What the first pass over the validation activations leaves for every chosen metric to read."""
+"""One SAE after its first pass over the validation activations, as every metric reads it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -6,13 +6,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from sae_repro.autoencoders import SAE
 from sae_repro.concepts.bank import ConceptBank, load_bank
 from sae_repro.evaluate.codes import Codes, scaled
-from sae_repro.evaluate.reconstruction import Batch, Totals
+from sae_repro.evaluate.held_out import Batch
+from sae_repro.evaluate.reconstruction import Totals
 from sae_repro.params import ConceptLabels
 from sae_repro.readers.activations import ActivationStore
 
@@ -32,7 +30,6 @@ class FirstPass:
     hook: str
     batches: Callable[[], Iterable[Batch]]
     codes: Codes
-    mean_d: npt.NDArray[np.float64]
     totals: Totals
     folder: Path
 

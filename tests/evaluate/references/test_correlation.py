@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from sae_repro.autoencoders import SAE, Weights
 from sae_repro.evaluate.codes import Code, code_of
+from sae_repro.evaluate.held_out import Batch
 from sae_repro.evaluate.metrics.references import correlation
 from sae_repro.evaluate.metrics.references.correlation import Rows, correlations, sampled_rows
-from sae_repro.evaluate.reconstruction import Batch
 
 LENGTH = 20
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sae_repro.errors import StudyError
 from sae_repro.evaluate.codes import Code, code_of
+from sae_repro.evaluate.held_out import Batch
 from sae_repro.evaluate.metrics.structure.sample import Sample, collect, restricted, sampled
-from sae_repro.evaluate.reconstruction import Batch
 
 N, K, D, LENGTH = 6_000, 7, 4, 20
 FIXTURE = HealthCheck.function_scoped_fixture  # it holds nothing

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae_repro.autoencoders import SAE
 from sae_repro.evaluate.codes import Code, Codes
-from sae_repro.evaluate.reconstruction import Batch
+from sae_repro.evaluate.held_out import Batch
 from sae_repro.evaluate.summary import Summary
 from sae_repro.numerics.bootstrap import mean_interval
 from sae_repro.numerics.hashing import uniform_hash

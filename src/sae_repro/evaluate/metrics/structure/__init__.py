@@ -20,7 +20,7 @@ def measure(first_pass: FirstPass) -> Summary:
         first_pass.canonical,
         first_pass.batches(),
         first_pass.bank,
-        first_pass.mean_d,
+        first_pass.totals.held_out.mean_d,
         first_pass.sae.weights.W_dec.cpu().numpy(),
         study.seed,
         study.settings.structure_tokens,

@@ -15,7 +15,7 @@ from scipy.sparse import csc_array, csr_array
 
 from sae_repro.concepts.bank import ConceptBank, frequent_enough
 from sae_repro.evaluate.codes import Codes
-from sae_repro.evaluate.reconstruction import Batch
+from sae_repro.evaluate.held_out import Batch
 from sae_repro.numerics.hashing import uniform_hash
 from sae_repro.readers.activations import DOCUMENT
 
