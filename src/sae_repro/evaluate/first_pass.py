@@ -11,13 +11,13 @@ from sae_repro.concepts.bank import ConceptBank, load_bank
 from sae_repro.evaluate.codes import Codes, scaled
 from sae_repro.evaluate.held_out import Batch
 from sae_repro.evaluate.reconstruction import Totals
-from sae_repro.params import ConceptLabels
 from sae_repro.readers.activations import ActivationStore
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sae_repro.evaluate.job import Evaluation
+    from sae_repro.evaluate.passages import Passages
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,12 @@ class FirstPass:
     @property
     def bank(self) -> ConceptBank:
         """The concepts of every validation token."""
-        study, concepts = self.study, self.study.settings.concepts
-        return _bank(study.corpus, study.activations, concepts, study.seed, study.shared)
+        return bank_of(self.study)
+
+    @property
+    def passages(self) -> "Passages":
+        """The rows of the language model that the validation tokens stand in."""
+        return _passages(self.study)
 
     def subject(self) -> Any:
         """The model that the hook is read from: the one with random weights too."""
@@ -57,10 +61,23 @@ class FirstPass:
         frame.to_parquet(self.folder / f"{name}.parquet", index=False, compression="zstd")
 
 
+# One study and hook at a time: a process evaluates the cells of a study one after another, and
+# what they share is large. An `Evaluation` has a hash of all its inputs' contents.
+
+
 @lru_cache(maxsize=1)
-def _bank(
-    corpus: Path, activations: Path, concepts: ConceptLabels | None, seed: int, contents: str
-) -> ConceptBank:
-    """The bank that a process's cells share; `contents` is a hash of all that it is made of."""
-    index = ActivationStore(activations).index("validation").whole()
-    return load_bank(corpus, index, seed, None if concepts is None else Path(concepts.path))
+def bank_of(study: "Evaluation") -> ConceptBank:
+    """The concept bank that a process's cells share."""
+    index, concepts = (
+        ActivationStore(study.activations).index("validation"),
+        study.settings.concepts,
+    )
+    spans = None if concepts is None else Path(concepts.path)
+    return load_bank(study.corpus, index.whole(), study.seed, spans)
+
+
+@lru_cache(maxsize=1)
+def _passages(study: "Evaluation") -> "Passages":
+    from sae_repro.evaluate.passages import Passages
+
+    return Passages.load(ActivationStore(study.activations))

@@ -85,7 +85,7 @@ class EvaluateJob:
 
     def make(self, folder: Path) -> None:
         """Evaluate into `folder`, which is there."""
-        from sae_repro.evaluate.cell import evaluate_into
+        from sae_repro.evaluate.evaluation import evaluate_into
 
         evaluate_into(self.study, self.sae, folder)
 

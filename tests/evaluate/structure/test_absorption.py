@@ -8,9 +8,9 @@ import pytest
 
 from sae_repro.control.worlds import tree_atoms, tree_sample
 from sae_repro.evaluate.metrics.structure.absorption import dense_probe
-from sae_repro.evaluate.metrics.structure.halves import Halves
+from sae_repro.evaluate.metrics.structure.concept_tables import concept_structure
 from sae_repro.evaluate.metrics.structure.sample import Sample
-from sae_repro.evaluate.metrics.structure.tables import concept_structure
+from sae_repro.evaluate.metrics.structure.sample_halves import Halves
 from sae_repro.numerics.random import generator
 
 D, N = 24, 12_000

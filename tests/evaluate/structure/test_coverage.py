@@ -8,8 +8,8 @@ from sklearn.metrics import matthews_corrcoef
 
 from sae_repro.evaluate.metrics.structure import coverage as coverage_module
 from sae_repro.evaluate.metrics.structure.coverage import coverage, half_point
-from sae_repro.evaluate.metrics.structure.halves import Half
 from sae_repro.evaluate.metrics.structure.sample import Sample
+from sae_repro.evaluate.metrics.structure.sample_halves import Half
 from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
 
 N = 6_000

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
-from sae_repro.evaluate.metrics.structure import halves as halves_module
 from sae_repro.evaluate.metrics.structure import probes
-from sae_repro.evaluate.metrics.structure.halves import Halves
+from sae_repro.evaluate.metrics.structure import sample_halves as halves_module
 from sae_repro.evaluate.metrics.structure.logistic import RIDGE
 from sae_repro.evaluate.metrics.structure.probes import (
     probe_auc,
@@ -21,6 +20,7 @@ from sae_repro.evaluate.metrics.structure.probes import (
     split_sets,
 )
 from sae_repro.evaluate.metrics.structure.sample import Sample
+from sae_repro.evaluate.metrics.structure.sample_halves import Halves
 
 N, K, C = 4_000, 14, 5
 

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from sae_repro.errors import StudyError
 from sae_repro.evaluate.codes import Code, code_of
 from sae_repro.evaluate.held_out import Batch
-from sae_repro.evaluate.metrics.structure.sample import Sample, collect, restricted, sampled
+from sae_repro.evaluate.metrics.structure.sample import (
+    Sample,
+    collect,
+    restricted,
+    sampled,
+    sampled_tokens,
+)
 
 N, K, D, LENGTH = 6_000, 7, 4, 20
 FIXTURE = HealthCheck.function_scoped_fixture  # it holds nothing
@@ -42,7 +48,8 @@ def drawn(source: Sample, size: int, seed: int | None, tokens: int = 2000) -> Sa
             part = rows[start : start + size + 100]
             yield code_of(a[part], index[part])
 
-    return collect(codes, batches(), source.bank, np.ones(D), source.d_kd, 1, tokens)
+    chosen = sampled_tokens(batches(), source.bank, 1, tokens)
+    return collect(codes, chosen, np.ones(D), source.d_kd)
 
 
 @given(st.integers(100, 6000), st.integers(0, 50))
@@ -101,5 +108,4 @@ def test_rows_that_the_bank_lacks_are_refused(planted: Callable[..., Sample]) ->
     source = whole(planted)
     index = np.stack([source.bank.document, source.bank.position + 100], axis=1)
     with pytest.raises(StudyError, match="not in the concept bank"):
-        collect(lambda: [], [(torch.from_numpy(source.x_nd), index)], source.bank, np.zeros(D),
-                source.d_kd, 1, 2000)  # fmt: skip
+        sampled_tokens([(torch.from_numpy(source.x_nd), index)], source.bank, 1, 2000)

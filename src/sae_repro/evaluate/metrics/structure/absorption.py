@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.evaluate.metrics.structure.halves import Contrast, Half, Halves
 from sae_repro.evaluate.metrics.structure.hierarchy import Family
 from sae_repro.evaluate.metrics.structure.logistic import dense
 from sae_repro.evaluate.metrics.structure.probes import MOST, Split
+from sae_repro.evaluate.metrics.structure.sample_halves import Contrast, Half, Halves
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -8,9 +8,9 @@ from scipy.sparse import csr_array
 
 from sae_repro.evaluate.metrics.monosemanticity.agreement import phi
 from sae_repro.evaluate.metrics.monosemanticity.counts import Levels, at_thresholds
-from sae_repro.evaluate.metrics.structure.halves import Half
 from sae_repro.evaluate.metrics.structure.logistic import newton
 from sae_repro.evaluate.metrics.structure.sample import Sample
+from sae_repro.evaluate.metrics.structure.sample_halves import Half
 from sae_repro.numerics.bootstrap import interval, weights
 
 Floats = npt.NDArray[np.float64]

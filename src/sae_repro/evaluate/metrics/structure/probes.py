@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.evaluate.metrics.structure.halves import Design, Halves, chunks, designs
 from sae_repro.evaluate.metrics.structure.logistic import balanced, cross_entropy, newton
+from sae_repro.evaluate.metrics.structure.sample_halves import Design, Halves, chunks, designs
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -15,8 +15,8 @@ from sae_repro.evaluate.metrics.structure.absorption import (
     own_candidates,
     unit_rows,
 )
+from sae_repro.evaluate.metrics.structure.aggregates import summary
 from sae_repro.evaluate.metrics.structure.coverage import coverage, half_point
-from sae_repro.evaluate.metrics.structure.halves import Halves
 from sae_repro.evaluate.metrics.structure.hierarchy import Hierarchy, hierarchy
 from sae_repro.evaluate.metrics.structure.probes import (
     MOST,
@@ -26,7 +26,7 @@ from sae_repro.evaluate.metrics.structure.probes import (
     split_sets,
 )
 from sae_repro.evaluate.metrics.structure.sample import Sample
-from sae_repro.evaluate.metrics.structure.totals import summary
+from sae_repro.evaluate.metrics.structure.sample_halves import Halves
 from sae_repro.evaluate.summary import Summary
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from scipy.sparse import csc_array
 
 from sae_repro.evaluate.metrics.structure.absorption import DenseProbe
+from sae_repro.evaluate.metrics.structure.concept_tables import AUC_LATENTS, concept_structure
 from sae_repro.evaluate.metrics.structure.sample import Sample
-from sae_repro.evaluate.metrics.structure.tables import AUC_LATENTS, concept_structure
 
 N = 6_000
 
