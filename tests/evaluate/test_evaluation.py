@@ -107,7 +107,9 @@ def test_the_size_of_the_batches_decides_no_interval(
             assert cut[part][name] == pytest.approx(value, rel=1e-6), name
 
 
-def test_a_cell_that_failed_says_why_and_has_no_number(study: Evaluation, tmp_path: Path) -> None:
+def test_a_failed_cell_keeps_its_reason_and_has_no_number(
+    study: Evaluation, tmp_path: Path
+) -> None:
     failed = train_json(tmp_path / "failed", status="failed", reason="loss is NaN at step 3")
     folder = tmp_path / "evaluated"
     folder.mkdir()

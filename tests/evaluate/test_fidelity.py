@@ -121,10 +121,10 @@ def test_no_sum_depends_on_how_rows_are_batched(
 
 def test_windows_hold_the_tokens_asked_for(windows: Windows, tmp_path: Path) -> None:
     total = int(windows.mask.sum())
-    for wanted in (1, 30, total):
-        some = Windows(tmp_path, wanted)
-        assert int(some.mask.sum()) >= wanted
-        assert int(some.mask[:-1].sum()) < wanted
+    for tokens in (1, 30, total):
+        some = Windows(tmp_path, tokens)
+        assert int(some.mask.sum()) >= tokens
+        assert int(some.mask[:-1].sum()) < tokens
     assert len(Windows(tmp_path, 10**9).tokens) == 40
 
 

@@ -45,7 +45,7 @@ def test_bins_hold_their_values() -> None:
     st.integers(2, 10),
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
-def test_bins_tell_the_group_of_a_value(rows: list[list[float]], n: int) -> None:
+def test_a_values_bin_decides_its_group(rows: list[list[float]], n: int) -> None:
     values = [np.array(row, dtype=np.float32) for row in rows]
     counts = np.stack([np.bincount(bin_of(v), minlength=BINS) for v in values])
     edges = quantile_edges(counts, n)

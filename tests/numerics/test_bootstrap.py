@@ -110,7 +110,7 @@ def test_a_ratio_without_any_denominator_is_refused() -> None:
         ratio_interval(np.ones(5), np.zeros(5), 0, "x")
 
 
-def test_intervals_hold_the_mean_as_often_as_they_promise() -> None:
+def test_intervals_hold_the_mean_as_often_as_they_should() -> None:
     rng = np.random.default_rng(0)
     held = 0
     for i in range(200):

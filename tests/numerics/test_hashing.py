@@ -55,7 +55,7 @@ def test_seeds_of_any_size_draw_each_for_itself(seed: int) -> None:
     assert (draw != uniform_hash(seed + 1, "x", NUMBERS)).all()
 
 
-def test_the_full_range_of_whole_numbers_is_told_apart() -> None:
+def test_whole_numbers_of_64_bits_draw_each_for_itself() -> None:
     ends = np.array([0, 1, 2**63, 2**64 - 1], dtype=np.uint64)
     assert len(set(uniform_hash(0, "x", ends).tolist())) == 4
     assert uniform_hash(0, "x", np.array([-1])) == uniform_hash(0, "x", ends[3:])

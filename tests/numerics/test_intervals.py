@@ -1,4 +1,4 @@
-"""Intervals, and what they allow to say."""
+"""Intervals against other libraries and by simulation, and differences of two of them."""
 
 import math
 
@@ -34,17 +34,17 @@ def test_the_published_judges_interval() -> None:
     assert (round(100 * low), round(100 * high)) == (67, 89)
 
 
-def test_nothing_measured_says_nothing() -> None:
+def test_without_draws_the_interval_of_a_fraction_is_everything() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 80), st.integers(1, 80)), min_size=1, max_size=6))
 def test_groups_never_make_an_interval_narrower(pairs: list[tuple[int, int]]) -> None:
-    found, totals = [min(x, n) for x, n in pairs], [n for _, n in pairs]
-    low, high = wilson_over_groups(found, totals)
-    one = wilson(sum(found), sum(totals))
+    successes, totals = [min(x, n) for x, n in pairs], [n for _, n in pairs]
+    low, high = wilson_over_groups(successes, totals)
+    one = wilson(sum(successes), sum(totals))
     assert 0 <= low <= one[0] + 1e-12 and one[1] - 1e-12 <= high <= 1
-    assert low - 1e-12 <= sum(found) / sum(totals) <= high + 1e-12
+    assert low - 1e-12 <= sum(successes) / sum(totals) <= high + 1e-12
 
 
 def test_groups_that_agree_are_one_sample_and_groups_that_do_not_are_few() -> None:
@@ -56,16 +56,16 @@ def test_groups_that_agree_are_one_sample_and_groups_that_do_not_are_few() -> No
     assert apart == pytest.approx(proportion_confint(1 / 1.5, 3 / 1.5, method="wilson"), abs=0.01)
 
 
-def test_intervals_over_seeds_hold_what_they_promise() -> None:
+def test_intervals_over_seeds_hold_the_truth_as_often_as_they_should() -> None:
     """Latents of a seed share its luck: pooled without regard to seeds, far fewer would hold it."""
     rng = np.random.default_rng(0)
     p, k, seeds = 0.2, 200, 12
     held = naive = 0
     for _ in range(400):
-        found = rng.binomial(k, rng.beta(p * 30, (1 - p) * 30, seeds)).tolist()
-        low, high = wilson_over_groups(found, [k] * seeds)
+        successes = rng.binomial(k, rng.beta(p * 30, (1 - p) * 30, seeds)).tolist()
+        low, high = wilson_over_groups(successes, [k] * seeds)
         held += low <= p <= high
-        low, high = wilson(sum(found), k * seeds)
+        low, high = wilson(sum(successes), k * seeds)
         naive += low <= p <= high
     assert held / 400 > 0.9
     assert naive / 400 < 0.75
@@ -120,7 +120,7 @@ def test_one_fraction_has_no_interval() -> None:
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.93])
-def test_intervals_of_fractions_hold_what_they_promise(p: float) -> None:
+def test_intervals_of_fractions_hold_the_truth_as_often_as_they_should(p: float) -> None:
     """Of seeds that differ, as dead latents do: a beta between seeds, a binomial within."""
     rng = np.random.default_rng(1)
     held = 0

@@ -1,4 +1,4 @@
-"""The evaluation of one cell: metrics.json, latents, documents, contexts, and what is chosen."""
+"""The evaluation of one SAE: metrics.json, latents, documents, contexts, and chosen metrics."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The validation activations of a hook, and what all SAEs on the hook share of them."""
+"""The validation activations of a hook, and facts of them that are the same for every SAE."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

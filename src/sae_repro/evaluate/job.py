@@ -1,4 +1,4 @@
-"""What the evaluation of one SAE follows from, and the job that a worker is handed."""
+"""The inputs of an evaluation, and the jobs that workers are handed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, context: StageContext, settings: Evaluate, store: CellStore) -> "Evaluation":
-        """The evaluation that a stage which declares `seed` asks for, with `settings`."""
+        """The evaluation with `settings`, in a stage that declares `seed`."""
         corpus, subject = context.artifacts("corpus"), context.artifacts("subject")
         extract = context.artifacts("extract")
         shared = {

@@ -50,8 +50,8 @@ def values(ratios: Mapping[str, Ratio], columns: Columns) -> dict[str, float | N
     """Each ratio over all documents; None where its denominator is 0."""
     total = {name: column.sum() for name, column in columns.items()}
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = {name: float(ratio(total)) for name, ratio in ratios.items()}
-    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+        measured = {name: float(ratio(total)) for name, ratio in ratios.items()}
+    return {name: value if np.isfinite(value) else None for name, value in measured.items()}
 
 
 def intervals(columns: Columns, seed: int) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""95 % intervals, and what may be said of two of them."""
+"""95 % intervals of fractions and means, and the test whether two of them differ."""
 
 import math
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def student(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def student_fraction(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high) of independent fractions in [0, 1], such as a rate in each of a few seeds.
+    """(mean, low, high) of independent fractions in [0, 1], such as those of a few seeds.
 
     Student's t interval of the angles arcsin √p, whose ends stay in [0, 1], widened to hold the
     mean; NaN bounds of fewer than 2. Source: M. S. Bartlett 1936, "The square root transformation

@@ -78,7 +78,7 @@ class Shards:
         return digest([entry["sha256"] for entry in self.entries])
 
     def load(self, number: int) -> npt.NDArray[Any]:
-        """Shard `number`, memory-mapped after its checksum was found right."""
+        """Shard `number`, memory-mapped once its checksum is verified."""
         entry = self.entries[number]
         path = self.folder / entry["file"]
         _check(path, entry["sha256"])

@@ -38,28 +38,28 @@ def tree(planted: Callable[..., Sample], *, absorbing: bool) -> Sample:
 
 
 def test_the_toy_tree_of_a_vanilla_dictionary_is_all_holes(planted: Callable[..., Sample]) -> None:
-    frames, found = concept_structure(tree(planted, absorbing=True), 0)
+    frames, summary = concept_structure(tree(planted, absorbing=True), 0)
     pairs = frames.pairs
     assert len(pairs) == 2 * 9
     assert (pairs["status"] == "testable").all()
     assert pairs["hole_rate"].min() > 0.99
     assert pairs["absorption"].min() > 0.99
     for name in ("hole_rate", "absorption_rate", "hole_rate_faint", "absorption_rate_faint"):
-        assert found.metrics[name] == pytest.approx(1, abs=0.01)
-    assert found.metrics["childless_recall"] == pytest.approx(1, abs=0.01)
+        assert summary.metrics[name] == pytest.approx(1, abs=0.01)
+    assert summary.metrics["childless_recall"] == pytest.approx(1, abs=0.01)
     # over all latents, the parent is split among its own and its children's
-    assert found.metrics["splitting_mean"] == 3
+    assert summary.metrics["splitting_mean"] == 3
 
 
 def test_the_toy_tree_of_a_matryoshka_dictionary_has_none(planted: Callable[..., Sample]) -> None:
-    frames, found = concept_structure(tree(planted, absorbing=False), 0)
+    frames, summary = concept_structure(tree(planted, absorbing=False), 0)
     assert (frames.pairs["status"] == "testable").all()
-    assert found.metrics["hole_rate"] == found.metrics["absorption_rate"] == 0
-    assert found.metrics["splitting_mean"] == 0
-    assert found.metrics["fragmented_fraction"] == 0
-    assert found.metrics["coverage"] == 1
-    assert found.metrics["probe_auc_1"] == pytest.approx(1)
-    assert found.metrics["probe_loss"] == pytest.approx(0, abs=0.05)
+    assert summary.metrics["hole_rate"] == summary.metrics["absorption_rate"] == 0
+    assert summary.metrics["splitting_mean"] == 0
+    assert summary.metrics["fragmented_fraction"] == 0
+    assert summary.metrics["coverage"] == 1
+    assert summary.metrics["probe_auc_1"] == pytest.approx(1)
+    assert summary.metrics["probe_loss"] == pytest.approx(0, abs=0.05)
 
 
 def family(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +126,7 @@ def test_each_fault_is_found_by_its_own_metric(
     on, x = family(rng)
     z, d = latents(kind, on, planted)
     names = ("parent", "child 0", "child 1", "child 2", "stranger")
-    frames, found = concept_structure(
+    frames, summary = concept_structure(
         planted(on, z * np.linalg.norm(d, axis=1), names=names, x_nd=x, d_kd=d), 0
     )
     zero = frames.pairs[frames.pairs["silence"] == "zero"]
@@ -134,7 +134,7 @@ def test_each_fault_is_found_by_its_own_metric(
     assert (zero["status"] == "testable").all()
     assert zero["hole_rate"].to_numpy() == pytest.approx(hole, abs=0.01)
     assert zero["absorption"].to_numpy() == pytest.approx(absorbed, abs=0.01)
-    assert found.metrics["hole_rate_faint"] == pytest.approx(faint, abs=0.05)
+    assert summary.metrics["hole_rate_faint"] == pytest.approx(faint, abs=0.05)
     assert frames.concepts["splitting"].dropna().tolist() == [splitting]
     assert frames.concepts["fragmented"].tolist() == [bool(fragmented), False, False, False, False]
 
@@ -158,17 +158,17 @@ def test_dead_and_dense_latents_change_nothing(planted: Callable[..., Sample], k
     pd.testing.assert_frame_equal(with_others[0].concepts[columns], alone[0].concepts[columns])
 
 
-def test_pairs_that_cannot_be_tested_say_why(planted: Callable[..., Sample]) -> None:
+def test_pairs_that_cannot_be_tested_have_a_reason(planted: Callable[..., Sample]) -> None:
     rng = np.random.default_rng(0)
     on, x = family(rng)
     z, d = latents("none", on, planted)
 
     def statuses(on: np.ndarray, z: np.ndarray, x: np.ndarray) -> set[str]:
-        frames, found = concept_structure(planted(on, z, x_nd=x, d_kd=d), 0)
+        frames, summary = concept_structure(planted(on, z, x_nd=x, d_kd=d), 0)
         pairs = frames.pairs
         untested = pairs["status"] != "testable"
         assert pairs.loc[untested, ["hole_rate", "absorption"]].isna().all(axis=None)
-        assert found.metrics["hole_rate"] is None or not untested.any()
+        assert summary.metrics["hole_rate"] is None or not untested.any()
         return set(pairs["status"])
 
     assert statuses(on, z, x) == {"testable"}
@@ -187,7 +187,7 @@ def test_pairs_that_cannot_be_tested_say_why(planted: Callable[..., Sample]) -> 
     assert statuses(on, silent, x) == {"no split set"}
 
 
-def test_rates_are_what_the_definition_says(planted: Callable[..., Sample]) -> None:
+def test_rates_match_their_definitions(planted: Callable[..., Sample]) -> None:
     """A parent that is silent on half of one child, and on a tenth of its own tokens."""
     rng = np.random.default_rng(0)
     on, x = family(rng)

@@ -67,17 +67,17 @@ def test_neither_batches_nor_order_matter(
 
 def test_rows_carry_what_they_carry_in_the_whole(planted: Callable[..., Sample]) -> None:
     source = whole(planted)
-    found = drawn(source, 777, 5)
-    row = found.bank.document * LENGTH + found.bank.position
+    sample = drawn(source, 777, 5)
+    row = sample.bank.document * LENGTH + sample.bank.position
     assert np.array_equal(row, np.sort(row))
-    assert np.array_equal(found.a_nk.toarray(), source.a_nk.toarray()[row])
-    assert np.array_equal(found.x_nd, source.x_nd[row])
-    assert np.array_equal(found.bank.document, source.bank.document[row])
-    assert np.array_equal(found.bank.fit, source.bank.fit[row])
+    assert np.array_equal(sample.a_nk.toarray(), source.a_nk.toarray()[row])
+    assert np.array_equal(sample.x_nd, source.x_nd[row])
+    assert np.array_equal(sample.bank.document, source.bank.document[row])
+    assert np.array_equal(sample.bank.fit, source.bank.fit[row])
     # 2 % of a thousand tokens are too few, and are counted
-    assert found.bank.names == ("c0", "c1")
-    assert found.bank.left_out == {"class": 1}
-    assert np.array_equal(found.bank.labels.toarray(), source.bank.labels.toarray()[row, :2])
+    assert sample.bank.names == ("c0", "c1")
+    assert sample.bank.left_out == {"class": 1}
+    assert np.array_equal(sample.bank.labels.toarray(), source.bank.labels.toarray()[row, :2])
 
 
 def test_it_holds_whole_documents_of_both_halves(planted: Callable[..., Sample]) -> None:

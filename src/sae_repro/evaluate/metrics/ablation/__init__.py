@@ -1,11 +1,11 @@
-"""How many of the model's logits one latent moves."""
+"""Ablation sparsity: the number of the model's logits that one latent moves."""
 
 from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.summary import Summary
 
 
 def measure(first_pass: FirstPass) -> Summary:
-    """ablation.parquet: how many logits single latents move."""
+    """ablation.parquet: the logits that single latents move."""
     from sae_repro.evaluate.metrics.ablation.logits import ablation_sparsity
     from sae_repro.params import model_hook
 

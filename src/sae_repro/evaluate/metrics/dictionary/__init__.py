@@ -1,4 +1,4 @@
-"""Atoms by themselves: each one's nearest neighbour, and the bits that a code costs."""
+"""Metrics of the dictionary alone: nearest decoder rows, and the description length of codes."""
 
 from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.summary import Summary

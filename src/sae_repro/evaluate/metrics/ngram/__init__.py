@@ -1,4 +1,4 @@
-"""Word patterns that say when a latent fires."""
+"""Explainability by word patterns: n-grams that predict when a latent fires."""
 
 from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.summary import Summary
