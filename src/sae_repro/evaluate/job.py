@@ -38,7 +38,7 @@ class Evaluation:
             "subject": [sha256_file(path) for path in sorted(subject.glob("*.safetensors"))],
             "config": sha256_file(subject / "config.json"),
             "corpus": sha256_file(corpus / "tokens.npy"),
-            "code": context.code("sae_repro.evaluate.cell"),
+            "code": context.code("sae_repro.evaluate.evaluation"),
         }
         return cls(
             settings=settings,
