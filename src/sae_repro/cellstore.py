@@ -25,7 +25,7 @@ from sae_repro.files import (
 
 
 def bypassed() -> bool:
-    """Whether SAE_REPRO_NO_STORE asks to do without the store."""
+    """Whether SAE_REPRO_NO_STORE turns the store off."""
     return os.environ.get("SAE_REPRO_NO_STORE", "") not in ("", "0")
 
 
@@ -67,7 +67,7 @@ class CellStore:
 
 
 class Job(Protocol):
-    """What makes the folder of one SAE."""
+    """A job that makes the folder of one SAE."""
 
     @property
     def key(self) -> str:
@@ -90,15 +90,17 @@ def deliver(
 ) -> None:
     """Bring `out` up to date: a folder per cell, and for each of its jobs one at its place therein.
 
-    What is as it should be stays; `make_all` has to put the jobs that are handed to it into the
-    store. The JSON file `summary` of each folder is given the cell's name, the job's key, and a
-    hash of the other files, by which a damaged folder is told from a finished one.
+    `cells` has the jobs of each cell by place, from params.yaml. Finished folders stay; `make_all`
+    has to put the jobs that are handed to it into the store. The JSON file `summary` of each folder
+    is given the cell's name, the job's key, and a hash of the other files, by which a damaged
+    folder is told from a finished one.
     """
     prune(cells, out)
     changed = {
         name: jobs
         for name, jobs in cells.items()
-        if members(out / name) != list(jobs)
+        # a seed that params.yaml no longer names
+        if any(path.name not in jobs for path in (out / name).glob("seed-*"))
         or not all(_finished(out / name / place, job.key, summary) for place, job in jobs.items())
     }
     if not bypassed():
@@ -124,18 +126,18 @@ def deliver(
 
 
 def _label(folder: Path, summary: str, name: str, key: str) -> None:
-    """The store knows contents, not names: say in the out which cell this is."""
-    told = {"cell": name, "key": key, **read_json(folder / summary)}
+    """Add the cell's name to the summary: the store has folders by content, not by name."""
+    labelled = {"cell": name, "key": key, **read_json(folder / summary)}
     contents = _contents(folder, summary)
-    write_json(folder / summary, {**told, "cell": name, "contents": contents})
+    write_json(folder / summary, {**labelled, "cell": name, "contents": contents})
 
 
 def _finished(folder: Path, key: str, summary: str) -> bool:
     try:
-        said = read_json(folder / summary)
+        label = read_json(folder / summary)
     except StudyError:
         return False
-    return bool(said.get("key") == key and said.get("contents") == _contents(folder, summary))
+    return bool(label.get("key") == key and label.get("contents") == _contents(folder, summary))
 
 
 def _contents(folder: Path, summary: str) -> str:
@@ -144,7 +146,7 @@ def _contents(folder: Path, summary: str) -> str:
 
 
 def prune(names: Collection[str], out: Path) -> list[Path]:
-    """Delete from `out` the folders of cells that params.yaml no longer names; what was deleted."""
+    """Delete from `out` the folders of cells that params.yaml no longer names, and return them."""
     folders = sorted(out.iterdir()) if out.is_dir() else []
     orphans = [folder for folder in folders if folder.is_dir() and folder.name not in names]
     for folder in orphans:

@@ -41,7 +41,7 @@ def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> TokenDocuments:
+def story_corpus(tmp_path_factory: pytest.TempPathFactory) -> TokenDocuments:
     folder = tmp_path_factory.mktemp("stories")
     source = StoriesSource(kind="stories", n_documents=400)
     write_stories(Corpus(source=source, validation=0.3), source, 1, folder)
@@ -53,7 +53,7 @@ SENTENCES = ["The cat sat on 12 mats. I saw NASA fly!", "Anna and Tom ran (fast)
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> TokenDocuments:
+def text_corpus(tmp_path_factory: pytest.TempPathFactory) -> TokenDocuments:
     study = tmp_path_factory.mktemp("texts")
     rng = np.random.default_rng(0)
     with (study / "a.jsonl").open("w") as file:
@@ -96,16 +96,16 @@ def compare(bank: ConceptBank, expected: dict[str, set[tuple[int, int]]]) -> Non
     assert sum(bank.left_out.values()) == len(expected) - len(kept)
 
 
-def test_stories_against_their_labels(told: TokenDocuments) -> None:
-    index = index_of(told)
+def test_stories_against_their_labels(story_corpus: TokenDocuments) -> None:
+    index = index_of(story_corpus)
     known = stories.concepts()
     bits = np.unpackbits(stories.generate(400, 1).labels, axis=1, count=len(known),
                          bitorder="little")  # fmt: skip
-    start = told.documents["start"].to_numpy()
+    start = story_corpus.documents["start"].to_numpy()
     parent = {c.name: c.parent for c in known}
     expected: dict[str, set[tuple[int, int]]] = {}
     for token in np.unique(index[:, 2]).tolist():
-        piece = told.tokenizer().convert_ids_to_tokens(token)
+        piece = story_corpus.tokenizer().convert_ids_to_tokens(token)
         expected[f"token:{piece}"] = {(d, p) for d, p, t in index.tolist() if t == token}
     for concept in known:
         expected[concept.name] = set()
@@ -114,7 +114,7 @@ def test_stories_against_their_labels(told: TokenDocuments) -> None:
                 expected[f"{shift}:{concept.name}"] = set()
     for d, p, _ in index.tolist():
         for by, prefix in ((0, ""), (-1, "previous:"), (1, "next:")):
-            if not 0 <= p + by < len(told.document(d)):
+            if not 0 <= p + by < len(story_corpus.document(d)):
                 continue
             for number in np.flatnonzero(bits[start[d] + p + by]):
                 name: str | None = known[number].name
@@ -123,38 +123,38 @@ def test_stories_against_their_labels(told: TokenDocuments) -> None:
                 while name is not None:
                     expected[prefix + name].add((d, p))
                     name = parent[name]
-    compare(load_bank(told.folder, index, 0), expected)
+    compare(load_bank(story_corpus.folder, index, 0), expected)
 
 
-def test_text_against_what_one_reads(written: TokenDocuments) -> None:
-    index = index_of(written)
-    tokenizer = written.tokenizer()
+def test_surface_concepts_against_a_reading_by_hand(text_corpus: TokenDocuments) -> None:
+    index = index_of(text_corpus)
+    tokenizer = text_corpus.tokenizer()
     texts = [tokenizer.decode([i]) for i in range(len(tokenizer))]  # byte-level: spaces are kept
-    train = np.concatenate([written.document(d) for d in written.split("train")])
+    train = np.concatenate([text_corpus.document(d) for d in text_corpus.split("train")])
     counts = np.bincount(train, minlength=len(tokenizer))
     order = sorted(range(len(counts)), key=lambda i: (-counts[i], i))
     seen = int((counts > 0).sum())
-    label = written.documents["label"]
+    label = text_corpus.documents["label"]
 
-    def said(token: int) -> set[str]:
+    def concepts_of(token: int) -> set[str]:
         text = texts[token]
-        bare, found = text.strip(), set()
+        bare, carried = text.strip(), set()
         letters = "".join(c for c in bare if c.isalpha())
         if letters and letters == letters.lower():
-            found.add("casing:lower")
+            carried.add("casing:lower")
         if len(letters) > 1 and letters == letters.upper():
-            found.add("casing:UPPER")
+            carried.add("casing:UPPER")
         elif letters and letters == letters.capitalize():
-            found.add("casing:Capitalised")
+            carried.add("casing:Capitalised")
         if any(c in "0123456789" for c in bare):
-            found.add("digits")
+            carried.add("digits")
         if bare and not any(c.isalnum() for c in bare):
-            found.add("punctuation")
+            carried.add("punctuation")
         if bare and bare[0].isalnum():
-            found.add("word:starts" if text[0] == " " else "word:continues")
+            carried.add("word:starts" if text[0] == " " else "word:continues")
         rank = order.index(token)
         share = "top 1 %" if rank < 0.01 * seen else "1–10 %" if rank < 0.1 * seen else "rest"
-        return found | {f"frequency:{share}"}
+        return carried | {f"frequency:{share}"}
 
     kinds = ["casing:lower", "casing:UPPER", "casing:Capitalised", "digits", "punctuation",
              "word:starts", "word:continues", "frequency:top 1 %", "frequency:1–10 %",
@@ -165,12 +165,12 @@ def test_text_against_what_one_reads(written: TokenDocuments) -> None:
     expected |= {f"position:{p}": set() for p in ("first", "first tenth", "last tenth")}
     expected |= {"document:t0": set(), "document:t1": set()}
     for d, p, token in index.tolist():
-        here, n = (d, p), len(written.document(d))
+        here, n = (d, p), len(text_corpus.document(d))
         piece = tokenizer.convert_ids_to_tokens(token)
         expected.setdefault(f"token:{piece}", set()).add(here)
         for by, prefix in ((0, ""), (-1, "previous:"), (1, "next:")):
             if 0 <= p + by < n:
-                for name in said(int(written.document(d)[p + by])):
+                for name in concepts_of(int(text_corpus.document(d)[p + by])):
                     expected[prefix + name].add(here)
         if p == 0:
             expected["position:first"].add(here)
@@ -179,12 +179,12 @@ def test_text_against_what_one_reads(written: TokenDocuments) -> None:
         if p / n >= 0.9:
             expected["position:last tenth"].add(here)
         expected[f"document:{label[d]}"].add(here)
-    compare(load_bank(written.folder, index, 0), expected)
+    compare(load_bank(text_corpus.folder, index, 0), expected)
 
 
-def test_shifts_stop_at_the_edges_of_documents(told: TokenDocuments) -> None:
-    bank = load_bank(told.folder, index_of(told), 0)
-    last = {d: len(told.document(d)) - 1 for d in np.unique(bank.document).tolist()}
+def test_shifts_stop_at_the_edges_of_documents(story_corpus: TokenDocuments) -> None:
+    bank = load_bank(story_corpus.folder, index_of(story_corpus), 0)
+    last = {d: len(story_corpus.document(d)) - 1 for d in np.unique(bank.document).tolist()}
     shifts = {"previous": 0, "next": 0}
     for name, kind in zip(bank.names, bank.kinds, strict=True):
         if kind in shifts:
@@ -194,30 +194,30 @@ def test_shifts_stop_at_the_edges_of_documents(told: TokenDocuments) -> None:
     assert min(shifts.values()) > 20
 
 
-def test_a_shift_sees_tokens_that_no_row_holds(written: TokenDocuments) -> None:
+def test_a_shift_sees_tokens_that_no_row_holds(text_corpus: TokenDocuments) -> None:
     """Validation may stop inside a document, or mask a token out: its neighbours know it still."""
-    index = index_of(written)
-    whole = load_bank(written.folder, index, 0)
+    index = index_of(text_corpus)
+    whole = load_bank(text_corpus.folder, index, 0)
     holes = index[index[:, 1] % 5 != 3]
-    part = load_bank(written.folder, holes, 0)
+    part = load_bank(text_corpus.folder, holes, 0)
     left = set(map(tuple, holes[:, :2].tolist()))
     for name in set(part.names) & set(whole.names):
         assert rows_of(part, name) == rows_of(whole, name) & left
 
 
-def test_the_order_of_the_index_makes_no_difference(told: TokenDocuments) -> None:
-    a, b = (load_bank(told.folder, index_of(told, seed), 0) for seed in (None, 7))
+def test_the_order_of_the_index_makes_no_difference(story_corpus: TokenDocuments) -> None:
+    a, b = (load_bank(story_corpus.folder, index_of(story_corpus, seed), 0) for seed in (None, 7))
     assert a.names == b.names
     assert (a.labels != b.labels).nnz == 0
     assert np.array_equal(a.fit, b.fit)
-    index = index_of(told, 9)
+    index = index_of(story_corpus, 9)
     rows = a.rows(index)
-    found = np.stack([a.document, a.position, a.token], axis=1)[rows]
-    assert np.array_equal(found, index)
+    restored = np.stack([a.document, a.position, a.token], axis=1)[rows]
+    assert np.array_equal(restored, index)
 
 
-def test_no_document_is_in_both_halves(told: TokenDocuments) -> None:
-    bank = load_bank(told.folder, index_of(told), 0)
+def test_no_document_is_in_both_halves(story_corpus: TokenDocuments) -> None:
+    bank = load_bank(story_corpus.folder, index_of(story_corpus), 0)
     assert not set(bank.document[bank.fit]) & set(bank.document[~bank.fit])
     many = np.arange(20_000)
     assert in_fit(0, many).mean() == pytest.approx(0.5, abs=0.015)
@@ -225,30 +225,30 @@ def test_no_document_is_in_both_halves(told: TokenDocuments) -> None:
     assert (in_fit(0, many) != in_fit(1, many)).mean() == pytest.approx(0.5, abs=0.015)
 
 
-def test_labels_of_ones_own_join_the_bank(told: TokenDocuments, tmp_path: Path) -> None:
-    index = index_of(told)
-    documents = told.split("validation")[:60].tolist()
+def test_labels_of_ones_own_join_the_bank(story_corpus: TokenDocuments, tmp_path: Path) -> None:
+    index = index_of(story_corpus)
+    documents = story_corpus.split("validation")[:60].tolist()
     spans = [(d, 2, 5, "early") for d in documents] + [(d, 4, 6, "early") for d in documents]
     # training documents, and places beyond a document's end, are nobody's rows
     spans += [(d, 20, 10_000, "late") for d in documents]
-    spans += [(int(d), 0, 9, "early") for d in told.split("train")[:5]]
+    spans += [(int(d), 0, 9, "early") for d in story_corpus.split("train")[:5]]
     path = tmp_path / "spans.parquet"
     pd.DataFrame(spans, columns=["document", "start", "end", "concept"]).to_parquet(path)
-    bank = load_bank(told.folder, index, 0, path)
+    bank = load_bank(story_corpus.folder, index, 0, path)
     assert rows_of(bank, "user:early") == {(d, p) for d in documents for p in (2, 3, 4, 5)}
-    late = {(d, p) for d in documents for p in range(20, len(told.document(d)))}
+    late = {(d, p) for d in documents for p in range(20, len(story_corpus.document(d)))}
     assert rows_of(bank, "user:late") == late
     assert bank.kinds[bank.names.index("user:late")] == "user"
 
 
-def test_faulty_labels_are_named(told: TokenDocuments, tmp_path: Path) -> None:
+def test_faulty_labels_are_named(story_corpus: TokenDocuments, tmp_path: Path) -> None:
     path = tmp_path / "spans.parquet"
     pd.DataFrame({"document": [1], "start": [3], "concept": ["x"]}).to_parquet(path)
     with pytest.raises(StudyError, match="lacks end; its columns are document, start, end"):
-        load_bank(told.folder, index_of(told), 0, path)
+        load_bank(story_corpus.folder, index_of(story_corpus), 0, path)
     pd.DataFrame({"document": [1], "start": [3], "end": [3], "concept": ["x"]}).to_parquet(path)
     with pytest.raises(StudyError, match="row 0: start must be ≥ 0 and before end"):
-        load_bank(told.folder, index_of(told), 0, path)
+        load_bank(story_corpus.folder, index_of(story_corpus), 0, path)
     pinned = ConceptLabels(path="spans.parquet", sha256=sha256_file(path))
     assert check_concepts(pinned, tmp_path) == path
     params = {"corpus": {"source": {"kind": "stories", "n_documents": 100}},
@@ -280,15 +280,15 @@ def test_looks_of_odd_tokens() -> None:
     assert looks("Ü") == {"Capitalised", "continues"}
 
 
-def test_words_of_a_word_vocabulary_all_start_a_word(told: TokenDocuments) -> None:
-    texts = texts_of(told.tokenizer())
-    assert texts[told.tokenizer().convert_tokens_to_ids("kitchen")] == " kitchen"
+def test_words_of_a_word_vocabulary_all_start_a_word(story_corpus: TokenDocuments) -> None:
+    texts = texts_of(story_corpus.tokenizer())
+    assert texts[story_corpus.tokenizer().convert_tokens_to_ids("kitchen")] == " kitchen"
 
 
-def test_frequency_counts_training_documents_only(told: TokenDocuments) -> None:
-    n = len(told.tokenizer())
-    train = np.concatenate([told.document(d) for d in told.split("train")])
-    counts = training_counts(told, n)
+def test_frequency_counts_training_documents_only(story_corpus: TokenDocuments) -> None:
+    n = len(story_corpus.tokenizer())
+    train = np.concatenate([story_corpus.document(d) for d in story_corpus.split("train")])
+    counts = training_counts(story_corpus, n)
     assert np.array_equal(counts, np.bincount(train, minlength=n))
     classes = frequency_classes(counts)
     assert (classes.sum(1) == 1).all()

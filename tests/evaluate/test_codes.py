@@ -1,4 +1,4 @@
-"""What was encoded once is what encoding again would give."""
+"""Codes on disk: the same as encoding again, scaled as their decoder."""
 
 from pathlib import Path
 

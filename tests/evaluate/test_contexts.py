@@ -12,7 +12,6 @@ from sae_repro.evaluate import contexts
 from sae_repro.evaluate.codes import Code, Codes, code_of
 from sae_repro.evaluate.contexts import Best, collect
 from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
-from sae_repro.numerics.hashing import uniform_hash
 from sae_repro.params import Evaluate
 
 SETTINGS = Evaluate(top_contexts=3, quantiles=4, contexts_per_quantile=2)
@@ -89,16 +88,6 @@ def test_the_sample_is_uniform_within_a_quantile() -> None:
         np.add.at(drawn, document * 7 + position, 1)
     assert drawn.min() > 0.5 * drawn.mean()
     assert drawn.max() < 1.6 * drawn.mean()
-
-
-def test_the_hash_is_uniform_and_seeded() -> None:
-    n = np.arange(100_000)
-    h = uniform_hash(1, "salt", n, n * 0, n % 7)
-    assert h.min() >= 0
-    assert h.max() < 1
-    assert np.abs(np.histogram(h, bins=20)[0] / 5000 - 1).max() < 0.06
-    assert abs(np.corrcoef(h[:-1], h[1:])[0, 1]) < 0.01
-    assert (uniform_hash(2, "salt", n, n * 0, n % 7) != h).all()
 
 
 def test_best_keeps_the_least_of_each_group() -> None:

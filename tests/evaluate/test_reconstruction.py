@@ -10,16 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_repro.autoencoders import SAE, Weights
-from sae_repro.evaluate.cell import validation_batches
-from sae_repro.evaluate.quantiles import (
-    BINS,
-    Groups,
-    bin_of,
-    least_of_largest,
-    quantile_edges,
-    upper_edge,
-)
-from sae_repro.evaluate.reconstruction import Batch, Totals, accumulate, mean_of, summarise
+from sae_repro.evaluate.held_out import Batch, HeldOut, validation_batches
+from sae_repro.evaluate.reconstruction import Totals, accumulate, summarise
 from sae_repro.readers.activations import ActivationStore
 
 HOOK = "blocks.0.hook_resid_post"
@@ -50,8 +42,7 @@ def run(sae: SAE, x: np.ndarray, size: int, order: np.ndarray | None = None) -> 
             part = slice(start, start + size)
             yield torch.from_numpy(x[rows[part]]), index[part]
 
-    mean_d, _, documents = mean_of(batches(), D)
-    return accumulate(sae, batches(), mean_d, documents)
+    return accumulate(sae, batches(), HeldOut.of(batches, D))
 
 
 @given(st.integers(1, 500), st.integers(0, 100), st.integers(1, 400))
@@ -60,11 +51,15 @@ def test_no_metric_depends_on_batches_or_order(size: int, seed: int, n: int) -> 
     x = integer_activations(n)
     whole = summarise(run(integer_sae(), x, n), D, 0.07)
     order = np.random.default_rng(seed).permutation(n)
-    cut = summarise(run(integer_sae(), x, size, order), D, 0.07)
+    totals = run(integer_sae(), x, size, order)
+    cut = summarise(totals, D, 0.07)
     assert cut.keys() == whole.keys()
     for name, value in whole.items():
         same = value is None or pytest.approx(value, rel=1e-12, abs=1e-12)
         assert cut[name] == same or (cut[name] is None and value is None), name
+    columns = run(integer_sae(), x, n).by_document()
+    for name, column in totals.by_document().items():
+        assert column == pytest.approx(columns[name], rel=1e-12, abs=1e-12), name
 
 
 def test_values_against_the_definitions() -> None:
@@ -93,14 +88,14 @@ def test_values_against_the_definitions() -> None:
         "mse_per_dim": (error**2).mean(),
         "mae_per_dim": np.abs(error).mean(),
         "cosine": cosine.mean(),
-        "cosine_sd": cosine.std(),
+        "cosine_spread": cosine.std(),
         "relative_norm": norms[1].sum() / norms[0].sum(),
     }
     assert m.keys() == expected.keys()
     for name, value in expected.items():
         assert m[name] == pytest.approx(value, rel=1e-9), name
     assert t.zero_norm == int((~usable).sum())
-    assert t.document_tokens.sum() == t.tokens == len(x)
+    assert t.held_out.tokens.sum() == t.tokens == len(x)
     assert t.document_error.sum() == pytest.approx((error**2).sum())
     assert t.document_l0.sum() == (z > 0).sum()
 
@@ -137,62 +132,8 @@ def test_shards_make_no_difference(
     def batches() -> Iterator[Batch]:
         return validation_batches(store, HOOK, size, "cpu")
 
-    mean_d, tokens, documents = mean_of(batches(), D)
-    assert tokens == 900
-    cut = summarise(accumulate(sae, batches(), mean_d, documents), D, 0.07)
+    totals = accumulate(sae, batches(), HeldOut.of(batches, D))
+    assert totals.tokens == totals.held_out.tokens.sum() == 900
+    cut = summarise(totals, D, 0.07)
     whole = summarise(run(sae, x, 900), D, 0.07)
     assert cut == pytest.approx(whole, rel=1e-12)
-
-
-@given(
-    st.lists(st.floats(2.0**-30, 2.0**30, width=32), min_size=1, max_size=300), st.integers(2, 10)
-)
-@settings(max_examples=100, deadline=None)
-def test_quantile_edges_are_within_an_eighth_octave(values: list[float], n: int) -> None:
-    v = np.array(values, dtype=np.float32)
-    counts = np.bincount(bin_of(v), minlength=BINS)[None]
-    edges = quantile_edges(counts, n)[0]
-    for i, edge in enumerate(edges, 1):
-        exact = np.sort(v)[max(0, int(np.ceil(len(v) * i / n)) - 1)]
-        assert exact < edge <= exact * 1.1251
-    assert (np.diff(edges) >= 0).all()
-
-
-def test_bins_hold_their_values() -> None:
-    v = np.float32([1.0, 1.124, 1.126, 1.99, 2.0, 3e-20, 1e20])
-    bins = bin_of(v)
-    assert bins[0] == bins[1] < bins[2] <= bins[3] < bins[4]
-    assert (v[:5] < upper_edge(bins[:5])).all()
-    assert bins[5] == 0
-    assert bins[6] == BINS - 1
-
-
-@given(
-    st.lists(
-        st.lists(st.floats(2.0**-45, 2.0**45, width=32), min_size=0, max_size=60),
-        min_size=1, max_size=4,
-    ),
-    st.integers(2, 10),
-)  # fmt: skip
-@settings(max_examples=100, deadline=None)
-def test_bins_tell_the_group_of_a_value(rows: list[list[float]], n: int) -> None:
-    values = [np.array(row, dtype=np.float32) for row in rows]
-    counts = np.stack([np.bincount(bin_of(v), minlength=BINS) for v in values])
-    edges = quantile_edges(counts, n)
-    groups = Groups(edges)
-    for k, v in enumerate(values):
-        expected = (v[:, None].astype(np.float64) >= edges[k]).sum(axis=1)
-        within = v < 2.0**40  # beyond, all share a bin
-        assert (groups.of(np.full(len(v), k), bin_of(v)) == expected)[within].all()
-        if within.all():
-            assert groups.counts(counts)[k].tolist() == np.bincount(expected, minlength=n).tolist()
-
-
-@given(st.lists(st.floats(2.0**-45, 2.0**45, width=32), min_size=0, max_size=60), st.integers(1, 9))
-@settings(max_examples=100, deadline=None)
-def test_the_largest_values_lie_above_their_bound(values: list[float], m: int) -> None:
-    v = np.array(values, dtype=np.float32)
-    [bound] = least_of_largest(np.bincount(bin_of(v), minlength=BINS)[None], m)
-    assert (v >= bound).sum() >= min(m, len(v))
-    if bound:  # nor is it lower than it must be
-        assert (v >= bound * 1.126).sum() < m or bound >= 2.0**39

@@ -9,8 +9,8 @@ import torch
 
 from sae_repro.autoencoders import SAE, Weights, save
 from sae_repro.corpus.writing import write_stories
-from sae_repro.evaluate import cell
-from sae_repro.evaluate.cell import evaluate_into
+from sae_repro.evaluate import document_fidelity, evaluation
+from sae_repro.evaluate.evaluation import evaluate_into
 from sae_repro.evaluate.job import Evaluation
 from sae_repro.extract.sinks import OrderedSink
 from sae_repro.files import read_json, write_json
@@ -86,7 +86,10 @@ def make_cell(artifacts: Path, name: str, weights: Weights | None, seed: int = 0
         corpus=artifacts / "corpus", subject=artifacts, activations=artifacts / "extract",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cell, "_fidelity", lambda *_: ({}, 0))  # there is no language model
+        # there is no language model
+        patch.setattr(
+            evaluation, "fidelity_columns", lambda *given: document_fidelity._aligned({}, given[-1])
+        )
         evaluate_into(study, trained, evaluated)
 
 

@@ -1,1 +1,1 @@
-"""The concept bank: which concepts each validation token carries, without a judge."""
+"""The concept bank: ground-truth concepts of every validation token, without a judge."""

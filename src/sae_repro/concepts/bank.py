@@ -1,4 +1,4 @@
-"""The concept bank: what can be said about every validation token without a judge.
+"""The concept bank: the concepts that each validation token carries, without a judge.
 
 Concepts and thresholds are chosen on the documents of the fit half and scored on those of the test
 half (see `halves`), so that neighbouring windows of one document never stand on both sides.
@@ -47,14 +47,14 @@ class ConceptBank:
     def rows(self, index: npt.NDArray[Any]) -> Ints:
         """The rows of the bank of `index` [n, ≥ 2], as the store gives it; StudyError if none."""
         key = row_key(self.document, self.position)
-        wanted = row_key(index[:, DOCUMENT], index[:, POSITION])
-        found = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
-        if not np.array_equal(key[found], wanted):
+        target = row_key(index[:, DOCUMENT], index[:, POSITION])
+        place = np.minimum(np.searchsorted(key, target), len(key) - 1)
+        if not np.array_equal(key[place], target):
             raise StudyError(
                 "evaluate: an activation's token is not in the concept bank; both must be read "
                 "from one artifacts/extract"
             )
-        return found.astype(np.int64)
+        return place.astype(np.int64)
 
 
 def load_bank(
@@ -63,21 +63,21 @@ def load_bank(
     """The bank of the rows `index` [N, 3] over the corpus in `folder`; `spans`: a user's labels."""
     corpus = TokenDocuments.load(folder)
     rows = _rows(corpus, index)
-    found = [token_identity(rows, corpus)]
+    parts = [token_identity(rows, corpus)]
     if (folder / "concepts.json").is_file():
-        found += story_labels(rows, folder)
+        parts += story_labels(rows, folder)
     else:
-        found += surface_labels(rows, corpus)
+        parts += surface_labels(rows, corpus)
     if spans is not None:
-        found.append(user_labels(rows, spans))
-    return bank_of(found, rows, fit_documents(corpus, seed)[rows.document])
+        parts.append(user_labels(rows, spans))
+    return bank_of(parts, rows, fit_documents(corpus, seed)[rows.document])
 
 
-def bank_of(found: list[Labels], rows: Rows, fit: Mask) -> ConceptBank:
-    """The bank of all `found` labels that have enough positives and negatives in both halves."""
-    labels = csc_array(hstack([part.labels for part in found], format="csc"))
-    names = [name for part in found for name in part.names]
-    kinds = [part.kind for part in found for _ in part.names]
+def bank_of(parts: list[Labels], rows: Rows, fit: Mask) -> ConceptBank:
+    """The bank of the concepts of `parts` that are frequent enough in both halves."""
+    labels = csc_array(hstack([part.labels for part in parts], format="csc"))
+    names = [name for part in parts for name in part.names]
+    kinds = [part.kind for part in parts for _ in part.names]
     keep = frequent_enough(labels, fit)
     chosen = np.flatnonzero(keep)
     return ConceptBank(

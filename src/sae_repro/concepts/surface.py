@@ -1,4 +1,4 @@
-"""Concepts that every text has without anybody labelling it: what a token looks like, where it is.
+"""Surface concepts, which every text has without anybody labelling it: looks, place, frequency.
 
 All follow from the token's decoded text, its position, its frequency in training documents and its
 document's class.
@@ -102,8 +102,8 @@ def frequency_classes(counts: Ints) -> npt.NDArray[np.bool_]:
     """
     rank = np.empty(len(counts), dtype=np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
-    seen = int((counts > 0).sum())
-    top, ten = rank < np.ceil(0.01 * seen), rank < np.ceil(0.1 * seen)
+    occurring = int((counts > 0).sum())
+    top, ten = rank < np.ceil(0.01 * occurring), rank < np.ceil(0.1 * occurring)
     return np.stack([top, ten & ~top, ~ten], axis=1)
 
 

@@ -8,11 +8,11 @@ seeds has a folder for each, and a metrics.json over all of them (see `over_seed
 from collections.abc import Sequence
 from pathlib import Path
 
-from sae_repro.cellstore import CellStore, deliver, members
+from sae_repro.cellstore import CellStore, deliver
 from sae_repro.evaluate.job import EvaluateJob, Evaluation, ReferenceJob
 from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import read_json, write_json
-from sae_repro.params import Evaluate
+from sae_repro.params import Cell, Evaluate, check_section
 from sae_repro.pins import check_concepts
 from sae_repro.sidebyside import Work, side_by_side
 from sae_repro.stage import STATE, StageContext
@@ -26,8 +26,11 @@ def run(context: StageContext) -> None:
         check_concepts(settings.concepts, Path())
     evaluation, trained = Evaluation.of(context, settings, store), context.artifacts("train")
     cells = {
-        name: {place: evaluation.job(trained / name / place) for place in members(trained / name)}
-        for name in context.value("cells")
+        name: {
+            place: evaluation.job(trained / name / place)
+            for place in check_section(Cell, choices, within=f"cells.{name}").members()
+        }
+        for name, choices in context.value("cells").items()
     }
 
     def make_all(jobs: Sequence[EvaluateJob]) -> None:
@@ -42,7 +45,7 @@ def run(context: StageContext) -> None:
 
 
 def _references(evaluation: Evaluation, jobs: Sequence[EvaluateJob]) -> list[ReferenceJob]:
-    """What trains the references of `jobs` first: two cells would not wait for one another's."""
+    """The references that `jobs` are compared with, trained first: cells would wait for them."""
     manifest = read_json(evaluation.activations / "manifest.json")
     if "references" not in evaluation.settings.metrics or manifest["pooling"] != "token":
         return []

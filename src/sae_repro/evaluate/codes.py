@@ -1,4 +1,4 @@
-"""The code of every validation token, encoded once: nonzeros on disk, read as often as asked.
+"""The code of every validation token, encoded once: nonzeros on disk, read as often as needed.
 
 What comes after the first pass needs no encoder, no activations and no [N, K]: memory is a batch.
 """

@@ -1,4 +1,4 @@
-"""Where each latent fires: its largest activations, and a fair sample of all the others.
+"""Contexts of each latent: its largest activations, and a fair sample of all the others.
 
 The sample is drawn per activation quantile by a hash of (seed, latent, document, position), so that
 it is the same whatever the order of the shards or the size of the batches.

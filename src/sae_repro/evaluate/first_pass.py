@@ -1,4 +1,4 @@
-"""What the first pass over the validation activations leaves for every chosen metric to read."""
+"""One SAE after its first pass over the validation activations, as every metric reads it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -6,20 +6,18 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from sae_repro.autoencoders import SAE
 from sae_repro.concepts.bank import ConceptBank, load_bank
 from sae_repro.evaluate.codes import Codes, scaled
-from sae_repro.evaluate.reconstruction import Batch, Totals
-from sae_repro.params import ConceptLabels
+from sae_repro.evaluate.held_out import Batch
+from sae_repro.evaluate.reconstruction import Totals
 from sae_repro.readers.activations import ActivationStore
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sae_repro.evaluate.job import Evaluation
+    from sae_repro.evaluate.passages import Passages
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,6 @@ class FirstPass:
     hook: str
     batches: Callable[[], Iterable[Batch]]
     codes: Codes
-    mean_d: npt.NDArray[np.float64]
     totals: Totals
     folder: Path
 
@@ -44,8 +41,12 @@ class FirstPass:
     @property
     def bank(self) -> ConceptBank:
         """The concepts of every validation token."""
-        study, concepts = self.study, self.study.settings.concepts
-        return _bank(study.corpus, study.activations, concepts, study.seed, study.shared)
+        return bank_of(self.study)
+
+    @property
+    def passages(self) -> "Passages":
+        """The rows of the language model that the validation tokens stand in."""
+        return _passages(self.study)
 
     def subject(self) -> Any:
         """The model that the hook is read from: the one with random weights too."""
@@ -60,10 +61,23 @@ class FirstPass:
         frame.to_parquet(self.folder / f"{name}.parquet", index=False, compression="zstd")
 
 
+# One study and hook at a time: a process evaluates the cells of a study one after another, and
+# what they share is large. An `Evaluation` has a hash of all its inputs' contents.
+
+
 @lru_cache(maxsize=1)
-def _bank(
-    corpus: Path, activations: Path, concepts: ConceptLabels | None, seed: int, contents: str
-) -> ConceptBank:
-    """The bank that a process's cells share; `contents` is a hash of all that it is made of."""
-    index = ActivationStore(activations).index("validation").whole()
-    return load_bank(corpus, index, seed, None if concepts is None else Path(concepts.path))
+def bank_of(study: "Evaluation") -> ConceptBank:
+    """The concept bank that a process's cells share."""
+    index, concepts = (
+        ActivationStore(study.activations).index("validation"),
+        study.settings.concepts,
+    )
+    spans = None if concepts is None else Path(concepts.path)
+    return load_bank(study.corpus, index.whole(), study.seed, spans)
+
+
+@lru_cache(maxsize=1)
+def _passages(study: "Evaluation") -> "Passages":
+    from sae_repro.evaluate.passages import Passages
+
+    return Passages.load(ActivationStore(study.activations))

@@ -1,4 +1,4 @@
-"""What the evaluation of one SAE follows from, and the job that a worker is handed."""
+"""The inputs of an evaluation, and the jobs that workers are handed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, context: StageContext, settings: Evaluate, store: CellStore) -> "Evaluation":
-        """The evaluation that a stage which declares `seed` asks for, with `settings`."""
+        """The evaluation with `settings`, in a stage that declares `seed`."""
         corpus, subject = context.artifacts("corpus"), context.artifacts("subject")
         extract = context.artifacts("extract")
         shared = {
@@ -38,7 +38,7 @@ class Evaluation:
             "subject": [sha256_file(path) for path in sorted(subject.glob("*.safetensors"))],
             "config": sha256_file(subject / "config.json"),
             "corpus": sha256_file(corpus / "tokens.npy"),
-            "code": context.code("sae_repro.evaluate.cell"),
+            "code": context.code("sae_repro.evaluate.evaluation"),
         }
         return cls(
             settings=settings,
@@ -85,7 +85,7 @@ class EvaluateJob:
 
     def make(self, folder: Path) -> None:
         """Evaluate into `folder`, which is there."""
-        from sae_repro.evaluate.cell import evaluate_into
+        from sae_repro.evaluate.evaluation import evaluate_into
 
         evaluate_into(self.study, self.sae, folder)
 

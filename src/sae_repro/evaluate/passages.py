@@ -88,11 +88,11 @@ class Passages:
 
 
 def last_activation(subject: "TransformerBridge", sae: SAE, hook: str, device: str) -> Activate:
-    """How strongly a latent fires on the last token of a text of its own: a = z·‖d_k‖."""
+    """The function from texts to a latent's activation a = z·‖d_k‖ on each one's last token."""
     norm_k = sae.weights.W_dec.double().norm(dim=1)
 
     def activate(tokens_nt: Ints, latent_n: Ints) -> npt.NDArray[np.float64]:
-        found = np.empty(len(tokens_nt))
+        activation_n = np.empty(len(tokens_nt))
         for start in range(0, len(tokens_nt), ROWS):
             part = slice(start, start + ROWS)
             with torch.no_grad():
@@ -105,7 +105,7 @@ def last_activation(subject: "TransformerBridge", sae: SAE, hook: str, device: s
                 z_nk = sae.encode(cache[hook][:, -1].float())
             latent = torch.from_numpy(latent_n[part]).to(device)
             z_n = z_nk.gather(1, latent[:, None])[:, 0].double()
-            found[part] = (z_n * norm_k[latent]).cpu().numpy()
-        return found
+            activation_n[part] = (z_n * norm_k[latent]).cpu().numpy()
+        return activation_n
 
     return activate

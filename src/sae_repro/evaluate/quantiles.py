@@ -36,9 +36,9 @@ def quantile_edges(counts: npt.NDArray[Any], n: int) -> npt.NDArray[np.float64]:
     running = counts.cumsum(axis=1)
     edges = np.zeros((len(counts), n - 1))
     for i in range(1, n):
-        wanted = np.ceil(total * i / n)
-        found = (running >= np.maximum(wanted, 1)).argmax(axis=1)
-        edges[:, i - 1] = np.where(total[:, 0] > 0, upper_edge(found), 0.0)
+        rank = np.ceil(total * i / n)
+        bins = (running >= np.maximum(rank, 1)).argmax(axis=1)
+        edges[:, i - 1] = np.where(total[:, 0] > 0, upper_edge(bins), 0.0)
     return edges
 
 

@@ -1,4 +1,4 @@
-"""The metrics that `evaluate.metrics` names, and what each needs."""
+"""The metrics that `evaluate.metrics` chooses among, and the rows that each needs."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -35,7 +35,7 @@ MEASURES = {
 
 
 def chosen_metrics(first_pass: FirstPass) -> Summary:
-    """All that the study asks for; a metric that makes no sense for its rows is left out."""
+    """The summary of all chosen metrics; one that makes no sense for the rows is left out."""
     by_token = first_pass.store.manifest["pooling"] == "token"
     total = Summary({}, {}, {})
     for name in first_pass.study.settings.metrics:

@@ -1,4 +1,4 @@
-"""Entries of metrics.json, as every metric gives its own."""
+"""The entries of one metric, or of several, in metrics.json."""
 
 from dataclasses import dataclass
 

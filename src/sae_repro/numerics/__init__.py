@@ -1,1 +1,1 @@
-"""What decides numbers everywhere: named generators, hash draws, intervals, determinism."""
+"""Randomness and uncertainty: named generators, hash draws, bootstrap, intervals, determinism."""

@@ -1,4 +1,4 @@
-"""The one bootstrap: resampled units as weights, and percentile intervals of what they give.
+"""The bootstrap: resampled units as weights, and percentile intervals of statistics.
 
 Source: B. Efron 1979, "Bootstrap methods: another look at the jackknife".
 """

@@ -1,4 +1,4 @@
-"""How torch computes in this process: threads, device, determinism. Called by stages only."""
+"""Determinism of torch in this process: threads, device, kernels. Called by stages only."""
 
 import os
 
@@ -6,7 +6,7 @@ from sae_repro.errors import StudyError
 
 
 def prepare(*, device: str, threads: int) -> None:
-    """Pin what decides the bits of a result: the thread count and deterministic kernels.
+    """Pin the thread count and deterministic kernels, which decide the bits of a result.
 
     StudyError where `device` is a GPU that this machine lacks.
     """

@@ -1,7 +1,7 @@
-"""Fair choices without a generator: what is drawn depends on no order, batch or companion.
+"""Hash draws: random choices that depend on no order, batch or companion.
 
-One draw for all of them, `uniform_hash`, salted by the name of its use; `fingerprint` is what a
-text's content looks like to it.
+`uniform_hash` is the one draw, salted by the name of its use; `fingerprint` is a document's content
+as a key.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""95 % intervals, and what may be said of two of them."""
+"""95 % intervals of fractions and means, and the test whether two of them differ."""
 
 import math
 from collections.abc import Sequence
@@ -35,7 +35,10 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def _wilson_fractional(successes: float, n: float) -> tuple[float, float]:
-    """The same for an effective number of draws, which no library takes: it is no whole number."""
+    """Wilson's interval for an effective number of draws, no whole number: scipy takes only those.
+
+    0 < `successes` < `n`.
+    """
     fraction = successes / n
     centre = fraction + Z_95**2 / (2 * n)
     half = Z_95 * math.sqrt(fraction * (1 - fraction) / n + Z_95**2 / (4 * n**2))
@@ -60,7 +63,9 @@ def wilson_over_groups(successes: Sequence[int], totals: Sequence[int]) -> tuple
     effect = 1.0
     if groups > 1 and independent > 0:
         between = groups / (groups - 1) * float(np.square(x - n * fraction).sum()) / total**2
-        effect = max(1.0, between / independent)
+        effect = between / independent
+    if effect <= 1:  # one sample; its interval is exact where none, or all, succeeded
+        return wilson(int(x.sum()), int(total))
     return _wilson_fractional(float(x.sum()) / effect, total / effect)
 
 
@@ -79,7 +84,7 @@ def student(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def student_fraction(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high) of independent fractions in [0, 1], such as a rate in each of a few seeds.
+    """(mean, low, high) of independent fractions in [0, 1], such as those of a few seeds.
 
     Student's t interval of the angles arcsin √p, whose ends stay in [0, 1], widened to hold the
     mean; NaN bounds of fewer than 2. Source: M. S. Bartlett 1936, "The square root transformation

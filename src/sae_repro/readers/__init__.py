@@ -1,1 +1,1 @@
-"""What stages leave on disk, as others read it: documents, windows, the subject, activations."""
+"""Readers of what stages leave on disk: documents, windows, the subject, activations."""

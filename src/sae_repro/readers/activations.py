@@ -29,16 +29,18 @@ def row_key(document: npt.NDArray[Any], position: npt.NDArray[Any]) -> npt.NDArr
 
 
 class RowFile:
-    """A growing `.npy` file of rows: appended to in place, its header completed at the end."""
+    """A growing `.npy` file of rows: appended to in place, its header completed at the end.
 
-    # The header is written twice, first with room for any count: numpy pads it to 64 bytes.
-    _HEADER = 128
+    numpy reserves room in a header for a first axis of any length, so that the header of no rows
+    has the size of the final one.
+    """
 
     def __init__(self, path: Path, width: int, dtype: npt.DTypeLike) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.width, self.dtype, self.rows = path, width, np.dtype(dtype), 0
         self._file = path.open("wb")
-        self._file.write(b"\0" * self._HEADER)
+        self._write_header((0, self.width))
+        self._begin = self._file.tell()
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Append `rows` [n, width]."""
@@ -47,12 +49,15 @@ class RowFile:
 
     def close(self, *, flat: bool = False) -> None:
         """Complete the header: an ordinary `.npy` of shape [rows, width], or `flat` [rows]."""
-        shape = f"({self.rows},)" if flat else f"({self.rows}, {self.width})"
-        header = f"{{'descr': {self.dtype.str!r}, 'fortran_order': False, 'shape': {shape}, }}"
-        body = header.encode("latin1").ljust(self._HEADER - 11) + b"\n"
-        self._file.seek(0)
-        self._file.write(b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body)
+        self._write_header((self.rows,) if flat else (self.rows, self.width))
+        if self._file.tell() != self._begin:
+            raise ValueError(f"{self.path}: no room for the header of {self.rows} rows")
         self._file.close()
+
+    def _write_header(self, shape: tuple[int, ...]) -> None:
+        self._file.seek(0)
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Shards:
         return digest([entry["sha256"] for entry in self.entries])
 
     def load(self, number: int) -> npt.NDArray[Any]:
-        """Shard `number`, memory-mapped after its checksum was found right."""
+        """Shard `number`, memory-mapped once its checksum is verified."""
         entry = self.entries[number]
         path = self.folder / entry["file"]
         _check(path, entry["sha256"])

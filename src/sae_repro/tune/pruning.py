@@ -25,7 +25,7 @@ from sae_repro.train.job import CellJob, make_into
 from sae_repro.tune.asking import Asked, quiet, study_of
 
 if TYPE_CHECKING:
-    from sae_repro.evaluate.reconstruction import Batch
+    from sae_repro.evaluate.held_out import Batch
 
 LOOK_ROWS = 4096  # activations at once
 WORST = 1e9  # stands for an FVU that is no number
@@ -151,8 +151,8 @@ def last_checkpoint(job: CellJob, done: int) -> int:
 def held_out_fvu(job: CellJob, tokens: int) -> float:
     """FVU of a cell's last checkpoint on the first `tokens` validation activations."""
     from sae_repro.autoencoders import Weights
-    from sae_repro.evaluate.cell import validation_batches
-    from sae_repro.evaluate.reconstruction import accumulate, mean_of, summarise
+    from sae_repro.evaluate.held_out import HeldOut, validation_batches
+    from sae_repro.evaluate.reconstruction import accumulate, summarise
     from sae_repro.training import finished_sae, load_checkpoint
 
     found = load_checkpoint(job.checkpoint)
@@ -167,10 +167,9 @@ def held_out_fvu(job: CellJob, tokens: int) -> float:
     )
     store = ActivationStore(job.activations)
     sae = finished_sae(job.cell, weights, store, job.hook)
-    held_out = validation_batches(store, job.hook, LOOK_ROWS, job.settings.device)
-    batches = list(_first(held_out, tokens))
-    mean_d, _, documents = mean_of(batches, sae.d_in)
-    totals = accumulate(sae, batches, mean_d, documents)
+    validation = validation_batches(store, job.hook, LOOK_ROWS, job.settings.device)
+    batches = list(_first(validation, tokens))
+    totals = accumulate(sae, batches, HeldOut.of(lambda: batches, sae.d_in))
     fvu = summarise(totals, sae.d_in, 0.0)["fvu"]
     if fvu is None or not isfinite(fvu):
         return WORST

@@ -1,4 +1,4 @@
-"""What zeroing one latent does to logits: planted effects, and a real model one pair at a time."""
+"""Ablation of single latents: planted effects, and a real model one pair at a time."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -89,11 +89,11 @@ def on_stub(stub: Stub, **how: object) -> tuple:
 def test_a_latent_that_moves_one_logit_once_counts_one() -> None:
     one_logit = np.zeros((D, VOCABULARY))
     one_logit[np.arange(D), [0, 3, 5, 8]] = [1, 2, -3, 0.25]
-    frame, told = on_stub(Stub(one_logit))
+    frame, summary = on_stub(Stub(one_logit))
     assert frame["ablation_effective_logits"].to_numpy() == pytest.approx(1.0, abs=1e-9)
-    assert told.metrics["ablation_effective_logits"] == pytest.approx(1.0)
-    assert told.metrics["ablation_sparsity"] == pytest.approx(1 / (VOCABULARY * 16))
-    assert told.counts["ablation_pairs_without_effect"] == 0
+    assert summary.metrics["ablation_effective_logits"] == pytest.approx(1.0)
+    assert summary.metrics["ablation_sparsity"] == pytest.approx(1 / (VOCABULARY * 16))
+    assert summary.counts["ablation_pairs_without_effect"] == 0
     # exactly z·d goes, not the whole reconstruction and not the error: half of the embedding
     assert set(np.unique(frame.loc[frame["latent"] == 0, "l1"])) <= {0.5, 1.0, 1.5}
 
@@ -108,23 +108,23 @@ def test_what_moves_all_logits_alike_moves_none() -> None:
     """Softmax does not see it: less the position's median nothing is left; excluded, counted."""
     shift = np.zeros((D, VOCABULARY))
     shift[0], shift[1, 2] = 1.0, 1.0
-    frame, told = on_stub(Stub(shift))
+    frame, summary = on_stub(Stub(shift))
     nothing = frame["l2"] == 0
     assert (frame["latent"][nothing] != 1).all()
     assert (frame["latent"][~nothing] == 1).all()
-    assert told.counts["ablation_pairs_without_effect"] == nothing.sum() > 0
-    assert told.counts["ablation_pairs"] == (~nothing).sum() > 0
-    assert told.metrics["ablation_effective_logits"] == pytest.approx(1.0)
+    assert summary.counts["ablation_pairs_without_effect"] == nothing.sum() > 0
+    assert summary.counts["ablation_pairs"] == (~nothing).sum() > 0
+    assert summary.metrics["ablation_effective_logits"] == pytest.approx(1.0)
 
 
 def test_only_tokens_with_fifteen_behind_them_are_taken() -> None:
     text = passages()
-    frame, told = on_stub(Stub(np.eye(D, VOCABULARY)))
+    frame, summary = on_stub(Stub(np.eye(D, VOCABULARY)))
     room = text.length[frame["document"]] - (frame["position"] + 1)
     assert room.min() == 16
     assert 0 not in frame["document"].tolist()
     eligible = sum(max(0, int(length) - 16) for length in text.length)
-    assert told.counts["ablation_pairs_eligible"] == eligible * D
+    assert summary.counts["ablation_pairs_eligible"] == eligible * D
 
 
 @pytest.mark.parametrize("size,seed", [(1, 0), (7, 1), (50, 2)])
@@ -133,22 +133,22 @@ def test_neither_batches_nor_order_change_a_bit(
 ) -> None:
     monkeypatch.setattr(ablation, "PAIRS", 20)
     stub = Stub(np.random.default_rng(3).integers(-2, 3, (D, VOCABULARY)))
-    frame, told = on_stub(stub)
+    frame, summary = on_stub(stub)
     order = np.random.default_rng(seed).permutation(len(passages().index))
     other_frame, other = on_stub(stub, size=size, order=order)
     assert len(frame) == 20
     assert frame.equals(other_frame)
-    assert told == other
+    assert summary == other
 
 
 def test_nothing_fires() -> None:
     silent = SAE("standard", Weights(torch.eye(D), torch.full((D,), -99.0), torch.eye(D),
                                      torch.zeros(D)))  # fmt: skip
     stub = Stub(np.eye(D, VOCABULARY))
-    frame, told = measured(stub, silent, passages(), lambda index: stub.embedding[index[:, 2]])
+    frame, summary = measured(stub, silent, passages(), lambda index: stub.embedding[index[:, 2]])
     assert frame.empty
-    assert set(told.metrics.values()) == {None}
-    assert told.counts["ablation_pairs"] == 0
+    assert set(summary.metrics.values()) == {None}
+    assert summary.counts["ablation_pairs"] == 0
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +188,8 @@ def test_on_a_language_model_against_one_pair_at_a_time(
     def of(index: np.ndarray) -> torch.Tensor:
         return x_nd[[rows[tuple(place)] for place in index[:, :2].tolist()]]
 
-    frame, told = measured(bridge, sae, text, of)
-    assert told.counts["ablation_pairs"] == 24
+    frame, summary = measured(bridge, sae, text, of)
+    assert summary.counts["ablation_pairs"] == 24
     for pair in frame.itertuples():
         row, column = pair.document, pair.position + 1
         code = sae.encode(x[row, column][None])[0]

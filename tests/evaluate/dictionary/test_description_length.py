@@ -55,10 +55,10 @@ def test_by_hand() -> None:
     l0 = 0.5
     variance = l0 / 0.12  # a step of 1
     a = np.array([0.2, 0.7, 1.3, 1.9, 0, 0, 0, 0], dtype=np.float32)[:, None]
-    frame, told = described(a, variance)
-    assert told.metrics["description_length"] == pytest.approx(1.5)
-    assert told.metrics["description_length_firing"] == pytest.approx(1.0)
-    assert told.metrics["description_length_values"] == pytest.approx(0.5)
+    frame, summary = described(a, variance)
+    assert summary.metrics["description_length"] == pytest.approx(1.5)
+    assert summary.metrics["description_length_firing"] == pytest.approx(1.0)
+    assert summary.metrics["description_length_values"] == pytest.approx(0.5)
     assert frame["value_bins"].tolist() == [2]
 
 
@@ -71,8 +71,10 @@ def test_against_a_naive_computation(
     """Also where values lie beyond the table of bins."""
     a = codes(n, k, density, seed, scale)
     a[0, 0] = 0.5
-    _, told = described(a, 2.0)
-    assert told.metrics["description_length"] == pytest.approx(naive(a, 2.0), rel=1e-9, abs=1e-12)
+    _, summary = described(a, 2.0)
+    assert summary.metrics["description_length"] == pytest.approx(
+        naive(a, 2.0), rel=1e-9, abs=1e-12
+    )
 
 
 @given(st.integers(1, 2000), st.integers(0, 99))
@@ -80,22 +82,22 @@ def test_against_a_naive_computation(
 def test_neither_batches_nor_order_change_a_bit(size: int, seed: int) -> None:
     a = codes(1500, 7, 0.2, 0, 40.0)
     order = np.random.default_rng(seed).permutation(len(a))
-    frame, told = described(a, 1.0)
+    frame, summary = described(a, 1.0)
     other_frame, other = described(a[order], 1.0, size)
-    assert told == other
+    assert summary == other
     assert frame.equals(other_frame)
 
 
 def test_silent_latents_cost_nothing_and_the_parts_add_up() -> None:
     a = codes(600, 5, 0.2, 1)
     a[:, 2] = 0
-    frame, told = described(a, 1.0)
+    frame, summary = described(a, 1.0)
     assert frame.loc[2, ["firing_bits", "value_bits", "value_bins"]].tolist() == [0, 0, 0]
-    m = told.metrics
+    m = summary.metrics
     assert m["description_length"] == pytest.approx(
         m["description_length_firing"] + m["description_length_values"]
     )
-    low, high = told.intervals["description_length"]
+    low, high = summary.intervals["description_length"]
     assert low < m["description_length"] < high
 
 
@@ -106,6 +108,6 @@ def test_units_do_not_matter() -> None:
 
 @pytest.mark.parametrize("variance", [0.0, 1.0])
 def test_nothing_to_describe(variance: float) -> None:
-    frame, told = described(np.zeros((50, 3), dtype=np.float32), variance)
-    assert set(told.metrics.values()) == {None}
+    frame, summary = described(np.zeros((50, 3), dtype=np.float32), variance)
+    assert set(summary.metrics.values()) == {None}
     assert len(frame) == 3

@@ -24,37 +24,37 @@ def test_against_scikit_learn_in_any_blocks(k: int, d: int, block: int, seed: in
     np.fill_diagonal(expected, -np.inf)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "BLOCK", block)
-        frame, told = decoder_max_cosine(torch.from_numpy(w), np.ones(k), 0)
+        frame, summary = decoder_max_cosine(torch.from_numpy(w), np.ones(k), 0)
     assert frame["neighbour"].tolist() == expected.argmax(axis=1).tolist()
     assert frame["decoder_max_cosine"].to_numpy() == pytest.approx(expected.max(axis=1))
-    assert told.metrics["decoder_max_cosine"] == pytest.approx(expected.max(axis=1).mean())
+    assert summary.metrics["decoder_max_cosine"] == pytest.approx(expected.max(axis=1).mean())
 
 
 def test_a_copy_is_found_at_any_scale_and_its_opposite_is_none() -> None:
     w = np.eye(6)
     w[4], w[5] = 3 * w[1], -2 * w[0]
-    frame, told = decoder_max_cosine(torch.from_numpy(w), np.ones(6), 0)
+    frame, summary = decoder_max_cosine(torch.from_numpy(w), np.ones(6), 0)
     assert frame["neighbour"].tolist()[1] == 4
     assert frame["neighbour"].tolist()[4] == 1
     assert frame["decoder_max_cosine"].tolist() == [0, 1, 0, 0, 1, 0]
-    assert told.metrics["decoder_near_copy_fraction"] == 2 / 6
-    assert told.intervals["decoder_near_copy_fraction"] == list(wilson(2, 6))
+    assert summary.metrics["decoder_near_copy_fraction"] == 2 / 6
+    assert summary.intervals["decoder_near_copy_fraction"] == list(wilson(2, 6))
 
 
 def test_latents_without_an_atom_or_dead_are_left_out_and_counted() -> None:
     w = atoms(5, 4)
     w[2] = 0
     w[3] = w[0]
-    frame, told = decoder_max_cosine(torch.from_numpy(w), np.array([3, 1, 1, 0, 2]), 0)
+    frame, summary = decoder_max_cosine(torch.from_numpy(w), np.array([3, 1, 1, 0, 2]), 0)
     assert frame["neighbour"][2] == -1
     assert np.isnan(frame["decoder_max_cosine"][2])
     assert 2 not in frame["neighbour"].tolist()
     assert frame["neighbour"][0] == 3  # dead, and still an atom
-    assert told.counts == {
+    assert summary.counts == {
         "decoder_latents": 3, "decoder_latents_dead": 1, "decoder_latents_without_neighbour": 1,
     }  # fmt: skip
     scored = frame["decoder_max_cosine"][[0, 1, 4]]
-    assert told.metrics["decoder_max_cosine"] == pytest.approx(scored.mean())
+    assert summary.metrics["decoder_max_cosine"] == pytest.approx(scored.mean())
 
 
 def test_an_atom_that_is_zero_is_nobodys_neighbour() -> None:
@@ -65,7 +65,7 @@ def test_an_atom_that_is_zero_is_nobodys_neighbour() -> None:
 
 
 def test_a_lone_atom_has_no_neighbour() -> None:
-    frame, told = decoder_max_cosine(torch.ones(1, 3), np.ones(1), 0)
+    frame, summary = decoder_max_cosine(torch.ones(1, 3), np.ones(1), 0)
     assert frame["neighbour"].tolist() == [-1]
-    assert told.metrics == {"decoder_max_cosine": None, "decoder_near_copy_fraction": None}
-    assert told.intervals == {}
+    assert summary.metrics == {"decoder_max_cosine": None, "decoder_near_copy_fraction": None}
+    assert summary.intervals == {}

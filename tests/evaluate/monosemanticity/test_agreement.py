@@ -27,21 +27,21 @@ flags = st.integers(1, 200).flatmap(
 @settings(max_examples=200, deadline=None)
 def test_phi_is_the_matthews_correlation(pair: tuple[list[bool], list[bool]]) -> None:
     a, b = (np.array(part) for part in pair)
-    found = float(phi((a & b).sum(), a.sum(), b.sum(), len(a)))
+    value = float(phi((a & b).sum(), a.sum(), b.sum(), len(a)))
     if len(np.unique([a, b])) > 1:  # of one single value, scikit-learn warns
-        assert found == pytest.approx(matthews_corrcoef(a, b), abs=1e-12)
+        assert value == pytest.approx(matthews_corrcoef(a, b), abs=1e-12)
     if 0 < a.sum() < len(a) and 0 < b.sum() < len(b):
-        assert found == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-9)
+        assert value == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-9)
 
 
 def test_phi_broadcasts_and_stands_large_counts() -> None:
     n = 10**8
     both = np.array([[n // 4, 0], [n // 2, n // 8]])
-    found = phi(both, np.array([[n // 2], [n // 2]]), np.array([n // 2, n // 4]), n)
-    assert found[0, 0] == 0
-    assert found[1, 0] == pytest.approx(1, abs=1e-12)
-    assert found[0, 1] == pytest.approx(-1 / 3**0.5)
-    assert found[1, 1] == 0
+    value = phi(both, np.array([[n // 2], [n // 2]]), np.array([n // 2, n // 4]), n)
+    assert value[0, 0] == 0
+    assert value[1, 0] == pytest.approx(1, abs=1e-12)
+    assert value[0, 1] == pytest.approx(-1 / 3**0.5)
+    assert value[1, 1] == 0
 
 
 @given(flags)
@@ -82,8 +82,8 @@ def test_weights_make_the_score_of_the_bins(seed: int, n: int, distinct: int) ->
     label = rng.random(n) < 0.4
     weight = bin_weights(values, edges)
     assert weight.sum() == pytest.approx(1)
-    found = float(kappa(weight[label].sum(), 0.3))
-    assert found == pytest.approx(score(values.astype(float), label, edges, 0.3), abs=1e-12)
+    by_weights = float(kappa(weight[label].sum(), 0.3))
+    assert by_weights == pytest.approx(score(values.astype(float), label, edges, 0.3), abs=1e-12)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 60), st.floats(0, 1), st.floats(0, 1))
@@ -94,15 +94,15 @@ def test_shifted_sums_roll_the_labels(seed: int, n: int, p: float, q: float) -> 
     weight = rng.random(len(rows))
     offsets = rng.integers(0, n, 7)
     expected = [weight[np.roll(label, -offset)[rows]].sum() for offset in offsets]
-    found = shifted_sums(weight, rows, np.flatnonzero(label), offsets, n)
-    assert found == pytest.approx(expected, abs=1e-12)
+    sums = shifted_sums(weight, rows, np.flatnonzero(label), offsets, n)
+    assert sums == pytest.approx(expected, abs=1e-12)
 
 
 def test_offsets_are_starts_of_documents_and_need_201_of_them() -> None:
     starts = np.arange(SHIFTS + 1) * 17
-    found = null_offsets(starts, np.random.default_rng(0))
-    assert found is not None
-    assert sorted(found) == starts[1:].tolist()
+    offsets = null_offsets(starts, np.random.default_rng(0))
+    assert offsets is not None
+    assert sorted(offsets) == starts[1:].tolist()
     assert null_offsets(starts[:-1], np.random.default_rng(0)) is None
     many = null_offsets(np.arange(3000) * 5, np.random.default_rng(0))
     assert many is not None

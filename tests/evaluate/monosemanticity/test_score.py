@@ -274,29 +274,29 @@ def test_an_empty_bank_claims_nothing() -> None:
     bank = bank_with(labels[:, :0])
     frame = scored(amplitudes(labels), bank)
     assert (frame["class"] == "not testable").all()
-    found = summary(frame, bank, 0)
-    assert set(found.metrics.values()) == {None}
-    assert found.intervals == {}
-    assert found.counts["latents_not_testable"] == 3
+    totals = summary(frame, bank, 0)
+    assert set(totals.metrics.values()) == {None}
+    assert totals.intervals == {}
+    assert totals.counts["latents_not_testable"] == 3
 
 
 def test_the_summary_counts_what_the_table_shows() -> None:
     labels, a, _ = planted()
     bank = bank_with(labels)
     frame = scored(a, bank)
-    found = summary(frame, bank, 0)
-    assert found.metrics["monosemantic_fraction"] == pytest.approx(2 / 6)
-    assert found.metrics["monosemantic_fraction_alive"] == pytest.approx(2 / 5)
-    assert found.metrics["monosemantic_mean"] == pytest.approx(frame["M"].iloc[1:].mean())
-    for name, value in found.metrics.items():
-        low, high = found.intervals[name]
+    totals = summary(frame, bank, 0)
+    assert totals.metrics["monosemantic_fraction"] == pytest.approx(2 / 6)
+    assert totals.metrics["monosemantic_fraction_alive"] == pytest.approx(2 / 5)
+    assert totals.metrics["monosemantic_mean"] == pytest.approx(frame["M"].iloc[1:].mean())
+    for name, value in totals.metrics.items():
+        low, high = totals.intervals[name]
         assert value is not None
         assert low < value < high
-    counts: dict[str, Any] = found.counts
+    counts: dict[str, Any] = totals.counts
     assert counts["latents_dead"] == counts["latents_rare"] == counts["latents_dense"] == 1
     assert counts["tokens_fit"] + counts["tokens_test"] == len(a)
     assert counts["documents_fit"] + counts["documents_test"] == len(a) // LENGTH
-    assert summary(frame, bank, 0) == found
+    assert summary(frame, bank, 0) == totals
 
 
 def test_activations_of_other_tokens_are_refused() -> None:

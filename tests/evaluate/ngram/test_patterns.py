@@ -76,16 +76,16 @@ class Stub:
         self.latents = latents
         self.rows = 0
 
-    def run_with_cache(self, tokens: torch.Tensor, **asked: Any) -> tuple[None, dict]:
-        assert asked == {"names_filter": [HOOK], "stop_at_layer": 1}
+    def run_with_cache(self, tokens: torch.Tensor, **options: Any) -> tuple[None, dict]:
+        assert options == {"names_filter": [HOOK], "stop_at_layer": 1}
         assert bool((tokens[:, 0] == BOS).all())
         self.rows += len(tokens)
         return None, {HOOK: torch.from_numpy(self.activations(tokens.numpy()))}
 
     def activations(self, tokens: np.ndarray) -> np.ndarray:
         upto = [tokens[:, : i + 1] for i in range(tokens.shape[1])]
-        found = [[reads(part) for part in upto] for reads in self.latents]
-        return np.array(found, dtype=np.float32).transpose(2, 1, 0)
+        activations = [[reads(part) for part in upto] for reads in self.latents]
+        return np.array(activations, dtype=np.float32).transpose(2, 1, 0)
 
 
 def made(latents: list[Reads], seed: int = 0) -> SimpleNamespace:
@@ -103,7 +103,7 @@ def made(latents: list[Reads], seed: int = 0) -> SimpleNamespace:
     return SimpleNamespace(stub=stub, passages=passages, a_nk=a_nk, index=index)
 
 
-def told(world: SimpleNamespace, size: int = 10**6, order: np.ndarray | None = None) -> tuple:
+def explained(world: SimpleNamespace, size: int = 10**6, order: np.ndarray | None = None) -> tuple:
     rows = np.arange(len(world.index)) if order is None else order
 
     def canonical() -> Iterator[Code]:
@@ -125,7 +125,7 @@ def told(world: SimpleNamespace, size: int = 10**6, order: np.ndarray | None = N
     (bigram, "5 7"), (unigram, "3"), (skip, "5 * 7"),
 ])  # fmt: skip
 def test_what_a_pattern_says_exactly_is_explained_exactly(reads: Reads, pattern: str) -> None:
-    frame, summary = told(made([reads]))
+    frame, summary = explained(made([reads]))
     assert frame["patterns"].tolist() == [pattern]
     assert frame["fired"][0] > 5
     assert summary.metrics == {
@@ -135,7 +135,7 @@ def test_what_a_pattern_says_exactly_is_explained_exactly(reads: Reads, pattern:
 
 def test_a_suffix_must_keep_half_of_the_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ngram, "CONTEXTS", 3)  # the next ones are weak, and 4 alone
-    frame, _ = told(made([weak_alone]))
+    frame, _ = explained(made([weak_alone]))
     assert frame["patterns"][0] == "6 4"
     assert frame["precision"][0] == 1.0
     assert 0 < frame["recall"][0] < 0.5
@@ -143,7 +143,7 @@ def test_a_suffix_must_keep_half_of_the_activation(monkeypatch: pytest.MonkeyPat
 
 def test_a_word_that_only_has_to_be_there_becomes_a_wildcard() -> None:
     world = made([not_first])
-    frame, _ = told(world)
+    frame, _ = explained(world)
     assert frame["patterns"][0] == "* 8"
     assert frame["precision"][0] == 1.0
     # an 8 behind the BOS has no word before it
@@ -153,7 +153,7 @@ def test_a_word_that_only_has_to_be_there_becomes_a_wildcard() -> None:
 
 
 def test_the_trivial_pattern_is_dropped_and_counted() -> None:
-    frame, summary = told(made([anything, unigram]))
+    frame, summary = explained(made([anything, unigram]))
     assert frame["n_patterns"].tolist() == [0, 1]
     assert frame["n_trivial"].tolist() == [1, 0]
     assert np.isnan(frame["precision"][0])
@@ -165,7 +165,7 @@ def test_the_trivial_pattern_is_dropped_and_counted() -> None:
 
 
 def test_a_context_longer_than_a_pattern_may_be_is_counted() -> None:
-    frame, summary = told(made([long_ago]))
+    frame, summary = explained(made([long_ago]))
     assert frame["n_too_long"][0] == frame["fit_contexts"][0] > 3
     assert frame["n_patterns"][0] == 0
     assert summary.counts["ngram_contexts_too_long"] == frame["n_too_long"][0]
@@ -179,7 +179,7 @@ def test_a_suffix_never_reaches_the_bos() -> None:
 
     world = made([first_words])
     world.a_nk *= 3
-    frame, _ = told(world)
+    frame, _ = explained(world)
     assert frame["n_too_long"][0] == frame["fit_contexts"][0] > 3
 
 
@@ -190,7 +190,7 @@ def test_patterns_come_from_other_documents_than_they_are_tried_on() -> None:
     fit = in_fit(0, world.index[:, 0])
     world.a_nk[fit, 0] = 0
     world.a_nk[~fit, 1] = 0
-    frame, summary = told(world)
+    frame, summary = explained(world)
     assert frame["fit_contexts"].tolist() == [0, ngram.CONTEXTS]
     assert frame["n_patterns"].tolist() == [0, 1]
     assert frame["predicted"][1] > 0
@@ -202,10 +202,10 @@ def test_patterns_come_from_other_documents_than_they_are_tried_on() -> None:
 
 def test_only_latents_that_fire_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ngram, "LATENTS", 3)
-    frame, _ = told(made([never, unigram, bigram, never, skip, anything]))
+    frame, _ = explained(made([never, unigram, bigram, never, skip, anything]))
     assert len(frame) == 3
     assert set(frame["latent"]) < {1, 2, 4, 5}
-    nothing, summary = told(made([never]))
+    nothing, summary = explained(made([never]))
     assert nothing.empty
     assert set(summary.metrics.values()) == {None}
     assert summary.intervals == {}
@@ -215,17 +215,17 @@ def test_only_latents_that_fire_are_sampled(monkeypatch: pytest.MonkeyPatch) -> 
 @settings(max_examples=6, deadline=None)
 def test_neither_batches_nor_order_change_anything(size: int, seed: int) -> None:
     world = made([skip, weak_alone, not_first])
-    frame, summary = told(world)
+    frame, summary = explained(world)
     order = np.random.default_rng(seed).permutation(len(world.index))
-    other_frame, other = told(world, size, order)
+    other_frame, other = explained(world, size, order)
     assert frame.equals(other_frame)
     assert summary == other
 
 
 def test_forward_passes_are_batched_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    frame, _ = told(made([skip, not_first]))
+    frame, _ = explained(made([skip, not_first]))
     monkeypatch.setattr("sae_repro.evaluate.passages.ROWS", 7)
-    assert told(made([skip, not_first]))[0].equals(frame)
+    assert explained(made([skip, not_first]))[0].equals(frame)
 
 
 @given(st.lists(st.lists(st.sampled_from([ANY, 1, 2, 3]), min_size=1, max_size=4), max_size=4),
@@ -235,7 +235,7 @@ def test_matching_against_a_naive_search(patterns: list[list[int]], seed: int) -
     tokens = np.random.default_rng(seed).integers(1, 4, (5, 7))
     tokens[:, 0] = BOS
     passages = Passages(tokens, tokens > 0, np.full(5, 7), np.arange(5), 1, np.zeros((0, 3)))
-    found = ngram._ends_with_any(passages, [tuple(p) for p in patterns])
+    ends = ngram._ends_with_any(passages, [tuple(p) for p in patterns])
     for row, column in np.ndindex(tokens.shape):
         words = tokens[row, 1 : column + 1].tolist()
         expected = any(
@@ -243,7 +243,7 @@ def test_matching_against_a_naive_search(patterns: list[list[int]], seed: int) -
             and all(t in (ANY, w) for t, w in zip(p, words[-len(p) :], strict=True))
             for p in patterns
         )
-        assert found[row, column] == expected
+        assert ends[row, column] == expected
 
 
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=8), st.integers(0, 9))
@@ -256,6 +256,6 @@ def test_substitutes_follow_the_unigram_distribution_without_the_word(
     if not total:
         return
     draw = (np.arange(total) + 0.5) / total  # each of the other occurrences once
-    found = ngram._other_token(np.cumsum(counts), np.full(total, token), draw)
+    others = ngram._other_token(np.cumsum(counts), np.full(total, token), draw)
     expected = [0 if i == token else n for i, n in enumerate(counts)]
-    assert np.bincount(found, minlength=len(counts)).tolist() == expected
+    assert np.bincount(others, minlength=len(counts)).tolist() == expected

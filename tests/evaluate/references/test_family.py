@@ -38,12 +38,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_they_reconstruct_better_the_wider_they_are(family: Family) -> None:
-    found = references(family, HOOK, (6, 24))
-    assert [found[w].d_sae for w in (6, 24)] == [6, 24]
+    small = references(family, HOOK, (6, 24))
+    assert [small[w].d_sae for w in (6, 24)] == [6, 24]
     store = ActivationStore(family.activations)
     x = torch.from_numpy(np.array(store.activations(HOOK, "validation").load(0)))
     fvu = {}
-    for width, sae in found.items():
+    for width, sae in small.items():
         z = sae.encode(x)
         assert int((z > 0).sum(1).max()) <= module.K
         fvu[width] = float((x - sae.decode(z)).square().sum() / (x - x.mean(0)).square().sum())
@@ -51,9 +51,9 @@ def test_they_reconstruct_better_the_wider_they_are(family: Family) -> None:
 
 
 def test_they_are_trained_once_for_all_who_ask(family: Family, trained: list[int]) -> None:
-    found: list[dict] = []
+    small: list[dict] = []
     asking = [
-        threading.Thread(target=lambda: found.append(references(family, HOOK, (6,))))
+        threading.Thread(target=lambda: small.append(references(family, HOOK, (6,))))
         for _ in range(3)
     ]
     for thread in asking:
@@ -61,7 +61,7 @@ def test_they_are_trained_once_for_all_who_ask(family: Family, trained: list[int
     for thread in asking:
         thread.join()
     assert trained == [6]
-    assert len({found[i][6].weights.W_dec.numpy().tobytes() for i in range(3)}) == 1
+    assert len({small[i][6].weights.W_dec.numpy().tobytes() for i in range(3)}) == 1
 
 
 def test_what_they_follow_from_trains_them_anew(

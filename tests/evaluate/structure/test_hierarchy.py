@@ -1,4 +1,4 @@
-"""Which concepts are found to be children of which."""
+"""The hierarchy of concepts: parents and children from labels."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +17,8 @@ N = 8_000
 
 
 def children(bank: ConceptBank) -> dict[str, list[str]]:
-    found = hierarchy(bank).families
-    return {bank.names[f.parent]: [bank.names[c] for c in f.children] for f in found}
+    families = hierarchy(bank).families
+    return {bank.names[f.parent]: [bank.names[c] for c in f.children] for f in families}
 
 
 def test_containment_size_and_place_make_a_child(planted: Callable[..., Sample]) -> None:
@@ -44,11 +44,11 @@ def test_containment_size_and_place_make_a_child(planted: Callable[..., Sample])
         "parent": ["larger", "large", "grandchild"],
         "large": ["grandchild"],
     }
-    found = hierarchy(sample.bank)
-    assert (found.duplicates, found.too_common, found.small_children) == (1, 1, 1)
+    tree = hierarchy(sample.bank)
+    assert (tree.duplicates, tree.too_common, tree.small_children) == (1, 1, 1)
 
 
-def test_the_test_half_says_nothing(planted: Callable[..., Sample]) -> None:
+def test_the_test_half_decides_no_hierarchy(planted: Callable[..., Sample]) -> None:
     rng = np.random.default_rng(1)
     labels = rng.random((N, 2)) < (0.4, 0.1)
     fit = planted(labels, np.zeros((N, 1))).bank.fit
@@ -75,14 +75,14 @@ def test_the_story_grammars_own_tree_is_found(tmp_path: Path) -> None:
         dtype=np.int32,
     )
     bank = load_bank(tmp_path, index, 0)
-    found = children(bank)
-    assert "female_name" in found["female"]
-    assert "female_name" in found["name"]
+    by_parent = children(bank)
+    assert "female_name" in by_parent["female"]
+    assert "female_name" in by_parent["name"]
     # a name is its own token: whichever concept of the two stands first, it speaks for both
-    assert {"token:Lily", "female_name:Lily"} & set(found["female_name"])
-    assert {"token:Lily", "female_name:Lily"} & set(found["female"])
+    assert {"token:Lily", "female_name:Lily"} & set(by_parent["female_name"])
+    assert {"token:Lily", "female_name:Lily"} & set(by_parent["female"])
     labels = csc_array(bank.labels).toarray()[bank.fit]
     number = {name: i for i, name in enumerate(bank.names)}
-    for parent, names in found.items():
+    for parent, names in by_parent.items():
         for child in names:
             assert not (labels[:, number[child]] & ~labels[:, number[parent]]).any()

@@ -40,8 +40,8 @@ def test_newton_finds_what_scikit_learn_finds(seed: int, m: int, k: int, sparse:
     scale = np.sqrt((w[:, None] * x**2).sum(axis=0) / w.sum())
     scale[scale == 0] = 1
     expected = reference(x, y, w, scale)
-    found = np.append(beta[0], intercept[0])
-    assert found * np.append(scale, 1) == pytest.approx(
+    solution = np.append(beta[0], intercept[0])
+    assert solution * np.append(scale, 1) == pytest.approx(
         expected * np.append(scale, 1), rel=1e-3, abs=1e-3
     )
 

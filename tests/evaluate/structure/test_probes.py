@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
-from sae_repro.evaluate.metrics.structure import halves as halves_module
 from sae_repro.evaluate.metrics.structure import probes
-from sae_repro.evaluate.metrics.structure.halves import Halves
+from sae_repro.evaluate.metrics.structure import sample_halves as halves_module
 from sae_repro.evaluate.metrics.structure.logistic import RIDGE
 from sae_repro.evaluate.metrics.structure.probes import (
     probe_auc,
@@ -21,6 +20,7 @@ from sae_repro.evaluate.metrics.structure.probes import (
     split_sets,
 )
 from sae_repro.evaluate.metrics.structure.sample import Sample
+from sae_repro.evaluate.metrics.structure.sample_halves import Halves
 
 N, K, C = 4_000, 14, 5
 
@@ -62,14 +62,14 @@ def test_auc_of_probes(
 ) -> None:
     monkeypatch.setattr(halves_module, "ENTRIES", entries)
     sample = mixed(planted)
-    found = probe_auc(Halves.of(sample), k)
+    auc = probe_auc(Halves.of(sample), k)
     a, y, a_test, y_test = dense_halves(sample)
     for c in range(C):
         difference = a[y[:, c]].mean(0) - a[~y[:, c]].mean(0)
         chosen = np.argsort(-np.abs(difference))[:k]
         model = fitted(a[:, chosen], y[:, c], "balanced")
         expected = roc_auc_score(y_test[:, c], score(model, a_test[:, chosen]))
-        assert found[c] == pytest.approx(expected, abs=1e-3)
+        assert auc[c] == pytest.approx(expected, abs=1e-3)
 
 
 def test_loss_is_that_of_the_best_of_all_latents(planted: Callable[..., Sample]) -> None:
@@ -89,20 +89,20 @@ def test_loss_is_that_of_the_best_of_all_latents(planted: Callable[..., Sample])
         assert loss[c] == pytest.approx(balanced_loss(best, a_test, y_test[:, c]), abs=1e-4)
 
 
-def test_contrasts_are_what_they_are_called(planted: Callable[..., Sample]) -> None:
+def test_contrasts_match_their_definitions(planted: Callable[..., Sample]) -> None:
     sample = mixed(planted)
-    found = Halves.of(sample).contrast
+    contrast = Halves.of(sample).contrast
     a, y, _, _ = dense_halves(sample)
     for c in range(C):
         on, off = a[y[:, c]], a[~y[:, c]]
         difference = on.mean(0) - off.mean(0)
-        assert found.difference_ck[c] == pytest.approx(difference, abs=1e-12)
-        assert found.both_ck[c].tolist() == (on > 0).sum(0).tolist()
+        assert contrast.difference_ck[c] == pytest.approx(difference, abs=1e-12)
+        assert contrast.both_ck[c].tolist() == (on > 0).sum(0).tolist()
         with np.errstate(invalid="ignore"):
             expected = np.nan_to_num(difference**2 / (on.var(0) + off.var(0)))
-        assert found.separation_ck[c] == pytest.approx(expected, rel=1e-9)
+        assert contrast.separation_ck[c] == pytest.approx(expected, rel=1e-9)
         precision = (on > 0).sum(0) / np.maximum((a > 0).sum(0), 1)
-        assert found.precision_ck[c] == pytest.approx(precision)
+        assert contrast.precision_ck[c] == pytest.approx(precision)
 
 
 counts = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4), st.integers(0, 4)), min_size=1)
@@ -115,13 +115,13 @@ def test_area_counts_ties_as_halves(entries: list[tuple[int, int, int]]) -> None
         np.array(part, dtype=float) for part in zip(*entries, strict=True)
     )
     rows = positives + negatives
-    found = roc_area(value, positives, rows)
+    area = roc_area(value, positives, rows)
     truth = np.concatenate([[True] * int(p) + [False] * int(n) for _, p, n in entries] + [[]])
     if truth.any() and not truth.all():
         expected = roc_auc_score(truth, np.repeat(value, rows.astype(int)))
-        assert found == pytest.approx(expected)
+        assert area == pytest.approx(expected)
     else:
-        assert np.isnan(found)
+        assert np.isnan(area)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 6])

@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 
 from sae_repro.errors import StudyError
 from sae_repro.evaluate.codes import Code, code_of
-from sae_repro.evaluate.metrics.structure.sample import Sample, collect, restricted, sampled
-from sae_repro.evaluate.reconstruction import Batch
+from sae_repro.evaluate.held_out import Batch
+from sae_repro.evaluate.metrics.structure.sample import (
+    Sample,
+    collect,
+    restricted,
+    sampled,
+    sampled_tokens,
+)
 
 N, K, D, LENGTH = 6_000, 7, 4, 20
 FIXTURE = HealthCheck.function_scoped_fixture  # it holds nothing
@@ -42,7 +48,8 @@ def drawn(source: Sample, size: int, seed: int | None, tokens: int = 2000) -> Sa
             part = rows[start : start + size + 100]
             yield code_of(a[part], index[part])
 
-    return collect(codes, batches(), source.bank, np.ones(D), source.d_kd, 1, tokens)
+    chosen = sampled_tokens(batches(), source.bank, 1, tokens)
+    return collect(codes, chosen, np.ones(D), source.d_kd)
 
 
 @given(st.integers(100, 6000), st.integers(0, 50))
@@ -60,17 +67,17 @@ def test_neither_batches_nor_order_matter(
 
 def test_rows_carry_what_they_carry_in_the_whole(planted: Callable[..., Sample]) -> None:
     source = whole(planted)
-    found = drawn(source, 777, 5)
-    row = found.bank.document * LENGTH + found.bank.position
+    sample = drawn(source, 777, 5)
+    row = sample.bank.document * LENGTH + sample.bank.position
     assert np.array_equal(row, np.sort(row))
-    assert np.array_equal(found.a_nk.toarray(), source.a_nk.toarray()[row])
-    assert np.array_equal(found.x_nd, source.x_nd[row])
-    assert np.array_equal(found.bank.document, source.bank.document[row])
-    assert np.array_equal(found.bank.fit, source.bank.fit[row])
+    assert np.array_equal(sample.a_nk.toarray(), source.a_nk.toarray()[row])
+    assert np.array_equal(sample.x_nd, source.x_nd[row])
+    assert np.array_equal(sample.bank.document, source.bank.document[row])
+    assert np.array_equal(sample.bank.fit, source.bank.fit[row])
     # 2 % of a thousand tokens are too few, and are counted
-    assert found.bank.names == ("c0", "c1")
-    assert found.bank.left_out == {"class": 1}
-    assert np.array_equal(found.bank.labels.toarray(), source.bank.labels.toarray()[row, :2])
+    assert sample.bank.names == ("c0", "c1")
+    assert sample.bank.left_out == {"class": 1}
+    assert np.array_equal(sample.bank.labels.toarray(), source.bank.labels.toarray()[row, :2])
 
 
 def test_it_holds_whole_documents_of_both_halves(planted: Callable[..., Sample]) -> None:
@@ -101,5 +108,4 @@ def test_rows_that_the_bank_lacks_are_refused(planted: Callable[..., Sample]) ->
     source = whole(planted)
     index = np.stack([source.bank.document, source.bank.position + 100], axis=1)
     with pytest.raises(StudyError, match="not in the concept bank"):
-        collect(lambda: [], [(torch.from_numpy(source.x_nd), index)], source.bank, np.zeros(D),
-                source.d_kd, 1, 2000)  # fmt: skip
+        sampled_tokens([(torch.from_numpy(source.x_nd), index)], source.bank, 1, 2000)

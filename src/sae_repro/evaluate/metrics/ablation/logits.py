@@ -1,4 +1,4 @@
-"""How many of the model's outputs one latent moves: logits before and after it is zeroed.
+"""Ablation sparsity: logits of the model before and after one latent is zeroed.
 
 After Gao et al. 2024, "Scaling and evaluating sparse autoencoders" (arXiv:2406.04093, section 4.5).
 """
@@ -48,8 +48,8 @@ def ablation_sparsity(
     firings that `codes` stream (of `sae`) with 15 further tokens behind them in the
     model's row. At that token z_j·d_j is subtracted from the activation at `hook`, so that the
     SAE's error stays. The differences, over V logits × 16 positions, each less its position's
-    median, count (L1/L2)² logits in effect, and their share (L1/L2)² / (V·16) is the sparsity: the
-    smaller, the sparser. Pairs whose differences are all zero are left out of the means, and
+    median, count (L1/L2)² logits in effect, and their fraction (L1/L2)² / (V·16) is the sparsity:
+    the smaller, the sparser. Pairs whose differences are all zero are left out of the means, and
     counted. The intervals resample latents.
     """
     import pandas as pd

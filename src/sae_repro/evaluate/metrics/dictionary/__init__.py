@@ -1,4 +1,4 @@
-"""Atoms by themselves: each one's nearest neighbour, and the bits that a code costs."""
+"""Metrics of the dictionary alone: nearest decoder rows, and the description length of codes."""
 
 from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.summary import Summary
@@ -10,7 +10,7 @@ def measure(first_pass: FirstPass) -> Summary:
     from sae_repro.evaluate.metrics.dictionary.neighbours import decoder_max_cosine
 
     totals, seed = first_pass.totals, first_pass.study.seed
-    variance = float(totals.document_variance.sum()) / totals.tokens
+    variance = float(totals.held_out.variance.sum()) / totals.tokens
     neighbours, nearness = decoder_max_cosine(first_pass.sae.weights.W_dec, totals.fired_k, seed)
     bits, length = description_length(
         first_pass.canonical, variance, totals.fired_k, totals.tokens, seed

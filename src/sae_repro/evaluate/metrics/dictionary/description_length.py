@@ -1,4 +1,4 @@
-"""Bits per token that it takes to send an SAE's code: which latents fire, and how strongly.
+"""Description length: bits per token of an SAE's code, for which latents fire and how strongly.
 
 After Ayonrinde et al. 2024, "Interpretability as compression" (arXiv:2410.11179); values are
 quantised so coarsely that the rounding costs 1 % of the variance.
@@ -33,8 +33,8 @@ def description_length(
     not", H(bins_k) of floor(a / q) given that it fires, q = √(12 · .01 · V / L0): a uniform step's
     squared error is q²/12 for each latent that fires. `canonical` streams a of all `tokens`, V =
     `variance` is their mean ‖x − x̄‖², L0 = Σ fired_k / tokens. The entropies are those of the
-    counted shares, and the atoms' own cost is left out. Where nothing fires, or nothing varies, the
-    metrics are None.
+    counted fractions, and the atoms' own cost is left out. Where nothing fires, or nothing varies,
+    the metrics are None.
 
     The interval is a bootstrap over latents, of K times their mean.
     """
@@ -105,7 +105,7 @@ def _surprise(p: Floats) -> Floats:
 
 
 def _entropy(latent: Ints, count: Ints, n_k: Floats) -> Floats:
-    """Bits of each latent's shares count / n_k; 0 for one that never fires."""
+    """Bits of each latent's fractions count / n_k; 0 for one that never fires."""
     bits: Any = np.bincount(latent, weights=_surprise(count / n_k[latent]), minlength=len(n_k))
     result: Floats = bits
     return result

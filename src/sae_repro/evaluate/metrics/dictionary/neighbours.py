@@ -1,4 +1,4 @@
-"""How near each atom's nearest neighbour is: copies of one direction in the dictionary."""
+"""Nearest neighbours of decoder rows: copies of one direction in the dictionary."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,12 @@ NAMES = ("decoder_max_cosine", "decoder_near_copy_fraction")
 def decoder_max_cosine(
     w_dec_kd: Tensor, fired_k: npt.NDArray[Any], seed: int
 ) -> tuple["pd.DataFrame", Summary]:
-    """A row per latent: latent, neighbour, decoder_max_cosine; and what the alive ones say.
+    """A row per latent: latent, neighbour, decoder_max_cosine; and the metrics of the alive ones.
 
     `w_dec_kd` [K, D] are the atoms, of any norm; `fired_k` [K] the tokens on which each latent
     fires. The neighbour is the latent with the largest cosine among all others that have an atom,
     the lowest of equals, or −1 (and NaN) where there is none. `decoder_max_cosine` is the mean over
-    latents that fire, `decoder_near_copy_fraction` the share of them above .9.
+    latents that fire, `decoder_near_copy_fraction` the fraction of them above .9.
     """
     import pandas as pd
 
@@ -72,9 +72,9 @@ def _nearest(w_dec_kd: Tensor) -> tuple[Tensor, Tensor]:
         block_bk[:, ~has] = -torch.inf
         block_bk.diagonal(start).fill_(-torch.inf)
         value, latent = block_bk.max(dim=1)
-        found = torch.zeros_like(has)
-        found[start : start + BLOCK] = value.isfinite()
-        found &= has
-        nearest[found] = latent[found[start : start + BLOCK]]
-        cosine[found] = value[found[start : start + BLOCK]]
+        scored = torch.zeros_like(has)
+        scored[start : start + BLOCK] = value.isfinite()
+        scored &= has
+        nearest[scored] = latent[scored[start : start + BLOCK]]
+        cosine[scored] = value[scored[start : start + BLOCK]]
     return nearest, cosine

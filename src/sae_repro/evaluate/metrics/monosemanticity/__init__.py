@@ -1,4 +1,4 @@
-"""How much each latent means one concept: M, its null and its class."""
+"""Monosemanticity of each latent against ground-truth concepts: M, its null and its class."""
 
 from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.summary import Summary

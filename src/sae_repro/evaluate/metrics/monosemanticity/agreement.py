@@ -1,4 +1,4 @@
-"""How well a latent and a concept agree: Matthews' φ, the chance-corrected share, and its null."""
+"""Agreement of a latent and a concept: Matthews' φ, the chance-corrected κ, and its null."""
 
 from typing import Any
 
@@ -26,14 +26,14 @@ def phi(both: Any, fires: Any, positives: Any, n: int) -> Floats:
     return result
 
 
-def kappa(share: Any, base: float) -> Floats:
+def kappa(fraction: Any, base: float) -> Floats:
     """(P − π) / (1 − π): 1 for nothing but the concept, 0 at its base rate π < 1."""
-    result: Floats = (np.asarray(share, dtype=np.float64) - base) / (1 - base)
+    result: Floats = (np.asarray(fraction, dtype=np.float64) - base) / (1 - base)
     return result
 
 
 def bin_weights(values: npt.NDArray[Any], edges: Floats) -> Floats:
-    """c [n] such that M = κ(Σ c·y): in each bin, its share of the activation mass over its size.
+    """c [n] such that M = κ(Σ c·y): in each bin, its fraction of the activation mass over its size.
 
     `values` are the latent's positive activations, `edges` the inner edges of the bins. The c sum
     to 1, so that M, a weighted mean of κ_b, is κ of a weighted mean of labels. Empty bins, those
@@ -71,14 +71,14 @@ def shifted_sums(weight: Floats, rows: Ints, positives: Ints, offsets: Ints, n: 
     shift = offsets if points is rows else n - offsets
     sums = np.empty(len(offsets))
     step = max(1, GATHERED // max(1, len(points)))
-    found = np.empty((min(step, len(offsets)), len(points)))
+    buffer = np.empty((min(step, len(offsets)), len(points)))
     for begin in range(0, len(offsets), step):
         part = shift[begin : begin + step].tolist()
         for i, first in enumerate(part):
             # from a view, several times faster than by an index of all shifts at once; there is
             # nothing to clip, and without the check numpy needs no buffer
-            twice[first : first + n].take(points, out=found[i], mode="clip")
-        here = found[: len(part)]
+            twice[first : first + n].take(points, out=buffer[i], mode="clip")
+        here = buffer[: len(part)]
         sums[begin : begin + step] = here @ weight if points is rows else here.sum(axis=1)
     return sums
 

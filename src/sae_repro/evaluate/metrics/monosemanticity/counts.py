@@ -1,4 +1,4 @@
-"""What latents and concepts share on the fit half when a latent counts only from a threshold on."""
+"""Counts of tokens on the fit half, of latents above thresholds and together with concepts."""
 
 from dataclasses import dataclass
 from typing import Any

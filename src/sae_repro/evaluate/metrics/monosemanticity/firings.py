@@ -1,4 +1,4 @@
-"""What latents do on the rows of a concept bank, by latent: nonzeros only, a block at a time.
+"""Activations on the rows of a concept bank by latent: nonzeros only, a block at a time.
 
 The blocks keep memory bounded where a code is not sparse; the order of the rows within a latent is
 the bank's, so that nothing that follows depends on batches or shards.

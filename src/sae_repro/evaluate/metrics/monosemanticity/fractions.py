@@ -1,4 +1,4 @@
-"""What a table of latents says as a whole: shares, mean score, counts, 95 % intervals."""
+"""Monosemantic fractions and the mean score of a table of latents: counts, 95 % intervals."""
 
 from typing import TYPE_CHECKING
 
@@ -17,23 +17,25 @@ NAMES = ("monosemantic_fraction", "monosemantic_fraction_alive", "monosemantic_m
 
 
 def summary(frame: "pd.DataFrame", bank: ConceptBank, seed: int) -> Summary:
-    """Share of monosemantic latents (complete or narrow) among all and among those that fire.
+    """Fraction of monosemantic latents (complete or narrow) among all and among those that fire.
 
     `monosemantic_mean` is the mean M of latents that fire; one that is silent on a half counts as 0
     there and in `latents_unscored`. Without concepts or without such latents a value is None.
     """
     of_class = {name: int((frame["class"] == name).sum()) for name in CLASSES}
-    found = of_class["monosemantic-complete"] + of_class["monosemantic-narrow"]
+    monosemantic = of_class["monosemantic-complete"] + of_class["monosemantic-narrow"]
     alive = frame["fired"] > 0
     totals = {NAMES[0]: len(frame), NAMES[1]: int(alive.sum())}
     score = frame.loc[alive, "M"].fillna(0.0).to_numpy(np.float64)
     possible = bool(bank.names)
     metrics: dict[str, float | None] = {
-        name: found / n if possible and n else None for name, n in totals.items()
+        name: monosemantic / n if possible and n else None for name, n in totals.items()
     }
     metrics[NAMES[2]] = float(score.mean()) if possible and len(score) else None
     intervals = {
-        name: list(wilson(found, n)) for name, n in totals.items() if metrics[name] is not None
+        name: list(wilson(monosemantic, n))
+        for name, n in totals.items()
+        if metrics[name] is not None
     }
     if metrics[NAMES[2]] is not None:
         intervals[NAMES[2]] = mean_interval(score, seed, NAMES[2])

@@ -1,9 +1,9 @@
-"""Monosemanticity against a concept bank: does a latent's activation mass lie on one concept?
+"""Monosemanticity against a concept bank: the activation mass of a latent that lies on one concept.
 
 On the fit half every latent gets its concept c* and threshold τ*, on the test half its score
-M = Σ_b w_b (P_b − π)/(1 − π) over activation-quantile bins b: P_b the share of the bin that carries
-c*, π the concept's base rate, w_b the bin's share of activation mass. A score that label streams
-shifted by whole documents reach as well is 0.
+M = Σ_b w_b (P_b − π)/(1 − π) over activation-quantile bins b: P_b the fraction of the bin that
+carries c*, π the concept's base rate, w_b the bin's fraction of activation mass. A score that label
+streams shifted by whole documents reach as well is 0.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ Ints = npt.NDArray[np.int64]
 SHORTLIST = 20  # concepts per latent whose thresholds are tried
 ACTIVATION_BINS = 5
 RARE_DOCUMENTS = 25
-DENSE_SHARE = 0.2
+DENSE_FRACTION = 0.2
 MONOSEMANTIC, COMPLETE = 0.7, 0.7  # least M, least φ
 MASS = 0.8  # of which n80 counts the token ids
 LATENTS = 512  # whose counts per concept are held at once
@@ -57,7 +57,7 @@ class _Fit:
     edges_kb: Floats
 
 
-class _Half:
+class _TestHalf:
     """The test half's rows, renumbered without gaps, and the null's offsets among them."""
 
     def __init__(self, bank: ConceptBank, seed: int) -> None:
@@ -98,7 +98,7 @@ def monosemanticity(
     """
     import pandas as pd
 
-    half = _Half(bank, seed)
+    half = _TestHalf(bank, seed)
     rows_nc = csr_array(bank.labels).astype(np.int32)
     _, token = np.unique(bank.token, return_inverse=True)
     tokens_nv = one_hot(token, int(token.max()) + 1).astype(np.float64)
@@ -142,8 +142,8 @@ def _n80(mass_kv: csr_array) -> Ints:
         running = np.cumsum(np.sort(mass_kv.data[begin:end])[::-1])
         if len(running):
             # a shade less: sums of the same masses in another order must not ask for one id more
-            wanted = MASS * running[-1] * (1 - 1e-9)
-            result[k] = np.searchsorted(running, wanted) + 1
+            enough = MASS * running[-1] * (1 - 1e-9)
+            result[k] = np.searchsorted(running, enough) + 1
     return result
 
 
@@ -172,7 +172,7 @@ def _fitted(a_kn: csr_array, bank: ConceptBank, rows_nc: csr_array) -> _Fit:
     )
 
 
-def _scored(a_kn: csr_array, bank: ConceptBank, half: _Half, fit: _Fit) -> dict[str, Any]:
+def _scored(a_kn: csr_array, bank: ConceptBank, half: _TestHalf, fit: _Fit) -> dict[str, Any]:
     """M, its null and φ on the test half; NaN, and no concept, where a latent is silent on one."""
     k = a_kn.shape[0]
     result = {name: np.full(k, np.nan) for name in ("M", "M_raw", "null", "phi", "threshold")}
@@ -210,7 +210,7 @@ def _classes(frame: "pd.DataFrame", n: int, testable: bool) -> npt.NDArray[Any]:
     conditions = [
         frame["fired"] == 0,
         frame[["documents_fit", "documents_test"]].min(axis=1) < RARE_DOCUMENTS,
-        frame["fired"] > DENSE_SHARE * n,
+        frame["fired"] > DENSE_FRACTION * n,
         pure & (frame["phi"] >= COMPLETE),
         pure,
         pd.Series(testable, index=frame.index),

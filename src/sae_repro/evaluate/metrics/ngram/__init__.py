@@ -1,4 +1,4 @@
-"""Word patterns that say when a latent fires."""
+"""Explainability by word patterns: n-grams that predict when a latent fires."""
 
 from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.summary import Summary
@@ -8,17 +8,21 @@ def measure(first_pass: FirstPass) -> Summary:
     """ngram.parquet: the word patterns of a sample of latents."""
     from sae_repro.concepts.halves import fit_documents
     from sae_repro.evaluate.metrics.ngram.patterns import explainability_ngram
-    from sae_repro.evaluate.passages import Passages, last_activation
+    from sae_repro.evaluate.passages import last_activation
     from sae_repro.params import model_hook
     from sae_repro.readers.documents import TokenDocuments
 
     study, hook = first_pass.study, model_hook(first_pass.hook)
     device = study.settings.device
     activate = last_activation(first_pass.subject(), first_pass.sae, hook, device)
-    passages = Passages.load(first_pass.store)
     fit_d = fit_documents(TokenDocuments.load(study.corpus), study.seed)
     frame, summary = explainability_ngram(
-        activate, first_pass.canonical, passages, first_pass.totals.fired_k, fit_d, study.seed
+        activate,
+        first_pass.canonical,
+        first_pass.passages,
+        first_pass.totals.fired_k,
+        fit_d,
+        study.seed,
     )
     first_pass.write(frame, "ngram")
     return summary

@@ -1,4 +1,4 @@
-"""How much of a latent a few word patterns say: n-grams with wildcards, fit on its top contexts.
+"""Word patterns that predict a latent: n-grams with wildcards, fit on its top contexts.
 
 After Foote et al. 2023, "Neuron to Graph" (arXiv:2305.19911), as Gao et al. 2024 (arXiv:2406.04093,
 section 4.4) use it for SAEs. Patterns come from the fit half of the documents; how well they
@@ -32,7 +32,7 @@ ANY = -1
 LATENTS = 64
 CONTEXTS = 10  # of the largest activations, per latent
 LONGEST = 16  # tokens of a pattern
-KEPT = 0.5  # share of the activation that a suffix, or a text with a substitute, must keep
+KEPT = 0.5  # fraction of the activation that a suffix, or a text with a substitute, must keep
 SUBSTITUTES = 5
 COLUMNS = ["latent", "patterns", "n_patterns", "n_trivial", "n_too_long", "fit_contexts",
            "predicted", "fired", "both"]  # fmt: skip
@@ -90,18 +90,18 @@ def explainability_ngram(
     patterns = _patterns(activate, passages, latent, top, length, kept, fit_d, seed)
     test = passages.mask & ~fit_w[:, None]
     rows = []
-    for number, found in enumerate(patterns):
+    for number, every in enumerate(patterns):
         mine, own = top.group == number, firings.group == number
-        telling = sorted(pattern for pattern in found if set(pattern) != {ANY})
+        nontrivial = sorted(pattern for pattern in every if set(pattern) != {ANY})
         fires = np.zeros_like(test)
         fires[firings.row[own], firings.column[own]] = True
-        predicted = _ends_with_any(passages, telling) & test
+        predicted = _ends_with_any(passages, nontrivial) & test
         rows.append(
             {
                 "latent": latent[number],
-                "patterns": " | ".join(map(_written, telling)),
-                "n_patterns": len(telling),
-                "n_trivial": len(found) - len(telling),
+                "patterns": " | ".join(map(_written, nontrivial)),
+                "n_patterns": len(nontrivial),
+                "n_trivial": len(every) - len(nontrivial),
                 "n_too_long": int((mine & (length == 0)).sum()),
                 "fit_contexts": int(mine.sum()),
                 "predicted": int(predicted.sum()),
@@ -129,10 +129,10 @@ def _firings(canonical: Codes, latent: Ints, passages: Passages, k: int) -> _Con
     groups, values, places = [], [], []
     for code in canonical():
         group = number_k[code.latent]
-        wanted = group >= 0
-        groups.append(group[wanted])
-        values.append(code.value[wanted].astype(np.float64))
-        places.append(code.index[code.row[wanted]])
+        sampled = group >= 0
+        groups.append(group[sampled])
+        values.append(code.value[sampled].astype(np.float64))
+        places.append(code.index[code.row[sampled]])
     place = np.concatenate(places)
     contexts = _Contexts(
         np.concatenate(groups),
@@ -160,13 +160,13 @@ def _shortest(
     """
     length, kept = np.zeros(len(top.group), dtype=np.int64), np.zeros(len(top.group))
     for tokens in range(1, LONGEST + 1):
-        tried = np.flatnonzero((length == 0) & (top.column - tokens + 1 >= passages.first))
-        if not len(tried):
+        candidates = np.flatnonzero((length == 0) & (top.column - tokens + 1 >= passages.first))
+        if not len(candidates):
             continue
-        text = passages.suffix(top.row[tried], top.column[tried], tokens)
-        a_n = activate(passages.behind_bos(text), latent[top.group[tried]])
-        enough = a_n >= KEPT * top.activation[tried]
-        length[tried[enough]], kept[tried[enough]] = tokens, a_n[enough]
+        text = passages.suffix(top.row[candidates], top.column[candidates], tokens)
+        a_n = activate(passages.behind_bos(text), latent[top.group[candidates]])
+        enough = a_n >= KEPT * top.activation[candidates]
+        length[candidates[enough]], kept[candidates[enough]] = tokens, a_n[enough]
     return length, kept
 
 
@@ -235,15 +235,15 @@ def _other_token(running: Ints, token: Ints, draw: Floats) -> Ints:
 
 def _ends_with_any(passages: Passages, patterns: list[Pattern]) -> Mask:
     """[W, T]: whether the row up to this column ends with one of the patterns; BOS is no token."""
-    found = np.zeros(passages.tokens.shape, dtype=bool)
+    ends = np.zeros(passages.tokens.shape, dtype=bool)
     for pattern in patterns:
         last = passages.first + len(pattern) - 1
-        hit = np.ones_like(found[:, last:])
+        hit = np.ones_like(ends[:, last:])
         for i, token in enumerate(pattern, passages.first):
             if token != ANY:
                 hit &= passages.tokens[:, i : i + hit.shape[1]] == token
-        found[:, last:] |= hit
-    return found
+        ends[:, last:] |= hit
+    return ends
 
 
 def _written(pattern: Pattern) -> str:

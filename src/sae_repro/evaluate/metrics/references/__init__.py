@@ -1,18 +1,28 @@
 """Correlation with small reference SAEs, and the map of correlations within one SAE."""
 
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
 from sae_repro.evaluate.first_pass import FirstPass
+from sae_repro.evaluate.held_out import Batch, validation_batches
+from sae_repro.evaluate.job import Evaluation
 from sae_repro.evaluate.summary import Summary
+from sae_repro.readers.activations import ActivationStore
+
+if TYPE_CHECKING:
+    from sae_repro.evaluate.metrics.references.correlation import Rows
 
 
 def measure(first_pass: FirstPass) -> Summary:
     """references.parquet: the best match of each latent of small SAEs; correlation_map.parquet."""
     import pandas as pd
 
-    from sae_repro.evaluate.metrics.references.correlation import correlations, sampled_rows
+    from sae_repro.evaluate.metrics.references.correlation import correlations
     from sae_repro.evaluate.metrics.references.family import references
 
     study, fired_k = first_pass.study, first_pass.totals.fired_k
-    rows = sampled_rows(first_pass.batches, first_pass.totals.tokens, study.seed)
+    rows = _rows(study, first_pass.hook)
     small = references(study.family(), first_pass.hook, study.settings.references)
     frame, correlation_map, summary = correlations(
         first_pass.codes, small, rows, fired_k, study.seed
@@ -22,3 +32,16 @@ def measure(first_pass: FirstPass) -> Summary:
     columns = {str(k): correlation_map.correlation[:, i] for i, k in enumerate(latents)}
     first_pass.write(pd.DataFrame({"latent": latents, **columns}), "correlation_map")
     return summary
+
+
+@lru_cache(maxsize=1)
+def _rows(study: Evaluation, hook: str) -> "Rows":
+    """The sampled rows that a process's cells on a hook share."""
+    from sae_repro.evaluate.metrics.references.correlation import sampled_rows
+
+    store, settings = ActivationStore(study.activations), study.settings
+
+    def batches() -> Iterator[Batch]:
+        return validation_batches(store, hook, settings.batch_size, settings.device)
+
+    return sampled_rows(batches, store.index("validation").rows, study.seed)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae_repro.autoencoders import SAE
 from sae_repro.evaluate.codes import Code, Codes
-from sae_repro.evaluate.reconstruction import Batch
+from sae_repro.evaluate.held_out import Batch
 from sae_repro.evaluate.summary import Summary
 from sae_repro.numerics.bootstrap import mean_interval
 from sae_repro.numerics.hashing import uniform_hash
@@ -32,8 +32,8 @@ Ints = npt.NDArray[np.int64]
 TOKENS = 16_384  # of the sample, about
 ENCODED = 512  # tokens encoded at once: their code stays in a processor's cache
 MAPPED = 256  # latents of the map
-DENSE = 0.1  # share of nonzeros from which on dense products are faster
-CONSTANT = 1e-12  # variance, as a share of the mean square, that rounding alone can leave
+DENSE = 0.1  # fraction of nonzeros from which on dense products are faster
+CONSTANT = 1e-12  # variance, as a fraction of the mean square, that rounding alone can leave
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Rows:
         key = row_key(self.document, self.position)
         if not len(key):
             return np.full(len(index), -1)
-        wanted = row_key(index[:, DOCUMENT], index[:, POSITION])
-        at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
-        return np.where(key[at] == wanted, at, -1)
+        target = row_key(index[:, DOCUMENT], index[:, POSITION])
+        at = np.minimum(np.searchsorted(key, target), len(key) - 1)
+        return np.where(key[at] == target, at, -1)
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def correlations(
         with_references.add(both_nr[row[row >= 0]], a_nk)
         own.add(a_nk[:, chosen], a_nk[:, chosen])
     frame = _maxima(small, with_references.correlations())
-    told = _summary(frame, small, references, rows, seed)
-    return frame, _clustered(chosen, own.correlations()), told
+    summary = _summary(frame, small, references, rows, seed)
+    return frame, _clustered(chosen, own.correlations()), summary
 
 
 def _encoded(sae: SAE, x_nd: Tensor) -> csr_array:

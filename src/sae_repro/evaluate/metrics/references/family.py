@@ -1,8 +1,8 @@
-"""Small reference SAEs: what a small dictionary finds, a larger one should hold too.
+"""Small reference SAEs, whose latents a larger dictionary should hold too.
 
 A family of widths per study and hook, trained by the trainer of every cell on the training
-activations. All evaluations share it through the cell store, also side by side: who finds one
-missing trains it, the others wait for the lock.
+activations. All evaluations share it through the cell store, also side by side: the first
+that lacks one trains it, the others wait for the lock.
 """
 
 import tempfile

@@ -1,7 +1,7 @@
-"""Holes: does a parent's split set fall silent on a child? Absorption: does another latent, the
-child's, speak for the parent there?
+"""Holes, where a parent's split set is silent on a child, and absorption, where another latent, the
+child's, stands for the parent there.
 
-Both are asked on the test tokens on which a dense probe of the parent is right.
+Both are measured on the test tokens on which a dense probe of the parent is right.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.evaluate.metrics.structure.halves import Contrast, Half, Halves
 from sae_repro.evaluate.metrics.structure.hierarchy import Family
 from sae_repro.evaluate.metrics.structure.logistic import dense
 from sae_repro.evaluate.metrics.structure.probes import MOST, Split
+from sae_repro.evaluate.metrics.structure.sample_halves import Contrast, Half, Halves
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -21,8 +21,8 @@ Mask = npt.NDArray[np.bool_]
 
 OF_A_CHILD = 0.7  # precision from which on a latent is the child's
 DENSE_F1, RECALL = 0.6, 0.5
-FAINT, STRONG = 0.05, 0.99  # a faint activation: under this share of this percentile
-SHARE, COSINE = 0.4, 0.1  # of the parent's projection, with the parent's direction
+FAINT, STRONG = 0.05, 0.99  # a faint activation: under this fraction of this percentile
+FRACTION, COSINE = 0.4, 0.1  # of the parent's projection, with the parent's direction
 
 SILENCES = ("zero", "faint")
 TESTABLE = "testable"
@@ -33,7 +33,7 @@ STATUSES = (TESTABLE, "no childless token", "no split set", "dense probe", "no t
 
 @dataclass(frozen=True)
 class DenseProbe:
-    """What the activations themselves say of a concept."""
+    """A probe of a concept on the activations themselves."""
 
     direction_d: Floats
     """ŵ_p, of length 1."""
@@ -81,7 +81,7 @@ class Pair:
 
     @property
     def absorption(self) -> float:
-        """Share of the child's tokens that are silent and absorbed; NaN if not testable."""
+        """Fraction of the child's tokens that are silent and absorbed; NaN if not testable."""
         return self.child_absorbed / self.child_tokens if self.status == TESTABLE else np.nan
 
     def row(self, names: tuple[str, ...], kinds: tuple[str, ...]) -> dict[str, object]:
@@ -108,8 +108,8 @@ PAIR_COLUMNS = (
 def dense_probe(halves: Halves, concept: int) -> DenseProbe:
     """Fit on the fit half, apply to the test half: positive is a probability above ½."""
     fit, test = halves.fit, halves.test
-    seen, truth = fit.carries_cn[concept], test.carries_cn[concept]
-    beta, intercept = dense(fit.centred_nd, seen)
+    positive, truth = fit.carries_cn[concept], test.carries_cn[concept]
+    beta, intercept = dense(fit.centred_nd, positive)
     length = float(np.linalg.norm(beta))
     direction = beta / length if length else beta
     along = test.centred_nd @ direction
@@ -119,14 +119,14 @@ def dense_probe(halves: Halves, concept: int) -> DenseProbe:
     return DenseProbe(direction, along, right, float(f1))
 
 
-def own_candidates(found: Contrast, family: Family) -> Ints:
+def own_candidates(contrast: Contrast, family: Family) -> Ints:
     """The latents that may stand for the parent: those that are precise for no large child.
 
     From the largest |mean difference| on, as many as a split set can have.
     """
-    largest_k = found.precision_ck[family.children].max(axis=0)
-    order: Ints = np.argsort(-np.abs(found.difference_ck[family.parent]), kind="stable")
-    own: Ints = order[(largest_k[order] < OF_A_CHILD) & (found.fires_k[order] > 0)]
+    largest_k = contrast.precision_ck[family.children].max(axis=0)
+    order: Ints = np.argsort(-np.abs(contrast.difference_ck[family.parent]), kind="stable")
+    own: Ints = order[(largest_k[order] < OF_A_CHILD) & (contrast.fires_k[order] > 0)]
     return own[:MOST]
 
 
@@ -143,11 +143,11 @@ def family_pairs(
 ) -> list[Pair]:
     """A pair for each large child and each of `SILENCES`; `unit_kd` are the decoder's directions.
 
-    Silence is asked of those latents of the split set that speak for the parent: one that fires
+    Silence is measured on those latents of the split set that speak for the parent: one that fires
     less on its tokens than elsewhere says nothing by firing there.
     """
-    test, found = halves.test, halves.contrast
-    for_it = split.latents[found.difference_ck[family.parent, split.latents] > 0]
+    test, contrast = halves.test, halves.contrast
+    for_it = split.latents[contrast.difference_ck[family.parent, split.latents] > 0]
     speaks = {silence: _speaks(halves, for_it, silence) for silence in SILENCES}
     large = test.carries_cn[family.children].any(axis=0)
     outside = test.carries_cn[family.parent] & ~large
@@ -158,7 +158,7 @@ def family_pairs(
     pairs = []
     for child in family.children.tolist():
         tokens = test.carries_cn[child] & probe.right_n
-        absorbers = np.flatnonzero(near & (found.precision_ck[child] >= OF_A_CHILD))
+        absorbers = np.flatnonzero(near & (contrast.precision_ck[child] >= OF_A_CHILD))
         stood_in_for = _stood_in_for(test, absorbers, cosine_k, probe.along_n)
         for silence in SILENCES:
             silent, recalled = tokens & ~speaks[silence], childless & speaks[silence]
@@ -204,8 +204,8 @@ def _speaks(halves: Halves, latents: Ints, silence: str) -> Mask:
 
 def _stood_in_for(test: Half, latents: Ints, cosine_k: Floats, along_n: Floats) -> Mask:
     """Whether any of `latents` alone writes ≥ .4 of what lies along the parent, per test token."""
-    found = np.zeros(len(along_n), dtype=bool)
+    absorbed = np.zeros(len(along_n), dtype=bool)
     for latent in latents.tolist():
         rows, values = test.column(latent)
-        found[rows[values * cosine_k[latent] >= SHARE * along_n[rows]]] = True
-    return found & (along_n > 0)
+        absorbed[rows[values * cosine_k[latent] >= FRACTION * along_n[rows]]] = True
+    return absorbed & (along_n > 0)

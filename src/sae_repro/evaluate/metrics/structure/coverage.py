@@ -1,4 +1,4 @@
-"""Which concepts have a latent of their own, and which lie scattered over many."""
+"""Coverage and fragmentation: concepts with a latent of their own, and those spread over many."""
 
 from dataclasses import dataclass, field
 
@@ -8,9 +8,9 @@ from scipy.sparse import csr_array
 
 from sae_repro.evaluate.metrics.monosemanticity.agreement import phi
 from sae_repro.evaluate.metrics.monosemanticity.counts import Levels, at_thresholds
-from sae_repro.evaluate.metrics.structure.halves import Half
 from sae_repro.evaluate.metrics.structure.logistic import newton
 from sae_repro.evaluate.metrics.structure.sample import Sample
+from sae_repro.evaluate.metrics.structure.sample_halves import Half
 from sae_repro.numerics.bootstrap import interval, weights
 
 Floats = npt.NDArray[np.float64]
@@ -164,7 +164,7 @@ class HalfPoint:
 
 
 def half_point(frequency_c: Floats, covered_c: npt.NDArray[np.bool_], seed: int) -> HalfPoint:
-    """Fit coverage over the log10 of the concepts' shares of tokens."""
+    """Fit coverage over the log10 of the concepts' fractions of tokens."""
     x, covered = np.log10(frequency_c), covered_c.astype(np.float64)
     if not len(x):
         return HalfPoint(None, None)
@@ -181,8 +181,8 @@ def _half_points(x_n: Floats, covered_n: Floats, weight_bn: Floats) -> Floats:
     rows = weight_bn.sum(axis=1, keepdims=True)
     mean = weight_bn @ x_n[:, None] / rows
     beta, intercept = newton((x_n - mean)[..., None], covered_n * weight_bn, weight_bn)
-    slope, share = beta[:, 0], (weight_bn @ covered_n) / rows[:, 0]
-    rises = (slope > 0) & (share > 0) & (share < 1)
+    slope, fraction = beta[:, 0], (weight_bn @ covered_n) / rows[:, 0]
+    rises = (slope > 0) & (fraction > 0) & (fraction < 1)
     points = np.full(len(weight_bn), np.nan)
     points[rises] = mean[rises, 0] - intercept[rises] / slope[rises]
     return points

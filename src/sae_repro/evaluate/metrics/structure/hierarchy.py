@@ -1,4 +1,4 @@
-"""Which concepts are children of which, from the labels alone: it serves any text."""
+"""The hierarchy of concepts, parents and children, from the labels alone: it serves any text."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from sae_repro.concepts.bank import ConceptBank
 Ints = npt.NDArray[np.int64]
 
 LARGE = 0.05  # of the parent's positives
-COMMON = 0.5  # share of tokens beyond which a concept contains others by chance
+COMMON = 0.5  # fraction of tokens beyond which a concept contains others by chance
 
 
 @dataclass(frozen=True)

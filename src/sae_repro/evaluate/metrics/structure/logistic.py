@@ -48,14 +48,14 @@ def newton(x_bmk: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats]:
         step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
         size = np.ones((len(x), 1))
         for _ in range(HALVINGS):
-            tried = beta - size * step
-            after, p = at(tried)
+            trial = beta - size * step
+            after, p = at(trial)
             # rounding may lift a loss that is as good as the least
             worse = after > loss + ROUNDING
             if not worse.any():
                 break
             size[worse] /= 2
-        beta, loss = tried, after
+        beta, loss = trial, after
     return beta[:, :-1] / scale, beta[:, -1]
 
 
@@ -78,8 +78,8 @@ def dense(x_nd: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats, float]
         return float(value), np.append(residual @ x + RIDGE * beta, residual.sum())
 
     start = np.zeros(x.shape[1] + 1)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-6, "ftol": 0})
-    return found.x[:-1] / scale, float(found.x[-1])
+    solution = minimize(loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-6, "ftol": 0})
+    return solution.x[:-1] / scale, float(solution.x[-1])
 
 
 def cross_entropy(eta: Floats, s: Floats, w: Floats) -> Floats:

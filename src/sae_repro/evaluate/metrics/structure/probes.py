@@ -1,12 +1,12 @@
-"""Sparse logistic probes of concepts: how few latents say whether a token carries one."""
+"""k-sparse logistic probes of concepts, and the split sets of latents that they choose."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.evaluate.metrics.structure.halves import Design, Halves, chunks, designs
 from sae_repro.evaluate.metrics.structure.logistic import balanced, cross_entropy, newton
+from sae_repro.evaluate.metrics.structure.sample_halves import Design, Halves, chunks, designs
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -36,12 +36,12 @@ def probe_auc(halves: Halves, k: int) -> Floats:
     latents = ranked(np.abs(difference_ck), k)
     auc = np.full(len(latents), np.nan)
     for which in chunks(halves.fit, latents):
-        seen, unseen = designs(halves, latents[which], which)
+        fit, test = designs(halves, latents[which], which)
         if k == 1:  # the order of the scores is all that counts: β's sign, the difference's own
             beta = np.sign(np.take_along_axis(difference_ck[which], latents[which], axis=1))
         else:
-            beta, _ = newton(seen.x_bmk, *balanced(seen.positives_bm, seen.rows_bm))
-        parts = zip(_scores(unseen, beta), unseen.positives_bm, unseen.rows_bm, strict=True)
+            beta, _ = newton(fit.x_bmk, *balanced(fit.positives_bm, fit.rows_bm))
+        parts = zip(_scores(test, beta), test.positives_bm, test.rows_bm, strict=True)
         auc[which] = [roc_area(*part) for part in parts]
     return auc
 
@@ -57,15 +57,15 @@ def probe_loss(halves: Halves) -> tuple[Floats, Ints]:
     single = latents.reshape(-1, 1)
     loss = np.full((2, len(single)), np.nan)
     for which in chunks(halves.fit, single):
-        seen, unseen = designs(halves, single[which], concept[which])
-        weights = balanced(seen.positives_bm, seen.rows_bm)
-        beta, intercept = newton(seen.x_bmk, *weights)
-        loss[0, which] = cross_entropy(_scores(seen, beta) + intercept[:, None], *weights)
-        weights = balanced(unseen.positives_bm, unseen.rows_bm)
-        loss[1, which] = cross_entropy(_scores(unseen, beta) + intercept[:, None], *weights)
-    seen_cj, unseen_cj = loss.reshape(2, *latents.shape)
-    best = seen_cj.argmin(axis=1)[:, None]
-    taken = (np.take_along_axis(part, best, axis=1)[:, 0] for part in (unseen_cj, latents))
+        fit, test = designs(halves, single[which], concept[which])
+        weights = balanced(fit.positives_bm, fit.rows_bm)
+        beta, intercept = newton(fit.x_bmk, *weights)
+        loss[0, which] = cross_entropy(_scores(fit, beta) + intercept[:, None], *weights)
+        weights = balanced(test.positives_bm, test.rows_bm)
+        loss[1, which] = cross_entropy(_scores(test, beta) + intercept[:, None], *weights)
+    fit_cj, test_cj = loss.reshape(2, *latents.shape)
+    best = fit_cj.argmin(axis=1)[:, None]
+    taken = (np.take_along_axis(part, best, axis=1)[:, 0] for part in (test_cj, latents))
     test_loss, latent = taken
     return test_loss, latent
 
@@ -84,11 +84,11 @@ def split_sets(halves: Halves, concepts: Ints, candidates: list[Ints]) -> list[S
         if not len(running):
             break
         latents = np.stack([candidates[i][:k] for i in running])
-        seen, unseen = _f1(halves, latents, concepts[running])
-        better = seen - before[running] >= GAIN
+        fit, test = _f1(halves, latents, concepts[running])
+        better = fit - before[running] >= GAIN
         for i in np.flatnonzero(better):
-            splits[running[i]] = Split(latents[i], float(unseen[i]))
-        before[running] = seen
+            splits[running[i]] = Split(latents[i], float(test[i]))
+        before[running] = fit
         running = running[better]
     return splits
 
@@ -97,9 +97,9 @@ def _f1(halves: Halves, latents_bk: Ints, concept_b: Ints) -> tuple[Floats, Floa
     """F1 on fit and on test of the probe of each concept on its latents."""
     f1 = np.zeros((2, len(latents_bk)))
     for which in chunks(halves.fit, latents_bk):
-        seen, unseen = designs(halves, latents_bk[which], concept_b[which])
-        beta, intercept = newton(seen.x_bmk, seen.positives_bm, seen.rows_bm)
-        for i, probe in enumerate((seen, unseen)):
+        fit, test = designs(halves, latents_bk[which], concept_b[which])
+        beta, intercept = newton(fit.x_bmk, fit.positives_bm, fit.rows_bm)
+        for i, probe in enumerate((fit, test)):
             called = _scores(probe, beta) + intercept[:, None] > 0
             hits = (probe.positives_bm * called).sum(axis=1)
             sizes = (probe.rows_bm * called).sum(axis=1) + probe.positives_bm.sum(axis=1)

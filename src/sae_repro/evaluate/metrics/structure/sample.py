@@ -15,7 +15,7 @@ from scipy.sparse import csc_array, csr_array
 
 from sae_repro.concepts.bank import ConceptBank, frequent_enough
 from sae_repro.evaluate.codes import Codes
-from sae_repro.evaluate.reconstruction import Batch
+from sae_repro.evaluate.held_out import Batch
 from sae_repro.numerics.hashing import uniform_hash
 from sae_repro.readers.activations import DOCUMENT
 
@@ -37,6 +37,16 @@ class Sample:
     """x̄ over all evaluated tokens, not only the sample's."""
     bank: ConceptBank
     """The bank of the same n rows, with the concepts that are frequent enough in them."""
+
+
+@dataclass(frozen=True)
+class SampledTokens:
+    """The n tokens of the sample, whatever the SAE: all SAEs on a hook share them."""
+
+    bank: ConceptBank
+    document: npt.NDArray[np.int64]
+    """The sample's documents, sorted."""
+    x_nd: npt.NDArray[np.float32]
 
 
 def sampled(bank: ConceptBank, seed: int, tokens: int = TOKENS) -> Mask:
@@ -74,32 +84,43 @@ def restricted(bank: ConceptBank, rows: Mask) -> ConceptBank:
     )
 
 
-def collect(
-    codes: Codes,
-    batches: Iterable[Batch],
-    bank: ConceptBank,
-    mean_d: npt.NDArray[np.float64],
-    d_kd: npt.NDArray[Any],
-    seed: int,
-    tokens: int = TOKENS,
-) -> Sample:
-    """The sample of the SAE whose canonical activations are `codes` and whose decoder is `d_kd`.
+def sampled_tokens(
+    batches: Iterable[Batch], bank: ConceptBank, seed: int, tokens: int = TOKENS
+) -> SampledTokens:
+    """The sample's tokens of those that `batches` stream, all rows of `bank` in any order.
 
-    `codes` and `batches` stream all rows of `bank`, in any batches and order; `mean_d` is x̄ over
-    them. StudyError where a row of a chosen document is not in the bank.
+    StudyError where a row of a chosen document is not in the bank.
     """
     documents = np.unique(bank.document[sampled(bank, seed, tokens)])
     small = restricted(bank, np.isin(bank.document, documents))
-    n = len(small.fit)
-    x_nd = np.zeros((n, len(mean_d)), dtype=np.float32)
+    places: list[npt.NDArray[Any]] = []
+    rows: list[npt.NDArray[Any]] = []
     for x, index in batches:
         mine, at = _places(small, documents, index)
-        x_nd[at] = x.float().cpu().numpy()[mine]
+        places.append(at)
+        rows.append(x.float().cpu().numpy()[mine])
+    x_nd = np.zeros((len(small.fit), rows[0].shape[1]), dtype=np.float32)
+    x_nd[np.concatenate(places)] = np.concatenate(rows)
+    return SampledTokens(small, documents, x_nd)
+
+
+def collect(
+    codes: Codes,
+    tokens: SampledTokens,
+    mean_d: npt.NDArray[np.float64],
+    d_kd: npt.NDArray[Any],
+) -> Sample:
+    """The sample of the SAE whose canonical activations are `codes` and whose decoder is `d_kd`.
+
+    `codes` stream all rows, in any batches and order; `mean_d` is x̄ over them. StudyError where a
+    row of a chosen document is not in the bank.
+    """
+    n = len(tokens.x_nd)
     rows: list[npt.NDArray[Any]] = []
     latents: list[npt.NDArray[Any]] = []
     values: list[npt.NDArray[Any]] = []
     for code in codes():
-        mine, at = _places(small, documents, code.index)
+        mine, at = _places(tokens.bank, tokens.document, code.index)
         place = np.full(len(mine), -1)
         place[mine] = at
         row = place[code.row]
@@ -110,7 +131,7 @@ def collect(
     where = np.concatenate(rows), np.concatenate(latents)
     a_nk = csc_array((np.concatenate(values), where), shape=(n, len(d_kd)))
     decoder = np.ascontiguousarray(d_kd, dtype=np.float32)
-    return Sample(x_nd=x_nd, a_nk=a_nk, d_kd=decoder, mean_d=mean_d, bank=small)
+    return Sample(x_nd=tokens.x_nd, a_nk=a_nk, d_kd=decoder, mean_d=mean_d, bank=tokens.bank)
 
 
 def _places(

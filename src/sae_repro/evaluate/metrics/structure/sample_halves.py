@@ -1,4 +1,4 @@
-"""The two halves of a sample as probes read them, and what latents and concepts share on fit."""
+"""The fit and test halves of a sample as probes read them, and contrasts of latents on fit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Contrast:
 
     @property
     def precision_ck(self) -> Floats:
-        """Of the tokens on which a latent fires, the share that carries the concept; 0 of none."""
+        """The fraction of a latent's firing tokens that carry the concept; 0 of none."""
         precision: Floats = self.both_ck / np.maximum(self.fires_k, 1)
         return precision
 

@@ -1,4 +1,4 @@
-"""The entry: tables and a summary that agree, whatever the order; nothing claimed of nothing."""
+"""Tables of concepts and pairs: a summary that agrees with them, whatever the order."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,8 +9,8 @@ import pytest
 from scipy.sparse import csc_array
 
 from sae_repro.evaluate.metrics.structure.absorption import DenseProbe
+from sae_repro.evaluate.metrics.structure.concept_tables import AUC_LATENTS, concept_structure
 from sae_repro.evaluate.metrics.structure.sample import Sample
-from sae_repro.evaluate.metrics.structure.tables import AUC_LATENTS, concept_structure
 
 N = 6_000
 
@@ -27,28 +27,28 @@ def mixed(planted: Callable[..., Sample]) -> Sample:
                    d_kd=rng.standard_normal((20, 12)))  # fmt: skip
 
 
-def test_the_summary_says_what_the_tables_say(planted: Callable[..., Sample]) -> None:
+def test_the_summary_agrees_with_the_tables(planted: Callable[..., Sample]) -> None:
     sample = mixed(planted)
-    frames, found = concept_structure(sample, 0)
+    frames, summary = concept_structure(sample, 0)
     concepts, pairs = frames.concepts, frames.pairs
     zero = pairs[pairs["silence"] == "zero"]
-    assert found.metrics["hole_rate"] == pytest.approx(zero["hole_rate"].mean())
-    assert found.metrics["coverage"] == concepts["covered"].mean()
+    assert summary.metrics["hole_rate"] == pytest.approx(zero["hole_rate"].mean())
+    assert summary.metrics["coverage"] == concepts["covered"].mean()
     for kind in ("class", "state"):
         expected = concepts.loc[concepts["kind"] == kind, "covered"].mean()
-        assert found.metrics[f"coverage_{kind}"] == expected
+        assert summary.metrics[f"coverage_{kind}"] == expected
     for k in AUC_LATENTS:
-        assert found.metrics[f"probe_auc_{k}"] == pytest.approx(concepts[f"probe_auc_{k}"].mean())
+        assert summary.metrics[f"probe_auc_{k}"] == pytest.approx(concepts[f"probe_auc_{k}"].mean())
     # the half-point may have a value and no interval; so has a mean over this one parent
     few = ("half", "hole", "absorption", "childless", "splitting")
-    sure = {k for k, v in found.metrics.items() if v is not None}
-    assert {k for k in sure if not any(part in k for part in few)} <= set(found.intervals)
-    assert not [k for k in found.intervals if any(part in k for part in few[1:])]
-    for name, (low, high) in found.intervals.items():
-        value = found.metrics[name]
+    sure = {k for k, v in summary.metrics.items() if v is not None}
+    assert {k for k in sure if not any(part in k for part in few)} <= set(summary.intervals)
+    assert not [k for k in summary.intervals if any(part in k for part in few[1:])]
+    for name, (low, high) in summary.intervals.items():
+        value = summary.metrics[name]
         assert value is not None
         assert low <= value <= high
-    counts = found.counts
+    counts = summary.counts
     assert counts["structure_pairs"] == len(zero)
     whys = [n for name, n in counts.items()
             if name.startswith("structure_pairs_") and not name.endswith("faint")]  # fmt: skip
@@ -57,7 +57,7 @@ def test_the_summary_says_what_the_tables_say(planted: Callable[..., Sample]) ->
     assert counts["structure_concepts"] == 12
     assert counts["structure_parents"] == concepts["splitting"].notna().sum() == 1
     again = concept_structure(sample, 0)
-    assert again[1] == found
+    assert again[1] == summary
     pd.testing.assert_frame_equal(again[0].pairs, pairs, check_exact=True)
     pd.testing.assert_frame_equal(again[0].concepts, concepts, check_exact=True)
 
@@ -75,10 +75,10 @@ def test_the_order_of_documents_does_not_matter(planted: Callable[..., Sample]) 
                      document=bank.document[order], position=bank.position[order],
                      token=bank.token[order]),
     )  # fmt: skip
-    (one, said), (other, again) = concept_structure(sample, 0), concept_structure(moved, 0)
+    (one, one_summary), (other, again) = concept_structure(sample, 0), concept_structure(moved, 0)
     pd.testing.assert_frame_equal(one.pairs, other.pairs, rtol=1e-6)
     pd.testing.assert_frame_equal(one.concepts, other.concepts, rtol=1e-5)
-    for name, value in said.metrics.items():
+    for name, value in one_summary.metrics.items():
         assert again.metrics[name] == (None if value is None else pytest.approx(value, rel=1e-5))
 
 
@@ -87,22 +87,22 @@ def test_a_sample_without_concepts_claims_nothing(
     planted: Callable[..., Sample], latents: int
 ) -> None:
     a = np.random.default_rng(0).random((400, latents))
-    frames, found = concept_structure(planted(np.zeros((400, 0)), a), 0)
+    frames, summary = concept_structure(planted(np.zeros((400, 0)), a), 0)
     assert len(frames.concepts) == len(frames.pairs) == 0
     assert {"hole_rate", "absorption"} <= set(frames.pairs.columns)
-    assert set(found.metrics.values()) == {None}
-    assert found.intervals == {}
-    assert found.counts["structure_concepts"] == 0
+    assert set(summary.metrics.values()) == {None}
+    assert summary.intervals == {}
+    assert summary.counts["structure_concepts"] == 0
 
 
 def test_latents_that_never_fire_find_nothing(planted: Callable[..., Sample]) -> None:
     sample = replace(mixed(planted), a_nk=csc_array((N, 20), dtype=np.float32))
-    frames, found = concept_structure(sample, 0)
-    assert found.metrics["coverage"] == 0
-    assert found.metrics["probe_auc_5"] == 0.5
-    assert found.metrics["probe_loss"] == pytest.approx(np.log(2))
-    assert found.metrics["splitting_mean"] is None
-    assert found.counts["structure_parents_without_split_set"] == 1
+    frames, summary = concept_structure(sample, 0)
+    assert summary.metrics["coverage"] == 0
+    assert summary.metrics["probe_auc_5"] == 0.5
+    assert summary.metrics["probe_loss"] == pytest.approx(np.log(2))
+    assert summary.metrics["splitting_mean"] is None
+    assert summary.counts["structure_parents_without_split_set"] == 1
     assert set(frames.pairs["status"]) <= {"no split set", "dense probe"}
     assert (frames.concepts["latent"] == -1).all()
 
@@ -113,7 +113,7 @@ def test_probes_kept_for_the_next_sae_change_nothing(planted: Callable[..., Samp
     probes: dict[int, DenseProbe] = {}
     concept_structure(sample, 0, probes)
     assert len(probes) == 1
-    kept, found = concept_structure(other, 0, probes)
+    kept, summary = concept_structure(other, 0, probes)
     alone, expected = concept_structure(other, 0)
-    assert found == expected
+    assert summary == expected
     pd.testing.assert_frame_equal(kept.pairs, alone.pairs, check_exact=True)

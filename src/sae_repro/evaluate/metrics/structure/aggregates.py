@@ -1,4 +1,4 @@
-"""What the tables of concepts and of pairs say as a whole: metrics, counts, 95 % intervals."""
+"""Metrics, counts and 95 % intervals over the tables of concepts and of pairs."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -51,18 +51,18 @@ def summary(
         if len(np.unique(cluster)) >= LEAST_UNITS:
             intervals[name] = mean_interval(value, seed, name, cluster=cluster)
 
-    def add_share(name: str, which: npt.NDArray[np.bool_]) -> None:
-        metrics[name] = float(which.mean()) if len(which) else None
-        if len(which):
-            intervals[name] = list(wilson(int(which.sum()), len(which)))
+    def add_fraction(name: str, mask: npt.NDArray[np.bool_]) -> None:
+        metrics[name] = float(mask.mean()) if len(mask) else None
+        if len(mask):
+            intervals[name] = list(wilson(int(mask.sum()), len(mask)))
 
     for name, column in MEANS.items():
         value = concepts[column].dropna().to_numpy(np.float64)
         add_mean(name, value, np.arange(len(value)))
-    add_share("fragmented_fraction", concepts["fragmented"].to_numpy(bool))
-    add_share("coverage", concepts["covered"].to_numpy(bool))
+    add_fraction("fragmented_fraction", concepts["fragmented"].to_numpy(bool))
+    add_fraction("coverage", concepts["covered"].to_numpy(bool))
     for kind, part in concepts.groupby("kind", sort=True):
-        add_share(f"coverage_{kind}", part["covered"].to_numpy(bool))
+        add_fraction(f"coverage_{kind}", part["covered"].to_numpy(bool))
     metrics["coverage_half_log10_frequency"] = point.log10_frequency
     if point.interval is not None:
         intervals["coverage_half_log10_frequency"] = list(point.interval)
@@ -72,8 +72,8 @@ def summary(
         parent = tested["parent"].to_numpy()
         add_mean(f"hole_rate{suffix}", tested["hole_rate"].to_numpy(np.float64), parent)
         add_mean(f"absorption_rate{suffix}", tested["absorption"].to_numpy(np.float64), parent)
-        asked = mine[mine["status"].isin([TESTABLE, "low recall"])].drop_duplicates("parent")
-        recall = asked["childless_recall"].to_numpy(np.float64)
+        probed = mine[mine["status"].isin([TESTABLE, "low recall"])].drop_duplicates("parent")
+        recall = probed["childless_recall"].to_numpy(np.float64)
         add_mean(f"childless_recall{suffix}", recall, np.arange(len(recall)))
     return Summary(metrics, _counts(concepts, pairs, bank, tree), intervals)
 

@@ -15,8 +15,8 @@ from sae_repro.evaluate.metrics.structure.absorption import (
     own_candidates,
     unit_rows,
 )
+from sae_repro.evaluate.metrics.structure.aggregates import summary
 from sae_repro.evaluate.metrics.structure.coverage import coverage, half_point
-from sae_repro.evaluate.metrics.structure.halves import Halves
 from sae_repro.evaluate.metrics.structure.hierarchy import Hierarchy, hierarchy
 from sae_repro.evaluate.metrics.structure.probes import (
     MOST,
@@ -26,7 +26,7 @@ from sae_repro.evaluate.metrics.structure.probes import (
     split_sets,
 )
 from sae_repro.evaluate.metrics.structure.sample import Sample
-from sae_repro.evaluate.metrics.structure.totals import summary
+from sae_repro.evaluate.metrics.structure.sample_halves import Halves
 from sae_repro.evaluate.summary import Summary
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Frames:
     precise_latent, union_recall, union_latents, fragmented; probe_auc_1, _2, _5; probe_loss,
     probe_loss_latent; and of parents alone splitting and split_f1."""
     pairs: "pd.DataFrame"
-    """The fields and rates of `holes.Pair`, concepts by name."""
+    """The fields and rates of `absorption.Pair`, concepts by name."""
 
 
 def concept_structure(
@@ -72,16 +72,18 @@ def _concepts(sample: Sample, halves: Halves, tree: Hierarchy) -> "pd.DataFrame"
     import pandas as pd
 
     bank, own = sample.bank, coverage(sample, halves.test)
-    seen, unseen = (half.carries_cn.sum(axis=1) for half in (halves.fit, halves.test))
+    positives_fit, positives_test = (
+        half.carries_cn.sum(axis=1) for half in (halves.fit, halves.test)
+    )
     auc = {f"probe_auc_{k}": probe_auc(halves, k) for k in AUC_LATENTS}
     loss, loss_latent = probe_loss(halves)
     frame = pd.DataFrame(
         {
             "concept": pd.Series(bank.names, dtype="str"),
             "kind": pd.Series(bank.kinds, dtype="str"),
-            "frequency": (seen + unseen) / len(bank.fit),
-            "positives_fit": seen,
-            "positives_test": unseen,
+            "frequency": (positives_fit + positives_test) / len(bank.fit),
+            "positives_fit": positives_fit,
+            "positives_test": positives_test,
             "phi": own.phi_c,
             "latent": own.latent_c,
             "covered": own.covered_c,
@@ -95,9 +97,9 @@ def _concepts(sample: Sample, halves: Halves, tree: Hierarchy) -> "pd.DataFrame"
             "probe_loss_latent": loss_latent,
         }
     )
-    parents, found = _parents(tree), halves.contrast
-    best = ranked(np.abs(found.difference_ck[parents]), MOST)
-    splits = split_sets(halves, parents, [row[found.fires_k[row] > 0] for row in best])
+    parents, contrast = _parents(tree), halves.contrast
+    best = ranked(np.abs(contrast.difference_ck[parents]), MOST)
+    splits = split_sets(halves, parents, [row[contrast.fires_k[row] > 0] for row in best])
     frame["splitting"], frame["split_f1"] = np.full((2, len(frame)), np.nan)
     # of no latent there is no split: NaN, and counted
     counts = [len(split.latents) - 1 if len(split.latents) else np.nan for split in splits]

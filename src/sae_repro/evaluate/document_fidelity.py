@@ -1,0 +1,85 @@
+"""Fidelity of an evaluated SAE by validation document, beside its hook's baselines."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sae_repro.autoencoders import SAE
+from sae_repro.cellstore import CellStore
+from sae_repro.evaluate.fidelity import Spliced, Windows, fidelity
+from sae_repro.evaluate.held_out import Counts
+from sae_repro.evaluate.job import Evaluation
+from sae_repro.params import on_random_weights
+from sae_repro.readers.activations import ActivationStore
+
+Columns = dict[str, npt.NDArray[Any]]
+
+LOSSES = ("ce_clean", "ce_sae", "ce_zero", "ce_mean", "kl")
+
+
+def fidelity_columns(
+    study: Evaluation, sae: SAE, store: ActivationStore, hook: str, document: Counts
+) -> Columns:
+    """Per document of the ids `document`: its targets, and the sum of each loss over them, nats.
+
+    Documents beyond `evaluate.fidelity_tokens` have none. Nor has any document where rows are whole
+    documents, or on random weights: the cross-entropy of a model that predicts nothing has nothing
+    to lose or to recover.
+    """
+    if store.manifest["pooling"] != "token" or on_random_weights(hook):
+        return _aligned({}, document)
+    from sae_repro.readers.subject import load_subject
+
+    subject = load_subject(study.subject, device=study.settings.device)
+    windows = Windows(study.activations / "windows", study.settings.fidelity_tokens)
+    baseline = _baseline(study, store, hook, subject, windows)
+    ours = fidelity(subject, windows, hook, {"sae": lambda x: sae.decode(sae.encode(x))}).sums
+    return _aligned(baseline | {"ce_sae": ours["ce_sae"], "kl": ours["kl_sae"]}, document)
+
+
+def _aligned(measured: Columns, document: Counts) -> Columns:
+    """`measured` by its own `document` as columns over all of `document`, 0 where none is."""
+    columns: Columns = {"targets": np.zeros(len(document), dtype=np.int64)}
+    columns |= {f"{name}_sum": np.zeros(len(document)) for name in LOSSES}
+    if measured:
+        # a document without a target may have no token among the activations either
+        some = measured["targets"] > 0
+        place = np.searchsorted(document, measured["document"][some])
+        columns["targets"][place] = measured["targets"][some]
+        for name in LOSSES:
+            columns[f"{name}_sum"][place] = measured[name][some]
+    return columns
+
+
+def _baseline(
+    study: Evaluation, store: ActivationStore, hook: str, subject: Any, windows: Windows
+) -> Columns:
+    """Clean, zeroed and mean-ablated cross-entropy: the same for all cells on a hook, so done once.
+
+    The mean is that of the training activations.
+    """
+    import pandas as pd
+
+    mean_d = torch.from_numpy(store.mean(hook)).float().to(study.settings.device)
+    cells = CellStore(study.store)
+    key = f"{study.shared}-{hook}"
+    with cells.making(key) as folder:
+        if folder is not None:
+            measured = fidelity(
+                subject,
+                windows,
+                hook,
+                {"zero": torch.zeros_like, "mean": lambda x: mean_d.expand_as(x)},
+            )
+            _frame(measured).to_parquet(folder / "baseline.parquet", index=False)
+    frame = pd.read_parquet(cells.folder / key / "baseline.parquet")
+    return {str(name): frame[name].to_numpy() for name in frame}
+
+
+def _frame(measured: Spliced) -> Any:
+    import pandas as pd
+
+    by_document = {"document": measured.document, "targets": measured.targets}
+    return pd.DataFrame(by_document | measured.sums)

@@ -1,0 +1,121 @@
+"""The evaluation of one SAE: metrics.json, latents, documents, contexts, and chosen metrics."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_repro.autoencoders import SAE, load
+from sae_repro.evaluate import contexts
+from sae_repro.evaluate.codes import CodeFile
+from sae_repro.evaluate.document_fidelity import fidelity_columns
+from sae_repro.evaluate.first_pass import FirstPass
+from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
+from sae_repro.evaluate.job import Evaluation
+from sae_repro.evaluate.ratios import FIDELITY, intervals, values
+from sae_repro.evaluate.reconstruction import Totals, accumulate, relative_threshold, summarise
+from sae_repro.evaluate.registry import chosen_metrics
+from sae_repro.files import read_json, write_json
+from sae_repro.numerics.intervals import wilson
+from sae_repro.params import Evaluate
+from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.documents import TokenDocuments
+
+
+def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
+    """Write the folder of one evaluated SAE; that of a failed cell says that it failed."""
+    from sae_repro.numerics.determinism import prepare
+
+    trained = read_json(trained_sae / "train.json")
+    summary = {name: trained[name] for name in ("status", "hook", "d_in", "d_sae", "choices")}
+    summary |= {"activation": trained["choices"]["activation"]}
+    if trained["status"] != "ok":
+        nothing: dict[str, Any] = {"metrics": {}, "counts": {}, "intervals": {}}
+        write_json(folder / "metrics.json", summary | {"reason": trained["reason"]} | nothing)
+        return
+    settings, hook = study.settings, trained["hook"]
+    prepare(device=settings.device, threads=settings.threads)
+    sae = load(trained_sae, device=settings.device)
+    store = ActivationStore(study.activations)
+
+    def batches() -> Iterator[Batch]:
+        return validation_batches(store, hook, settings.batch_size, settings.device)
+
+    shared = held_out(store, hook, settings.batch_size, settings.device)
+    with TemporaryDirectory(dir=folder) as scratch:
+        codes = CodeFile(Path(scratch))
+        totals = accumulate(sae, batches(), shared, codes.append)
+        codes.close()
+        top, sample = contexts.collect(codes, totals.histogram_kb, settings, study.seed)
+        first_pass = FirstPass(study, sae, store, hook, batches, codes, totals, folder)
+        chosen = chosen_metrics(first_pass)
+    documents = totals.by_document() | fidelity_columns(study, sae, store, hook, shared.document)
+    metrics = summarise(totals, sae.d_in, settings.dead_threshold) | values(FIDELITY, documents)
+    bounds = _dead_intervals(totals, settings) | intervals(documents, study.seed)
+    write_json(
+        folder / "metrics.json",
+        {
+            **summary,
+            "metrics": metrics | chosen.metrics,
+            "counts": _counts(totals, documents) | chosen.counts,
+            "intervals": bounds | chosen.intervals,
+        },
+    )
+    _write_latents(totals, sae, folder)
+    _write_frame(documents, folder / "documents.parquet")
+    corpus = TokenDocuments.load(study.corpus)
+    contexts.table(top, sample, corpus, settings).to_parquet(
+        folder / "contexts.parquet", index=False, compression="zstd"
+    )
+
+
+def _counts(totals: Totals, documents: dict[str, npt.NDArray[Any]]) -> dict[str, int]:
+    """The denominators of the metrics that every cell has."""
+    targets = documents["targets"]
+    return {
+        "tokens": totals.tokens,
+        "documents": len(documents["document"]),
+        "latents": len(totals.fired_k),
+        "latents_alive": int((totals.fired_k > 0).sum()),
+        "zero_norm_tokens": totals.zero_norm,
+        "fidelity_tokens": int(targets.sum()),
+        "fidelity_documents": int((targets > 0).sum()),
+    }
+
+
+def _dead_intervals(totals: Totals, settings: Evaluate) -> dict[str, list[float]]:
+    """95 % Wilson intervals of the fractions of latents that are dead."""
+    k = len(totals.fired_k)
+    dead = {
+        "dead_fraction_never": totals.fired_k == 0,
+        "dead_fraction_below": totals.max_k < settings.dead_threshold,
+        "dead_fraction_below_relative": totals.max_k < relative_threshold(totals),
+    }
+    return {name: list(wilson(int(mask.sum()), k)) for name, mask in dead.items()}
+
+
+def _write_latents(totals: Totals, sae: SAE, folder: Path) -> None:
+    fired = totals.fired_k
+    density = fired / totals.tokens
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_density = np.where(fired > 0, np.log10(density), np.nan)
+        mean = np.where(fired > 0, totals.sum_k / fired, np.nan)
+    columns = {
+        "latent": np.arange(len(fired), dtype=np.int32),
+        "density": density,
+        "log10_density": log_density,
+        "n_fired": fired,
+        "mean_activation": mean,
+        "max_activation": totals.max_k,
+        "decoder_norm": sae.weights.W_dec.double().norm(dim=1).cpu().numpy(),
+    }
+    _write_frame(columns, folder / "latents.parquet")
+
+
+def _write_frame(columns: dict[str, npt.NDArray[Any]], path: Path) -> None:
+    import pandas as pd
+
+    pd.DataFrame(columns).to_parquet(path, index=False, compression="zstd")
