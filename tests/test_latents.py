@@ -85,7 +85,7 @@ def study(subject: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path
     )  # fmt: skip
     (artifacts / "extract").mkdir()
     extract(load_subject(subject), TokenDocuments.load(corpus), settings, seed=0,
-            folder=artifacts / "extract", names={}, made_with={},
+            folder=artifacts / "extract", names={},
             untrained=load_untrained(subject, weights_seed(0)))  # fmt: skip
     return tmp_path
 

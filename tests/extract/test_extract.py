@@ -76,7 +76,7 @@ def run(subject: Any, corpus: TokenDocuments, tmp_path: Path) -> Callable[..., A
 
     def go(settings: Extract = SETTINGS, seed: int = 0) -> ActivationStore:
         folder = tmp_path / f"extract-{next(count)}"
-        extract(subject, corpus, settings, seed=seed, folder=folder, names={}, made_with={})
+        extract(subject, corpus, settings, seed=seed, folder=folder, names={})
         return ActivationStore(folder)
 
     return go
@@ -206,7 +206,7 @@ def test_random_weights_read_the_same_windows_and_change_nothing_else(
     state = torch.random.get_rng_state()
     random = load_untrained(model_folder, weights_seed(0))
     assert torch.equal(torch.random.get_rng_state(), state)
-    extract(subject, corpus, both, seed=0, folder=tmp_path / "both", names={}, made_with={},
+    extract(subject, corpus, both, seed=0, folder=tmp_path / "both", names={},
             untrained=random)  # fmt: skip
     store = ActivationStore(tmp_path / "both")
     for hook in HOOKS:

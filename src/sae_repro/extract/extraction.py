@@ -32,14 +32,12 @@ def extract(
     seed: int,
     folder: Path,
     names: Mapping[str, str],
-    made_with: Mapping[str, str],
     untrained: "TransformerBridge | None" = None,
 ) -> None:
     """Extract every split into `folder`; memory holds a batch and a shard, whatever the corpus.
 
-    `names` and `made_with` go into the manifest as they are: what the model and its text are
-    called, and the hashes of what the activations follow from. `untrained` is the model with
-    random weights for `settings.untrained_hooks`: it reads the same windows in the same order.
+    `names`, of the model and its text, go into the manifest as they are. `untrained` is the model
+    with random weights for `settings.untrained_hooks`: it reads the same windows in the same order.
     """
     limits = {
         "train": settings.n_tokens,
@@ -103,7 +101,6 @@ def extract(
             "mean_sha256": sha256_file(folder / hook / "mean.npy"),
         }
     manifest |= {"tokens": tokens, "documents": documents, "names": dict(names)}
-    manifest["made_with"] = dict(made_with)
     if settings.untrained_hooks:
         manifest["untrained"] = {"weights_seed": weights_seed(seed)}
     manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
