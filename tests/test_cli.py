@@ -40,7 +40,12 @@ def test_new_copies_the_study_and_links_the_pipeline(checkout: Path) -> None:
     study = load(folder / "params.yaml")
     assert study.root == "../.."
     assert study.cells == load(checkout / "params.yaml").cells
-    assert "# the published grid" in (folder / "params.yaml").read_text()
+    text = (folder / "params.yaml").read_text()
+    assert text.startswith(
+        "# yaml-language-server: $schema=../../params.schema.json\n# Study copy."
+    )
+    assert text.count("yaml-language-server") == 1
+    assert "# the published grid" in text
 
 
 def test_new_on_ones_own_text_trains_a_subject_on_it(checkout: Path) -> None:

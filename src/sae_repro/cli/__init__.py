@@ -5,14 +5,12 @@ What a user can mend is said in one line per fault, with exit code 2 and no trac
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from sae_repro.cli.saes import export, import_
 from sae_repro.errors import StudyError
-
-if TYPE_CHECKING:
-    from sae_repro.autoencoders import SAE
 
 app = typer.Typer(
     help="Which sparse autoencoder gives the best features, and would you get the same table "
@@ -54,6 +52,23 @@ def check(
         tune, corners = load_tune(study)
         pins.check_inputs(corners, study)
         typer.echo(f"ok: tune, {tune.trials} trials over {', '.join(tune.recipes)}")
+
+
+@app.command()
+def schema(
+    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
+) -> None:
+    """Write params.schema.json and tune.schema.json, by which editors complete and check YAML.
+
+    Both are in the repository's root already; run it there after a change of sae_repro.params.
+    A params.yaml names its schema in its first line:
+
+    # yaml-language-server: $schema=../../params.schema.json
+    """
+    from sae_repro.cli.schema import write_schemas
+
+    for line in write_schemas(to):
+        typer.echo(line)
 
 
 @app.command()
@@ -229,81 +244,8 @@ def deps(
     raise typer.Exit(1 if lines and not write else 0)
 
 
-@app.command()
-def export(
-    cell: Annotated[str, typer.Argument(help="Name of a trained cell, or a folder with an SAE.")],
-    format: Annotated[
-        Literal["saelens", "dictionary_learning", "sparsify"],
-        typer.Option(help="Library that shall read it; sparsify holds TopK only."),
-    ],
-    to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
-    study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
-) -> None:
-    """Write an SAE as another library's folder, where it encodes and decodes as it does here.
-
-    Run it in the study's folder. Examples:
-
-    sae-repro export topk-x8-k16 --format sparsify --to for-sparsify
-
-    sae-repro export downloads/their-sae --format dictionary_learning --to for-others
-    """
-    from sae_repro.autoencoders.interchange import export as write
-
-    sae = _own_or_foreign(cell, study)
-    write(sae, to, format)
-    typer.echo(f"{to}: {format}, {_described(sae)}")
-
-
-@app.command("import")
-def import_(
-    source: Annotated[str, typer.Argument(help="Folder with an SAE, or RELEASE:SAE_ID.")],
-    to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
-) -> None:
-    """Turn another library's SAE into a folder like those of artifacts/train.
-
-    A folder is known by its files: SAELens's (cfg.json, sae_weights.safetensors),
-    dictionary_learning's (config.json, ae.pt) or sparsify's (cfg.json, sae.safetensors).
-    RELEASE:SAE_ID is fetched by SAELens's names from the hub. Decoder rows become unit. Examples:
-
-    sae-repro import downloads/their-sae --to saes/theirs
-
-    sae-repro import gpt2-small-res-jb:blocks.8.hook_resid_pre --to saes/gpt2-8
-    """
-    from sae_repro.autoencoders import save
-    from sae_repro.autoencoders.interchange import import_release, import_sae, new_folder
-
-    # before anything is fetched: what can't be written need not be
-    with new_folder(to) as folder:
-        release, colon, sae_id = source.partition(":")
-        fetch = colon and not Path(source).exists()
-        sae = import_release(release, sae_id) if fetch else import_sae(Path(source))
-        save(sae, folder)
-    typer.echo(f"{to}: {_described(sae)}")
-
-
-def _own_or_foreign(cell: str, study: Path) -> "SAE":
-    """The SAE of a cell of `study`, or of a folder in any format."""
-    from sae_repro.autoencoders import load
-    from sae_repro.autoencoders.interchange import import_sae
-    from sae_repro.cellstore import members
-
-    folder = study / "artifacts" / "train" / cell
-    if (folder / "cfg.json").is_file():
-        return load(folder)
-    if Path(cell).is_dir():
-        return import_sae(Path(cell))
-    if members(folder) != ["."]:
-        raise StudyError(f"{cell} has several SAEs: name one, such as {cell}/{members(folder)[0]}")
-    raise StudyError(
-        f"{cell}: neither a folder, nor a cell with an SAE in {folder.parent}; `sae-repro cells` "
-        "lists the cells and which are trained"
-    )
-
-
-def _described(sae: "SAE") -> str:
-    metadata = sae.metadata or {}
-    hook = metadata.get("hook_name") or metadata.get("submodule_name")
-    return f"{sae.architecture}, D {sae.d_in}, K {sae.d_sae}" + (f", hook {hook}" if hook else "")
+app.command()(export)
+app.command("import")(import_)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from sae_repro.cli.schema import modeline
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_file, write_text
 from sae_repro.params import HOOKS, UNTRAINED, load, model_hook, on_random_weights, read_yaml
@@ -48,7 +49,10 @@ def make_study(name: str, base: Path, wish: Wish) -> Iterator[str]:
     said = [f"made {folder} from {base / 'params.yaml'}"]
     folder.mkdir(parents=True)
     try:
-        raw.yaml_set_start_comment(f"Study {name}. Every key: sae-repro check --schema")
+        raw.yaml_set_start_comment(
+            f"{modeline('../../params.schema.json')}\n"
+            f"Study {name}. Every key: sae-repro check --schema"
+        )
         said += _apply(raw, wish, folder)
         _write(yaml, raw, folder / "params.yaml")
         (folder / "dvc.yaml").symlink_to(Path("../../dvc.yaml"))

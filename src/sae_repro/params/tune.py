@@ -54,6 +54,11 @@ def _choice(value: Any) -> Any:
     return value
 
 
+SEARCHABLE = frozenset(
+    {field.alias or name for name, field in Cell.model_fields.items()} | {ASKED_L0}
+) - {"import", "sha256", "baseline", "seeds"}
+"""Names of the choices that a recipe may have."""
+
 Choices = dict[str, Annotated[Any, BeforeValidator(_choice)]]
 """A cell's choices by their names in params.yaml; a value, a `Range` or `Values`."""
 
@@ -122,13 +127,11 @@ class Tune(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        known = {field.alias or name for name, field in Cell.model_fields.items()} | {ASKED_L0}
-        known -= {"import", "sha256", "baseline", "seeds"}
         problems = [
             f"{where}.{name}: no choice of a cell that can be searched"
             for where, choices in [("all", self.all), *self.recipes.items()]
             for name in choices
-            if name not in known
+            if name not in SEARCHABLE
         ]
         if self.weights and set(self.weights) != set(self.objectives):
             problems.append(
