@@ -10,7 +10,7 @@ import pytest
 from sae_repro.errors import StudyError
 from sae_repro.hub import fetching, reachable
 from sae_repro.params import HubSubject
-from sae_repro.subject.hub import download
+from sae_repro.subject.download import download
 
 MODEL = HubSubject(kind="hub", name="someone/model", revision="c" * 40, d_model=16, n_layers=2)
 

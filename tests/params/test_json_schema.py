@@ -1,6 +1,5 @@
 """The JSON Schemas for editors: in step with the code, true of every study, strict about names."""
 
-import json
 import re
 from copy import deepcopy
 from pathlib import Path

@@ -121,7 +121,7 @@ def new_checkout(folder: Path) -> Checkout:
             shutil.copy(ROOT / name, folder / name)
     sys.path.insert(0, str(ROOT / "src"))
     from sae_repro.files import sha256_file
-    from sae_repro.stories import telling as stories
+    from sae_repro.stories import generator as stories
 
     told = stories.generate(900, seed=5)
     words = stories.vocabulary()

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.stories import lexicon
+from sae_repro.stories.generator import BLOCK, Stories, concepts, generate, vocabulary
 from sae_repro.stories.slots import draw
-from sae_repro.stories.telling import BLOCK, Stories, concepts, generate, vocabulary
 from sae_repro.stories.templates import compiled
 
 WORDS = vocabulary()

@@ -16,8 +16,8 @@ from sae_repro.params import HubSubject, LocalSubject, Training
 from sae_repro.pins import check_model, model_digest
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.subject import load_subject
-from sae_repro.subject.hub import download
-from sae_repro.subject.training import schedule, train_subject
+from sae_repro.subject.download import download
+from sae_repro.subject.gpt2 import schedule, train_subject
 
 SETTINGS = Training(
     d_model=16, n_layers=1, n_heads=2, context=12, steps=30, batch_size=16, threads=1

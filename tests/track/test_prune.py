@@ -59,7 +59,7 @@ def test_only_our_own_superseded_runs_are_deleted(study: Path, tmp_path: Path) -
 
 
 def test_nothing_to_prune_from_is_said(study: Path) -> None:
-    with pytest.raises(StudyError, match="no experiment test there yet"):
+    with pytest.raises(StudyError, match="no experiment test in MLflow yet"):
         prune(study, study, "test")
 
 

@@ -91,7 +91,10 @@ def test_interrupted_anywhere_the_next_sync_completes_it(
             raise ConnectionError("the server went away")
         log_batch(self, *args, **options)
 
-    with monkeypatch.context() as patched, pytest.raises(StudyError, match="nothing is lost"):
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(StudyError, match="retry later: `sae-repro track`"),
+    ):
         patched.setattr(MlflowClient, "log_batch", dies)
         sync(runs, study, broken, "test")
     sync(runs, study, broken, "test")

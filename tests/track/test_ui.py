@@ -98,7 +98,7 @@ def test_without_any_runs_it_says_what_to_do(
     make_study: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     folder = make_study(tmp_path / "study")
-    with pytest.raises(StudyError, match="no experiment test there yet; `sae-repro track`"):
+    with pytest.raises(StudyError, match="no experiment test in MLflow yet; run `sae-repro track`"):
         show(folder, folder, "test", free_port(), browser=False)
 
 

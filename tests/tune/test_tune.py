@@ -94,25 +94,25 @@ def test_a_killed_worker_costs_nothing_but_its_time(study: TinyStudy) -> None:
     assert study.outputs() == undisturbed.outputs()
 
 
-KILL_AFTER_TELLS = """
+KILL_AFTER_APPENDS = """
 import os, signal
 from sae_repro.tune.journal import Journal
-tell, told = Journal.tell, []
+append, appended = Journal.append, []
 def counted(self, trial):
-    tell(self, trial)
-    told.append(trial)
-    if len(told) == {}:
+    append(self, trial)
+    appended.append(trial)
+    if len(appended) == {}:
         os.kill(os.getpid(), signal.SIGKILL)
-Journal.tell = counted
+Journal.append = counted
 """
 
 
 def test_a_driver_killed_anywhere_ends_with_the_same_trials(study: TinyStudy) -> None:
-    """Between the last tell of a batch and the next ask; among tells; while a cell trains."""
+    """Between two batches; between two trials of a batch; while a cell trains."""
     undisturbed = study.copy("undisturbed")
     undisturbed.tune()
-    for tells in (4, 2):
-        process = study.start(jobs=1, patch=KILL_AFTER_TELLS.format(tells))
+    for appends in (4, 2):
+        process = study.start(jobs=1, patch=KILL_AFTER_APPENDS.format(appends))
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     process = study.start(jobs=1)
@@ -153,7 +153,7 @@ def test_another_study_is_refused_saying_what_differs(
     study.tune()
     journal = (study.folder / "tune/journal.log").read_bytes()
     study.space(trials=4, **change)
-    with pytest.raises(StudyError, match="holds another study") as refused:
+    with pytest.raises(StudyError, match="holds the trials of another study") as refused:
         study.tune()
     assert says in str(refused.value)
     assert (study.folder / "tune/journal.log").read_bytes() == journal

@@ -1,6 +1,6 @@
 """The command line: `sae-repro --help`.
 
-What a user can mend is said in one line per fault, with exit code 2 and no traceback.
+A fault in a study prints one line, with exit code 2 and no traceback.
 """
 
 import sys
@@ -13,8 +13,8 @@ from sae_repro.cli.saes import export, import_
 from sae_repro.errors import StudyError
 
 app = typer.Typer(
-    help="Which sparse autoencoder gives the best features, and would you get the same table "
-    "tomorrow? `dvc repro` regenerates every number; these commands stand around it.",
+    help="Compare sparse autoencoders on a language model's activations, reproducibly. `dvc repro` "
+    "regenerates every number of a study; these commands make, check, tune and share studies.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,7 +33,7 @@ def check(
 ) -> None:
     """Validate a study before any compute is spent: params.yaml and its pinned inputs.
 
-    Where there is a tune/params.yaml, every corner of what it searches must be a sensible cell.
+    With a tune/params.yaml, every corner of its search space must be a valid cell, too.
 
     Example: sae-repro check studies/gpt2-openwebtext
     """
@@ -110,9 +110,9 @@ def new(
 
     sae-repro new mine --text stories.jsonl --model ../my-model --hook blocks.2.hook_resid_post
     """
-    from sae_repro.cli.making import Wish, make_study
+    from sae_repro.cli.studies import StudyRequest, make_study
 
-    wish = Wish(
+    request = StudyRequest(
         text=tuple(text or ()),
         columns=tuple(column or ()),
         label=label,
@@ -122,7 +122,7 @@ def new(
         n_layers=n_layers,
         hooks=tuple(hook or ()),
     )
-    for line in make_study(name, from_, wish):
+    for line in make_study(name, from_, request):
         typer.echo(line)
 
 
@@ -132,7 +132,7 @@ def pin(study: StudyFolder = Path()) -> None:
 
     Example: sae-repro pin studies/news   (after you changed news.csv on purpose)
     """
-    from sae_repro.cli.making import pin_inputs
+    from sae_repro.cli.studies import pin_inputs
 
     changes = pin_inputs(study)
     typer.echo("\n".join(changes) if changes else "nothing to change: all pins are right")
@@ -150,15 +150,15 @@ def adopt(
     ] = False,
     study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
 ) -> None:
-    """Make cells in params.yaml of an Optuna study's trials (tune/trials.csv).
+    """Add an Optuna study's trials (tune/trials.csv) to params.yaml as cells.
 
-    A following `dvc repro` takes what the trial trained and evaluated from the store. Examples:
+    The next `dvc repro` takes their SAEs and evaluations from the store. Examples:
 
     sae-repro adopt --pareto --dry-run
 
     sae-repro adopt --trial 17 --trial 23
     """
-    from sae_repro.cli.adopting import adopt as lines_of
+    from sae_repro.cli.adoption import adopt as lines_of
 
     for line in lines_of(study, trial or (), pareto=pareto, prefix=prefix, dry_run=dry_run):
         typer.echo(line)
@@ -168,20 +168,25 @@ def adopt(
 def track(
     study: StudyFolder = Path(),
     prune: Annotated[
-        bool, typer.Option("--prune", help="Then delete this study's superseded runs there.")
+        bool, typer.Option("--prune", help="Also delete this study's superseded runs from MLflow.")
     ] = False,
     commit: Annotated[
         str | None, typer.Option(help="Send nothing: list the runs that a commit recorded.")
     ] = None,
 ) -> None:
-    """Send to MLflow what it lacks of a study's results; safe to repeat.
+    """Send a study's results to MLflow, as far as they are missing there; safe to repeat.
 
-    Where to: MLFLOW_TRACKING_URI, or mlflow.db in the repository's root (`sae-repro ui` shows it).
+    The server is MLFLOW_TRACKING_URI, or mlflow.db in the repository's root, which `sae-repro ui`
+    shows.
+
+    Example: sae-repro track --prune
     """
     from sae_repro.cli import tracking
 
-    told = tracking.track(study, prune=prune) if commit is None else tracking.runs_of(study, commit)
-    for line in told:
+    lines = (
+        tracking.track(study, prune=prune) if commit is None else tracking.runs_of(study, commit)
+    )
+    for line in lines:
         typer.echo(line)
 
 
@@ -193,7 +198,9 @@ def ui(
 ) -> None:
     """Open MLflow on the study's charts; Ctrl-C ends it.
 
-    Served from this machine to itself, or, with MLFLOW_TRACKING_URI of a server, by that server.
+    Served on 127.0.0.1, or by the server of MLFLOW_TRACKING_URI.
+
+    Example: sae-repro ui --port 5001
     """
     from sae_repro import params
     from sae_repro.track.ui import show
@@ -210,7 +217,9 @@ def verify(
 ) -> None:
     """Compare artifacts/ and reports/ with another checkout's, bit for bit.
 
-    Exit code 0: identical. 1: not, and each differing file is named with the place.
+    Exit code 0: identical; 1: each differing file is named, with the place in it.
+
+    Example: sae-repro verify ../second-clone
     """
     from sae_repro.verify import verify as compare
 

@@ -99,7 +99,7 @@ def write_stories(corpus: Corpus, source: StoriesSource, seed: int, folder: Path
     from tqdm import tqdm
 
     from sae_repro.corpus.tokenizers import SPECIAL, word_level
-    from sae_repro.stories import telling as stories
+    from sae_repro.stories import generator as stories
 
     writer = _Writer(folder, corpus, seed)
     width = -(-len(stories.concepts()) // 8)

@@ -8,7 +8,7 @@ from sae_repro.params.base import Commit, Count, Device, Section, Sha256, Share
 
 
 class TrainedSubject(Section):
-    """A tiny GPT-2 trained in the `subject` stage, by `subject.training`."""
+    """A tiny GPT-2 trained in the `subject` stage, by `subject.gpt2`."""
 
     kind: Literal["train"]
 

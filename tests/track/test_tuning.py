@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from sae_repro.track.mlflow_sync import Sent
-from sae_repro.track.trials import Trial, send_trials
+from sae_repro.track.tuning import Trial, send_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 
