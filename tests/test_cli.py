@@ -108,7 +108,7 @@ def test_new_on_a_model_of_the_hub(checkout: Path) -> None:
     assert study.extract.hooks == ("blocks.3.hook_resid_post",)
 
 
-def test_cells_tells_what_is_done(checkout: Path) -> None:
+def test_cells_lists_which_are_trained_and_evaluated(checkout: Path) -> None:
     done = checkout / "artifacts/train/topk-x8-k16"
     done.mkdir(parents=True)
     (done / "train.json").write_text("{}")
@@ -118,7 +118,7 @@ def test_cells_tells_what_is_done(checkout: Path) -> None:
     assert rows["vanilla-x32-l1em4"][2] == "2048"
 
 
-def test_help_teaches() -> None:
+def test_help_has_examples() -> None:
     for command in ("check", "cells", "new", "pin", "track", "verify"):
         assert len(invoke(command, "--help").splitlines()) > 8
     assert "Example" in invoke("new", "--help")

@@ -1,4 +1,4 @@
-"""Activations on disk: the right rows, in bounded memory, nothing broken let through."""
+"""The stage extract: rows, shards, statistics and manifest; broken activations are refused."""
 
 import itertools
 from collections.abc import Callable
@@ -137,7 +137,7 @@ def test_mean_and_rms_are_those_of_training_rows_only(run: Callable[..., Activat
 
 
 @pytest.mark.parametrize("wanted", [1, 17, 100])
-def test_no_more_tokens_than_asked(run: Callable[..., ActivationStore], wanted: int) -> None:
+def test_token_limits_hold(run: Callable[..., ActivationStore], wanted: int) -> None:
     store = run(SETTINGS.model_copy(update={"n_tokens": wanted}))
     assert store.manifest["tokens"]["train"] == wanted
 

@@ -1,4 +1,4 @@
-"""The pipeline as a whole: what runs, what does not, and the same bits whatever happens."""
+"""The whole pipeline: which stages run after a change, and the same bits after any failure."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def same(ours: Checkout, theirs: Checkout) -> Verdict:
     return verify(ours.folder, theirs.folder)
 
 
-def test_it_goes_from_nothing_to_tables(finished: Checkout) -> None:
+def test_a_fresh_checkout_ends_with_tables(finished: Checkout) -> None:
     cells = pd.read_csv(finished.folder / "reports/tables/cells.csv")
     assert cells["cell"].tolist() == list(CELLS)
     assert (cells["status"] == "ok").all()
@@ -53,7 +53,7 @@ def test_it_goes_from_nothing_to_tables(finished: Checkout) -> None:
     assert set(json.loads((finished.folder / "reports/metrics.json").read_text())) == set(CELLS)
 
 
-def test_run_again_nothing_runs(finished: Checkout) -> None:
+def test_a_second_repro_runs_nothing(finished: Checkout) -> None:
     assert finished.ran(finished.repro()) == []
 
 
@@ -67,7 +67,7 @@ def test_dvc_metrics_and_plots_read_the_reports(finished: Checkout) -> None:
         assert "fvu" in done.stdout
 
 
-def test_dvc_tells_what_changed_since_a_commit(finished: Checkout, tmp_path: Path) -> None:
+def test_dvc_diff_shows_changes_since_a_commit(finished: Checkout, tmp_path: Path) -> None:
     checkout = finished.copy(tmp_path / "diff")
     path = checkout.folder / "reports/metrics.json"
     identity = ["-c", "user.name=t", "-c", "user.email=t@t"]

@@ -1,4 +1,4 @@
-"""The gates: what passes them, and what each of them refuses."""
+"""The gates: a model that knows the stories passes, each kind of ignorance fails."""
 
 from collections.abc import Callable
 from functools import cache

@@ -141,7 +141,7 @@ def test_redaction_reaches_every_address() -> None:
     )
 
 
-def test_the_stage_ends_well_and_says_it_once(
+def test_an_unreachable_server_is_one_warning_and_the_stage_succeeds(
     study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from sae_repro.stage import StageContext

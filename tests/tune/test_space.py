@@ -1,4 +1,4 @@
-"""What is searched: sensible cells only, inside their ranges; the rest is refused by name."""
+"""The search space: valid cells within their ranges; faults are named before any compute."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ MIXED = {
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1))
-def test_every_answer_is_a_cell_within_its_ranges(seed: int) -> None:
+def test_every_proposal_is_a_cell_within_its_ranges(seed: int) -> None:
     tune = Tune.model_validate(MIXED)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     trial = study.ask()
