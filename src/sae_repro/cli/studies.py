@@ -149,7 +149,7 @@ def _use_model(raw: Any, request: StudyRequest, folder: Path) -> int:
 
 
 def pin_inputs(folder: Path) -> list[str]:
-    """Renew the hashes of a study's files, labels, model and SAE folders; a line per change."""
+    """Renew the hashes of a study's files, labels, model and SAE folders; what changed, by line."""
     path = folder / "params.yaml"
     read_yaml(path)
     yaml, raw = _open(path)
@@ -159,32 +159,32 @@ def pin_inputs(folder: Path) -> list[str]:
         for name, old in source["files"].items():
             if not (folder / name).is_file():
                 raise StudyError(f"corpus.source.files: {folder / name} is missing")
-            actual = sha256_file(folder / name)
-            if actual != old:
-                source["files"][name] = actual
-                changes.append(f"corpus.source.files.{name}: {old} → {actual}")
+            found = sha256_file(folder / name)
+            if found != old:
+                source["files"][name] = found
+                changes.append(f"corpus.source.files.{name}: {old} → {found}")
     model = raw["subject"]["source"]
     if model["kind"] == "local":
         if not (folder / model["path"]).is_dir():
             raise StudyError(f"subject.source.path: {folder / model['path']} is missing")
-        actual = model_digest(folder / model["path"])
-        if actual != model.get("sha256"):
-            changes.append(f"subject.source.sha256: {model.get('sha256')} → {actual}")
-            model["sha256"] = actual
+        found = model_digest(folder / model["path"])
+        if found != model.get("sha256"):
+            changes.append(f"subject.source.sha256: {model.get('sha256')} → {found}")
+            model["sha256"] = found
     labels = (raw.get("evaluate") or {}).get("concepts")
     if labels:
         if not (folder / labels["path"]).is_file():
             raise StudyError(f"evaluate.concepts.path: {folder / labels['path']} is missing")
-        actual = sha256_file(folder / labels["path"])
-        if actual != labels.get("sha256"):
-            changes.append(f"evaluate.concepts.sha256: {labels.get('sha256')} → {actual}")
-            labels["sha256"] = actual
+        found = sha256_file(folder / labels["path"])
+        if found != labels.get("sha256"):
+            changes.append(f"evaluate.concepts.sha256: {labels.get('sha256')} → {found}")
+            labels["sha256"] = found
     for name, cell in raw["cells"].items():
         if "import" in cell and (folder / cell["import"]).is_dir():
-            actual = model_digest(folder / cell["import"])
-            if actual != cell.get("sha256"):
-                changes.append(f"cells.{name}.sha256: {cell.get('sha256')} → {actual}")
-                cell["sha256"] = actual
+            found = model_digest(folder / cell["import"])
+            if found != cell.get("sha256"):
+                changes.append(f"cells.{name}.sha256: {cell.get('sha256')} → {found}")
+                cell["sha256"] = found
     if changes:
         _write(yaml, raw, path)
     return changes

@@ -27,7 +27,7 @@ from sae_repro.tune.proposals import Proposal, quiet, study_of
 if TYPE_CHECKING:
     from sae_repro.evaluate.reconstruction import Batch
 
-BATCH_ROWS = 4096  # activations at once
+LOOK_ROWS = 4096  # activations at once
 WORST = 1e9  # reported for an FVU that is not finite
 
 
@@ -168,7 +168,7 @@ def held_out_fvu(job: CellJob, tokens: int) -> float:
     )
     store = ActivationStore(job.activations)
     sae = finished_sae(job.cell, weights, store, job.hook)
-    held_out = validation_batches(store, job.hook, BATCH_ROWS, job.settings.device)
+    held_out = validation_batches(store, job.hook, LOOK_ROWS, job.settings.device)
     batches = list(_first(held_out, tokens))
     mean_d, _, documents = mean_of(batches, sae.d_in)
     totals = accumulate(sae, batches, mean_d, documents)
