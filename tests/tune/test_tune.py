@@ -90,7 +90,7 @@ def test_a_killed_worker_costs_nothing_but_its_time(study: TinyStudy) -> None:
     os.kill(workers()[0].pid, signal.SIGKILL)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert "a worker was lost; its trials start again" in output
+    assert "a worker was lost; restarting its trials" in output
     assert study.outputs() == undisturbed.outputs()
 
 
