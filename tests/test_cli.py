@@ -40,7 +40,12 @@ def test_new_copies_the_study_and_links_the_pipeline(checkout: Path) -> None:
     study = load(folder / "params.yaml")
     assert study.root == "../.."
     assert study.cells == load(checkout / "params.yaml").cells
-    assert "# the published grid" in (folder / "params.yaml").read_text()
+    text = (folder / "params.yaml").read_text()
+    assert text.startswith(
+        "# yaml-language-server: $schema=../../params.schema.json\n# Study copy."
+    )
+    assert text.count("yaml-language-server") == 1
+    assert "# the published grid" in text
 
 
 def test_new_on_ones_own_text_trains_a_subject_on_it(checkout: Path) -> None:
@@ -103,7 +108,7 @@ def test_new_on_a_model_of_the_hub(checkout: Path) -> None:
     assert study.extract.hooks == ("blocks.3.hook_resid_post",)
 
 
-def test_cells_tells_what_is_done(checkout: Path) -> None:
+def test_cells_lists_which_are_trained_and_evaluated(checkout: Path) -> None:
     done = checkout / "artifacts/train/topk-x8-k16"
     done.mkdir(parents=True)
     (done / "train.json").write_text("{}")
@@ -113,7 +118,7 @@ def test_cells_tells_what_is_done(checkout: Path) -> None:
     assert rows["vanilla-x32-l1em4"][2] == "2048"
 
 
-def test_help_teaches() -> None:
+def test_help_has_examples() -> None:
     for command in ("check", "cells", "new", "pin", "track", "verify"):
         assert len(invoke(command, "--help").splitlines()) > 8
     assert "Example" in invoke("new", "--help")

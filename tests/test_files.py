@@ -1,4 +1,4 @@
-"""Atomic writes: the whole file or none, and nothing left of those who were killed."""
+"""Atomic writes: the whole file or none, and no files left by killed writers."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def test_an_error_leaves_the_old_content(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_killed_writers_are_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     (tmp_path / f".figures.{dead.pid}.tmp").mkdir()

@@ -1,4 +1,4 @@
-"""What the hub's answers become: one line that says what to do."""
+"""Errors of the hub: one line that says what to do."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 from sae_repro.errors import StudyError
 from sae_repro.hub import fetching, reachable
 from sae_repro.params import HubSubject
-from sae_repro.subject.hub import download
+from sae_repro.subject.download import download
 
 MODEL = HubSubject(kind="hub", name="someone/model", revision="c" * 40, d_model=16, n_layers=2)
 
@@ -51,7 +51,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Hub]]:
 
 
 @pytest.mark.parametrize("answer,code", [(404, "RepoNotFound"), (404, "RevisionNotFound")])
-def test_what_the_hub_lacks_is_not_called_a_broken_network(
+def test_a_missing_repository_is_not_a_network_error(
     hub: type[Hub], tmp_path: Path, answer: int, code: str
 ) -> None:
     hub.answer, hub.code = answer, code
@@ -61,13 +61,13 @@ def test_what_the_hub_lacks_is_not_called_a_broken_network(
     assert "can't be reached" not in str(caught.value)
 
 
-def test_a_failing_hub_is_one(hub: type[Hub], tmp_path: Path) -> None:
+def test_a_failing_hub_is_a_network_error(hub: type[Hub], tmp_path: Path) -> None:
     hub.answer, hub.code = 403, ""
     with pytest.raises(StudyError, match=r"can't be reached .*403"):
         download(MODEL, tmp_path)
 
 
-def test_a_time_out_is_one_too(hub: type[Hub]) -> None:
+def test_a_time_out_is_a_network_error(hub: type[Hub]) -> None:
     import httpx2
 
     reachable("the weights")

@@ -1,4 +1,4 @@
-"""One latent and one's own text: nearest atoms, and the activations the study itself extracts."""
+"""Inspection of latents: nearest atoms, and activations of a text as the study extracts them."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_neighbours_are_the_largest_cosines() -> None:
     assert neighbours(sae(), 0, n=2) == found[:2]
 
 
-def test_a_latents_atom() -> None:
+def test_decoder_weights_are_the_latents_atom() -> None:
     assert torch.equal(decoder_weights(sae(), 3), sae().weights.W_dec[3])
     for latent in (-1, K):
         with pytest.raises(StudyError, match=r"this SAE has 0 … 5"):
@@ -85,7 +85,7 @@ def study(subject: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path
     )  # fmt: skip
     (artifacts / "extract").mkdir()
     extract(load_subject(subject), TokenDocuments.load(corpus), settings, seed=0,
-            folder=artifacts / "extract", names={}, made_with={},
+            folder=artifacts / "extract", names={},
             untrained=load_untrained(subject, weights_seed(0)))  # fmt: skip
     return tmp_path
 
@@ -107,7 +107,7 @@ def test_words_the_tokenizer_lacks_and_hooks_the_model_lacks(study: Path) -> Non
     assert x_td.shape == (3, D) and x_td.dtype == torch.float32
     for text, hook, says in (
         ("a", "blocks.7.hook_mlp_out", r"layers are 0 … 2"),
-        ("a", "hook_embed", "no hook known here"),
+        ("a", "hook_embed", "is not a hook"),
         (" ", HOOK, "no token in it"),
     ):
         with pytest.raises(StudyError, match=says):

@@ -1,4 +1,4 @@
-"""Commit, lock and versions, as they are or absent, never guessed."""
+"""Provenance: commit, lock and versions, exact or absent."""
 
 import subprocess
 import sys
@@ -66,7 +66,7 @@ def test_a_study_below_the_root_is_of_the_same_commit(repository: Path) -> None:
     assert git_state(repository / "studies") == git_state(repository)
 
 
-def test_without_a_repository_or_git_nothing_is_claimed(
+def test_without_a_repository_or_git_the_state_is_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

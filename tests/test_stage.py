@@ -1,4 +1,4 @@
-"""What a stage is given, and what it is refused."""
+"""The frame of a stage: declared parameters only, one writer, faults as one line."""
 
 import subprocess
 import sys

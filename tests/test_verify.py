@@ -107,6 +107,6 @@ def test_another_shape_is_no_small_difference(tmp_path: Path) -> None:
     assert not verdict.within(1.0)
 
 
-def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no artifacts or reports there"):
         verify(write(tmp_path / "a"), tmp_path)

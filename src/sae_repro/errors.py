@@ -1,8 +1,8 @@
-"""The one exception that means "the study, not the program, needs a change"."""
+"""StudyError: the exception for faults of a study, not of the program."""
 
 
 class StudyError(Exception):
-    """Something the user can mend: the message names what, where, and what to do.
+    """A fault that the user can repair: the message names it, its place, and what to do.
 
     Stages and the command line print it as it stands, without a traceback, and exit with 2.
     """

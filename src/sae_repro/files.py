@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _temporary(path: Path) -> Path:
-    """This process's temporary name for `path`; what killed writers left is removed."""
+    """This process's temporary name for `path`; files left by killed writers are removed."""
     for sibling in path.parent.iterdir():
         pid = sibling.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
         if sibling.name == f".{path.name}.{pid}.tmp" and pid.isdigit() and not _lives(int(pid)):
@@ -37,7 +37,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _lives(pid: int) -> bool:
-    """Whether another process has this number; our own is free to use its name again."""
+    """Whether `pid` is another process that runs; our own may use its name again."""
     if pid == os.getpid():
         return False
     try:
@@ -81,7 +81,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote; StudyError where the file is missing or damaged."""
+    """The value in a JSON file; StudyError where it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

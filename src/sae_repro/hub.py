@@ -1,4 +1,4 @@
-"""The Hugging Face hub, asked once and briefly before anything that would retry for long."""
+"""The Hugging Face hub: one short request before anything that would retry for minutes."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def endpoint() -> str:
 def reachable(what: str) -> None:
     """Return once the hub (through the proxy in front of it, if any) answers.
 
-    StudyError, saying what to do, when none does within seconds; `what` is the thing wanted.
+    StudyError, with what to do, without an answer within seconds; `what` is to be fetched.
     """
     if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "True", "ON", "on", "yes"):
         raise unreachable(what, "HF_HUB_OFFLINE is set")
@@ -50,14 +50,14 @@ def fetching(what: str) -> Iterator[None]:
 
 
 def connection_errors() -> tuple[type[Exception], ...]:
-    """What the hub's client raises where a connection breaks; its time-outs are no OSError."""
+    """Exceptions of the hub's client for a broken connection; its time-outs are no OSError."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     return OSError, HTTPError
 
 
 def one_line(error: object) -> str:
-    """What `error` says, short enough for a line of another message."""
+    """The text of `error`, short enough for a line of another message."""
     return " ".join(str(error).split())[:300]
 
 

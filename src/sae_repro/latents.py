@@ -1,4 +1,4 @@
-"""Looking at one latent, and at one's own text.
+"""Inspection of single latents, and the activations of any text.
 
 from sae_repro.autoencoders import load
 from sae_repro.latents import activations_of, neighbours
@@ -77,7 +77,7 @@ def activations_of(text: str, study: Path | str = ".", *, hook: str) -> tuple[li
 
 
 def _bos(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
-    """What `extract` puts in front of a row: BOS, or EOS where there is none."""
+    """The token that `extract` puts in front of a row: BOS, or EOS where there is none."""
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     assert isinstance(first, int)  # or `extract` would have refused
     return [first]

@@ -1,7 +1,7 @@
-"""Inputs from outside the study, pinned by their content.
+"""Pins: inputs from outside the study, checked against their recorded SHA-256.
 
 A file or a model folder is named in params.yaml together with its SHA-256: when the content
-changes, the study says so instead of mixing two inputs. `sae-repro pin` writes the hashes.
+changes, the study stops instead of mixing two inputs. `sae-repro pin` writes the hashes.
 """
 
 import os
@@ -28,7 +28,7 @@ def model_digest(folder: Path) -> str:
 
 
 def check_files(source: FilesSource, folder: Path) -> list[Path]:
-    """The pinned text files, each found unchanged; `folder` holds params.yaml."""
+    """The pinned text files, each checked to be unchanged; `folder` holds params.yaml."""
     paths = []
     for name, expected in source.files.items():
         path = folder / name
@@ -42,7 +42,7 @@ def check_files(source: FilesSource, folder: Path) -> list[Path]:
 
 
 def check_model(source: LocalSubject, folder: Path) -> Path:
-    """The pinned Hugging Face folder, found unchanged, with safetensors weights."""
+    """The pinned Hugging Face folder, checked to be unchanged, with safetensors weights."""
     path = folder / source.path
     if not (path / "config.json").is_file():
         raise StudyError(
@@ -58,7 +58,7 @@ def check_model(source: LocalSubject, folder: Path) -> Path:
 
 
 def check_concepts(labels: ConceptLabels, folder: Path) -> Path:
-    """The pinned labels of a study's own, found unchanged; `folder` holds params.yaml."""
+    """The pinned labels of a study's own, checked to be unchanged; `folder` holds params.yaml."""
     path = folder / labels.path
     if not path.is_file():
         raise StudyError(f"evaluate.concepts.path: {path} is missing; paths start at params.yaml")
@@ -67,7 +67,7 @@ def check_concepts(labels: ConceptLabels, folder: Path) -> Path:
 
 
 def check_import(cell: Cell, folder: Path) -> Path | None:
-    """The pinned folder of an imported cell, found unchanged; None for a release on the hub.
+    """The pinned folder of an imported cell, checked to be unchanged; None for a hub release.
 
     `folder` holds params.yaml. A name with a colon that is no folder is a release.
     """
@@ -85,7 +85,7 @@ def check_import(cell: Cell, folder: Path) -> Path | None:
 
 
 def check_imports(cells: Mapping[str, Cell], folder: Path) -> None:
-    """Every imported cell's folder, found unchanged."""
+    """Check that every imported cell's folder is unchanged."""
     for name, cell in cells.items():
         if cell.import_ is not None:
             try:
@@ -95,7 +95,7 @@ def check_imports(cells: Mapping[str, Cell], folder: Path) -> None:
 
 
 def check_answers(judge: Judge, folder: Path) -> None:
-    """StudyError where no answer can be had: none is recorded, and none can be asked for."""
+    """StudyError where no answer is recorded and none can be requested."""
     path = folder / ANSWERS
     if judge.kind == "concepts" or (path.is_file() and path.stat().st_size):
         return
@@ -109,7 +109,7 @@ def check_answers(judge: Judge, folder: Path) -> None:
 
 
 def check_inputs(study: Study, folder: Path) -> None:
-    """All pinned inputs of a study, a judge that answers, hooks and cells that fit the model."""
+    """Check all pinned inputs of a study, its judge's answers, and that cells fit the model."""
     check_imports(study.cells, folder)
     check_answers(study.judge, folder)
     if study.evaluate.concepts is not None:
@@ -130,9 +130,9 @@ def check_inputs(study: Study, folder: Path) -> None:
             raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
 
 
-def _compare(what: str, found: str, expected: str) -> None:
-    if found != expected:
+def _compare(what: str, actual: str, expected: str) -> None:
+    if actual != expected:
         raise StudyError(
-            f"{what} has changed: its SHA-256 is {found}, params.yaml says {expected}; restore it, "
-            "or accept the new content with `sae-repro pin`"
+            f"{what} has changed: its SHA-256 is {actual}, params.yaml says {expected}; "
+            "restore it, or accept the new content with `sae-repro pin`"
         )

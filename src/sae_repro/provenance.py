@@ -1,4 +1,4 @@
-"""Where a result comes from: the commit, the lock's hashes, the versions."""
+"""Provenance of a result: the commit, dvc.lock's hashes, versions, the machine."""
 
 import platform
 import re
@@ -16,7 +16,6 @@ PACKAGES = ("sae-repro", "torch", "transformers", "transformer-lens", "datasets"
 
 def git_state(folder: Path) -> dict[str, str]:
     """The commit checked out, and whether tracked files differ from it; empty without git."""
-
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
@@ -34,22 +33,22 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def host() -> dict[str, str]:
-    """Which machine this is: its name and processor."""
+    """The name and processor of this machine."""
     return {"host": socket.gethostname(), "machine": f"{platform.system()} {platform.machine()}"}
 
 
 def repository_url(folder: Path) -> str:
-    """Where the origin of the repository is read on the web, its user and password left out.
+    """The web page of the repository's origin, without user and password.
 
     Empty where there is no origin, or only a path on this machine.
     """
@@ -58,10 +57,10 @@ def repository_url(folder: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     host = r"(?:\S*@)?(?P<host>[\w-]+(?:\.[\w-]+)+)"
-    found = re.fullmatch(
+    match = re.fullmatch(
         rf"(?:https?|ssh)://{host}(?::\d+)?/(?P<path>\S+?)/?", origin.removesuffix(".git")
     ) or re.fullmatch(rf"{host}:(?P<path>[^/]\S*?)/?", origin.removesuffix(".git"))
-    return f"https://{found['host']}/{found['path']}" if found else ""
+    return f"https://{match['host']}/{match['path']}" if match else ""
 
 
 def read_lock(study: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Many independent pieces of work, side by side, under one progress bar.
+"""Parallel execution of independent jobs under one progress bar.
 
-How many workers, and where, is the machine's business and no part of a study: `SAE_REPRO_JOBS`
-(default: one per core) and `SAE_REPRO_EXECUTOR` (`loky`, or `ray` for many machines).
+The number of workers, and where they run, depends on the machine and is no part of a study:
+`SAE_REPRO_JOBS` (default: one per core) and `SAE_REPRO_EXECUTOR` (`loky`, or `ray` for many
+machines).
 """
 
 import os
@@ -16,7 +17,7 @@ import numpy as np
 from sae_repro.errors import StudyError
 
 Work = Callable[[Callable[[int], None]], None]
-"""A piece of work: is called with a function that takes the units done so far."""
+"""A job: called with a function that takes the units done so far."""
 
 
 def workers() -> int:
@@ -34,9 +35,9 @@ def workers() -> int:
 
 
 def side_by_side(pieces: Sequence[tuple[Work, int]], *, what: str, unit: str) -> None:
-    """Run all `pieces`, each with its number of units; an error in one stops the rest.
+    """Run all `pieces`, each with its number of units; an error in one stops the others.
 
-    A piece's result must not depend on its companions: which worker does what is left to chance.
+    A job's result must not depend on the others: the assignment to workers is not deterministic.
     """
     from joblib import Parallel, delayed
 

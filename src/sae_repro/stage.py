@@ -1,4 +1,4 @@
-"""What every stage script does around its package: parameters, lock, errors.
+"""The frame of every stage script: declared parameters, one writer at a time, errors.
 
 with stage("extract") as context:
     from sae_repro.extract import run
@@ -19,7 +19,7 @@ from sae_repro.files import digest, sha256_file
 from sae_repro.params import check_section, load, read_yaml
 from sae_repro.params.base import S
 
-STATE = Path(".sae-repro")  # what is local to this checkout: locks, checkpoints, the cell store
+STATE = Path(".sae-repro")  # local to this checkout: locks, checkpoints, the cell store
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
         sys.exit(f"{name}: stages are run by DVC: dvc repro {target}")
     STATE.mkdir(exist_ok=True)
     try:
-        # a fault anywhere in the study is said now, not when its stage comes after an hour's work
+        # a fault anywhere in the study is reported now, not when its stage comes after an hour
         load("params.yaml")
         declared = declared_params(name, pipeline)
         with _only_writer(name):
@@ -80,14 +80,14 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
 
 @contextmanager
 def _only_writer(name: str) -> Iterator[None]:
-    """A DVC that was stopped can leave its stage running: the next one waits for it here."""
+    """Wait for a run of this stage that a stopped DVC left behind."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(STATE / f"{name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{name}: another run of this stage is still at work; waiting", file=sys.stderr)
+        print(f"{name}: another run of this stage has not finished; waiting", file=sys.stderr)
         lock.acquire()
     try:
         yield
@@ -100,14 +100,14 @@ def declared_params(stage_name: str, pipeline: Path = Path("dvc.yaml")) -> dict[
 
     The same as `dvc.api.params_show(stages=stage_name)`, without its second of start-up.
     """
-    wanted: dict[str, list[str]] = {}
+    keys_by_file: dict[str, list[str]] = {}
     for item in read_yaml(pipeline)["stages"][stage_name]["params"]:
         # `key` is one of params.yaml, `{file: [key, …]}` are those of another
         files = item if isinstance(item, dict) else {"params.yaml": [item]}
         for file, keys in files.items():
-            wanted.setdefault(file, []).extend(keys)
+            keys_by_file.setdefault(file, []).extend(keys)
     declared: dict[str, Any] = {}
-    for file, keys in wanted.items():
+    for file, keys in keys_by_file.items():
         raw = read_yaml(Path(file))
         for dotted in keys:
             _declare(declared, raw, dotted)
@@ -119,7 +119,7 @@ def _declare(declared: dict[str, Any], raw: dict[str, Any], dotted: str) -> None
     source, target = raw, declared
     for parent in parents:
         source, target = source[parent], target.setdefault(parent, {})
-    if last in source:  # what is not there has a default
+    if last in source:  # a missing key has a default
         target[last] = source[last]
 
 

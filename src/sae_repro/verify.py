@@ -1,4 +1,4 @@
-"""Are two checkouts' results the same, bit for bit? And if not, where do they part?"""
+"""Comparison of two checkouts' results, bit for bit: the first difference in each file."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ class Difference:
 
 @dataclass
 class Verdict:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     files: int = 0
     size: int = 0
@@ -56,15 +56,15 @@ def verify(ours: Path, theirs: Path) -> Verdict:
 
 
 def _listing(folder: Path) -> set[str]:
-    found = {
+    files = {
         path.relative_to(folder).as_posix()
         for place in PLACES
         for path in (folder / place).rglob("*")
         if path.is_file() and path.name != ".gitignore"
     }
-    if not found:
+    if not files:
         raise StudyError(f"{folder}: no artifacts or reports there; run `dvc repro` first")
-    return found
+    return files
 
 
 def _compare(name: str, ours: Path, theirs: Path) -> Difference:
@@ -129,7 +129,7 @@ def _arrays(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[str, float | None
         return "", 0.0
     x, y = a.astype(np.float64), b.astype(np.float64)
     first = np.unravel_index(int(np.argmax(differs)), a.shape)
-    # relative to the array's own scale: single entries near zero say nothing
+    # relative to the array's own scale: single entries near zero are no measure
     scale = max(float(np.abs(x).max()), float(np.abs(y).max()), 1e-12)
     largest = float(np.nanmax(np.abs(x - y)))
     place = ", ".join(str(int(n)) for n in first)

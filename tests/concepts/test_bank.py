@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sae_repro.cli.making import pin_inputs
+from sae_repro.cli.studies import pin_inputs
 from sae_repro.concepts import bank as concepts
 from sae_repro.concepts.bank import ConceptBank, load_bank
 from sae_repro.concepts.halves import in_fit
@@ -19,7 +19,7 @@ from sae_repro.files import sha256_file
 from sae_repro.params import ConceptLabels, Corpus, StoriesSource, TrainedSubject
 from sae_repro.pins import check_concepts
 from sae_repro.readers.documents import TokenDocuments
-from sae_repro.stories import telling as stories
+from sae_repro.stories import generator as stories
 
 Load = Callable[..., ConceptBank]
 

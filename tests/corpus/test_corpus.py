@@ -1,4 +1,4 @@
-"""From text to token documents: what is read, what is refused, what can't straddle."""
+"""The stage corpus: formats, skipped and refused text, splits, tokenizers, the hub."""
 
 import json
 from collections.abc import Callable
@@ -82,7 +82,7 @@ def test_columns_are_joined_and_the_label_is_kept(
     assert corpus.documents["label"].tolist() == [str(n) for n in range(len(TEXTS))]
 
 
-def test_duplicates_are_counted_and_stay_on_one_side(
+def test_duplicates_are_counted_and_share_a_split(
     tmp_path: Path, write: Callable[..., TokenDocuments]
 ) -> None:
     corpus = write(files(save(tmp_path / "a.jsonl", TEXTS * 3)))
@@ -147,14 +147,16 @@ def test_broken_json_is_one_clear_line(tmp_path: Path) -> None:
     assert "\n" not in message
 
 
-def test_fewer_documents_than_asked(tmp_path: Path) -> None:
+def test_fewer_documents_than_n_documents_is_an_error(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jsonl", TEXTS)
     assert "n_documents = 999: a.jsonl has only 80 documents" in refused(
         files(path, n_documents=999), tmp_path
     )
 
 
-def test_as_many_documents_as_asked(tmp_path: Path, write: Callable[..., TokenDocuments]) -> None:
+def test_n_documents_limits_the_corpus(
+    tmp_path: Path, write: Callable[..., TokenDocuments]
+) -> None:
     assert len(write(files(save(tmp_path / "a.jsonl", TEXTS), n_documents=60)).documents) == 60
 
 
@@ -191,7 +193,7 @@ def test_a_documents_split_does_not_depend_on_its_companions(
     assert all(split_of(fingerprint(c, 0), CORPUS) == splits[c] for c in contents)
 
 
-def test_split_shares_are_as_asked_and_follow_the_seed() -> None:
+def test_split_fractions_match_the_settings_and_follow_the_seed() -> None:
     documents = [str(n).encode() for n in range(20_000)]
     by_seed = [[split_of(fingerprint(d, seed), CORPUS) for d in documents] for seed in (0, 1)]
     assert by_seed[0].count("validation") / 20_000 == pytest.approx(0.1, abs=0.01)
@@ -232,14 +234,14 @@ def test_stories_come_with_their_labels(tmp_path: Path) -> None:
 HUB = {"kind": "hub", "name": "someone/texts", "revision": "a" * 40}
 
 
-def test_the_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(StudyError, match=r"someone/texts .* can't be reached .*HF_ENDPOINT"):
         open_hub(HubSource.model_validate(HUB))
 
 
-def test_the_hub_is_asked_for_exactly_what_the_study_pins(
+def test_the_pinned_commit_is_requested_from_the_hub(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[Any] = []

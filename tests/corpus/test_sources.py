@@ -1,4 +1,4 @@
-"""Texts that come in damaged, changed, or in part: nothing is lost or swapped without a word."""
+"""Text sources that are damaged, changed or cut off: each is read whole, or a clear error."""
 
 import json
 import os
@@ -144,7 +144,7 @@ def test_a_stream_gives_what_a_download_gives(hub: Path, streaming: bool) -> Non
         ({"n_documents": 31}, "n_documents = 31: someone/texts has only 30 documents"),
     ],
 )
-def test_what_the_hub_does_not_have(
+def test_a_data_set_missing_on_the_hub_is_a_clear_error(
     hub: Path, streaming: bool, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(StudyError, match=message):
@@ -160,7 +160,7 @@ def test_a_damaged_data_set_is_a_clear_error(hub: Path, streaming: bool) -> None
 
 
 @pytest.mark.parametrize("error", [ConnectionError("gone"), HTTPError("gone")])
-def test_a_connection_that_breaks_says_how_far_it_came(
+def test_a_broken_connection_names_the_last_row(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     class Breaking:
@@ -175,5 +175,5 @@ def test_a_connection_that_breaks_says_how_far_it_came(
 
     monkeypatch.setattr("sae_repro.corpus.sources.reachable", lambda what: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: Breaking())
-    with pytest.raises(StudyError, match=r"after 30 rows \(gone\).*run again"):
+    with pytest.raises(StudyError, match=r"beyond row 30 \(gone\).*run again"):
         from_hub(streaming=True)

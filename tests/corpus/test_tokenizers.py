@@ -65,7 +65,7 @@ def test_documents_stay_whole_under_a_tokenizer_that_truncates_and_pads(
     assert found == [*TEXTS, LONG]
 
 
-def test_a_models_own_code_is_neither_run_nor_asked_about(
+def test_a_models_own_code_is_never_run(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
@@ -105,7 +105,9 @@ def test_without_the_hub_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
         pretrained(HUB, Path())
 
 
-def test_a_time_out_is_the_hubs_fault_not_the_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_out_is_an_error_of_the_hub_not_of_the_tokenizer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def from_nowhere(name: str, *, local_files_only: bool = False, **options: object) -> None:
         raise OSError("not in the cache") if local_files_only else HTTPError("timed out")
 

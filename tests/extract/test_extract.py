@@ -1,4 +1,4 @@
-"""Activations on disk: the right rows, in bounded memory, nothing broken let through."""
+"""The stage extract: rows, shards, statistics and manifest; broken activations are refused."""
 
 import itertools
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def run(subject: Any, corpus: TokenDocuments, tmp_path: Path) -> Callable[..., A
 
     def go(settings: Extract = SETTINGS, seed: int = 0) -> ActivationStore:
         folder = tmp_path / f"extract-{next(count)}"
-        extract(subject, corpus, settings, seed=seed, folder=folder, names={}, made_with={})
+        extract(subject, corpus, settings, seed=seed, folder=folder, names={})
         return ActivationStore(folder)
 
     return go
@@ -137,7 +137,7 @@ def test_mean_and_rms_are_those_of_training_rows_only(run: Callable[..., Activat
 
 
 @pytest.mark.parametrize("wanted", [1, 17, 100])
-def test_no_more_tokens_than_asked(run: Callable[..., ActivationStore], wanted: int) -> None:
+def test_token_limits_hold(run: Callable[..., ActivationStore], wanted: int) -> None:
     store = run(SETTINGS.model_copy(update={"n_tokens": wanted}))
     assert store.manifest["tokens"]["train"] == wanted
 
@@ -206,7 +206,7 @@ def test_random_weights_read_the_same_windows_and_change_nothing_else(
     state = torch.random.get_rng_state()
     random = load_untrained(model_folder, weights_seed(0))
     assert torch.equal(torch.random.get_rng_state(), state)
-    extract(subject, corpus, both, seed=0, folder=tmp_path / "both", names={}, made_with={},
+    extract(subject, corpus, both, seed=0, folder=tmp_path / "both", names={},
             untrained=random)  # fmt: skip
     store = ActivationStore(tmp_path / "both")
     for hook in HOOKS:

@@ -1,4 +1,4 @@
-"""Every fault in params.yaml is one line: the key, the value, what is allowed; no compute spent."""
+"""Faults in params.yaml: one line each with key, value and allowed values, before any compute."""
 
 import subprocess
 import sys
@@ -66,7 +66,7 @@ FAULTS = {
         "extract.hooks.0 = blocks.3.hook_mlp_out: the model has layers 0 … 2"),
     "no such hook": (
         change("extract/hooks", ["blocks.1.hook_foo"]),
-        "'blocks.1.hook_foo' is no hook known here; allowed: blocks.<layer>.hook_resid_pre"),
+        "'blocks.1.hook_foo' is not a hook; allowed: blocks.<layer>.hook_resid_pre"),
     "hook not extracted": (
         change("cells/topk/hook", "blocks.0.hook_mlp_out"),
         "cells.topk.hook = blocks.0.hook_mlp_out: not extracted; extract.hooks has blocks.1"),
@@ -179,7 +179,7 @@ def test_a_fault_is_one_line_and_exit_code_two(fault: str, tmp_path: Path) -> No
     assert all(line.startswith(str(tmp_path / "params.yaml")) for line in lines)
 
 
-def test_the_study_itself_is_fine() -> None:
+def test_the_study_behind_these_faults_is_valid() -> None:
     assert len(parse(STUDY).cells) == 2
 
 
@@ -260,7 +260,7 @@ def test_a_pinned_file_that_changed_is_named(tmp_path: Path) -> None:
     assert runner.invoke(app, ["check", str(tmp_path)]).exit_code == 0
 
 
-def test_a_judge_that_can_not_answer_is_said_before_any_compute(
+def test_a_judge_without_answers_is_refused_before_any_compute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)

@@ -121,13 +121,13 @@ def new_checkout(folder: Path) -> Checkout:
             shutil.copy(ROOT / name, folder / name)
     sys.path.insert(0, str(ROOT / "src"))
     from sae_repro.files import sha256_file
-    from sae_repro.stories import telling as stories
+    from sae_repro.stories import generator
 
-    told = stories.generate(900, seed=5)
-    words = stories.vocabulary()
+    stories = generator.generate(900, seed=5)
+    words = generator.vocabulary()
     with (folder / "text.jsonl").open("w") as file:
-        for start, end in zip(told.starts[:-1], told.starts[1:], strict=True):
-            text = " ".join(words[i] for i in told.tokens[start:end])
+        for start, end in zip(stories.starts[:-1], stories.starts[1:], strict=True):
+            text = " ".join(words[i] for i in stories.tokens[start:end])
             file.write(json.dumps({"text": text}) + "\n")
     pin = sha256_file(folder / "text.jsonl")
     (folder / "params.yaml").write_text(PARAMS.replace("PIN", pin))

@@ -1,4 +1,4 @@
-"""Cells that come to nothing, and cells that were trained elsewhere, through the whole pipeline."""
+"""Failed, untrained, seeded and imported cells through the whole pipeline."""
 
 import json
 from pathlib import Path

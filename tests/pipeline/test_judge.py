@@ -1,4 +1,4 @@
-"""A judge behind an endpoint, asked once through the pipeline: its answers serve every clone."""
+"""A judge behind an endpoint: recorded once by the pipeline, its answers serve every clone."""
 
 import subprocess
 from collections.abc import Iterator

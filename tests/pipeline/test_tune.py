@@ -1,4 +1,4 @@
-"""A study of its own beside the pipeline: never started by it, and adopted into it."""
+"""The tuning study beside the pipeline: never started by it, adopted into it."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
     return checkout
 
 
-def test_from_a_study_to_cells_that_nobody_trains_again(checkout: Checkout) -> None:
+def test_adopted_cells_are_taken_from_the_store(checkout: Checkout) -> None:
     assert checkout.ran(checkout.repro()) == []  # a plain repro never starts a study
     assert checkout.ran(checkout.repro("tune/dvc.yaml")) == ["tune/dvc.yaml:tune"]
     assert checkout.ran(checkout.repro("tune/dvc.yaml")) == []

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.stories import lexicon
+from sae_repro.stories.generator import BLOCK, Stories, concepts, generate, vocabulary
 from sae_repro.stories.slots import draw
-from sae_repro.stories.telling import BLOCK, Stories, concepts, generate, vocabulary
 from sae_repro.stories.templates import compiled
 
 WORDS = vocabulary()
@@ -366,7 +366,7 @@ def test_subjects_and_addressees_are_recoverable():
         (["speech_verb"], ['"'], []),
     ],
 )
-def test_what_a_word_is_shows_later(antecedents, consequences, never):
+def test_a_words_class_has_consequences_later(antecedents, consequences, never):
     """Stories with a word of the lists go on to its consequences, and never to the others."""
 
     def words(names: list[str]) -> set[str]:

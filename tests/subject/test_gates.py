@@ -1,4 +1,4 @@
-"""The gates: what passes them, and what each of them refuses."""
+"""The gates: a model that knows the stories passes, each kind of ignorance fails."""
 
 from collections.abc import Callable
 from functools import cache
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.stories import lexicon
-from sae_repro.stories.telling import generate, vocabulary
+from sae_repro.stories.generator import generate, vocabulary
 from sae_repro.subject.gates import THRESHOLDS, Gates, measure
 
 IDS = {word: position for position, word in enumerate(vocabulary())}

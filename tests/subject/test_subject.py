@@ -1,4 +1,4 @@
-"""The language model under study: trained to the bit, copied, or fetched; refused if broken."""
+"""The stage subject: models trained to the bit, copied or downloaded; broken ones refused."""
 
 import json
 from pathlib import Path
@@ -16,8 +16,8 @@ from sae_repro.params import HubSubject, LocalSubject, Training
 from sae_repro.pins import check_model, model_digest
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.subject import load_subject
-from sae_repro.subject.hub import download
-from sae_repro.subject.training import schedule, train_subject
+from sae_repro.subject.download import download
+from sae_repro.subject.gpt2 import schedule, train_subject
 
 SETTINGS = Training(
     d_model=16, n_layers=1, n_heads=2, context=12, steps=30, batch_size=16, threads=1
@@ -52,7 +52,7 @@ def test_same_seed_same_bits_and_no_global_generator(corpus: TokenDocuments) -> 
     assert weights(train_subject(corpus, SETTINGS, seed=1)[0]) != first
 
 
-def test_it_learns_what_is_certain(corpus: TokenDocuments) -> None:
+def test_training_learns_deterministic_continuations(corpus: TokenDocuments) -> None:
     longer = SETTINGS.model_copy(update={"steps": 250})
     model, facts = train_subject(corpus, longer, seed=0)
     assert facts["training_loss"] < 1.0
@@ -111,7 +111,7 @@ def test_a_local_model_is_pinned_and_has_safetensors(model_folder: Path) -> None
 HUB = HubSubject(kind="hub", name="someone/model", revision="c" * 40, d_model=16, n_layers=2)
 
 
-def test_the_hub_out_of_reach_says_what_to_do(
+def test_an_unreachable_hub_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -144,6 +144,6 @@ def test_the_hub_is_asked_for_the_pinned_commit_and_nothing_pickled(
         download(HUB.model_copy(update={"d_model": 32}), out)
 
 
-def test_no_model_no_riddle(tmp_path: Path) -> None:
+def test_a_missing_model_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="dvc repro subject"):
         load_subject(tmp_path)

@@ -1,4 +1,4 @@
-"""A small study on disk, a real MLflow server, and a proxy that plays a bad network before it."""
+"""A small study on disk, a real MLflow server, and a proxy that simulates a bad network."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""What goes wrong around MLflow: bad addresses, passwords, noise, and results that change back."""
+"""Faults around MLflow: bad addresses, passwords, noise, and results that change back."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def test_a_new_evaluation_of_the_same_weights_shows_its_own_value(study: Path) -
     assert send(study).metric_rows == 0
 
 
-def test_a_choice_taken_back_is_current_again(study: Path) -> None:
+def test_a_reverted_cell_is_current_again(study: Path) -> None:
     send(study)
     write_cell(study, key="b2", fvu=0.25)
     send(study)
@@ -98,7 +98,7 @@ def test_an_artifact_that_comes_later_joins_the_run(study: Path) -> None:
     assert len(list((study / "mlartifacts").rglob("sae_weights.safetensors"))) == 1
 
 
-def test_what_a_desktop_leaves_in_reports_is_no_result(study: Path) -> None:
+def test_hidden_files_in_reports_are_not_sent(study: Path) -> None:
     before = projection(["a"], study, weights=True)
     (study / "reports/figures/.DS_Store").write_bytes(b"x")
     (study / "reports/figures/old").mkdir()
@@ -153,7 +153,7 @@ def test_a_locked_database_is_one_line_and_loses_nothing(study: Path) -> None:
 
 @pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun@ter2", "hun:ter2@/x"])
 @pytest.mark.parametrize("padding", range(200, 250, 7))
-def test_no_part_of_a_password_is_told_however_long_the_message(
+def test_no_part_of_a_password_is_shown_in_a_long_message(
     password: str, padding: int, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"postgresql+psycopg2://me:{password}@host/db"

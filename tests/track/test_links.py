@@ -1,4 +1,4 @@
-"""What a run says of its origin, and how one gets from a run to a commit and back."""
+"""The links between a run, its inputs and its commit, in both directions."""
 
 import json
 import shutil
@@ -88,7 +88,7 @@ def test_a_run_has_what_it_was_made_from(study: Path) -> None:
     assert run.data.tags["sae_repro.host"]
 
 
-def test_without_a_lock_nothing_is_said_of_inputs(study: Path) -> None:
+def test_without_a_lock_a_run_names_no_inputs(study: Path) -> None:
     (study / "dvc.lock").unlink()
     sync(study)
     run = named(study, "a")
@@ -132,7 +132,7 @@ def test_a_run_links_to_its_commit_without_the_origins_password(study: Path) -> 
     assert git(study, "log", "-S", "3333.dir", "--format=%H", "--", "dvc.lock") == commit
 
 
-def test_new_hashes_of_the_same_result_are_told_and_a_persons_note_stays(study: Path) -> None:
+def test_new_hashes_of_the_same_result_are_sent_and_an_edited_note_stays(study: Path) -> None:
     sync(study)
     client = MlflowClient(f"sqlite:///{study / 'mlflow.db'}")
     client.set_tag(named(study, "a").info.run_id, "mlflow.note.content", "look at latent 7")
@@ -160,7 +160,7 @@ def test_a_superseded_run_says_so_in_its_name_until_it_is_current_again(study: P
     assert named(study, "a (superseded, 99999999)").info.status == "FINISHED"
 
 
-def test_the_runs_of_a_removed_cell_are_history(study: Path) -> None:
+def test_the_runs_of_a_removed_cell_are_superseded(study: Path) -> None:
     sync(study)
     sync(study, ("a", "bad"))
     old = named(study, "b (superseded, 11111111)")

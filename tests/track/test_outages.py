@@ -1,4 +1,4 @@
-"""A real MLflow server that fails in every way it can: the pipeline goes on, nothing is lost.
+"""Outages of a real MLflow server: the pipeline goes on, and the next sync completes the runs.
 
 Afterwards the server holds what an undisturbed sync would have left, each row once.
 """
@@ -189,7 +189,7 @@ def test_after_an_outage_the_next_sync_completes_the_picture(
     assert sync(runs, study, study, name) == Sent(runs_unchanged=4)
 
 
-def test_a_server_that_takes_its_time_gets_it_all_at_once(
+def test_a_slow_server_gets_every_run_once(
     study: Path,
     server: Server,
     proxy: Proxy,

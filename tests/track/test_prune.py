@@ -58,8 +58,8 @@ def test_only_our_own_superseded_runs_are_deleted(study: Path, tmp_path: Path) -
     assert active(client) == before - {old.info.run_id}
 
 
-def test_nothing_to_prune_from_is_said(study: Path) -> None:
-    with pytest.raises(StudyError, match="no experiment test there yet"):
+def test_pruning_without_an_experiment_is_an_error(study: Path) -> None:
+    with pytest.raises(StudyError, match="no experiment test in MLflow yet"):
         prune(study, study, "test")
 
 

@@ -1,4 +1,4 @@
-"""A password in MLFLOW_TRACKING_URI is told to nobody: not to a screen, a file or the server."""
+"""A password in MLFLOW_TRACKING_URI appears on no screen, in no file and in no run."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def stage(study: Path, uri: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_server_that_asks_for_a_password_gets_it_and_keeps_nothing_of_it(
+def test_a_password_authenticates_and_is_stored_nowhere(
     study: Path, server: Server, proxy: Proxy
 ) -> None:
     asked = []
@@ -56,7 +56,7 @@ def test_a_server_that_asks_for_a_password_gets_it_and_keeps_nothing_of_it(
 
 
 @pytest.mark.slow
-def test_a_server_out_of_reach_is_named_without_it(study: Path) -> None:
+def test_an_unreachable_server_is_named_without_the_password(study: Path) -> None:
     said = stage(study, f"http://me:{SECRET}@127.0.0.1:{free_port()}")
     assert "track: warning: MLflow at http://***@127.0.0.1" in said
     assert SECRET not in said

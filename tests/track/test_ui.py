@@ -1,4 +1,4 @@
-"""`sae-repro ui` in a real browser: the study's runs and charts, and nothing leaves the machine."""
+"""`sae-repro ui` in a real browser: the study's runs and charts, and no other host is contacted."""
 
 import os
 import re
@@ -68,7 +68,7 @@ def browser(tmp_path: Path) -> Iterator[Chromium]:
 
 
 @pytest.mark.slow
-def test_the_page_shows_the_current_runs_as_three_charts_and_asks_nobody_else(
+def test_the_page_shows_the_current_runs_as_three_charts_and_contacts_no_other_host(
     browser: Chromium, address: str, tmp_path: Path
 ) -> None:
     browser.open(address)
@@ -98,7 +98,7 @@ def test_without_any_runs_it_says_what_to_do(
     make_study: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     folder = make_study(tmp_path / "study")
-    with pytest.raises(StudyError, match="no experiment test there yet; `sae-repro track`"):
+    with pytest.raises(StudyError, match="no experiment test in MLflow yet; run `sae-repro track`"):
         show(folder, folder, "test", free_port(), browser=False)
 
 

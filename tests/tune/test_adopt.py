@@ -1,4 +1,4 @@
-"""From trials to cells: comments, anchors and spaces stay, and nothing is trained again."""
+"""Adoption of trials as cells: params.yaml keeps every byte, and nothing is trained again."""
 
 import shutil
 from difflib import ndiff
@@ -60,7 +60,7 @@ def test_a_dry_run_shows_the_diff_and_writes_nothing(tuned: TinyStudy) -> None:
     assert (tuned.folder / "params.yaml").read_bytes() == before
 
 
-def test_what_is_a_cell_already_is_not_added_twice(tuned: TinyStudy) -> None:
+def test_an_adopted_trial_is_not_added_twice(tuned: TinyStudy) -> None:
     name = f"tuned-{trials()[1].recipe}-1"
     invoke("--trial", "1")
     before = (tuned.folder / "params.yaml").read_bytes()
@@ -68,7 +68,7 @@ def test_what_is_a_cell_already_is_not_added_twice(tuned: TinyStudy) -> None:
     assert (tuned.folder / "params.yaml").read_bytes() == before
 
 
-def test_a_taken_name_and_a_trial_that_is_none_are_refused(tuned: TinyStudy) -> None:
+def test_a_taken_name_and_a_trial_without_a_cell_are_refused(tuned: TinyStudy) -> None:
     params = tuned.folder / "params.yaml"
     name = f"tuned-{trials()[1].recipe}-1"
     params.write_text(params.read_text() + f"  {name}: {{expansion: 2, activation: topk, k: 5}}\n")
@@ -83,7 +83,7 @@ def test_a_taken_name_and_a_trial_that_is_none_are_refused(tuned: TinyStudy) -> 
     assert params.read_bytes() == before
 
 
-def test_several_on_the_front_want_a_choice(tuned: TinyStudy) -> None:
+def test_a_front_of_several_trials_needs_a_choice(tuned: TinyStudy) -> None:
     record = tuned.folder / "tune/trials.csv"
     record.write_text(record.read_text().replace(",ok,no,", ",ok,yes,"))
     result = runner.invoke(app, ["adopt"])

@@ -8,25 +8,25 @@ from optuna.trial import FrozenTrial
 
 from sae_repro.files import sha256_folder
 from sae_repro.params import Tune
-from sae_repro.tune.asking import ask_batch
 from sae_repro.tune.figures import front, write_figures
-from sae_repro.tune.telling import Told, finished_trial, told_of
-from sae_repro.tune.trial import Outcome
+from sae_repro.tune.job import Outcome
+from sae_repro.tune.proposals import propose_batch
+from sae_repro.tune.records import TrialRecord, finished_trial, record_of
 
 from .conftest import SPACE
 
 
-def made_up(tune: Tune) -> tuple[list[FrozenTrial], list[Told]]:
+def made_up(tune: Tune) -> tuple[list[FrozenTrial], list[TrialRecord]]:
     rng = np.random.default_rng(0)
     trials = []
-    for asked in ask_batch(tune, "x", [], 12):
+    for proposal in propose_batch(tune, "x", [], 12):
         metrics = {"l0": float(rng.uniform(2, 9)), "fvu": float(rng.uniform(0.1, 1))}
-        failed = asked.number == 4
+        failed = proposal.number == 4
         measured = {"metrics": {} if failed else metrics, "intervals": {}, "counts": {}}
         outcome = Outcome("failed" if failed else "ok", measured, {}, {}, "diverged")
-        trials.append(finished_trial(tune, asked, f"{asked.number}", outcome))
-    told = [told_of(trial) for trial in trials]
-    return trials, told
+        trials.append(finished_trial(tune, proposal, f"{proposal.number}", outcome))
+    records = [record_of(trial) for trial in trials]
+    return trials, records
 
 
 def drawn(folder: Path, tune: Tune, grid: Path) -> Path:
@@ -63,8 +63,8 @@ def test_figures_are_the_same_bytes_and_show_the_grid(tmp_path: Path) -> None:
 
 def test_a_single_objective_is_drawn_over_l0_without_a_grid(tmp_path: Path) -> None:
     tune = Tune.model_validate({**SPACE, "objectives": {"fvu": "minimize"}, "batch": 12})
-    told = made_up(tune)[1]
-    front(tmp_path, tune, [t for t in told if t.status == "ok"], {}, pd.DataFrame())
+    records = made_up(tune)[1]
+    front(tmp_path, tune, [t for t in records if t.status == "ok"], {}, pd.DataFrame())
     assert "cells of the grid" not in (tmp_path / "front.svg").read_text()
 
 

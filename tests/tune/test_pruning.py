@@ -1,4 +1,4 @@
-"""Hyperband: the same trials stop whoever ends first, and training does not notice the looks."""
+"""Hyperband: the same trials are pruned in any order of completion; training is unchanged."""
 
 import itertools
 import shutil
@@ -32,7 +32,7 @@ def pruned(study: TinyStudy) -> TinyStudy:
     return study
 
 
-def test_some_trials_stop_and_say_when_and_why(pruned: TinyStudy) -> None:
+def test_pruned_trials_record_when_and_why(pruned: TinyStudy) -> None:
     found = by_status(pruned)
     assert found["pruned"] and found["ok"]
     for trial in found["pruned"]:
@@ -43,7 +43,7 @@ def test_some_trials_stop_and_say_when_and_why(pruned: TinyStudy) -> None:
     assert all(t.status == "ok" for t in trials(pruned.folder)[:4])
 
 
-def test_looks_change_no_bit_of_a_cell(pruned: TinyStudy) -> None:
+def test_evaluating_checkpoints_changes_no_bit_of_a_cell(pruned: TinyStudy) -> None:
     """The first batch is asked alike with and without a pruner."""
     without = pruned.copy("without", "journal.log", ".sae-repro")
     without.space(trials=4, **FVU)
@@ -56,7 +56,7 @@ def test_looks_change_no_bit_of_a_cell(pruned: TinyStudy) -> None:
             )
 
 
-def test_cells_that_were_trained_before_are_looked_at_all_the_same(pruned: TinyStudy) -> None:
+def test_cells_trained_before_are_evaluated_at_their_checkpoints_too(pruned: TinyStudy) -> None:
     """Else what stands in the store would decide which trials stop."""
     filled = pruned.copy("filled", "journal.log", "tune.lock")
     shutil.rmtree(filled.folder / ".sae-repro/tune")
@@ -64,7 +64,7 @@ def test_cells_that_were_trained_before_are_looked_at_all_the_same(pruned: TinyS
     assert filled.tune() == pruned.trials
 
 
-def test_killed_among_looks_the_same_trials_stop(
+def test_after_a_kill_the_same_trials_are_pruned(
     pruned: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = pruned.copy("killed", "journal.log", ".sae-repro")
@@ -84,7 +84,7 @@ def test_killed_among_looks_the_same_trials_stop(
     assert killed.tune() == pruned.trials
 
 
-def test_a_checkpoint_that_nobody_looked_at_is_not_gone_on_from(
+def test_a_checkpoint_without_reports_is_not_resumed(
     pruned: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stage train was killed in the middle of a cell that is a trial, too."""
@@ -105,7 +105,7 @@ def test_a_checkpoint_that_nobody_looked_at_is_not_gone_on_from(
     assert other.tune() == pruned.trials
 
 
-def test_a_batch_taken_up_in_its_middle_stops_the_same_trials(pruned: TinyStudy) -> None:
+def test_a_resumed_batch_prunes_the_same_trials(pruned: TinyStudy) -> None:
     """What its finished half scored must not be a rung that the rest has to climb."""
     # with this seed it would
     large = {**HYPERBAND, "batch": 8, "sampler": "random", "seed": 1}

@@ -1,4 +1,4 @@
-"""What is searched: sensible cells only, inside their ranges; the rest is refused by name."""
+"""The search space: valid cells within their ranges; faults are named before any compute."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from sae_repro.errors import StudyError
 from sae_repro.params import Cell, Tune, check_section
-from sae_repro.tune.asking import ask_batch
+from sae_repro.tune.proposals import propose_batch
+from sae_repro.tune.records import TrialRecord
 from sae_repro.tune.results import best_of
 from sae_repro.tune.space import load_tune, suggest
-from sae_repro.tune.telling import Told
 
 from .conftest import SPACE, TinyStudy
 
@@ -33,7 +33,7 @@ MIXED = {
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1))
-def test_every_answer_is_a_cell_within_its_ranges(seed: int) -> None:
+def test_every_proposal_is_a_cell_within_its_ranges(seed: int) -> None:
     tune = Tune.model_validate(MIXED)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     trial = study.ask()
@@ -56,7 +56,7 @@ def test_every_answer_is_a_cell_within_its_ranges(seed: int) -> None:
 
 def test_a_range_of_all_is_one_parameter_and_a_recipes_own_bears_its_name() -> None:
     tune = Tune.model_validate({**MIXED, "sampler": "random", "batch": 20})
-    names = {name for asked in ask_batch(tune, "x", [], 20) for name in asked.params}
+    names = {name for proposal in propose_batch(tune, "x", [], 20) for name in proposal.params}
     assert names == {"recipe", "asked_l0", "topk.expansion", "gated.lambda", "gated.lr"}
 
 
@@ -110,18 +110,22 @@ def test_the_front_is_optunas(
 ) -> None:
     tune = Tune.model_validate({**SPACE, "objectives": dict(zip("ab", directions, strict=True))})
     study = optuna.create_study(directions=directions)
-    told = []
+    records = []
     for number, pair in enumerate(values):
         feasible = number not in broken
         study.add_trial(
             optuna.trial.create_trial(values=pair, constraints={"c": 0.0 if feasible else 1.0})
         )
         losses = tuple(v if d == "minimize" else -v for v, d in zip(pair, directions, strict=True))
-        told.append(Told(number, "ok", "", {}, {}, {}, losses, feasible, f"{number}", "", ""))
-    assert [t.number for t in best_of(tune, told)] == [t.number for t in study.best_trials]
+        records.append(
+            TrialRecord(number, "ok", "", {}, {}, {}, losses, feasible, f"{number}", "", "")
+        )
+    assert [t.number for t in best_of(tune, records)] == [t.number for t in study.best_trials]
 
 
 def test_the_same_cell_is_best_once() -> None:
     tune = Tune.model_validate(SPACE)
-    told = [Told(n, "ok", "", {}, {}, {}, (1.0, 1.0), True, "same", "", "") for n in range(3)]
-    assert [t.number for t in best_of(tune, told)] == [0]
+    records = [
+        TrialRecord(n, "ok", "", {}, {}, {}, (1.0, 1.0), True, "same", "", "") for n in range(3)
+    ]
+    assert [t.number for t in best_of(tune, records)] == [0]

@@ -1,4 +1,4 @@
-"""The same trials whatever happens: resumed, side by side, killed; and what is refused."""
+"""The stage tune: the same trials when resumed, run in parallel or killed; refused studies."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def test_more_trials_later_are_the_same_as_all_at_once(study: TinyStudy) -> None
 
 
 @pytest.mark.parametrize("sampler", ["nsga2", "gp", "random"])
-def test_every_sampler_asks_the_same_again(study: TinyStudy, sampler: str) -> None:
+def test_every_sampler_proposes_the_same_again(study: TinyStudy, sampler: str) -> None:
     study.space(sampler=sampler, **SINGLE)
     at_once = study.copy("at-once")
     at_once.tune()
@@ -90,29 +90,29 @@ def test_a_killed_worker_costs_nothing_but_its_time(study: TinyStudy) -> None:
     os.kill(workers()[0].pid, signal.SIGKILL)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert "a worker was lost; its trials start again" in output
+    assert "a worker was lost; restarting its trials" in output
     assert study.outputs() == undisturbed.outputs()
 
 
-KILL_AFTER_TELLS = """
+KILL_AFTER_APPENDS = """
 import os, signal
 from sae_repro.tune.journal import Journal
-tell, told = Journal.tell, []
+append, appended = Journal.append, []
 def counted(self, trial):
-    tell(self, trial)
-    told.append(trial)
-    if len(told) == {}:
+    append(self, trial)
+    appended.append(trial)
+    if len(appended) == {}:
         os.kill(os.getpid(), signal.SIGKILL)
-Journal.tell = counted
+Journal.append = counted
 """
 
 
 def test_a_driver_killed_anywhere_ends_with_the_same_trials(study: TinyStudy) -> None:
-    """Between the last tell of a batch and the next ask; among tells; while a cell trains."""
+    """Between two batches; between two trials of a batch; while a cell trains."""
     undisturbed = study.copy("undisturbed")
     undisturbed.tune()
-    for tells in (4, 2):
-        process = study.start(jobs=1, patch=KILL_AFTER_TELLS.format(tells))
+    for appends in (4, 2):
+        process = study.start(jobs=1, patch=KILL_AFTER_APPENDS.format(appends))
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     process = study.start(jobs=1)
@@ -125,7 +125,7 @@ def test_a_driver_killed_anywhere_ends_with_the_same_trials(study: TinyStudy) ->
     assert study.outputs() == undisturbed.outputs()
 
 
-def test_a_line_cut_short_is_mended_and_a_damaged_one_named(study: TinyStudy) -> None:
+def test_a_truncated_journal_is_repaired_and_a_damaged_one_named(study: TinyStudy) -> None:
     study.space(trials=4)
     before = study.tune()
     journal = study.folder / "tune/journal.log"
@@ -153,7 +153,7 @@ def test_another_study_is_refused_saying_what_differs(
     study.tune()
     journal = (study.folder / "tune/journal.log").read_bytes()
     study.space(trials=4, **change)
-    with pytest.raises(StudyError, match="holds another study") as refused:
+    with pytest.raises(StudyError, match="holds the trials of another study") as refused:
         study.tune()
     assert says in str(refused.value)
     assert (study.folder / "tune/journal.log").read_bytes() == journal
@@ -192,7 +192,9 @@ def test_a_trial_that_diverges_is_recorded_and_the_others_go_on(study: TinyStudy
         assert bool(trial.metrics) == (trial.status == "ok")
 
 
-def test_what_was_not_measured_fails_and_what_is_unknown_stops(study: TinyStudy) -> None:
+def test_an_unmeasured_metric_fails_the_trial_and_an_unknown_one_the_study(
+    study: TinyStudy,
+) -> None:
     study.space(trials=4, objectives={"kl": "minimize", "fvu": "minimize"})
     study.tune()
     assert {t.reason for t in trials(study.folder)} == {"not measured on this cell: kl"}
@@ -212,7 +214,7 @@ def test_a_broken_constraint_is_never_best(study: TinyStudy) -> None:
     assert any(t.metrics["fvu"] < best[0].metrics["fvu"] for t in found)
 
 
-def test_trials_are_found_where_the_stages_look(study: TinyStudy) -> None:
+def test_trials_lie_in_the_store_of_the_stages(study: TinyStudy) -> None:
     """Key and evaluation in the record are folders of the store, with the record's numbers."""
     study.space(trials=4)
     study.tune()
@@ -226,6 +228,6 @@ def test_trials_are_found_where_the_stages_look(study: TinyStudy) -> None:
         assert trial.metrics["dead_fraction_never_high"] == high
 
 
-def test_a_record_that_is_missing_says_what_makes_it(tmp_path: Path) -> None:
+def test_a_missing_trials_csv_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"dvc repro .*tune/dvc\.yaml"):
         trials(tmp_path)

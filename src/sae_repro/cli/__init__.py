@@ -1,22 +1,20 @@
 """The command line: `sae-repro --help`.
 
-What a user can mend is said in one line per fault, with exit code 2 and no traceback.
+A fault in a study prints one line, with exit code 2 and no traceback.
 """
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from sae_repro.cli.saes import export, import_
 from sae_repro.errors import StudyError
 
-if TYPE_CHECKING:
-    from sae_repro.autoencoders import SAE
-
 app = typer.Typer(
-    help="Which sparse autoencoder gives the best features, and would you get the same table "
-    "tomorrow? `dvc repro` regenerates every number; these commands stand around it.",
+    help="Compare sparse autoencoders on a language model's activations, reproducibly. `dvc repro` "
+    "regenerates every number of a study; these commands make, check, tune and share studies.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,7 +33,7 @@ def check(
 ) -> None:
     """Validate a study before any compute is spent: params.yaml and its pinned inputs.
 
-    Where there is a tune/params.yaml, every corner of what it searches must be a sensible cell.
+    With a tune/params.yaml, every corner of its search space must be a valid cell, too.
 
     Example: sae-repro check studies/gpt2-openwebtext
     """
@@ -54,6 +52,23 @@ def check(
         tune, corners = load_tune(study)
         pins.check_inputs(corners, study)
         typer.echo(f"ok: tune, {tune.trials} trials over {', '.join(tune.recipes)}")
+
+
+@app.command()
+def schema(
+    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
+) -> None:
+    """Write params.schema.json and tune.schema.json, by which editors complete and check YAML.
+
+    Both are in the repository's root already; run it there after a change of sae_repro.params.
+    A params.yaml names its schema in its first line:
+
+    # yaml-language-server: $schema=../../params.schema.json
+    """
+    from sae_repro.cli.schema import write_schemas
+
+    for line in write_schemas(to):
+        typer.echo(line)
 
 
 @app.command()
@@ -95,9 +110,9 @@ def new(
 
     sae-repro new mine --text stories.jsonl --model ../my-model --hook blocks.2.hook_resid_post
     """
-    from sae_repro.cli.making import Wish, make_study
+    from sae_repro.cli.studies import StudyRequest, make_study
 
-    wish = Wish(
+    request = StudyRequest(
         text=tuple(text or ()),
         columns=tuple(column or ()),
         label=label,
@@ -107,7 +122,7 @@ def new(
         n_layers=n_layers,
         hooks=tuple(hook or ()),
     )
-    for line in make_study(name, from_, wish):
+    for line in make_study(name, from_, request):
         typer.echo(line)
 
 
@@ -117,7 +132,7 @@ def pin(study: StudyFolder = Path()) -> None:
 
     Example: sae-repro pin studies/news   (after you changed news.csv on purpose)
     """
-    from sae_repro.cli.making import pin_inputs
+    from sae_repro.cli.studies import pin_inputs
 
     changes = pin_inputs(study)
     typer.echo("\n".join(changes) if changes else "nothing to change: all pins are right")
@@ -135,15 +150,15 @@ def adopt(
     ] = False,
     study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
 ) -> None:
-    """Make cells in params.yaml of an Optuna study's trials (tune/trials.csv).
+    """Add an Optuna study's trials (tune/trials.csv) to params.yaml as cells.
 
-    A following `dvc repro` takes what the trial trained and evaluated from the store. Examples:
+    The next `dvc repro` takes their SAEs and evaluations from the store. Examples:
 
     sae-repro adopt --pareto --dry-run
 
     sae-repro adopt --trial 17 --trial 23
     """
-    from sae_repro.cli.adopting import adopt as lines_of
+    from sae_repro.cli.adoption import adopt as lines_of
 
     for line in lines_of(study, trial or (), pareto=pareto, prefix=prefix, dry_run=dry_run):
         typer.echo(line)
@@ -153,20 +168,25 @@ def adopt(
 def track(
     study: StudyFolder = Path(),
     prune: Annotated[
-        bool, typer.Option("--prune", help="Then delete this study's superseded runs there.")
+        bool, typer.Option("--prune", help="Also delete this study's superseded runs from MLflow.")
     ] = False,
     commit: Annotated[
         str | None, typer.Option(help="Send nothing: list the runs that a commit recorded.")
     ] = None,
 ) -> None:
-    """Send to MLflow what it lacks of a study's results; safe to repeat.
+    """Send a study's results to MLflow, as far as they are missing there; safe to repeat.
 
-    Where to: MLFLOW_TRACKING_URI, or mlflow.db in the repository's root (`sae-repro ui` shows it).
+    The server is MLFLOW_TRACKING_URI, or mlflow.db in the repository's root, which `sae-repro ui`
+    shows.
+
+    Example: sae-repro track --prune
     """
     from sae_repro.cli import tracking
 
-    told = tracking.track(study, prune=prune) if commit is None else tracking.runs_of(study, commit)
-    for line in told:
+    lines = (
+        tracking.track(study, prune=prune) if commit is None else tracking.runs_of(study, commit)
+    )
+    for line in lines:
         typer.echo(line)
 
 
@@ -178,7 +198,9 @@ def ui(
 ) -> None:
     """Open MLflow on the study's charts; Ctrl-C ends it.
 
-    Served from this machine to itself, or, with MLFLOW_TRACKING_URI of a server, by that server.
+    Served on 127.0.0.1, or by the server of MLFLOW_TRACKING_URI.
+
+    Example: sae-repro ui --port 5001
     """
     from sae_repro import params
     from sae_repro.track.ui import show
@@ -195,7 +217,9 @@ def verify(
 ) -> None:
     """Compare artifacts/ and reports/ with another checkout's, bit for bit.
 
-    Exit code 0: identical. 1: not, and each differing file is named with the place.
+    Exit code 0: identical; 1: each differing file is named, with the place in it.
+
+    Example: sae-repro verify ../second-clone
     """
     from sae_repro.verify import verify as compare
 
@@ -229,81 +253,8 @@ def deps(
     raise typer.Exit(1 if lines and not write else 0)
 
 
-@app.command()
-def export(
-    cell: Annotated[str, typer.Argument(help="Name of a trained cell, or a folder with an SAE.")],
-    format: Annotated[
-        Literal["saelens", "dictionary_learning", "sparsify"],
-        typer.Option(help="Library that shall read it; sparsify holds TopK only."),
-    ],
-    to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
-    study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
-) -> None:
-    """Write an SAE as another library's folder, where it encodes and decodes as it does here.
-
-    Run it in the study's folder. Examples:
-
-    sae-repro export topk-x8-k16 --format sparsify --to for-sparsify
-
-    sae-repro export downloads/their-sae --format dictionary_learning --to for-others
-    """
-    from sae_repro.autoencoders.interchange import export as write
-
-    sae = _own_or_foreign(cell, study)
-    write(sae, to, format)
-    typer.echo(f"{to}: {format}, {_described(sae)}")
-
-
-@app.command("import")
-def import_(
-    source: Annotated[str, typer.Argument(help="Folder with an SAE, or RELEASE:SAE_ID.")],
-    to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
-) -> None:
-    """Turn another library's SAE into a folder like those of artifacts/train.
-
-    A folder is known by its files: SAELens's (cfg.json, sae_weights.safetensors),
-    dictionary_learning's (config.json, ae.pt) or sparsify's (cfg.json, sae.safetensors).
-    RELEASE:SAE_ID is fetched by SAELens's names from the hub. Decoder rows become unit. Examples:
-
-    sae-repro import downloads/their-sae --to saes/theirs
-
-    sae-repro import gpt2-small-res-jb:blocks.8.hook_resid_pre --to saes/gpt2-8
-    """
-    from sae_repro.autoencoders import save
-    from sae_repro.autoencoders.interchange import import_release, import_sae, new_folder
-
-    # before anything is fetched: what can't be written need not be
-    with new_folder(to) as folder:
-        release, colon, sae_id = source.partition(":")
-        fetch = colon and not Path(source).exists()
-        sae = import_release(release, sae_id) if fetch else import_sae(Path(source))
-        save(sae, folder)
-    typer.echo(f"{to}: {_described(sae)}")
-
-
-def _own_or_foreign(cell: str, study: Path) -> "SAE":
-    """The SAE of a cell of `study`, or of a folder in any format."""
-    from sae_repro.autoencoders import load
-    from sae_repro.autoencoders.interchange import import_sae
-    from sae_repro.cellstore import members
-
-    folder = study / "artifacts" / "train" / cell
-    if (folder / "cfg.json").is_file():
-        return load(folder)
-    if Path(cell).is_dir():
-        return import_sae(Path(cell))
-    if members(folder) != ["."]:
-        raise StudyError(f"{cell} has several SAEs: name one, such as {cell}/{members(folder)[0]}")
-    raise StudyError(
-        f"{cell}: neither a folder, nor a cell with an SAE in {folder.parent}; `sae-repro cells` "
-        "lists the cells and which are trained"
-    )
-
-
-def _described(sae: "SAE") -> str:
-    metadata = sae.metadata or {}
-    hook = metadata.get("hook_name") or metadata.get("submodule_name")
-    return f"{sae.architecture}, D {sae.d_in}, K {sae.d_sae}" + (f", hook {hook}" if hook else "")
+app.command()(export)
+app.command("import")(import_)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What params.yaml may hold, and what a study holds, as text."""
+"""Tables for people: the keys of params.yaml, and the cells of a study."""
 
 import types
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from sae_repro.params import Cell, HubSubject, Study, Tune
 
 
 def width_of(study: Study) -> int | None:
-    """D, where params.yaml alone tells it."""
+    """D, where params.yaml alone determines it."""
     if study.subject.training is not None:
         return study.subject.training.d_model
     source = study.subject.source
@@ -77,8 +77,8 @@ def _sparsity(cell: Cell) -> str:
         return "–"
     if cell.k is not None:
         return f"k {cell.k}"
-    asked = "" if cell.target_l0 is None else f", L0 → {cell.target_l0:g}"
-    return f"{cell.penalty} λ {cell.lambda_:g}{asked}"
+    target = "" if cell.target_l0 is None else f", L0 → {cell.target_l0:g}"
+    return f"{cell.penalty} λ {cell.lambda_:g}{target}"
 
 
 def _width(cell: Cell, d_in: int | None) -> str:
@@ -109,8 +109,8 @@ def _fields(model: type[BaseModel], prefix: str) -> Iterator[str]:
 def _field(key: str, field: FieldInfo) -> Iterator[str]:
     inner = [part for part in _parts(field.annotation) if _is_model(part)]
     if inner:
-        says = field.description or inner[0].__doc__ or ""
-        yield f"{key}: {' '.join(says.split())}"
+        meaning = field.description or inner[0].__doc__ or ""
+        yield f"{key}: {' '.join(meaning.split())}"
         for model in inner:
             kind = model.model_fields.get("kind")
             kinds = get_args(kind.annotation) if kind else ()

@@ -1,4 +1,4 @@
-"""What `sae-repro track` says and does: results and trials sent, history deleted, runs listed."""
+"""The command `track`: send results and trials, delete superseded runs, list a commit's runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +8,11 @@ from sae_repro.params import load, read_yaml
 
 if TYPE_CHECKING:
     from sae_repro.track.mlflow_sync import Sent
-    from sae_repro.track.trials import Trial
+    from sae_repro.track.tuning import TrialEntry
 
 
 def track(study: Path, *, prune: bool) -> Iterator[str]:
-    """Send what MLflow lacks of a study, its tuning trials included; lines to show."""
+    """Send a study's missing results to MLflow, its tuning trials included; lines to show."""
     from sae_repro.track import send
     from sae_repro.track.history import prune as delete_superseded
 
@@ -35,16 +35,16 @@ def runs_of(study: Path, commit: str) -> Iterator[str]:
 
 
 def _send_trials(study: Path, root: Path, experiment: str) -> "Sent":
-    from sae_repro.track.trials import send_trials
+    from sae_repro.track.tuning import send_trials
     from sae_repro.tune.results import trials
 
-    told: list[Trial] = [
+    entries: list[TrialEntry] = [
         {"number": t.number, "status": t.status, "params": t.params, "values": t.metrics,
          "cell_key": t.key}
         for t in trials(study)
     ]  # fmt: skip
     name = read_yaml(study / "tune" / "best.yaml")["study"]
-    return send_trials(name, told, study, root, experiment)
+    return send_trials(name, entries, study, root, experiment)
 
 
 def _shown(sent: "Sent") -> str:

@@ -1,4 +1,4 @@
-"""Text from files or the hub, document by document, what is skipped counted."""
+"""Text from files or the hub, document by document; skipped documents are counted."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -26,25 +26,25 @@ class Document:
 
 @dataclass
 class TextSource:
-    """Documents of a source; `skipped` counts, by reason, what iterating left out."""
+    """Documents of a source; iterating counts those it skips, by reason, in `skipped`."""
 
     name: str
     rows: Iterable[dict[str, Any]]
     columns: tuple[str, ...]
     label: str | None
-    wanted: int | None
+    limit: int | None
     skipped: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Document]:
         """At most `n_documents` documents with text; StudyError where there are fewer."""
         self.skipped.clear()
-        found = 0
-        for document in islice(self._texts(), self.wanted):
-            found += 1
+        count = 0
+        for document in islice(self._texts(), self.limit):
+            count += 1
             yield document
-        if self.wanted is not None and found < self.wanted:
+        if self.limit is not None and count < self.limit:
             raise StudyError(
-                f"corpus.source.n_documents = {self.wanted}: {self.name} has only {found} "
+                f"corpus.source.n_documents = {self.limit}: {self.name} has only {count} "
                 "documents with text; ask for fewer, or leave n_documents out for all"
             )
 
@@ -88,7 +88,7 @@ def open_files(source: FilesSource, folder: Path) -> TextSource:
     rows = _load(
         f"corpus.source.files: {name}",
         kind,
-        # `datasets` knows a file again by its path and time: only the pins tell contents apart
+        # `datasets` caches a file by its path and time: only the pins distinguish contents
         name=digest(sorted(source.files.values())),
         data_files=[str(path) for path in paths],
         split="train",
@@ -140,13 +140,13 @@ def _unbroken(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, A
             number += 1
     except (DatasetsError, ValueError, *connection_errors()) as error:
         raise StudyError(
-            f"corpus.source: {name} can't be read on after {number} rows ({one_line(error)}); "
+            f"corpus.source: {name} can't be read beyond row {number} ({one_line(error)}); "
             "repair it, or run again if the connection broke"
         ) from None
 
 
 def _with_columns(
-    name: str, rows: Any, columns: tuple[str, ...], label: str | None, wanted: int | None
+    name: str, rows: Any, columns: tuple[str, ...], label: str | None, limit: int | None
 ) -> TextSource:
     columns = columns or ("text",)
     # a stream may not know its columns before its first row
@@ -164,11 +164,11 @@ def _with_columns(
             if kind not in ("string", "large_string"):
                 raise StudyError(f"corpus.source.columns = {column}: holds {kind}, not text")
     keep = [*dict.fromkeys([*columns, *([label] if label else [])])]
-    return TextSource(name, rows.select_columns(keep), columns, label, wanted)
+    return TextSource(name, rows.select_columns(keep), columns, label, limit)
 
 
 class _Paragraphs:
-    """Documents of txt files: what stands between blank lines."""
+    """Documents of txt files: paragraphs between blank lines."""
 
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths

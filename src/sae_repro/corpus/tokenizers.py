@@ -36,7 +36,7 @@ def pretrained(source: LocalSubject | HubSubject, folder: Path) -> "PreTrainedTo
         reachable(what)
         with fetching(what):
             _read(what, source.name, revision=source.revision)
-    # its folder records how it was read: from the cache, whether that was full already or not
+    # read from the cache in both cases: the saved folder records how it was read
     return _read(what, source.name, revision=source.revision, local_files_only=True)
 
 
@@ -44,11 +44,11 @@ def _read(what: str, name: str | Path, **options: Any) -> "PreTrainedTokenizerFa
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:
-        # left unsaid, a model with code of its own asks at the terminal whether to run it
+        # by default, a model with code of its own asks at the terminal whether to run it
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     except connection_errors():
-        raise  # it is not there, not in the cache, or out of reach
-    except Exception as error:  # a damaged tokenizer.json raises what it happens to hit
+        raise  # missing, not in the cache, or the hub is unreachable
+    except Exception as error:  # a damaged tokenizer.json raises errors of many kinds
         raise StudyError(
             f"{what}: the tokenizer can't be read ({one_line(error)}); it must come whole, as "
             "tokenizer.json, and need no code of its own"

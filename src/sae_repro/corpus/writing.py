@@ -95,31 +95,31 @@ class _Writer:
 
 
 def write_stories(corpus: Corpus, source: StoriesSource, seed: int, folder: Path) -> None:
-    """Tell the stories, with their labels and concepts."""
+    """Write the stories of the embedded study, with their labels and concepts."""
     from tqdm import tqdm
 
     from sae_repro.corpus.tokenizers import SPECIAL, word_level
-    from sae_repro.stories import telling as stories
+    from sae_repro.stories import generator
 
     writer = _Writer(folder, corpus, seed)
-    width = -(-len(stories.concepts()) // 8)
+    width = -(-len(generator.concepts()) // 8)
     labels = RowFile(folder / "labels.npy", width, np.uint8)
     with tqdm(total=source.n_documents, desc="corpus", unit="doc", disable=None) as bar:
         for first in range(0, source.n_documents, 8 * BATCH):
             n = min(8 * BATCH, source.n_documents - first)
-            told = stories.generate(n, seed, first)
-            ids = told.tokens.astype(np.int32) + len(SPECIAL)
-            for start, end in zip(told.starts[:-1], told.starts[1:], strict=True):
+            stories = generator.generate(n, seed, first)
+            ids = stories.tokens.astype(np.int32) + len(SPECIAL)
+            for start, end in zip(stories.starts[:-1], stories.starts[1:], strict=True):
                 document = ids[start:end]
                 writer.append(document, document.tobytes(), None)
-            labels.append(told.labels)
+            labels.append(stories.labels)
             bar.update(n)
     labels.close()
     write_json(
         folder / "concepts.json",
-        [{"name": c.name, "parent": c.parent, "kind": c.kind} for c in stories.concepts()],
+        [{"name": c.name, "parent": c.parent, "kind": c.kind} for c in generator.concepts()],
     )
-    writer.close(word_level(stories.vocabulary()), "stories", Counter())
+    writer.close(word_level(generator.vocabulary()), "stories", Counter())
 
 
 def write_texts(
@@ -151,7 +151,7 @@ def write_texts(
         )
         for document, encoding in zip(batch, encoded, strict=True):
             ids = np.array(encoding.ids, dtype=np.int32)
-            if len(ids) < 2:  # nothing in it follows on anything
+            if len(ids) < 2:  # no token to predict
                 one_token += 1
                 continue
             writer.append(ids, document.text.encode(), document.label)
@@ -160,7 +160,7 @@ def write_texts(
 
 
 def _training_texts(texts: TextSource, corpus: Corpus, seed: int) -> Iterator[str]:
-    """Texts of the training split: the tokenizer too has not seen what is held out."""
+    """Texts of the training split: the tokenizer has not seen held-out documents either."""
     from tqdm import tqdm
 
     for document in tqdm(texts, desc="tokenizer", unit="doc", unit_scale=True, disable=None):

@@ -12,7 +12,7 @@ from sae_repro.stage import StageContext
 def run(context: StageContext) -> None:
     """Write artifacts/extract."""
     from sae_repro.extract.extraction import check_fit, extract, weights_seed
-    from sae_repro.files import read_json, replacing_folder, sha256_file, sha256_folder
+    from sae_repro.files import read_json, replacing_folder
     from sae_repro.numerics.determinism import prepare
     from sae_repro.readers.documents import TokenDocuments
     from sae_repro.readers.subject import load_subject, load_untrained
@@ -30,14 +30,6 @@ def run(context: StageContext) -> None:
     )
     facts = read_json(source / "subject.json")
     names = {"model_name": facts["name"], "dataset_path": corpus.name}
-    # who depends on the manifest depends on these as well, and need not list them in dvc.yaml
-    made_with = {
-        "subject": sha256_folder(source),
-        "requirements.lock": sha256_file(context.root / "requirements.lock"),
-        "activations.py": sha256_file(
-            context.root / "src" / "sae_repro" / "readers" / "activations.py"
-        ),
-    }
     with replacing_folder(context.artifacts("extract")) as folder:
         extract(
             subject,
@@ -46,6 +38,5 @@ def run(context: StageContext) -> None:
             seed=seed,
             folder=folder,
             names=names,
-            made_with=made_with,
             untrained=untrained,
         )

@@ -1,4 +1,4 @@
-"""The extraction of all splits: forward passes in, shards, statistics and manifest out."""
+"""Extraction of all splits: forward passes in; shards, statistics and manifest out."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,14 +32,12 @@ def extract(
     seed: int,
     folder: Path,
     names: Mapping[str, str],
-    made_with: Mapping[str, str],
     untrained: "TransformerBridge | None" = None,
 ) -> None:
     """Extract every split into `folder`; memory holds a batch and a shard, whatever the corpus.
 
-    `names` and `made_with` go into the manifest as they are: what the model and its text are
-    called, and the hashes of what the activations follow from. `untrained` is the model with
-    random weights for `settings.untrained_hooks`: it reads the same windows in the same order.
+    `names`, of the model and its text, go into the manifest as they are. `untrained` is the model
+    with random weights for `settings.untrained_hooks`: it reads the same windows in the same order.
     """
     limits = {
         "train": settings.n_tokens,
@@ -91,7 +89,7 @@ def extract(
         if not tokens[split]:
             raise StudyError(
                 f"extract: no {split} activations; the corpus has no {split} document with a real "
-                "token (raise corpus.source.n_documents or the split's share)"
+                "token (raise corpus.source.n_documents or the split's fraction)"
             )
         if record is not None:
             record.close()
@@ -103,7 +101,6 @@ def extract(
             "mean_sha256": sha256_file(folder / hook / "mean.npy"),
         }
     manifest |= {"tokens": tokens, "documents": documents, "names": dict(names)}
-    manifest["made_with"] = dict(made_with)
     if settings.untrained_hooks:
         manifest["untrained"] = {"weights_seed": weights_seed(seed)}
     manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
@@ -111,12 +108,12 @@ def extract(
 
 
 def weights_seed(seed: int) -> int:
-    """What the random weights of a study with this seed are drawn with."""
+    """Seed of the random weights in a study with this seed."""
     return int(generator(seed, "extract", "untrained").integers(2**63))
 
 
 def check_fit(settings: Extract, subject: "TransformerBridge") -> None:
-    """What only the loaded model can tell: its layers, positions and hooks."""
+    """StudyError where the loaded model lacks a layer, a position or a hook of `settings`."""
     for hook in dict.fromkeys((*settings.hooks, *settings.untrained_hooks)):
         if layer_of(hook) >= subject.cfg.n_layers:
             raise StudyError(
@@ -142,7 +139,7 @@ def _expected_rows(corpus: TokenDocuments, split: str, settings: Extract, limit:
 def _check_finite(
     hook: str, values: npt.NDArray[Any], index: npt.NDArray[np.int32], settings: Extract
 ) -> None:
-    """Nothing that is infinite or not a number in the shards' precision is written."""
+    """StudyError for a value that is infinite or NaN in the shards' precision."""
     bound = np.finfo(settings.dtype).max
     bad = ~(np.abs(values) <= bound).all(axis=1)
     if bad.any():
@@ -161,7 +158,7 @@ def _check_finite(
 
 
 class _WindowRecord:
-    """The rows that the language model read, for evaluations that run it again."""
+    """The language model's input rows, for evaluations that run it again."""
 
     def __init__(self, folder: Path, settings: Extract) -> None:
         self._files = {

@@ -1,4 +1,4 @@
-"""From windows of tokens to rows of activations: forward passes, masking, pooling."""
+"""Forward passes over windows of tokens, masking and pooling: rows of activations."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ def reader(
         models.append((untrained, UNTRAINED, settings.untrained_hooks))
 
     def read(tokens: "Tensor") -> "dict[str, Tensor]":
-        found: dict[str, Tensor] = {}
+        activations: dict[str, Tensor] = {}
         for model, prefix, hooks in models:
             with torch.inference_mode():
                 _, cache = model.run_with_cache(
@@ -43,8 +43,8 @@ def reader(
                     stop_at_layer=max(map(layer_of, hooks)) + 1,
                 )
             # by name: the cache holds aliases of one storage under several names
-            found |= {prefix + hook: cache[hook] for hook in hooks}
-        return found
+            activations |= {prefix + hook: cache[hook] for hook in hooks}
+        return activations
 
     return read
 

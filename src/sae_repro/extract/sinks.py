@@ -1,4 +1,4 @@
-"""Where rows go: shards in the order of arrival, or shuffled on the way to disk."""
+"""Sinks for rows of activations: shards in the order of arrival, or shuffled while written."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every section of params.yaml has in common."""
+"""The base class of params.yaml's sections, and types of their values."""
 
 from typing import Annotated, TypeVar
 

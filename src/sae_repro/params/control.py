@@ -1,4 +1,4 @@
-"""The same autoencoders where the truth is known."""
+"""Controls: the same autoencoders on data whose true atoms are known."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from sae_repro.params.base import Count, Section
 
 
 class Control(Section):
-    """The same autoencoders where the truth is known: does the instrument work?"""
+    """The same autoencoders on data whose true atoms are known: does the method work?"""
 
     worlds: tuple[Literal["tree", "two_atoms", "oracle", "revival"], ...] = Field(
         ("tree", "two_atoms", "oracle", "revival"),

@@ -12,7 +12,7 @@ class StoriesSource(Section):
 
     kind: Literal["stories"]
     n_documents: Annotated[int, Field(ge=100, le=10_000_000)] = Field(
-        description="stories to tell, 100 … 10 million; about 51 tokens each"
+        description="number of stories, 100 … 10 million; about 51 tokens each"
     )
 
 
@@ -60,10 +60,10 @@ class Corpus(Section):
         description="where the text comes from: stories, files, hub"
     )
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="share of the documents held out from every fit, by hash of content"
+        0.1, description="fraction of the documents held out from every fit, by hash of content"
     )
     calibration: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.02, description="share of the documents on which inference thresholds are set"
+        0.02, description="fraction of the documents on which inference thresholds are set"
     )
     vocabulary: Annotated[int, Field(ge=300, le=200_000)] = Field(
         4096, description="byte-pair vocabulary when the subject is trained here on files or hub"

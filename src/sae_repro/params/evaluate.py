@@ -1,4 +1,4 @@
-"""What is measured of every SAE, and on how much."""
+"""Evaluation of every SAE: the metrics, and the data behind them."""
 
 from typing import Annotated, Literal
 

@@ -17,7 +17,7 @@ class Extract(Section):
     untrained_hooks: tuple[str, ...] = Field(
         (),
         description="hooks read also from the subject's architecture with random weights, in the "
-        "same pass; a cell reads one as untrained/<hook>: what a feature must not be found in",
+        "same pass; a cell reads one as untrained/<hook>: a negative control",
     )
     context: Annotated[int, Field(ge=2, le=131_072)] = Field(
         64, description="positions of a row, BOS included; longer documents make several rows"

@@ -17,12 +17,12 @@ def layer_of(hook: str) -> int:
     match = _HOOK.fullmatch(model_hook(hook))
     if match is None:
         allowed = ", ".join(f"blocks.<layer>.{name}" for name in HOOKS)
-        raise ValueError(f"{hook!r} is no hook known here; allowed: {allowed}")
+        raise ValueError(f"{hook!r} is not a hook; allowed: {allowed}")
     return int(match[1])
 
 
 def model_hook(hook: str) -> str:
-    """What the model itself calls `hook`, which may have `untrained/` before it."""
+    """The model's own name of `hook`, without `untrained/`."""
     return hook.removeprefix(UNTRAINED)
 
 

@@ -115,12 +115,12 @@ def _extracted(study: Study) -> str:
 
 
 def shape_problems(study: Study, *, d_model: int, n_layers: int) -> Iterator[str]:
-    """What does not fit a model of this width and depth, one line each."""
+    """Faults of hooks and cells for a model of this width and depth, one line each."""
     for key, hook in _hooks(study):
         try:
             layer = layer_of(hook)
         except ValueError:
-            continue  # said already
+            continue  # a fault of its own
         if layer >= n_layers:
             yield f"{key} = {hook}: the model has layers 0 … {n_layers - 1}"
     for name, cell in study.cells.items():

@@ -8,7 +8,7 @@ from sae_repro.params.base import Commit, Count, Device, Section, Sha256, Share
 
 
 class TrainedSubject(Section):
-    """A tiny GPT-2 trained in the `subject` stage, by `subject.training`."""
+    """A tiny GPT-2 trained in the `subject` stage, by `subject.gpt2`."""
 
     kind: Literal["train"]
 
@@ -32,7 +32,7 @@ class HubSubject(Section):
 
 
 class Training(Section):
-    """How a subject of our own is trained: a GPT-2 on training documents only."""
+    """A GPT-2 trained here, on training documents only."""
 
     d_model: Annotated[int, Field(ge=4, le=4096)] = Field(64, description="residual stream width")
     n_layers: Annotated[int, Field(ge=1, le=48)] = Field(3, description="blocks")
@@ -41,7 +41,7 @@ class Training(Section):
     steps: Count = Field(1000, description="AdamW steps")
     batch_size: Count = Field(64, description="rows per step")
     lr: Annotated[float, Field(gt=0, lt=1)] = Field(3e-3, description="peak rate, cosine to 10 %")
-    lr_warmup: Share = Field(0.05, description="share of the steps with linear warm-up")
+    lr_warmup: Share = Field(0.05, description="fraction of the steps with linear warm-up")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="of matrices only")
     threads: Annotated[int, Field(ge=1, le=64)] = Field(
         2, description="CPU threads; another number gives other bits"
@@ -56,7 +56,7 @@ class Training(Section):
 
 
 class SubjectChoice(Section):
-    """Which language model: what `corpus` needs to know, for the tokenizer."""
+    """The choice of language model: all that `corpus` reads of it, for the tokenizer."""
 
     source: Annotated[TrainedSubject | LocalSubject | HubSubject, Field(discriminator="kind")] = (
         Field(description="train one here, a local folder, or a model on the hub")
@@ -66,7 +66,9 @@ class SubjectChoice(Section):
 class Subject(SubjectChoice):
     """The language model under study."""
 
-    training: Training | None = Field(None, description="with source train: how")
+    training: Training | None = Field(
+        None, description="of a subject trained here (source train): sizes and optimiser"
+    )
 
     @model_validator(mode="after")
     def _training_belongs_to_train(self) -> Self:

@@ -8,7 +8,7 @@ from sae_repro.params.base import Section
 
 
 class Track(Section):
-    """The MLflow projection of the results; where to, says MLFLOW_TRACKING_URI."""
+    """The MLflow projection of the results; MLFLOW_TRACKING_URI is the server."""
 
     experiment: Annotated[str, Field(min_length=1)] = Field(
         "sae-repro", description="MLflow experiment"

@@ -1,4 +1,4 @@
-"""How every cell is trained."""
+"""Training settings that all cells have in common."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from sae_repro.params.base import Count, Device, Section
 
 
 class Train(Section):
-    """How every cell is trained; what it is, stands in `cells`."""
+    """Training settings that all cells have in common; a cell's own are in `cells`."""
 
     batch_size: Count = Field(512, description="activations per step")
     epochs: Count = Field(1, description="passes over the training activations")

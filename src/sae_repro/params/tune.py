@@ -1,4 +1,4 @@
-"""tune/params.yaml: what an Optuna study searches, and what for.
+"""tune/params.yaml: the search space, sampler and objectives of an Optuna study.
 
 A recipe is a cell's choices of which some are ranges: `{low: 1e-3, high: 1e-1, log: true}` or
 `{values: [fixed, random]}` stand where a cell has a value. `tune.space` makes cells of them.
@@ -18,7 +18,7 @@ Number = int | float
 RecipeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
 
 ASKED_L0 = "asked_l0"
-"""Not a cell's own choice: becomes k with topk and batchtopk, else target_l0."""
+"""The target L0 of any recipe: becomes k with topk and batchtopk, else target_l0."""
 
 
 class Range(Section):
@@ -54,6 +54,11 @@ def _choice(value: Any) -> Any:
     return value
 
 
+SEARCHABLE = frozenset(
+    {field.alias or name for name, field in Cell.model_fields.items()} | {ASKED_L0}
+) - {"import", "sha256", "baseline", "seeds"}
+"""Names of the choices that a recipe may have."""
+
 Choices = dict[str, Annotated[Any, BeforeValidator(_choice)]]
 """A cell's choices by their names in params.yaml; a value, a `Range` or `Values`."""
 
@@ -63,23 +68,23 @@ class Hyperband(Section):
 
     min_steps: Count = Field(
         description="training steps before a trial may be stopped; a multiple of "
-        "train.checkpoint_every, where trials are looked at"
+        "train.checkpoint_every, where trials are evaluated"
     )
     reduction_factor: Annotated[int, Field(ge=2)] = Field(
         3, description="of the trials that reach a rung, one in this many goes on"
     )
-    tokens: Count = Field(8192, description="validation tokens behind each look")
+    tokens: Count = Field(8192, description="validation tokens behind each of these evaluations")
 
 
 class Tune(Section):
-    """One Optuna study over cells: what is searched, how, and what for."""
+    """One Optuna study over cells: search space, sampler and objectives."""
 
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="the seed of what is asked")
-    trials: Count = Field(32, description="trials in all; raise it to go on with the same study")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="the seed of the sampler")
+    trials: Count = Field(32, description="trials in all; raise it to continue the same study")
     batch: Annotated[int, Field(ge=2)] = Field(
         8,
-        description="trials asked at once, in the light of all earlier batches; the share of a "
-        "study that can run side by side, and nsga2's population",
+        description="trials proposed at once, from all earlier batches; these can run side "
+        "by side, and are nsga2's population",
     )
     sampler: Literal["tpe", "nsga2", "gp", "random"] = Field(
         "tpe", description="Optuna's sampler: tpe, nsga2, gp, random"
@@ -117,18 +122,16 @@ class Tune(Section):
 
     @property
     def single(self) -> bool:
-        """Whether one number decides, not a front."""
+        """Whether one number, and not a front, decides which trial is best."""
         return len(self.objectives) == 1 or bool(self.weights)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        known = {field.alias or name for name, field in Cell.model_fields.items()} | {ASKED_L0}
-        known -= {"import", "sha256", "baseline", "seeds"}
         problems = [
             f"{where}.{name}: no choice of a cell that can be searched"
             for where, choices in [("all", self.all), *self.recipes.items()]
             for name in choices
-            if name not in known
+            if name not in SEARCHABLE
         ]
         if self.weights and set(self.weights) != set(self.objectives):
             problems.append(

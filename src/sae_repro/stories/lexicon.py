@@ -275,7 +275,7 @@ def concept_parents() -> dict[str, str | None]:
 
 
 def shares(entry: WordList) -> list[float]:
-    """How often each word of a list is drawn, summing to one.
+    """Probability of each word of a list; they sum to one.
 
     A Zipf list's exponent is the one that gives its first word TOP_SHARE.
     """

@@ -1,4 +1,4 @@
-"""What a document is about: its people, things, places and moods, drawn once per document."""
+"""Slots of a document: its people, things, places and moods, drawn once per document."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -20,14 +20,14 @@ SOLO_SHARE, NAMED_SHARE = 0.25, 0.53
 class Slots:
     """`values` [B, slots]: sense ids. `cast` [B] indexes CASTS, the last two are [B] of bool.
 
-    `turns` [B, episodes]: the episodes are told in ascending order of these.
+    `turns` [B, episodes]: the episodes are narrated in ascending order of these.
     """
 
     values: np.ndarray
     turns: np.ndarray
     cast: np.ndarray
     hero_female: np.ndarray
-    hero_unmarked: np.ndarray  # the hero's name does not tell the gender
+    hero_unmarked: np.ndarray  # the hero's name is of no gender
 
 
 @cache
@@ -80,7 +80,7 @@ def _kinds(draws: np.ndarray) -> np.ndarray:
 def _latest_kind(
     episode: str, turns: np.ndarray, first: np.ndarray, second: np.ndarray
 ) -> np.ndarray:
-    """The kind of the place where `episode` is told to happen; 2 if no place has been told."""
+    """The kind of the place where `episode` happens; 2 if no place has been mentioned."""
     now, scene, travel = (
         turns[:, list(EPISODES).index(name)] for name in (episode, "scene", "travel")
     )
@@ -104,7 +104,7 @@ def _other_than(second: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def draw(rng: np.random.Generator, count: int) -> Slots:
-    """The slots of `count` documents, as many draws whatever they come to."""
+    """The slots of `count` documents, from a fixed number of draws."""
     grid = iter(rng.integers(0, GRID, size=(64, count), dtype=np.int64))
     values: dict[str, np.ndarray] = {}
 
@@ -125,10 +125,10 @@ def draw(rng: np.random.Generator, count: int) -> Slots:
     cast = np.searchsorted(
         np.array([SOLO_SHARE, SOLO_SHARE + NAMED_SHARE]) * GRID, next(grid), side="right"
     )
-    told = {}
+    unmarked = {}
     for person, female in (("H", hero_female), ("F", ~hero_female)):
-        told[person] = next(grid) < NAME_OF_NO_KIND * GRID
-        kind = np.where(told[person], 2, np.where(female, 0, 1))
+        unmarked[person] = next(grid) < NAME_OF_NO_KIND * GRID
+        kind = np.where(unmarked[person], 2, np.where(female, 0, 1))
         values[person] = pick_by(kind, *((name,) for name in lexicon.NAME_LISTS))
         for slot, his, hers in (
             *(("s", "he", "she"), ("o", "him", "her"), ("p", "his", "her")),
@@ -196,4 +196,4 @@ def draw(rng: np.random.Generator, count: int) -> Slots:
         values[slot] = ids[topic, order[:, position]]
 
     packed = np.stack([values[slot] for slot in SLOTS], axis=1)
-    return Slots(packed, turns, cast, hero_female, told["H"])
+    return Slots(packed, turns, cast, hero_female, unmarked["H"])

@@ -26,7 +26,7 @@ def run(context: StageContext) -> None:
                 facts = _copy(check_model(subject.source, Path()), folder)
                 facts["name"] = Path(subject.source.path).name
             case HubSubject():
-                from sae_repro.subject.hub import download
+                from sae_repro.subject.download import download
 
                 facts = download(subject.source, folder)
             case _:
@@ -48,7 +48,7 @@ def _train(context: StageContext, subject: Subject, folder: Path) -> dict[str, A
     from sae_repro.numerics.determinism import prepare
     from sae_repro.readers.documents import TokenDocuments
     from sae_repro.subject import gates
-    from sae_repro.subject.training import train_subject
+    from sae_repro.subject.gpt2 import train_subject
 
     settings = subject.training
     assert settings is not None  # the schema gives a trained subject its training

@@ -1,7 +1,7 @@
-"""Gates: has a language model learnt what the stories require, or only their local statistics?
+"""Gates: tests that a language model has learnt the stories' rules, not only local statistics.
 
 A sparse autoencoder cannot find what the model under it does not encode, so a subject that misses
-a gate is refused, whatever its loss.
+a gate is refused, however low its loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ def measure(
     - `quote_closing`: at the targets right after `.`, `!` or `?`, does the model predict (top-1 of
       everything) a quote mark if and only if a quote is open? The smaller of two shares: inside
       quotes, where the mark always closes, and outside, without the targets where a new quote
-      opens, which nobody can foresee. A model that ignores whether a quote is open answers
+      opens, which is unpredictable. A model that ignores whether a quote is open answers
       both sides alike, so the smaller share stays at or below one half if the two look the same.
 
     Raises ValueError for an empty document, logits of a wrong shape, or logits not finite.

@@ -1,7 +1,7 @@
 """Stage `track`: the results as MLflow runs, one per cell. It never fails the pipeline.
 
-artifacts/track/runs.jsonl is what is sent, the same with and without a server. Where to:
-MLFLOW_TRACKING_URI, or mlflow.db beside params.yaml's root.
+artifacts/track/runs.jsonl holds the runs, the same with and without a server. They are sent to
+MLFLOW_TRACKING_URI, or to mlflow.db in the repository's root.
 """
 
 import sys
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(context: StageContext) -> None:
-    """Write artifacts/track/runs.jsonl and send it; a server out of reach is said in one line."""
+    """Write artifacts/track/runs.jsonl and send it; an unreachable server is a one-line warning."""
     from sae_repro.files import canonical_json
     from sae_repro.track.projection import projection
 
@@ -37,7 +37,7 @@ def run(context: StageContext) -> None:
 
 
 def send(study: Path, root: Path, cells: Iterable[str], settings: Track) -> "Sent":
-    """Send what is missing of a study's results; StudyError where the server can't be reached."""
+    """Send the missing results of a study; StudyError where the server can't be reached."""
     from sae_repro.track.mlflow_sync import sync
     from sae_repro.track.projection import projection
 

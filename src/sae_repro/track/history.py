@@ -1,4 +1,4 @@
-"""Runs that are no longer current, and those of a commit."""
+"""Superseded runs, duplicates, and the runs of a commit."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sae_repro.errors import StudyError
 from sae_repro.track.origin import Origin
 from sae_repro.track.projection import identity
-from sae_repro.track.server import MINE, connect, find_experiment, reached, search
+from sae_repro.track.server import MINE, connect, find_experiment, search, server_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,8 +20,7 @@ SUPERSEDED = "sae_repro.superseded"
 def without_duplicates(client: "MlflowClient", same: "Sequence[Run]") -> "tuple[Run | None, int]":
     """The one to keep of runs that are the same, and how many others were deleted.
 
-    A server slower than the client's patience makes the run that it was asked for, and makes it
-    again when asked again.
+    A server that answers after the client's timeout creates a run, and another one at the retry.
     """
     if not same:
         return None, 0
@@ -35,7 +34,7 @@ def without_duplicates(client: "MlflowClient", same: "Sequence[Run]") -> "tuple[
 
 
 def settle(client: "MlflowClient", runs: "Sequence[Run]", current: str | None) -> None:
-    """Runs of one cell, but for the `current` one, stay, and say that they are history."""
+    """Mark all runs of one cell but the `current` one as superseded, in a tag and in the name."""
     for run in runs:
         tags = run.data.tags
         history = run.info.run_id != current
@@ -43,27 +42,27 @@ def settle(client: "MlflowClient", runs: "Sequence[Run]", current: str | None) -
             continue
         old = f" (superseded, {tags.get('sae_repro.key', '')[:8]})"
         name = run.info.run_name.removesuffix(old)
-        # the tag last: it is what says that both are done
+        # the tag last: it marks both as done
         client.update_run(run.info.run_id, name=name + old if history else name)
         client.set_tag(run.info.run_id, SUPERSEDED, str(history).lower())
 
 
 def prune(study: Path, root: Path, experiment: str) -> int:
-    """Delete the study's superseded runs, and nothing that was not made here; their number.
+    """Delete the study's superseded runs, never a copy made by others; how many.
 
-    MLflow keeps what is deleted until `mlflow gc`.
+    MLflow keeps deleted runs until `mlflow gc`.
     """
-    with reached(root):
+    with server_errors(root):
         client = connect(root)
         tags = {"sae_repro.study": Origin(study).study, SUPERSEDED: "true"}
-        found = [
+        superseded = [
             run
             for run in search(client, find_experiment(client, experiment), tags)
             if MINE in run.data.tags
         ]
-        for run in found:
+        for run in superseded:
             client.delete_run(run.info.run_id)
-    return len(found)
+    return len(superseded)
 
 
 def of_commit(study: Path, root: Path, experiment: str, commit: str) -> list[tuple[str, str]]:
@@ -72,7 +71,7 @@ def of_commit(study: Path, root: Path, experiment: str, commit: str) -> list[tup
     StudyError where DVC's cache and remote lack the commit's artifacts/track.
     """
     entries = _recorded(study, root, commit)
-    with reached(root):
+    with server_errors(root):
         client = connect(root)
         experiment_id = find_experiment(client, experiment)
         names = ("kind", "cell", "key", "result")

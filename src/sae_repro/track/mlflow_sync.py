@@ -1,9 +1,9 @@
-"""MLflow filled from files, as often as one likes: what is there already is not sent again.
+"""Synchronisation of runs to MLflow: idempotent, only missing data is sent.
 
 A metric row is unique in MLflow by (name, value, timestamp, step). Timestamps here are the run's
 start plus `step` milliseconds, so that sending a row twice leaves one; the wall clock of training
-is no part of a result. Neither can a row be taken back there: a cell that is evaluated anew gets
-a new run, and the old one says that it is superseded.
+is no part of a result. Nor can a row be deleted: a cell that is evaluated anew gets a new run, and
+the old one is marked as superseded.
 """
 
 from collections import defaultdict
@@ -16,13 +16,13 @@ from sae_repro.files import digest
 from sae_repro.track.history import settle, without_duplicates
 from sae_repro.track.origin import NOTE, Origin
 from sae_repro.track.projection import identity
-from sae_repro.track.server import MINE, connect, make_experiment, reached, search
+from sae_repro.track.server import MINE, connect, make_experiment, search, server_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-LATER = "nothing is lost: `sae-repro track` sends what is missing"
+RETRY = "retry later: `sae-repro track` sends the missing runs"
 METRICS_PER_BATCH, PARAMS_PER_BATCH, TAGS_PER_BATCH = 1000, 100, 100
 STATUS = {"ok": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 T = TypeVar("T")
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass
 class Sent:
-    """What a sync sent."""
+    """Counts of a sync."""
 
     runs_created: int = 0
     runs_unchanged: int = 0
@@ -41,14 +41,14 @@ class Sent:
 
 
 def sync(runs: Sequence[Mapping[str, Any]], study: Path, root: Path, experiment: str) -> Sent:
-    """Send what the tracking server lacks of `runs`; StudyError where it can't be reached.
+    """Send the part of `runs` that the server lacks; StudyError where it can't be reached.
 
     A run is found again by its key and the study's name. Interrupted anywhere, the next sync
-    completes it. Runs of cells that `runs` no longer has are history.
+    completes it. Runs of cells that are not among `runs` are marked as superseded.
     """
     from tqdm import tqdm
 
-    with reached(root, LATER):
+    with server_errors(root, RETRY):
         client = connect(root)
         sender = Sender(client, make_experiment(client, experiment, root), study)
         for run in tqdm(runs, desc="track", unit="run", disable=None):
@@ -99,7 +99,7 @@ class Sender:
         return str(known.info.run_id)
 
     def settle_rest(self) -> None:
-        """Say of the runs of cells that were not sent that they are history."""
+        """Mark the runs of cells that were not sent as superseded."""
         for (kind, _), runs in self._known.items():
             if kind in ("cell", "report"):
                 settle(self._client, runs, None)
@@ -114,7 +114,7 @@ class Sender:
 
     def _complete(self, known: "Run", run: Mapping[str, Any], content: str) -> None:
         run_id, start = known.info.run_id, known.info.start_time
-        # values that arrived once are the same: `result` is theirs
+        # complete runs have the values of `result` already
         if "sae_repro.content" not in known.data.tags:
             self._log(run_id, start, run)
         self._upload(known, run)
@@ -138,7 +138,7 @@ class Sender:
             self._client.log_inputs(run_id, datasets)
 
     def _upload(self, known: "Run", run: Mapping[str, Any]) -> None:
-        """Send the artifacts whose hash the run does not carry yet."""
+        """Send the artifacts whose hash the run does not have yet."""
         for path, sha256 in run["artifacts"].items():
             tag = "sae_repro.sent." + path.replace("/", ".")
             if known.data.tags.get(tag) == sha256:
@@ -149,13 +149,13 @@ class Sender:
             self.sent.artifacts += 1
 
     def _link(self, known: "Run", run: Mapping[str, Any]) -> None:
-        """Let the run name what dvc.lock says now; its note changes with it, and else is left."""
+        """Update the run's DVC hashes and, only with them, its description."""
         from mlflow.entities import RunTag
 
         tags = self._origin.dvc_tags(run)
         if NOTE in known.data.tags and tags.items() <= known.data.tags.items():
             return
-        # the commit that the run has: others may have been sent from since
+        # the run's own commit: the checkout may be at another one by now
         commit = {**self._origin.tags, **known.data.tags}.get("mlflow.source.git.commit", "")
         tags[NOTE] = self._origin.note(run, commit)
         for some in _chunks(list(tags.items()), TAGS_PER_BATCH):

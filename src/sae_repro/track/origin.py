@@ -1,4 +1,4 @@
-"""What links a run to its origin: commit, versions, and DVC's hashes of what it was made from."""
+"""The origin of a run: commit, machine, versions, and DVC's hashes of its inputs and outputs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ NOTE = "mlflow.note.content"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a study's results come from, at the time of sending; no part of runs.jsonl."""
+    """Commit, machine and dvc.lock of a study at the time of sending; no part of runs.jsonl."""
 
     folder: Path
 
@@ -39,8 +39,8 @@ class Origin:
     def tags(self) -> dict[str, str]:
         """Commit, machine and versions, under MLflow's own names where it has one."""
         git = git_state(self.folder)
-        told = {**git, **host(), **{f"version.{k}": v for k, v in versions().items()}}
-        tags = {f"sae_repro.{name}": value for name, value in told.items()}
+        facts = {**git, **host(), **{f"version.{k}": v for k, v in versions().items()}}
+        tags = {f"sae_repro.{name}": value for name, value in facts.items()}
         if git:
             tags["mlflow.source.git.commit"] = git["git_commit"]
             tags["mlflow.source.git.dirty"] = git["git_dirty"]
@@ -49,7 +49,7 @@ class Origin:
         return tags
 
     def dvc_tags(self, run: Mapping[str, Any]) -> dict[str, str]:
-        """dvc.lock's hashes of what the stages of `run` read and wrote."""
+        """dvc.lock's hashes of the inputs and outputs of the stages behind `run`."""
         hashes = self._hashes(run)
         return {
             f"sae_repro.dvc.{kind}.{path.replace('/', '.')}": md5
@@ -59,15 +59,15 @@ class Origin:
 
     def _hashes(self, run: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         stages = {"cell": ("train", "evaluate"), "report": ("compare",)}.get(run["kind"], ())
-        found = [lock_hashes(self._lock, stage) for stage in stages]
+        locked = [lock_hashes(self._lock, stage) for stage in stages]
         return {
-            # a study below the root reads code at ../../src
-            kind: {path.lstrip("./"): md5 for one in found for path, md5 in one[kind].items()}
+            # a study below the root has its code at ../../src
+            kind: {path.lstrip("./"): md5 for one in locked for path, md5 in one[kind].items()}
             for kind in ("deps", "outs")
         }
 
     def datasets(self, run: Mapping[str, Any]) -> "list[DatasetInput]":
-        """What the cell was trained and evaluated on, by DVC's hash of it."""
+        """The data a cell was trained and evaluated on, by DVC's hash."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         known = self._hashes(run)["deps"] if run["kind"] == "cell" else {}
@@ -86,7 +86,7 @@ class Origin:
         ]
 
     def note(self, run: Mapping[str, Any], commit: str) -> str:
-        """Markdown above the run: how to get at its code, its weights and its numbers again."""
+        """The run's description in Markdown: how to get its code, weights and numbers again."""
         lines = [f"{run['kind']} `{run['name']}` of study `{self.study}`, key `{run['key']}`", ""]
         if commit:
             shown = f"`{commit[:12]}`"

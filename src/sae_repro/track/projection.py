@@ -1,4 +1,4 @@
-"""What MLflow is to show, as plain data built from the artifacts: no clock, no host, no server."""
+"""Runs for MLflow as plain data, built from the artifacts alone: no clock, no host, no server."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,7 +39,7 @@ def projection(cells: Iterable[str], study: Path, *, weights: bool) -> list[dict
 
 
 def identity(run: Mapping[str, Any]) -> str:
-    """Hash of what makes a run another one: its values can't be replaced in MLflow."""
+    """Hash of a run's values, which MLflow can't replace: other values are another run."""
     return digest([run["status"], run["params"], run["metrics"]])
 
 
@@ -65,10 +65,10 @@ def _cell(name: str, study: Path, weights: bool) -> dict[str, Any]:
         for name, interval in measured["intervals"].items()
         for bound, value in zip(("low", "high"), interval, strict=True)
     ]
-    wanted = [trained / "cfg.json", trained / "train.json", evaluated / "metrics.json",
+    files = [trained / "cfg.json", trained / "train.json", evaluated / "metrics.json",
               evaluated / "contexts.parquet"]  # fmt: skip
     if weights:
-        wanted.append(trained / "sae_weights.safetensors")
+        files.append(trained / "sae_weights.safetensors")
     return {
         "name": name,
         "kind": "cell",
@@ -78,7 +78,7 @@ def _cell(name: str, study: Path, weights: bool) -> dict[str, Any]:
         "metrics": metrics,
         "artifacts": {
             path.relative_to(study).as_posix(): sha256_file(path)
-            for path in wanted
+            for path in files
             if path.is_file()
         },
     }

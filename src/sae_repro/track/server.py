@@ -1,4 +1,4 @@
-"""The tracking server: where it is, how to reach it within seconds, and what never to repeat."""
+"""The tracking server: its address, a client that gives up within seconds, redacted errors."""
 
 import logging
 import os
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-# a message of MLflow can hold a whole page of HTML
-MESSAGE = 240
+SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+MESSAGE_LENGTH = 240  # MLflow's messages can hold a whole page of HTML
 MINE = "sae_repro.run_id"
-"""The tag in which a run that was made here has its own id; a copy of it has another's."""
+"""The tag with a run's own id; in a copy of the run it is another run's."""
 
 
 def tracking_uri(root: Path) -> str:
@@ -28,13 +27,13 @@ def tracking_uri(root: Path) -> str:
 
 
 def is_server(uri: str) -> bool:
-    """Whether a server keeps the artifacts; a database leaves that to whoever opens it."""
+    """Whether `uri` is a server, which keeps artifacts itself, and not a database."""
     return uri.startswith(("http://", "https://", "databricks"))
 
 
 def redacted(text: str) -> str:
     """`text` without the user and password of any address in it, nor MLflow's own secrets."""
-    secrets = {os.environ.get(name, "") for name in SECRETS}
+    secrets = {os.environ.get(name, "") for name in SECRET_VARIABLES}
     _, _, address = os.environ.get("MLFLOW_TRACKING_URI", "").rpartition("://")
     password = address.rpartition("@")[0].partition(":")[2]
     # an error can quote the password alone, and decoded
@@ -45,24 +44,24 @@ def redacted(text: str) -> str:
 
 
 @contextmanager
-def reached(root: Path, advice: str = "") -> Iterator[None]:
-    """Turn whatever the server, its database or the network raises into a StudyError of a line."""
+def server_errors(root: Path, advice: str = "") -> Iterator[None]:
+    """A block in which an error of server, database or network becomes a one-line StudyError."""
     try:
         yield
     except StudyError:
         raise
     except Exception as error:
-        said = f"MLflow at {redacted(tracking_uri(root))}: {_short(error)}"
-        raise StudyError(said + (f"; {advice}" if advice else "")) from None
+        message = f"MLflow at {redacted(tracking_uri(root))} unavailable: {_short(error)}"
+        raise StudyError(message + (f"; {advice}" if advice else "")) from None
 
 
 def _short(error: Exception) -> str:
-    # redacted before it is cut: half an address is no longer known as one
-    return redacted(" ".join(str(error).split()))[:MESSAGE] or type(error).__name__
+    # redacted before it is cut: half an address would not be recognised
+    return redacted(" ".join(str(error).split()))[:MESSAGE_LENGTH] or type(error).__name__
 
 
 def connect(root: Path) -> "MlflowClient":
-    """A client that gives up within seconds and says nothing by itself."""
+    """A client that gives up within seconds and logs nothing."""
     # read by mlflow when it is imported, or at its first request
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -78,29 +77,29 @@ def connect(root: Path) -> "MlflowClient":
     if not is_server(uri):
         from mlflow.store.db import utils
 
-        # ten attempts with doubling pauses are minutes for a database that isn't there
+        # ten attempts with doubling pauses take minutes where there is no database
         utils.MAX_RETRY_COUNT = 2
     return MlflowClient(uri)
 
 
 def make_experiment(client: "MlflowClient", name: str, root: Path) -> str:
-    """The id of the experiment `name`, made if it is not there."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
+    """The id of the experiment `name`, created if missing."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
     return str(client.create_experiment(name, artifact_location=_artifacts(root)))
 
 
 def find_experiment(client: "MlflowClient", name: str) -> str:
-    """The id of the experiment `name`; StudyError if it is not there."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        raise StudyError(f"no experiment {name} there yet; `sae-repro track` sends the results")
-    return str(found.experiment_id)
+    """The id of the experiment `name`; StudyError if missing."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        raise StudyError(f"no experiment {name} in MLflow yet; run `sae-repro track` first")
+    return str(experiment.experiment_id)
 
 
 def _artifacts(root: Path) -> str | None:
-    """A folder beside the database; None where a server knows the place itself."""
+    """A folder beside the database; None for a server, which has its own."""
     uri = tracking_uri(root)
     if is_server(uri):
         return None
@@ -110,8 +109,8 @@ def _artifacts(root: Path) -> str | None:
 
 
 def search(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> "Iterator[Run]":
-    """The runs with these tags that were made here; copies of them are somebody else's."""
-    # MLflow's filters have no escape for a quote: such a value is compared below only
+    """The runs with these tags that sae-repro made; copies by others are left out."""
+    # MLflow's filters have no escape for a quote: such a value is compared below
     where = " and ".join(f"tags.`{n}` = '{v}'" for n, v in tags.items() if "'" not in v)
     token = None
     while True:

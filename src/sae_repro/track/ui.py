@@ -19,62 +19,62 @@ from sae_repro.track.server import (
     connect,
     find_experiment,
     is_server,
-    reached,
     redacted,
+    server_errors,
     tracking_uri,
 )
 from sae_repro.track.view import publish
 
 HOST = "127.0.0.1"
-PATIENCE = 120.0  # seconds: a cold start imports some thousand modules
+START_TIMEOUT = 120.0  # seconds: a cold start imports about a thousand modules
 
 
 def show(study: Path, root: Path, experiment: str, port: int, *, browser: bool) -> None:
     """Print the address of the study's charts and, if asked, open it in a browser.
 
-    Serves them on loopback until it is ended (Ctrl-C, SIGTERM); with MLFLOW_TRACKING_URI of a
-    server the address is that server's, and there is nothing to wait for. StudyError where
-    nothing has been sent yet or the server does not start.
+    Serves them on loopback until it is ended (Ctrl-C, SIGTERM); where MLFLOW_TRACKING_URI is a
+    server, prints that server's address and returns. StudyError where no run has been sent yet or
+    the server does not start.
     """
     uri = tracking_uri(root)
-    with reached(root):
+    with server_errors(root):
         client = connect(root)
         place = publish(client, find_experiment(client, experiment), Origin(study).study)
     if is_server(uri):
         # a browser asks for the password itself
-        _tell(f"{redacted(uri).replace('***@', '').rstrip('/')}/{place}", browser)
+        _announce(f"{redacted(uri).replace('***@', '').rstrip('/')}/{place}", browser)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _serving(uri, root, _free(port)) as address:
-            _tell(f"{address}/{place}", browser)
+            _announce(f"{address}/{place}", browser)
             while True:
                 time.sleep(3600)
     except KeyboardInterrupt:
         return
 
 
-def _tell(address: str, browser: bool) -> None:
+def _announce(address: str, browser: bool) -> None:
     print(address, flush=True)
     if browser:
         _open_browser(address)
 
 
 def _free(port: int) -> int:
-    """`port`, or another one if somebody has it."""
-    with socket.socket() as asked:
-        asked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """`port`, or a free one if it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            asked.bind((HOST, port))
+            probe.bind((HOST, port))
         except OSError:
-            asked.bind((HOST, 0))
-        return int(asked.getsockname()[1])
+            probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
 def _serving(uri: str, root: Path, port: int) -> Iterator[str]:
     """The address of an MLflow server on loopback for the database `uri`."""
-    # not among the arguments, which every user of the machine can read
+    # not as an argument: every user of the machine can read those
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri,
                    "MLFLOW_DISABLE_TELEMETRY": "true",
                    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # fmt: skip
@@ -93,7 +93,7 @@ def _serving(uri: str, root: Path, port: int) -> Iterator[str]:
 
 
 def _wait(process: "subprocess.Popen[bytes]", address: str, log: IO[str]) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < end:
         try:
             urllib.request.urlopen(f"{address}/health", timeout=1).close()
@@ -101,8 +101,8 @@ def _wait(process: "subprocess.Popen[bytes]", address: str, log: IO[str]) -> Non
         except OSError:
             time.sleep(0.2)
     log.seek(0)
-    said = [line for line in log.read().splitlines() if line.strip()] or ["it said nothing"]
-    raise StudyError(f"the MLflow UI did not start: {redacted(said[-1])}")
+    lines = [line for line in log.read().splitlines() if line.strip()] or ["no output"]
+    raise StudyError(f"the MLflow UI did not start: {redacted(lines[-1])}")
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

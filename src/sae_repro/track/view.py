@@ -1,7 +1,7 @@
-"""What MLflow's page of a study shows first: its cells as three charts.
+"""The view of MLflow's page that a study opens with: its cells as three charts.
 
-MLflow keeps a shared view as a tag of the experiment, as its own Share button makes them; the page
-is asked for it by its key.
+MLflow keeps a shared view as a tag of the experiment, as its own Share button makes them; the
+page's address names it by its key.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,12 @@ def publish(client: "MlflowClient", experiment_id: str, study: str) -> str:
 
 def _view(study: str) -> dict[str, Any]:
     """The state of MLflow's page: current cells only, all of them shown."""
-    wanted = {"kind": "cell", "superseded": "false", "study": study}
+    tags = {"kind": "cell", "superseded": "false", "study": study}
     return {
         # MLflow's filters have no escape for a quote
         "searchFilter": " and ".join(
             f"tags.`sae_repro.{name}` = '{value}'"
-            for name, value in wanted.items()
+            for name, value in tags.items()
             if "'" not in value
         ),
         "orderByKey": "attributes.start_time",

@@ -1,9 +1,9 @@
 """Stage `tune`: an Optuna study over cells; tune/trials.csv, tune/best.yaml, tune/figures.
 
 It stands in tune/dvc.yaml, so that a plain `dvc repro` never starts it. A trial is a cell: trained
-and evaluated as the stages would, into the store in which they look first. What the next
-batch tries follows from the batches before it alone (`asking`), and a trial enters the journal once
-all before it are there (`journal`): killed anywhere, run again, the same trials.csv.
+and evaluated as the stages would, into the store in which they look first. A batch follows from the
+batches before it alone (`proposals`), and a trial enters the journal once all before it are there
+(`journal`): killed anywhere and run again, the study ends with the same trials.csv.
 """
 
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ from sae_repro.train import jobs_of, steps_of
 from sae_repro.tune.space import FOLDER, load_tune
 
 if TYPE_CHECKING:
-    from sae_repro.tune.asking import Asked
+    from sae_repro.tune.job import TrialJob
     from sae_repro.tune.journal import Journal
-    from sae_repro.tune.trial import TrialJob
+    from sae_repro.tune.proposals import Proposal
 
 JOURNAL = FOLDER / "journal.log"
 STORE = STATE / "cells"
 LOOKS = STATE / "tune"
-LOST_WORKERS = 3  # in one batch, before somebody should look why
+LOST_WORKERS = 3  # in one batch, before the stage gives up
 
 
 def run(context: StageContext) -> None:
-    """Bring the study to its trials, batch by batch, and write what it came to."""
+    """Run the missing trials, batch by batch; write trials.csv, best.yaml and the figures."""
     from sae_repro.pins import check_inputs
     from sae_repro.tune.figures import write_figures
     from sae_repro.tune.journal import Journal
+    from sae_repro.tune.records import record_of
     from sae_repro.tune.results import write_results
-    from sae_repro.tune.telling import told_of
 
     _, corners = load_tune(Path())
     check_inputs(corners, Path())
@@ -45,13 +45,13 @@ def run(context: StageContext) -> None:
     journal = Journal(JOURNAL, tune, _identity(context, tune, evaluation.shared))
     for start in range(0, tune.trials, tune.batch):
         size = min(tune.batch, tune.trials - start)
-        if len(journal.told()) < start + size:
+        if len(journal.trials()) < start + size:
             _run_batch(context, tune, evaluation, journal, start, size)
-    trials = journal.told(tune.trials)
-    told = [told_of(trial) for trial in trials]
-    write_results(FOLDER, tune, journal.name, told)
+    trials = journal.trials(tune.trials)
+    records = [record_of(trial) for trial in trials]
+    write_results(FOLDER, tune, journal.name, records)
     with replacing_folder(FOLDER / "figures") as folder:
-        write_figures(folder, tune, trials, told, grid=Path("reports/tables/cells.csv"))
+        write_figures(folder, tune, trials, records, grid=Path("reports/tables/cells.csv"))
 
 
 def _evaluation(context: StageContext, tune: Tune) -> Evaluation:
@@ -62,7 +62,7 @@ def _evaluation(context: StageContext, tune: Tune) -> Evaluation:
 
 
 def _identity(context: StageContext, tune: Tune, shared: str) -> dict[str, Any]:
-    """All that decides what trials are asked and what they come to; their number does not."""
+    """All that decides which trials are proposed and their results; their number does not."""
     return {
         "tune": tune.model_dump(mode="json", exclude={"trials"}),
         "study seed": context.value("seed"),
@@ -81,22 +81,22 @@ def _run_batch(
     start: int,
     size: int,
 ) -> None:
-    from sae_repro.tune.asking import ask_batch
+    from sae_repro.tune.proposals import propose_batch
+    from sae_repro.tune.records import finished_trial, record_of
     from sae_repro.tune.results import best_so_far
-    from sae_repro.tune.telling import finished_trial, told_of
 
-    earlier = journal.told(start)
-    asked = ask_batch(tune, journal.name, earlier, size)
-    done = len(journal.told()) - start
-    for trial in asked[:done]:
-        journal.check(trial)
-    jobs = _jobs(context, tune, evaluation, journal, asked)
-    best = best_so_far(tune, [told_of(trial) for trial in journal.told()])
+    earlier = journal.trials(start)
+    proposals = propose_batch(tune, journal.name, earlier, size)
+    done = len(journal.trials()) - start
+    for proposal in proposals[:done]:
+        journal.check(proposal)
+    jobs = _jobs(context, tune, evaluation, journal, proposals)
+    best = best_so_far(tune, [record_of(trial) for trial in journal.trials()])
     what = f"tune {start}…{start + size - 1} of {tune.trials}, {best}"
     steps = steps_of(context)
     _work([(job, steps) for job in jobs[done:]], what)
-    for trial, job in list(zip(asked, jobs, strict=True))[done:]:
-        journal.tell(finished_trial(tune, trial, job.cell.key, job.outcome()))
+    for proposal, job in list(zip(proposals, jobs, strict=True))[done:]:
+        journal.append(finished_trial(tune, proposal, job.cell.key, job.outcome()))
 
 
 def _jobs(
@@ -104,31 +104,33 @@ def _jobs(
     tune: Tune,
     evaluation: Evaluation,
     journal: "Journal",
-    asked: Sequence["Asked"],
+    proposals: Sequence["Proposal"],
 ) -> list["TrialJob"]:
+    from sae_repro.tune.job import TrialJob
     from sae_repro.tune.pruning import Rungs
-    from sae_repro.tune.trial import TrialJob
 
     cells = {
-        str(a.number): check_section(Cell, a.choices, within=f"trial {a.number}") for a in asked
+        str(p.number): check_section(Cell, p.choices, within=f"trial {p.number}") for p in proposals
     }
     training = jobs_of(context, CellStore(STORE), cells)
-    told = tuple(journal.told(asked[0].number))
+    earlier = tuple(journal.trials(proposals[0].number))
     steps = steps_of(context)
     return [
         TrialJob(
-            cell=training[str(a.number), "."],
+            cell=training[str(p.number), "."],
             evaluation=evaluation,
-            rungs=None if tune.pruner is None else Rungs(tune, journal.name, told, a, steps, LOOKS),
+            rungs=None
+            if tune.pruner is None
+            else Rungs(tune, journal.name, earlier, p, steps, LOOKS),
         )
-        for a in asked
+        for p in proposals
     ]
 
 
 def _work(pieces: Sequence[tuple["TrialJob", int]], what: str) -> None:
-    """Run a batch; where a worker is lost (killed, out of memory) what it had not finished again.
+    """Run a batch; after the loss of a worker (killed, out of memory), its unfinished trials again.
 
-    What others finished is in the store, and a half-trained cell goes on from its checkpoint.
+    Finished cells are in the store, and a half-trained cell goes on from its checkpoint.
     """
     import sys
 
@@ -141,8 +143,8 @@ def _work(pieces: Sequence[tuple["TrialJob", int]], what: str) -> None:
             side_by_side(pieces, what=what, unit="step")
             return
         except TerminatedWorkerError:
-            print("tune: a worker was lost; its trials start again", file=sys.stderr)
+            print("tune: a worker was lost; restarting its trials", file=sys.stderr)
     raise StudyError(
         f"{LOST_WORKERS} workers were lost in one batch (out of memory?): set SAE_REPRO_JOBS to "
-        "fewer, and run again: nothing that is finished is lost"
+        "fewer, and run again: finished trials are kept"
     )

@@ -1,4 +1,4 @@
-"""Figures of a study: its front beside the grid's, its history, what mattered, and where.
+"""Figures of a study: its front beside the grid's, history, importances and slices.
 
 Drawn as the tables' figures are (`compare.figures`): the same bytes from the same numbers.
 """
@@ -15,9 +15,9 @@ from optuna.trial import FrozenTrial
 
 from sae_repro.compare.figures import drawn
 from sae_repro.params import Tune
-from sae_repro.tune.asking import quiet, study_of
+from sae_repro.tune.proposals import quiet, study_of
+from sae_repro.tune.records import TrialRecord
 from sae_repro.tune.results import best_of
-from sae_repro.tune.telling import Told
 
 LOGARITHMIC = ("l0", "fvu", "lr", "lambda", "k", "target_l0", "asked_l0", "expansion")
 TOP = 0.2  # of the trials: what is important is what tells these from the rest
@@ -25,20 +25,25 @@ LEAST = 10  # finished trials for an importance: below that a fifth is one trial
 
 
 def write_figures(
-    folder: Path, tune: Tune, trials: Sequence[FrozenTrial], told: Sequence[Told], *, grid: Path
+    folder: Path,
+    tune: Tune,
+    trials: Sequence[FrozenTrial],
+    records: Sequence[TrialRecord],
+    *,
+    grid: Path,
 ) -> None:
     """All figures of the trials that finished; none without one.
 
     `grid` is the cells.csv of the study's own cells, drawn beside the trials where it is there.
     """
-    finished = [t for t in told if t.status == "ok"]
+    finished = [t for t in records if t.status == "ok"]
     if not finished:
         return
-    names = list(dict.fromkeys(t.recipe for t in told))
+    names = list(dict.fromkeys(t.recipe for t in records))
     colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
     cells = pd.read_csv(grid) if grid.is_file() else pd.DataFrame()
     front(folder, tune, finished, colours, cells)
-    history(folder, tune, told, colours)
+    history(folder, tune, records, colours)
     if len(finished) >= LEAST:
         importance(folder, tune, trials)
     slices(folder, tune, finished, colours)
@@ -55,7 +60,7 @@ def _axes_of(tune: Tune) -> tuple[str, str]:
 def front(
     folder: Path,
     tune: Tune,
-    finished: Sequence[Told],
+    finished: Sequence[TrialRecord],
     colours: Mapping[str, Any],
     cells: pd.DataFrame,
 ) -> None:
@@ -93,20 +98,22 @@ def front(
         figure.suptitle(f"{len(finished)} finished trials, held out", fontsize=10)
 
 
-def history(folder: Path, tune: Tune, told: Sequence[Told], colours: Mapping[str, Any]) -> None:
+def history(
+    folder: Path, tune: Tune, records: Sequence[TrialRecord], colours: Mapping[str, Any]
+) -> None:
     """Each objective by trial, with the best that holds the constraints so far."""
     names = list(tune.objectives)
     with drawn(folder, "history", 7.0, 2.2 * len(names) + 0.6) as figure:
         axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
         for ax, name in zip(axes, names, strict=True):
-            finished = [t for t in told if t.status == "ok"]
+            finished = [t for t in records if t.status == "ok"]
             for recipe, colour in colours.items():
                 mine = [t for t in finished if t.recipe == recipe]
                 ax.scatter(
                     [t.number for t in mine], [t.metrics[name] for t in mine], s=18, color=colour,
                     label=recipe if name == names[0] else None,
                 )  # fmt: skip
-            for t in told:
+            for t in records:
                 if t.status != "ok":
                     ax.axvline(t.number, color="0.85", lw=3 if t.status == "failed" else 1)
             numbers, so_far = _running_best(finished, name, tune.objectives[name])
@@ -115,16 +122,16 @@ def history(folder: Path, tune: Tune, told: Sequence[Told], colours: Mapping[str
             _scale(ax, ["", name])
         axes[-1].set(xlabel="trial")
         figure.legend(loc="outside right center")
-        other = {s: sum(t.status == s for t in told) for s in ("failed", "pruned")}
+        other = {s: sum(t.status == s for t in records) for s in ("failed", "pruned")}
         figure.suptitle(
-            f"{len(told)} trials, {other['failed']} failed (broad), {other['pruned']} pruned "
+            f"{len(records)} trials, {other['failed']} failed (broad), {other['pruned']} pruned "
             "(narrow); line: best so far",
             fontsize=10,
         )
 
 
 def _running_best(
-    finished: Sequence[Told], name: str, direction: str
+    finished: Sequence[TrialRecord], name: str, direction: str
 ) -> tuple[list[int], list[float]]:
     pick = min if direction == "minimize" else max
     numbers: list[int] = []
@@ -137,7 +144,7 @@ def _running_best(
 
 
 def importance(folder: Path, tune: Tune, trials: Sequence[FrozenTrial]) -> None:
-    """What the best fifth has in common: PED-ANOVA's importances, which sum to 1.
+    """Importance of each parameter for being among the best fifth, by PED-ANOVA; sums to 1.
 
     Source: Watanabe, Bansal, Hutter 2023, arXiv 2304.10255; for ranges that only some recipes have,
     arXiv 2601.20800; both as in Optuna.
@@ -146,20 +153,24 @@ def importance(folder: Path, tune: Tune, trials: Sequence[FrozenTrial]) -> None:
 
     with quiet():
         study = study_of(tune, "importance", trials)
-        found = get_param_importances(
+        importances = get_param_importances(
             study, evaluator=PedAnovaImportanceEvaluator(target_quantile=TOP)
         )
     # ties in an order that no hash decides
-    rows = sorted(found.items(), key=lambda item: (item[1], item[0]))
+    rows = sorted(importances.items(), key=lambda item: (item[1], item[0]))
     with drawn(folder, "importance", 6.0, 0.28 * len(rows) + 1.0) as figure:
         ax = figure.subplots()
         ax.barh([name for name, _ in rows], [value for _, value in rows], color="0.45")
         ax.set(xlabel="importance (sums to 1)")
         ax.grid(axis="y", visible=False)
-        figure.suptitle(f"What tells the best {TOP:.0%} of trials from the others", fontsize=10)
+        figure.suptitle(
+            f"Parameters that separate the best {TOP:.0%} of trials from the others", fontsize=10
+        )
 
 
-def slices(folder: Path, tune: Tune, finished: Sequence[Told], colours: Mapping[str, Any]) -> None:
+def slices(
+    folder: Path, tune: Tune, finished: Sequence[TrialRecord], colours: Mapping[str, Any]
+) -> None:
     """Each objective over each range that was searched, one at a time."""
     params = sorted({name for t in finished for name in t.params if name != "recipe"})
     objectives = list(tune.objectives)
@@ -191,11 +202,11 @@ def slices(folder: Path, tune: Tune, finished: Sequence[Told], colours: Mapping[
             ],
             loc="outside right center",
         )
-        figure.suptitle("Objectives over what was searched", fontsize=10)
+        figure.suptitle("Objectives over the searched ranges", fontsize=10)
 
 
 def _scale(ax: Axes, names: Sequence[str]) -> None:
-    """Logarithms for what spans decades, in numbers that people read."""
+    """Logarithmic axes, with plain numbers, for quantities that span decades."""
     for name, axis, which in zip(names, (ax.xaxis, ax.yaxis), "xy", strict=True):
         if name.rpartition(".")[2] in LOGARITHMIC:
             ax.set(**{f"{which}scale": "log"})

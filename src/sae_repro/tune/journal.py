@@ -1,8 +1,8 @@
 """The study on disk: an Optuna journal that holds finished trials, by number, and nothing else.
 
 It is kept apart from DVC's outs, which are deleted before a re-run. A trial enters it whole, in one
-append, once all trials before it are there; whatever was under way when somebody pulled the plug is
-asked again, with the same answer. `optuna-dashboard tune/journal.log` shows it.
+append, once all trials before it are there; trials that an interruption lost are proposed again,
+and are the same. `optuna-dashboard tune/journal.log` shows it.
 """
 
 import json
@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, digest
 from sae_repro.params import Tune
-from sae_repro.tune.asking import Asked, directions, quiet
+from sae_repro.tune.proposals import Proposal, directions, quiet
 
 IDENTITY = "sae_repro.identity"
 
@@ -29,12 +29,12 @@ def study_name(identity: Mapping[str, Any]) -> str:
 
 
 class Journal:
-    """The told trials of one study in the file `path`; StudyError where it holds another's."""
+    """The finished trials of one study in the file `path`; StudyError if it is another study's."""
 
     def __init__(self, path: Path, tune: Tune, identity: Mapping[str, Any]) -> None:
         self.path, self.name = path, study_name(identity)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _mend(path)
+        _repair(path)
         try:
             with quiet():
                 storage = JournalStorage(JournalFileBackend(str(path)))
@@ -50,22 +50,22 @@ class Journal:
         except (ValueError, KeyError) as error:
             raise StudyError(f"{path}: damaged ({error}); {_ANEW}") from None
 
-    def told(self, first: int | None = None) -> list[FrozenTrial]:
+    def trials(self, first: int | None = None) -> list[FrozenTrial]:
         """The finished trials by number; only the `first` so many."""
         return self._study.get_trials(deepcopy=False)[:first]
 
-    def tell(self, trial: FrozenTrial) -> None:
+    def append(self, trial: FrozenTrial) -> None:
         """Append a finished trial; its number is the count of those before it."""
         with quiet():
             self._study.add_trial(trial)
 
-    def check(self, asked: Asked) -> None:
-        """StudyError where the trial that was told under this number was asked something else."""
-        found = self.told()[asked.number]
-        if found.params != asked.params:
+    def check(self, proposal: Proposal) -> None:
+        """StudyError if the recorded trial of this number has other parameters."""
+        recorded = self.trials()[proposal.number]
+        if recorded.params != proposal.params:
             raise StudyError(
-                f"{self.path}: trial {asked.number} has {found.params}, and the same study would "
-                f"ask {asked.params} today (another machine or version wrote it?); {_ANEW}"
+                f"{self.path}: trial {proposal.number} has {recorded.params}, but this study "
+                f"proposes {proposal.params} (written by another machine or version?); {_ANEW}"
             )
 
 
@@ -75,8 +75,8 @@ _ANEW = (
 )
 
 
-def _mend(path: Path) -> None:
-    """Cut off what a killed writer left of a line."""
+def _repair(path: Path) -> None:
+    """Cut off an unfinished last line, left by a killed writer."""
     if not path.is_file():
         return
     with path.open("r+b") as file:
@@ -85,13 +85,13 @@ def _mend(path: Path) -> None:
 
 
 def _refuse_another(path: Path, storage: JournalStorage, identity: Mapping[str, Any]) -> None:
-    for found in optuna.get_all_study_summaries(storage):
-        if found.study_name == study_name(identity):
+    for summary in optuna.get_all_study_summaries(storage):
+        if summary.study_name == study_name(identity):
             continue
-        theirs = json.loads(found.user_attrs.get(IDENTITY, "{}"))
+        theirs = json.loads(summary.user_attrs.get(IDENTITY, "{}"))
         lines = list(_differences(theirs, json.loads(canonical_json(identity))))
         raise StudyError(
-            f"{path}: holds another study, and its trials would not be this one's:\n"
+            f"{path}: holds the trials of another study, which differs in:\n"
             + "".join(f"  {line}\n" for line in lines)
             + f"{_ANEW[0].upper()}{_ANEW[1:]}."
         )

@@ -1,8 +1,8 @@
-"""Hyperband that does not touch training: it looks at checkpoints, from outside.
+"""Hyperband on held-out FVU at checkpoints, without a change to training.
 
-A cell's looks are its held-out FVU at each checkpoint, a function of the cell alone. Whether a look
-stops a trial depends on it and on earlier batches, never on companions: so the same trials are
-stopped whoever ends first, and wherever a worker was killed.
+A cell's FVU at a checkpoint is a function of the cell alone. Whether it stops a trial depends on it
+and on earlier batches, never on the other trials of the batch: so the same trials are stopped in
+any order of completion, and wherever a worker was killed.
 """
 
 import shutil
@@ -22,43 +22,43 @@ from sae_repro.files import digest, read_json, write_json
 from sae_repro.params import Tune
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.train.job import CellJob, make_into
-from sae_repro.tune.asking import Asked, quiet, study_of
+from sae_repro.tune.proposals import Proposal, quiet, study_of
 
 if TYPE_CHECKING:
     from sae_repro.evaluate.held_out import Batch
 
 LOOK_ROWS = 4096  # activations at once
-WORST = 1e9  # stands for an FVU that is no number
+WORST = 1e9  # reported for an FVU that is not finite
 
 
-class _Stop(Exception):  # noqa: N818 - no error: the trial is stopped early
+class _TrialPruned(Exception):  # noqa: N818 - control flow, not an error
     """Leaves the trainer from its progress report."""
 
 
 @dataclass(frozen=True)
 class Looks:
-    """A trial as the pruner saw it."""
+    """A trial's reports to the pruner, and its verdict."""
 
     reports: dict[int, float]
     pruned: bool
     notes: dict[str, Any]
-    """What the pruner wrote down: the value at each rung."""
+    """The pruner's own attributes: the value at each rung."""
 
 
 @dataclass(frozen=True)
 class Rungs:
-    """Where one trial may be stopped, in the light of all earlier batches; pickles to a worker."""
+    """The rungs at which one trial may be stopped, given earlier batches; pickles to a worker."""
 
     tune: Tune
     name: str
-    told: tuple[FrozenTrial, ...]
-    asked: Asked
+    earlier: tuple[FrozenTrial, ...]
+    proposal: Proposal
     steps: int
     folder: Path
-    """Where looks are kept between runs, a file per cell."""
+    """Folder of reports, kept between runs: a file per cell."""
 
     def train(self, job: CellJob, progress: Callable[[int], None]) -> Looks:
-        """Train `job` into its store until it ends or a look stops it."""
+        """Train `job` into its store until it ends or the pruner stops it."""
         path = self._path(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
@@ -66,15 +66,15 @@ class Rungs:
             ended = _read(path)[1] and CellStore(job.store).find(job.key)
             if known.pruned or ended:
                 return known
-            _drop_checkpoint_without_looks(job, known.reports)
+            _drop_checkpoint_without_reports(job, known.reports)
             try:
                 self._train(job, progress)
-            except _Stop:
+            except _TrialPruned:
                 shutil.rmtree(job.checkpoint, ignore_errors=True)
         return self.replay(job)
 
     def replay(self, job: CellJob) -> Looks:
-        """The pruner's verdict on the looks that are there, as if they came just now."""
+        """The pruner's verdict on the recorded reports, replayed in order."""
         assert self.tune.pruner is not None
         pruner = optuna.pruners.HyperbandPruner(
             min_resource=self.tune.pruner.min_steps,
@@ -92,43 +92,43 @@ class Rungs:
                 pruned = trial.should_prune()
                 if pruned:
                     break
-            notes = study.get_trials(deepcopy=False)[self.asked.number].system_attrs
+            notes = study.get_trials(deepcopy=False)[self.proposal.number].system_attrs
         return Looks(seen, pruned, dict(notes))
 
     def _trial(self, pruner: optuna.pruners.BasePruner) -> tuple[optuna.Study, optuna.Trial]:
         """The trial under its number, which decides its bracket, among the earlier batches."""
-        study = study_of(self.tune, self.name, self.told, pruner)
+        study = study_of(self.tune, self.name, self.earlier, pruner)
         running = optuna.trial.TrialState.RUNNING
         study.add_trials(
-            [create_trial(state=running)] * (self.asked.number - len(self.told))
+            [create_trial(state=running)] * (self.proposal.number - len(self.earlier))
             + [
                 create_trial(
                     state=running,
-                    params=self.asked.params,
-                    distributions=self.asked.distributions,
+                    params=self.proposal.params,
+                    distributions=self.proposal.distributions,
                 )
             ]
         )
-        frozen = study.get_trials(deepcopy=False)[self.asked.number]
+        frozen = study.get_trials(deepcopy=False)[self.proposal.number]
         return study, optuna.Trial(study, frozen._trial_id)
 
     def _train(self, job: CellJob, progress: Callable[[int], None]) -> None:
         def watched(done: int) -> None:
             progress(done)
-            if self._looked(job, done) and self.replay(job).pruned:
-                raise _Stop
+            if self._report(job, done) and self.replay(job).pruned:
+                raise _TrialPruned
 
         with CellStore(job.store).making(job.key) as folder:
             if folder is not None:
                 make_into(job, folder, watched)
         if folder is None:
-            # the stage train made the cell, and nobody looked: trained again, for its looks
+            # made by the stage train, without reports: trained again, for these
             with tempfile.TemporaryDirectory() as scratch:
                 make_into(job, Path(scratch), watched)
         _write(self._path(job), _read(self._path(job))[0], ended=True)
 
-    def _looked(self, job: CellJob, done: int) -> bool:
-        """Look at the last checkpoint before step `done`; False where there is none, or it was."""
+    def _report(self, job: CellJob, done: int) -> bool:
+        """Report the last checkpoint before step `done`; False without one, or once recorded."""
         assert self.tune.pruner is not None
         step = last_checkpoint(job, done)
         reports, _ = _read(self._path(job))
@@ -155,13 +155,13 @@ def held_out_fvu(job: CellJob, tokens: int) -> float:
     from sae_repro.evaluate.reconstruction import accumulate, summarise
     from sae_repro.training import finished_sae, load_checkpoint
 
-    found = load_checkpoint(job.checkpoint)
-    assert found is not None
+    checkpoint = load_checkpoint(job.checkpoint)
+    assert checkpoint is not None
     names = {field.name for field in fields(Weights)}
     weights = Weights(
         **{
             name: tensor.to(job.settings.device)
-            for name, tensor in found[1].items()
+            for name, tensor in checkpoint[1].items()
             if name in names
         }
     )
@@ -184,13 +184,13 @@ def _first(batches: Iterable["Batch"], tokens: int) -> Iterator["Batch"]:
         tokens -= len(x_nd)
 
 
-def _drop_checkpoint_without_looks(job: CellJob, reports: Mapping[int, float]) -> None:
-    """A checkpoint that the stage train left is of no use: nobody looked at those before it."""
+def _drop_checkpoint_without_reports(job: CellJob, reports: Mapping[int, float]) -> None:
+    """Delete a checkpoint of the stage train: reports of the checkpoints before it are missing."""
     from sae_repro.training import load_checkpoint
 
-    found = load_checkpoint(job.checkpoint)
+    checkpoint = load_checkpoint(job.checkpoint)
     every = job.settings.checkpoint_every
-    if found is not None and not set(range(every, found[0], every)) <= reports.keys():
+    if checkpoint is not None and not set(range(every, checkpoint[0], every)) <= reports.keys():
         shutil.rmtree(job.checkpoint)
 
 
@@ -198,8 +198,8 @@ def _read(path: Path) -> tuple[dict[int, float], bool]:
     """(FVU by step, whether training ended), as `_write` wrote them."""
     if not path.is_file():
         return {}, False
-    said = read_json(path)
-    return {int(step): fvu for step, fvu in said["fvu"].items()}, said["ended"]
+    record = read_json(path)
+    return {int(step): fvu for step, fvu in record["fvu"].items()}, record["ended"]
 
 
 def _write(path: Path, reports: Mapping[int, float], *, ended: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a study came to: trials.csv, the record; best.yaml, what `sae-repro adopt` takes up."""
+"""Results of a study: trials.csv, its record; best.yaml, the cells that `sae-repro adopt` adds."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, write_text
 from sae_repro.params import Tune
+from sae_repro.tune.records import TrialRecord
 from sae_repro.tune.space import FOLDER
-from sae_repro.tune.telling import Told
 
 PARAM = "param."
 FIXED = ("trial", "status", "best", "recipe", "reason", "choices", "key", "evaluation")
@@ -76,25 +76,25 @@ def _trial_of(row: Mapping[Any, str]) -> Trial:
     )
 
 
-def best_of(tune: Tune, told: Sequence[Told]) -> list[Told]:
+def best_of(tune: Tune, records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The best trial, or the Pareto front by number, of the trials that hold all constraints.
 
     Trials that are the same cell count once.
     """
-    feasible = {t.key: t for t in reversed(told) if t.status == "ok" and t.feasible}
+    feasible = {t.key: t for t in reversed(records) if t.status == "ok" and t.feasible}
     finished = sorted(feasible.values(), key=lambda t: t.number)
     if tune.single:
         return sorted(finished, key=lambda t: t.losses)[:1]
     return [t for t in finished if not any(_dominates(other, t) for other in finished)]
 
 
-def _dominates(a: Told, b: Told) -> bool:
+def _dominates(a: TrialRecord, b: TrialRecord) -> bool:
     return a.losses != b.losses and all(x <= y for x, y in zip(a.losses, b.losses, strict=True))
 
 
-def best_so_far(tune: Tune, told: Sequence[Told]) -> str:
+def best_so_far(tune: Tune, records: Sequence[TrialRecord]) -> str:
     """The best so far in a few words, for the progress bar."""
-    best = best_of(tune, told)
+    best = best_of(tune, records)
     if not best:
         return "no best yet"
     if not tune.single:
@@ -103,10 +103,10 @@ def best_so_far(tune: Tune, told: Sequence[Told]) -> str:
     return f"best {shown} (trial {best[0].number})"
 
 
-def write_results(folder: Path, tune: Tune, name: str, told: Sequence[Told]) -> None:
+def write_results(folder: Path, tune: Tune, name: str, records: Sequence[TrialRecord]) -> None:
     """trials.csv and best.yaml of the study `name`."""
-    best = best_of(tune, told)
-    write_text(folder / "trials.csv", _csv(tune, told, {t.number for t in best}))
+    best = best_of(tune, records)
+    write_text(folder / "trials.csv", _csv(tune, records, {t.number for t in best}))
     document = {
         "study": name,
         "objectives": dict(tune.objectives),
@@ -127,7 +127,7 @@ def write_results(folder: Path, tune: Tune, name: str, told: Sequence[Told]) -> 
     )  # fmt: skip
 
 
-def _csv(tune: Tune, told: Sequence[Told], best: set[int]) -> str:
+def _csv(tune: Tune, records: Sequence[TrialRecord], best: set[int]) -> str:
     rows = [
         {
             "trial": t.number,
@@ -142,9 +142,9 @@ def _csv(tune: Tune, told: Sequence[Told], best: set[int]) -> str:
             "key": t.key,
             "evaluation": t.evaluation,
         }
-        for t in told
+        for t in records
     ]
-    # in the order of first sight; what tells about the trial as a whole stands at the ends
+    # metrics in order of appearance; columns of the trial as a whole at both ends
     seen = list(dict.fromkeys(column for row in rows for column in row))
     own = [c for c in seen if c.startswith(PARAM)]
     rest = [c for c in seen if c not in FIXED and c not in own]

@@ -1,4 +1,4 @@
-"""From tune/params.yaml to cells: what a trial is asked, and which cell follows from the answer."""
+"""The search space of tune/params.yaml: its Optuna parameters, and the cells they make."""
 
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import optuna
 
 FOLDER = Path("tune")
-DIGITS = 3  # significant, of what a cell is given: people shall be able to read it
+DIGITS = 3  # significant, of a cell's values: short enough to be read
 
 
 def load_tune(study: Path) -> tuple[Tune, Study]:
@@ -25,7 +25,7 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
     path = study / FOLDER / "params.yaml"
     raw = read_yaml(path)
     if set(raw) != {"tune"}:
-        raise StudyError(f"{path}: holds one section, tune; found {', '.join(map(str, raw))}")
+        raise StudyError(f"{path}: must hold one section, tune; it has {', '.join(map(str, raw))}")
     tune = check_section(Tune, raw["tune"], source=str(path), within="tune")
     corners = dict(_corners(tune))
     settings = read_yaml(study / "params.yaml")
@@ -36,23 +36,23 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
     if tune.pruner is not None and tune.pruner.min_steps % whole.train.checkpoint_every:
         raise StudyError(
             f"{path}: tune.pruner.min_steps = {tune.pruner.min_steps}: must be a multiple of "
-            f"train.checkpoint_every = {whole.train.checkpoint_every}, where trials are looked at"
+            f"train.checkpoint_every = {whole.train.checkpoint_every}, where trials are evaluated"
         )
     return tune, whole
 
 
 def suggest(tune: Tune, trial: "optuna.Trial") -> dict[str, Any]:
-    """Ask `trial` for a recipe and the values of its ranges; the cell's choices.
+    """The cell's choices: a recipe and values of its ranges, suggested by `trial`.
 
     A range of `all` is one parameter for every recipe; a recipe's own bears the recipe's name.
     """
     names = tuple(tune.recipes)
     recipe = names[0] if len(names) == 1 else trial.suggest_categorical("recipe", names)
-    asked = {
+    values = {
         key: _suggested(trial, name, choice)
         for key, (name, choice) in _searched(tune, recipe).items()
     }
-    return _cell(tune, recipe, asked)
+    return _cell(tune, recipe, values)
 
 
 def recipe_of(tune: Tune, params: Mapping[str, Any]) -> str:
@@ -61,11 +61,11 @@ def recipe_of(tune: Tune, params: Mapping[str, Any]) -> str:
 
 
 def _merged(tune: Tune, recipe: str) -> dict[str, tuple[str, Any]]:
-    """Choice → (its parameter's name, what params.yaml says), a recipe's own last."""
+    """Choice → (its parameter's name, its value or range), a recipe's own last."""
     own = tune.recipes[recipe]
-    said = {*own, ASKED_L0} if {"k", "target_l0"} & own.keys() else own.keys()
+    overridden = {*own, ASKED_L0} if {"k", "target_l0"} & own.keys() else own.keys()
     return {
-        **{key: (key, choice) for key, choice in tune.all.items() if key not in said},
+        **{key: (key, choice) for key, choice in tune.all.items() if key not in overridden},
         **{key: (f"{recipe}.{key}", choice) for key, choice in own.items()},
     }
 
@@ -88,8 +88,8 @@ def _suggested(trial: "optuna.Trial", name: str, choice: Range | Values) -> Any:
     return min(max(float(f"{value:.{DIGITS}g}"), choice.low), choice.high)
 
 
-def _cell(tune: Tune, recipe: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    choices = {key: choice for key, (_, choice) in _merged(tune, recipe).items()} | dict(asked)
+def _cell(tune: Tune, recipe: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    choices = {key: choice for key, (_, choice) in _merged(tune, recipe).items()} | dict(values)
     l0 = choices.pop(ASKED_L0, None)
     if l0 is not None:
         row = ACTIVATIONS.get(str(choices.get("activation")))

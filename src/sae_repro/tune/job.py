@@ -1,4 +1,4 @@
-"""One trial in a worker: its cell trained and evaluated into the store, where the stages look too.
+"""The job of one trial: its cell trained and evaluated into the store that the stages use.
 
 Trainer, evaluation and keys are those of the stages, so a trial that is adopted as a cell is there
 already.
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialJob:
-    """All that one trial needs; pickles to a worker."""
+    """Everything one trial needs; pickles to a worker."""
 
     cell: CellJob
     evaluation: Evaluation
     rungs: "Rungs | None"
-    """Where the trial may be stopped early; None: nowhere."""
+    """Rules for stopping it early; None: it always ends."""
 
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Train and evaluate, each unless it is done by now; a stopped trial is not evaluated."""
@@ -35,7 +35,7 @@ class TrialJob:
         self.evaluation.job(self._trained)(lambda done: None)
 
     def outcome(self) -> "Outcome":
-        """What the trial came to, once it was called."""
+        """The result of the trial, once it was called."""
         looks = None
         if self.rungs is not None:
             looks = self.rungs.replay(self.cell)
@@ -62,15 +62,15 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial came to."""
+    """The result of a trial."""
 
     status: str
     """ok, failed or pruned."""
     measured: dict[str, Any]
-    """Its metrics.json, and under `evaluation` the store's key of it; nothing where pruned."""
+    """Its metrics.json, and its key in the store as `evaluation`; empty where pruned."""
     reports: dict[int, float]
     """Held-out FVU by step, where the study has a pruner."""
     notes: dict[str, Any]
-    """What the pruner wrote down of the trial."""
+    """The pruner's own attributes of the trial."""
     reason: str
-    """Why there are no metrics, where there are none."""
+    """Why there are no metrics; empty where there are."""

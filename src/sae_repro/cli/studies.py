@@ -1,4 +1,4 @@
-"""New studies, and pins renewed: params.yaml edited so that comments and order survive."""
+"""The commands `new` and `pin`: params.yaml edited so that comments and order survive."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from sae_repro.cli.schema import modeline
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_file, write_text
 from sae_repro.params import HOOKS, UNTRAINED, load, model_hook, on_random_weights, read_yaml
@@ -20,8 +21,8 @@ CONTEXT = 128  # positions per row for text that is longer than the stories
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a new study is to be about; empty fields stay as in the study it is made from."""
+class StudyRequest:
+    """Text, model and hooks of a new study; empty fields stay as in the study it is made from."""
 
     text: tuple[Path, ...] = ()
     columns: tuple[str, ...] = ()
@@ -33,7 +34,7 @@ class Wish:
     hooks: tuple[str, ...] = ()
 
 
-def make_study(name: str, base: Path, wish: Wish) -> Iterator[str]:
+def make_study(name: str, base: Path, request: StudyRequest) -> Iterator[str]:
     """Make studies/`name` in the current folder from `base`; lines to show."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise StudyError(f"NAME = {name}: lower-case letters, digits, - and _ only")
@@ -42,14 +43,17 @@ def make_study(name: str, base: Path, wish: Wish) -> Iterator[str]:
         raise StudyError("run this in the repository's root, where dvc.yaml and stages/ are")
     if folder.exists():
         raise StudyError(f"{folder} exists already; choose another name")
-    read_yaml(base / "params.yaml")  # says what is wrong with it, if anything
+    read_yaml(base / "params.yaml")  # for its errors: missing, or no YAML
     yaml, raw = _open(base / "params.yaml")
     raw["root"] = "../.."
-    said = [f"made {folder} from {base / 'params.yaml'}"]
+    notes = [f"made {folder} from {base / 'params.yaml'}"]
     folder.mkdir(parents=True)
     try:
-        raw.yaml_set_start_comment(f"Study {name}. Every key: sae-repro check --schema")
-        said += _apply(raw, wish, folder)
+        raw.yaml_set_start_comment(
+            f"{modeline('../../params.schema.json')}\n"
+            f"Study {name}. Every key: sae-repro check --schema"
+        )
+        notes += _apply(raw, request, folder)
         _write(yaml, raw, folder / "params.yaml")
         (folder / "dvc.yaml").symlink_to(Path("../../dvc.yaml"))
         study = load(folder / "params.yaml")
@@ -57,34 +61,34 @@ def make_study(name: str, base: Path, wish: Wish) -> Iterator[str]:
     except BaseException:
         shutil.rmtree(folder)
         raise
-    yield from said
+    yield from notes
     yield f"next: dvc repro {folder}/dvc.yaml"
 
 
-def _apply(raw: Any, wish: Wish, folder: Path) -> list[str]:
-    said = []
-    if wish.text:
-        raw["corpus"]["source"] = _text_source(wish, folder)
-        if raw["subject"].get("training") and not wish.model:
+def _apply(raw: Any, request: StudyRequest, folder: Path) -> list[str]:
+    notes = []
+    if request.text:
+        raw["corpus"]["source"] = _text_source(request, folder)
+        if raw["subject"].get("training") and not request.model:
             for section in (raw["subject"]["training"], raw["extract"]):
                 section["context"] = CONTEXT
-            said.append(f"subject: trained on this text, {CONTEXT} positions")
-    elif wish.columns or wish.label:
+            notes.append(f"subject: trained on this text, {CONTEXT} positions")
+    elif request.columns or request.label:
         raise StudyError("--column and --label describe a --text file; name one")
-    if wish.model:
-        layers = _use_model(raw, wish, folder)
+    if request.model:
+        layers = _use_model(raw, request, folder)
         hook = f"blocks.{layers // 2}.{HOOKS[2]}"
-        raw["extract"]["hooks"] = list(wish.hooks) or [hook]
-        if not wish.hooks:
-            said.append(f"hook: {hook}, the middle of {layers} layers (--hook for another)")
-    elif wish.hooks:
-        raw["extract"]["hooks"] = list(wish.hooks)
+        raw["extract"]["hooks"] = list(request.hooks) or [hook]
+        if not request.hooks:
+            notes.append(f"hook: {hook}, the middle of {layers} layers (--hook for another)")
+    elif request.hooks:
+        raw["extract"]["hooks"] = list(request.hooks)
     _use_hooks(raw)
-    return said
+    return notes
 
 
 def _use_hooks(raw: Any) -> None:
-    """Let random weights and cells read hooks that the study still has."""
+    """Move untrained_hooks and cells whose hook is gone to hooks that the study has."""
     hooks = raw["extract"]["hooks"]
     untrained = [h for h in raw["extract"].get("untrained_hooks", []) if h in hooks]
     if "untrained_hooks" in raw["extract"]:
@@ -99,25 +103,25 @@ def _use_hooks(raw: Any) -> None:
             del cell["hook"]
 
 
-def _text_source(wish: Wish, folder: Path) -> dict[str, Any]:
-    for path in wish.text:
+def _text_source(request: StudyRequest, folder: Path) -> dict[str, Any]:
+    for path in request.text:
         if not path.is_file():
             raise StudyError(f"--text {path}: no such file")
     source: dict[str, Any] = {
         "kind": "files",
-        "files": {os.path.relpath(path, folder): sha256_file(path) for path in wish.text},
+        "files": {os.path.relpath(path, folder): sha256_file(path) for path in request.text},
     }
-    if wish.columns:
-        source["columns"] = list(wish.columns)
-    if wish.label:
-        source["label"] = wish.label
+    if request.columns:
+        source["columns"] = list(request.columns)
+    if request.label:
+        source["label"] = request.label
     return source
 
 
-def _use_model(raw: Any, wish: Wish, folder: Path) -> int:
+def _use_model(raw: Any, request: StudyRequest, folder: Path) -> int:
     """Put the model into `raw`; its number of layers."""
-    assert wish.model is not None
-    path = Path(wish.model)
+    assert request.model is not None
+    path = Path(request.model)
     if path.is_dir():
         config = read_json(path / "config.json")
         source: dict[str, Any] = {
@@ -128,14 +132,14 @@ def _use_model(raw: Any, wish: Wish, folder: Path) -> int:
         layers = config.get("num_hidden_layers") or config.get("n_layer")
         positions = config.get("max_position_embeddings") or config.get("n_positions") or CONTEXT
         raw["extract"]["context"] = min(positions, CONTEXT)
-    elif wish.revision and wish.d_model and wish.n_layers:
-        source = {"kind": "hub", "name": wish.model, "revision": wish.revision,
-                  "d_model": wish.d_model, "n_layers": wish.n_layers}  # fmt: skip
-        layers = wish.n_layers
+    elif request.revision and request.d_model and request.n_layers:
+        source = {"kind": "hub", "name": request.model, "revision": request.revision,
+                  "d_model": request.d_model, "n_layers": request.n_layers}  # fmt: skip
+        layers = request.n_layers
         raw["extract"]["context"] = CONTEXT
     else:
         raise StudyError(
-            f"--model {wish.model}: no such folder; for a model on the hub give --revision (a "
+            f"--model {request.model}: no such folder; for a model on the hub give --revision (a "
             "commit), --d-model and --n-layers too"
         )
     raw["subject"]["source"] = source

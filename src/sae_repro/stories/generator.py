@@ -2,7 +2,7 @@
 
 Labels say what a reader can know *at* a token, having read it and all before it. A class holds on
 the word itself, by its use (a homograph's spelling does not settle it). A state holds from the
-token that gives it away: `topic:*` from the first word of the topic's lexicon, `scene:*` from the
+token that shows it: `topic:*` from the first word of the topic's lexicon, `scene:*` from the
 word for an indoor or outdoor place until the next place, `inside_quotes` from the opening mark to
 the last token before the closing one, `speaker:*` inside quotes whose speaker was named before.
 """
@@ -141,7 +141,7 @@ def _block(seed: int, block: int) -> Stories:
 
 
 def _choose_sentences(rng: np.random.Generator, slots: Slots) -> np.ndarray:
-    """Template ids [BLOCK, sentences] in the order told, -1 where there is none."""
+    """Template ids [BLOCK, sentences] in narrated order, -1 where there is none."""
     groups = templates.compiled().groups
     n_episodes = len(templates.EPISODES)
 
@@ -156,15 +156,15 @@ def _choose_sentences(rng: np.random.Generator, slots: Slots) -> np.ndarray:
         return chosen
 
     known = choose(templates.OPENING_KNOWN)
-    told = choose(templates.OPENING_TOLD)
-    opening = np.where(slots.hero_unmarked, told, known)
+    introduced = choose(templates.OPENING_TOLD)
+    opening = np.where(slots.hero_unmarked, introduced, known)
     episodes = np.full((BLOCK, n_episodes, 2), -1)
     for number, episode in enumerate(templates.EPISODES.values()):
         for part, group in enumerate(episode):
             episodes[:, number, part] = choose(group)
     order = np.argsort(slots.turns, axis=1)
-    told_in_order = np.take_along_axis(episodes, order[:, :, None], axis=1).reshape(BLOCK, -1)
-    return np.column_stack([opening, choose(templates.ARRIVAL), told_in_order])
+    narrated = np.take_along_axis(episodes, order[:, :, None], axis=1).reshape(BLOCK, -1)
+    return np.column_stack([opening, choose(templates.ARRIVAL), narrated])
 
 
 def _speakers(slots: Slots) -> np.ndarray:
@@ -202,7 +202,7 @@ def _class_table() -> np.ndarray:
 
 @cache
 def _evidence_table() -> np.ndarray:
-    """Sense -> what it gives away: [:, 0] the place (3: of no kind), [:, 1] the topic; 0: none."""
+    """Sense -> evidence: [:, 0] of the place (3: of no kind), [:, 1] of the topic; 0: none."""
     places = {f"{scene}_place": 1 + i for i, scene in enumerate(lexicon.SCENES)}
     places["other_place"] = len(places) + 1
     topics = {topic: 1 + i for i, topic in enumerate(lexicon.TOPICS)}

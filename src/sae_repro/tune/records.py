@@ -1,4 +1,4 @@
-"""A finished trial, as the journal keeps it and as the rest of the stage reads it."""
+"""Finished trials: the record that the journal keeps of each, and its Optuna trial."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,17 +8,17 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sae_repro.errors import StudyError
 from sae_repro.params import Tune
-from sae_repro.tune.asking import Asked
+from sae_repro.tune.job import Outcome
+from sae_repro.tune.proposals import Proposal
 from sae_repro.tune.space import recipe_of
-from sae_repro.tune.trial import Outcome
 
-NOTE = "sae_repro.told"
+RECORD = "sae_repro.record"
 STATES = {"ok": TrialState.COMPLETE, "failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is known of a finished trial."""
+class TrialRecord:
+    """A finished trial: its cell, its measurements, and whether it may be best."""
 
     number: int
     status: str
@@ -37,14 +37,14 @@ class Told:
     reason: str
 
 
-def told_of(trial: FrozenTrial) -> Told:
-    """What `finished_trial` noted of a trial."""
-    said = trial.user_attrs[NOTE]
-    return Told(**{**said, "losses": tuple(said["losses"])})
+def record_of(trial: FrozenTrial) -> TrialRecord:
+    """The record that `finished_trial` attached to a trial."""
+    fields = trial.user_attrs[RECORD]
+    return TrialRecord(**{**fields, "losses": tuple(fields["losses"])})
 
 
-def finished_trial(tune: Tune, asked: Asked, key: str, outcome: Outcome) -> FrozenTrial:
-    """The trial to tell: COMPLETE, FAIL (diverged, or an objective without a value) or PRUNED.
+def finished_trial(tune: Tune, proposal: Proposal, key: str, outcome: Outcome) -> FrozenTrial:
+    """The trial to record: COMPLETE, FAIL (diverged, or an objective without a value) or PRUNED.
 
     StudyError where metrics.json has no metric of an objective's or a constraint's name.
     """
@@ -53,20 +53,20 @@ def finished_trial(tune: Tune, asked: Asked, key: str, outcome: Outcome) -> Froz
     constraints: dict[str, float] = {}
     losses: tuple[float, ...] = ()
     if status == "ok":
-        wanted = {*tune.objectives, *tune.constraints}
+        required = {*tune.objectives, *tune.constraints}
         _check_names(tune, outcome.measured["metrics"])
-        unmeasured = sorted(wanted - metrics.keys())
+        unmeasured = sorted(required - metrics.keys())
         if unmeasured:
             status, reason = "failed", f"not measured on this cell: {', '.join(unmeasured)}"
         else:
             losses = _losses(tune, metrics)
             constraints = {name: metrics[name] - most for name, most in tune.constraints.items()}
-    told = Told(
-        number=asked.number,
+    record = TrialRecord(
+        number=proposal.number,
         status=status,
-        recipe=recipe_of(tune, asked.params),
-        choices=asked.choices,
-        params=asked.params,
+        recipe=recipe_of(tune, proposal.params),
+        choices=proposal.choices,
+        params=proposal.params,
         metrics=metrics,
         losses=losses,
         feasible=all(value <= 0 for value in constraints.values()),
@@ -77,10 +77,10 @@ def finished_trial(tune: Tune, asked: Asked, key: str, outcome: Outcome) -> Froz
     return create_trial(
         state=STATES[status],
         values=_values(tune, losses) if status == "ok" else None,
-        params=asked.params,
-        distributions=asked.distributions,
-        system_attrs={**asked.notes, **outcome.notes},
-        user_attrs={NOTE: asdict(told)},
+        params=proposal.params,
+        distributions=proposal.distributions,
+        system_attrs={**proposal.notes, **outcome.notes},
+        user_attrs={RECORD: asdict(record)},
         intermediate_values=dict(outcome.reports),
         constraints=constraints or None,
     )
@@ -119,7 +119,7 @@ def _losses(tune: Tune, metrics: Mapping[str, float]) -> tuple[float, ...]:
 
 
 def _values(tune: Tune, losses: tuple[float, ...]) -> list[float]:
-    """What Optuna is told: a metric as it is, or the weighted sum."""
+    """The values for Optuna: each objective as it is, or the weighted sum."""
     if tune.weights:
         return list(losses)
     return [

@@ -11,7 +11,7 @@ from sae_repro.hub import fetching, reachable
 from sae_repro.params import HubSubject
 
 # weights, configuration and tokenizer: nothing pickled, no code
-WANTED = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json",
+FILES = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json",
           "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json"]  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def download(source: HubSubject, folder: Path) -> dict[str, Any]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    fetch = partial(snapshot_download, source.name, revision=source.revision, allow_patterns=WANTED)
+    fetch = partial(snapshot_download, source.name, revision=source.revision, allow_patterns=FILES)
     try:
         snapshot = fetch(local_files_only=True)
     except LocalEntryNotFoundError:
@@ -43,11 +43,11 @@ def download(source: HubSubject, folder: Path) -> dict[str, Any]:
 
 
 def _check_shape(source: HubSubject, config: dict[str, Any]) -> None:
-    found = {
+    actual = {
         "d_model": config.get("hidden_size") or config.get("n_embd"),
         "n_layers": config.get("num_hidden_layers") or config.get("n_layer"),
     }
-    for name, value in found.items():
+    for name, value in actual.items():
         if getattr(source, name) != value:
             raise StudyError(
                 f"subject.source.{name} = {getattr(source, name)}: the model has {value}"

@@ -1,4 +1,4 @@
-"""A tiny GPT-2 of our own: trained on training documents only, then put to its gates."""
+"""A tiny GPT-2, trained on training documents only."""
 
 import math
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ IGNORED = -100  # the label that cross-entropy leaves out
 def train_subject(
     corpus: TokenDocuments, settings: Training, *, seed: int
 ) -> tuple["GPT2LMHeadModel", dict[str, Any]]:
-    """The trained model, and what is worth knowing of its training.
+    """The trained model, and facts for subject.json: loss, rows, parameters.
 
     Rows start at BOS and hold one document (or the next part of a long one); padding is left out
     of the loss by length. The rows' order and the initial weights come from named generators.

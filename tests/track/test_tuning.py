@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from sae_repro.track.mlflow_sync import Sent
-from sae_repro.track.trials import Trial, send_trials
+from sae_repro.track.tuning import TrialEntry, send_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,12 +17,12 @@ def study(make_study: Callable[[Path], Path], tmp_path: Path) -> Path:
     return make_study(tmp_path / "study")
 
 
-def trial(number: int, status: str = "ok", **values: float) -> Trial:
+def trial(number: int, status: str = "ok", **values: float) -> TrialEntry:
     return {"number": number, "params": {"lambda": 0.1 * number, "k": None}, "values": values,
             "status": status, "cell_key": f"key{number}"}  # fmt: skip
 
 
-def send(study: Path, trials: list[Trial], name: str = "frontier-0a1b") -> Sent:
+def send(study: Path, trials: list[TrialEntry], name: str = "frontier-0a1b") -> Sent:
     return send_trials(name, trials, study, study, "test")
 
 

@@ -1,6 +1,6 @@
-"""The trials of a tuning study as nested runs below one parent, in an experiment of their own.
+"""Runs of a tuning study: its trials below one parent, in an experiment of their own.
 
-Nested runs collapse in the UI's comparison of cells, so they don't stand among these.
+Nested runs collapse in the UI's comparison of cells, so they are kept apart from these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from sae_repro.files import digest
-from sae_repro.track.mlflow_sync import LATER, Sender, Sent
+from sae_repro.track.mlflow_sync import RETRY, Sender, Sent
 from sae_repro.track.projection import flat
-from sae_repro.track.server import connect, make_experiment, reached
+from sae_repro.track.server import connect, make_experiment, server_errors
 
 PARENT = "mlflow.parentRunId"
 
 
-class Trial(TypedDict):
+class TrialEntry(TypedDict):
     """A finished trial of an Optuna study, as plain data."""
 
     number: int
@@ -29,14 +29,14 @@ class Trial(TypedDict):
 
 
 def send_trials(
-    name: str, trials: Sequence[Trial], study: Path, root: Path, experiment: str
+    name: str, trials: Sequence[TrialEntry], study: Path, root: Path, experiment: str
 ) -> Sent:
-    """Send what the experiment `<experiment>-tuning` lacks of the tuning study `name`.
+    """Send the missing trials of the tuning study `name` to the experiment `<experiment>-tuning`.
 
     One parent run, and one run below it per trial. Safe to repeat with more trials; StudyError
     where the server can't be reached.
     """
-    with reached(root, LATER):
+    with server_errors(root, RETRY):
         client = connect(root)
         sender = Sender(client, make_experiment(client, f"{experiment}-tuning", root), study)
         parent = sender.send(_entry("tuning", name, digest(name), "ok"))
@@ -45,7 +45,7 @@ def send_trials(
     return sender.sent
 
 
-def _trial(name: str, trial: Trial) -> dict[str, Any]:
+def _trial(name: str, trial: TrialEntry) -> dict[str, Any]:
     return _entry(
         "trial",
         f"{name}/{trial['number']:04d}",

@@ -1,8 +1,8 @@
-"""What the next batch tries: a function of the space, the seed and the batches before it.
+"""Proposals of the next batch: a function of the space, the seed and the batches before it.
 
-A batch is asked in an in-memory study that holds the earlier batches and nothing else, in the order
-of its numbers, each number with a sampler of its own seed. So neither the order in which trials
-end, nor how many of a batch were told before somebody pulled the plug, reaches a sampler.
+A batch is proposed by an in-memory study that holds the earlier batches and nothing else, in the
+order of its numbers, each number with a sampler of its own seed. So neither the order in which
+trials end, nor how many of a batch had ended before an interruption, reaches a sampler.
 """
 
 import warnings
@@ -22,20 +22,20 @@ STARTUP = 6  # finished trials before tpe and gp learn from them
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A trial that was asked and not told yet: its parameters, and the cell they make."""
+class Proposal:
+    """A trial that has not run yet: its parameters, and the cell they make."""
 
     number: int
     choices: dict[str, Any]
     params: dict[str, Any]
     distributions: dict[str, Any]
     notes: dict[str, Any]
-    """What the sampler wrote down, e.g. nsga2's generation."""
+    """The sampler's own attributes, e.g. nsga2's generation."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Optuna's own log lines and warnings of experimental features, for a while unsaid."""
+    """A block without Optuna's log lines and warnings of experimental features."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -47,41 +47,43 @@ def quiet() -> Iterator[None]:
 
 
 def directions(tune: Tune) -> list[Literal["minimize", "maximize"]]:
-    """What Optuna shall do with each value."""
+    """The direction of each value for Optuna."""
     return ["minimize"] if tune.weights else list(tune.objectives.values())
 
 
-def ask_batch(tune: Tune, name: str, told: Sequence[FrozenTrial], size: int) -> list[Asked]:
-    """The trials `len(told)` … `len(told) + size − 1` of the study `name`.
+def propose_batch(
+    tune: Tune, name: str, earlier: Sequence[FrozenTrial], size: int
+) -> list[Proposal]:
+    """The trials `len(earlier)` … `len(earlier) + size − 1` of the study `name`.
 
-    `told` are the trials of all earlier batches, by number.
+    `earlier` are the trials of all earlier batches, by number.
     """
     with quiet():
-        study = study_of(tune, name, told)
-        return [_ask(tune, study, len(told) + i) for i in range(size)]
+        study = study_of(tune, name, earlier)
+        return [_propose(tune, study, len(earlier) + i) for i in range(size)]
 
 
 def study_of(
     tune: Tune,
     name: str,
-    told: Sequence[FrozenTrial],
+    earlier: Sequence[FrozenTrial],
     pruner: optuna.pruners.BasePruner | None = None,
 ) -> optuna.Study:
-    """An in-memory study that holds `told` under their numbers."""
+    """An in-memory study that holds `earlier` under their numbers."""
     study = optuna.create_study(
         study_name=name, directions=directions(tune), pruner=pruner or optuna.pruners.NopPruner()
     )
-    study.add_trials(told)
+    study.add_trials(earlier)
     return study
 
 
-def _ask(tune: Tune, study: optuna.Study, number: int) -> Asked:
+def _propose(tune: Tune, study: optuna.Study, number: int) -> Proposal:
     seed = int(generator(tune.seed, "tune", number).integers(2**31))
     study.sampler = _sampler(tune, seed)
     trial = study.ask()
     choices = suggest(tune, trial)
     frozen = study.get_trials(deepcopy=False)[number]
-    return Asked(
+    return Proposal(
         number=number,
         choices=choices,
         params=dict(trial.params),

@@ -1,4 +1,4 @@
-"""Trials become cells: lines added to params.yaml, every other byte left as it was."""
+"""Adoption of trials as cells: lines added to params.yaml, every other byte left as it was."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +27,8 @@ def adopt(
     path = study / "params.yaml"
     old = read_yaml(path)
     parse(old, source=str(path))
-    cells, said = _new_cells(_chosen(trials(study), numbers, pareto), old["cells"], prefix)
-    yield from said
+    cells, notes = _new_cells(_chosen(trials(study), numbers, pareto), old["cells"], prefix)
+    yield from notes
     if not cells:
         yield f"{path}: nothing to add"
         return
@@ -49,16 +49,16 @@ def adopt(
         yield "dry run: nothing was written"
         return
     write_text(path, after)
-    yield "next: dvc repro   (what a trial trained is in the store: it is not trained again)"
+    yield "next: dvc repro   (the SAEs are in the store: nothing is trained again)"
 
 
-def _chosen(found: Sequence[Trial], numbers: Sequence[int], pareto: bool) -> list[Trial]:
-    best = [trial for trial in found if trial.best]
+def _chosen(recorded: Sequence[Trial], numbers: Sequence[int], pareto: bool) -> list[Trial]:
+    best = [trial for trial in recorded if trial.best]
     if numbers:
-        by_number = {trial.number: trial for trial in found}
+        by_number = {trial.number: trial for trial in recorded}
         for number in numbers:
             if number not in by_number:
-                raise StudyError(f"--trial {number}: tune/trials.csv has 0 … {len(found) - 1}")
+                raise StudyError(f"--trial {number}: tune/trials.csv has 0 … {len(recorded) - 1}")
             trial = by_number[number]
             if trial.status != "ok":
                 raise StudyError(f"--trial {number}: it {trial.status}: {trial.reason}")
@@ -76,18 +76,18 @@ def _chosen(found: Sequence[Trial], numbers: Sequence[int], pareto: bool) -> lis
 def _new_cells(
     chosen: Sequence[Trial], existing: Mapping[str, Any], prefix: str
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """(name → choices, what to tell); a trial that is a cell already is left out, and told."""
+    """(name → choices, notes); a trial that is a cell already is left out, with a note."""
     known = {
         str(check_section(Cell, choices, within=f"cells.{name}").identity()): name
         for name, choices in existing.items()
     }
     cells: dict[str, dict[str, Any]] = {}
-    said = []
+    notes = []
     for trial in chosen:
         name = f"{prefix}-{trial.recipe}-{trial.number}"
         identity = str(check_section(Cell, trial.choices, within=name).identity())
         if identity in known:
-            said.append(f"trial {trial.number} is the cell {known[identity]} already")
+            notes.append(f"trial {trial.number} is the cell {known[identity]} already")
         elif name in existing:
             raise StudyError(
                 f"params.yaml: cells.{name} exists already and is another cell; choose another "
@@ -95,14 +95,14 @@ def _new_cells(
             )
         else:
             cells[name], known[identity] = dict(trial.choices), name
-    return cells, said
+    return cells, notes
 
 
 def _with_cells(text: str, cells: Mapping[str, dict[str, Any]], path: Path) -> str:
     """`text` with a line per cell after the last cell; nothing else moves, no comment, no space."""
     raw = YAML().load(text)
     if raw["cells"].fa.flow_style():
-        raise StudyError(f"{path}: cells stands in one pair of braces; write a cell per line")
+        raise StudyError(f"{path}: cells is one pair of braces; write a cell per line")
     lines = text.splitlines(keepends=True)
     start = raw.lc.key("cells")[0]
     end = min((raw.lc.key(k)[0] for k in raw if raw.lc.key(k)[0] > start), default=len(lines))
@@ -132,6 +132,6 @@ def _check(text: str, old: Mapping[str, Any], cells: Mapping[str, Any], path: Pa
     expected = {**old, "cells": {**old["cells"], **cells}}
     if repr(raw) != repr(expected):
         raise StudyError(
-            f"{path}: its layout is beyond this command; add the cells of tune/best.yaml by hand"
+            f"{path}: can't add cells in this layout; add those of tune/best.yaml by hand"
         )
     parse(raw, source=str(path))

@@ -1,0 +1,86 @@
+"""The commands `export` and `import`: SAEs in the formats of other libraries."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sae_repro.errors import StudyError
+
+if TYPE_CHECKING:
+    from sae_repro.autoencoders import SAE
+
+
+def export(
+    cell: Annotated[str, typer.Argument(help="Name of a trained cell, or a folder with an SAE.")],
+    format: Annotated[
+        Literal["saelens", "dictionary_learning", "sparsify"],
+        typer.Option(help="Library that shall read it; sparsify holds TopK only."),
+    ],
+    to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
+    study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
+) -> None:
+    """Write an SAE as another library's folder, where it encodes and decodes as it does here.
+
+    Run it in the study's folder. Examples:
+
+    sae-repro export topk-x8-k16 --format sparsify --to for-sparsify
+
+    sae-repro export downloads/their-sae --format dictionary_learning --to for-others
+    """
+    from sae_repro.autoencoders.interchange import export as write
+
+    sae = _own_or_foreign(cell, study)
+    write(sae, to, format)
+    typer.echo(f"{to}: {format}, {_described(sae)}")
+
+
+def import_(
+    source: Annotated[str, typer.Argument(help="Folder with an SAE, or RELEASE:SAE_ID.")],
+    to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
+) -> None:
+    """Turn another library's SAE into a folder like those of artifacts/train.
+
+    A folder is known by its files: SAELens's (cfg.json, sae_weights.safetensors),
+    dictionary_learning's (config.json, ae.pt) or sparsify's (cfg.json, sae.safetensors).
+    RELEASE:SAE_ID is fetched by SAELens's names from the hub. Decoder rows become unit. Examples:
+
+    sae-repro import downloads/their-sae --to saes/theirs
+
+    sae-repro import gpt2-small-res-jb:blocks.8.hook_resid_pre --to saes/gpt2-8
+    """
+    from sae_repro.autoencoders import save
+    from sae_repro.autoencoders.interchange import import_release, import_sae, new_folder
+
+    # before anything is fetched: what can't be written need not be
+    with new_folder(to) as folder:
+        release, colon, sae_id = source.partition(":")
+        fetch = colon and not Path(source).exists()
+        sae = import_release(release, sae_id) if fetch else import_sae(Path(source))
+        save(sae, folder)
+    typer.echo(f"{to}: {_described(sae)}")
+
+
+def _own_or_foreign(cell: str, study: Path) -> "SAE":
+    """The SAE of a cell of `study`, or of a folder in any format."""
+    from sae_repro.autoencoders import load
+    from sae_repro.autoencoders.interchange import import_sae
+    from sae_repro.cellstore import members
+
+    folder = study / "artifacts" / "train" / cell
+    if (folder / "cfg.json").is_file():
+        return load(folder)
+    if Path(cell).is_dir():
+        return import_sae(Path(cell))
+    if members(folder) != ["."]:
+        raise StudyError(f"{cell} has several SAEs: name one, such as {cell}/{members(folder)[0]}")
+    raise StudyError(
+        f"{cell}: neither a folder, nor a cell with an SAE in {folder.parent}; `sae-repro cells` "
+        "lists the cells and which are trained"
+    )
+
+
+def _described(sae: "SAE") -> str:
+    metadata = sae.metadata or {}
+    hook = metadata.get("hook_name") or metadata.get("submodule_name")
+    return f"{sae.architecture}, D {sae.d_in}, K {sae.d_sae}" + (f", hook {hook}" if hook else "")
