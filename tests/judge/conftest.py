@@ -16,7 +16,7 @@ import pytest
 
 from sae_repro.judge import Prompt, Question, Sampling
 from sae_repro.judge.backends.http import HttpBackend
-from sae_repro.judge.backends.pace import Clock
+from sae_repro.judge.backends.rate_limit import Clock
 from sae_repro.params import Judge
 
 KEY = "sk-test-0123456789abcdef"

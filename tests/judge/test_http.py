@@ -15,10 +15,10 @@ from sae_repro.errors import StudyError
 from sae_repro.judge import Answer, Prompt, Question, ReplayBackend, Sampling
 from sae_repro.judge.backends import http
 from sae_repro.judge.backends.http import HttpBackend
-from sae_repro.judge.backends.pace import Clock
+from sae_repro.judge.backends.rate_limit import Clock
 from sae_repro.judge.backends.record import read_record, recording
 from sae_repro.judge.backends.replies import MAX_BYTES
-from sae_repro.judge.questions import key_of
+from sae_repro.judge.protocol import key_of
 
 from .conftest import Endpoint, FakeClock, Response, echo, http_settings, questions, said
 
@@ -135,7 +135,9 @@ def test_giving_up_says_why_what_is_kept_and_what_to_do(
         backend().answer(questions(6))
     message = str(caught.value)
     assert "\n" not in message
-    assert "no answer in 3 attempts, at last 500 Internal Server Error (out of order)" in message
+    assert (
+        "no answer in 3 attempts, last error: 500 Internal Server Error (out of order)" in message
+    )
     assert f"4 of 6 answers are kept in {record}" in message
     assert "lower judge.requests_per_minute" in message
     assert len(endpoint.prompts) == 4 + 3
@@ -149,7 +151,7 @@ def test_a_refusal_is_not_repeated(endpoint: Endpoint, backend: Make, status: in
     body = json.dumps({"error": {"message": "no such model"}}).encode()
     headers = {"Location": "http://127.0.0.1:1/"}
     endpoint.script = lambda n, prompt: Response(status, body, headers)
-    with pytest.raises(StudyError, match=rf"refuses: {status} .* \(no such model\); check"):
+    with pytest.raises(StudyError, match=rf"request refused: {status} .* \(no such model\); check"):
         backend().answer(questions(5))
     assert len(endpoint.prompts) == 1
 
@@ -172,9 +174,9 @@ def test_a_refused_worker_asks_no_next_question(
 
 def test_no_server_at_all(endpoint: Endpoint, backend: Make) -> None:
     endpoint.close()
-    with pytest.raises(StudyError, match=r"no answer in 3 attempts, at last ConnectError"):
+    with pytest.raises(StudyError, match=r"no answer in 3 attempts, last error: ConnectError"):
         backend().answer(questions(1))
-    with pytest.raises(StudyError, match="no address"):
+    with pytest.raises(StudyError, match="not a valid URL"):
         backend(base_url="http://127.0.0.1:port/v1").answer(questions(1))
 
 

@@ -17,10 +17,10 @@ from sae_repro.judge import (
     Sampling,
     Truth,
     open_backend,
-    shares,
 )
+from sae_repro.judge.backends.concepts import excess_fractions
 from sae_repro.judge.backends.record import read_record, recording
-from sae_repro.judge.questions import key_of
+from sae_repro.judge.protocol import key_of
 from sae_repro.params import Judge
 
 from .conftest import questions
@@ -117,7 +117,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.jsonl"
     write(path, (KEYS[0], Answer("x")))
     path.write_text(path.read_text() + DAMAGED[name] + "\n")
-    with pytest.raises(StudyError, match=r"a\.jsonl:2: no recorded answer; restore"):
+    with pytest.raises(StudyError, match=r"a\.jsonl:2: not a recorded answer; restore"):
         read_record(path)
 
 
@@ -187,17 +187,17 @@ def test_concepts_answer_with_the_truth() -> None:
     ]
     found = [answer.text for answer in judge.answer(questions)]
     assert found == ["verb", "POLYSEMANTIC", "POLYSEMANTIC", "animal", "verb", "[1,0,0]", "[1,0]"]
-    with pytest.raises(StudyError, match="label, explain, detect, fuzz only, not simulate"):
-        judge.answer([carrying("simulate", "")])
+    with pytest.raises(StudyError, match="cannot answer the prompt simulate; use kind: http"):
+        judge.answer([Question(Prompt("simulate", 1, ""))])
 
 
 def test_a_common_concept_earns_nothing() -> None:
     """Three of four contexts carry it, as three of four tokens anywhere do."""
     contexts = [{"word"}, {"word", "verb"}, {"word", "verb"}, {"verb"}]
-    assert shares(contexts) == {"verb": 0.75, "word": 0.75}
-    found = shares(contexts, {"word": 0.75, "verb": 0.5, "all": 1.0})
+    assert excess_fractions(contexts) == {"verb": 0.75, "word": 0.75}
+    found = excess_fractions(contexts, {"word": 0.75, "verb": 0.5, "all": 1.0})
     assert found == {"verb": 0.5, "word": 0.0}
-    assert shares([{"all"}], {"all": 1.0}) == {}
+    assert excess_fractions([{"all"}], {"all": 1.0}) == {}
 
 
 def test_params_choose_the_backend(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from sae_repro.judge.scores import Detection, detection, simulation, specificity
-from sae_repro.judge.selection import choose, rate, selectivity
+from sae_repro.judge.cell_results import rate
+from sae_repro.judge.latent_selection import select_latents, selectivity
+from sae_repro.judge.scores.detection import Detection, detection
+from sae_repro.judge.scores.simulation import simulation
+from sae_repro.judge.scores.specificity import specificity
 from sae_repro.numerics.intervals import wilson
 
 FLAG = st.integers(0, 1)
@@ -130,14 +133,14 @@ def test_selectivity_as_published() -> None:
 def test_the_extremes_are_disjoint_and_the_sample_covers_the_alive() -> None:
     s = np.array([np.nan, 5, 1, 3, 3, 2, np.nan, 4.0])
     alive = np.array([False, True, True, True, True, True, True, True])
-    found = choose(s, alive, 0, extremes=2, uniform=50)
+    found = select_latents(s, alive, 0, extremes=2, uniform=50)
     assert found.top == [1, 7]
     assert found.bottom == [2, 5]
     assert found.uniform == [1, 2, 3, 4, 5, 6, 7]
     assert found.too_few == 1
-    few = choose(s, alive, 0, extremes=25)
+    few = select_latents(s, alive, 0, extremes=25)
     assert (few.top, few.bottom) == ([1, 7, 3], [2, 5, 4])
-    none = choose(np.full(3, np.nan), np.zeros(3, dtype=bool), 0)
+    none = select_latents(np.full(3, np.nan), np.zeros(3, dtype=bool), 0)
     assert (none.top, none.bottom, none.uniform, none.too_few) == ([], [], [], 0)
 
 
@@ -146,13 +149,13 @@ def test_the_sample_is_fair_seeded_and_stable() -> None:
     alive = np.ones(200, dtype=bool)
     drawn = np.zeros(200)
     for seed in range(300):
-        drawn[choose(s, alive, seed).uniform] += 1
+        drawn[select_latents(s, alive, seed).uniform] += 1
     # binomial(300, 1/4): 75 ± 7.5
     assert drawn.min() > 45
     assert drawn.max() < 110
-    whole = set(choose(s, alive, 1).uniform)
+    whole = set(select_latents(s, alive, 1).uniform)
     alive[sorted(whole)[0]] = False
-    assert len(whole & set(choose(s, alive, 1).uniform)) == 49
+    assert len(whole & set(select_latents(s, alive, 1).uniform)) == 49
 
 
 def test_the_rate_is_of_what_was_answered() -> None:

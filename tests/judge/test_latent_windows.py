@@ -1,10 +1,11 @@
 """Windows that explain and windows that score: where they lie, and that no document has both."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,10 +14,15 @@ from hypothesis import strategies as st
 from sae_repro.autoencoders import SAE, Weights
 from sae_repro.corpus.tokenizers import SPECIAL, word_level
 from sae_repro.errors import StudyError
-from sae_repro.judge.asking import LISTED, Asker
-from sae_repro.judge.rows import Rows, Texts, fingerprint, rows_of
-from sae_repro.judge.windows import Material, activations, material, nearest, quantile_edges
+from sae_repro.judge.held_out import HeldOutTokens, WindowTexts, held_out_tokens
+from sae_repro.judge.latent_activations import activations, nearest
+from sae_repro.judge.latent_windows import LatentWindows, draw_windows, quantile_edges
+from sae_repro.judge.prompts import built_in_prompts
+from sae_repro.judge.questions import QuestionMaker
+from sae_repro.judge.scores import SCORES, ScoringQuestion
+from sae_repro.judge.scores.detection import LIST_LENGTH
 from sae_repro.params import Judge
+from sae_repro.readers.documents import TokenDocuments
 
 SETTINGS = Judge(quantiles=3, contexts_per_quantile=2, context_tokens=3)
 WORDS = [f"w{i}" for i in range(20)]
@@ -24,19 +30,25 @@ DOCUMENTS, LENGTH = 60, 15
 NONE = np.zeros(DOCUMENTS * LENGTH, dtype=bool)
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """Documents of random words; those from `copies` on repeat the first ones."""
+class Corpus(TokenDocuments):
+    """Validation documents of random words; those from `copies` on repeat the first ones."""
 
-    folder: Path = Path("corpus")
-    copies: int = DOCUMENTS
-
-    def document(self, number: int) -> np.ndarray:
-        own = number - self.copies if number >= self.copies else number
-        return np.random.default_rng(own).integers(20, size=LENGTH).astype(np.int32) + len(SPECIAL)
+    def __init__(self, copies: int = DOCUMENTS) -> None:
+        texts = [
+            np.random.default_rng(d - copies if d >= copies else d).integers(20, size=LENGTH)
+            for d in range(DOCUMENTS)
+        ]
+        documents = pd.DataFrame(
+            {"start": np.arange(DOCUMENTS) * LENGTH, "length": LENGTH, "split": "validation"}
+        )
+        tokens = np.concatenate(texts).astype(np.int32) + len(SPECIAL)
+        super().__init__(Path("corpus"), tokens, documents)
 
     def tokenizer(self) -> Any:
         return word_level(WORDS)
+
+    def content(self, document: int) -> bytes:
+        return self.document(document).tobytes()
 
 
 def index_of(corpus: Corpus) -> np.ndarray:
@@ -47,9 +59,9 @@ def index_of(corpus: Corpus) -> np.ndarray:
     return np.concatenate(parts).astype(np.int32)
 
 
-def rows_in(corpus: Corpus, order: np.ndarray | None = None) -> Rows:
+def rows_in(corpus: Corpus, order: np.ndarray | None = None) -> HeldOutTokens:
     index = index_of(corpus)
-    return rows_of(index if order is None else index[order], corpus, 3, 0)
+    return held_out_tokens(index if order is None else index[order], corpus, 3, 0)
 
 
 def values(seed: int, density: float) -> np.ndarray:
@@ -64,7 +76,7 @@ def values(seed: int, density: float) -> np.ndarray:
 def test_windows_are_what_they_say(seed: int, density: float) -> None:
     rows = rows_in(Corpus())
     a, neighbour = values(seed, density), values(seed + 1, 0.1) > 0
-    found = material(5, a, neighbour, rows, SETTINGS, seed)
+    found = draw_windows(5, a, neighbour, rows, SETTINGS, seed)
     fires = a > 0
     if found is None:
         assert not (fires & rows.explain).any() or not (fires & ~rows.explain).any()
@@ -74,8 +86,7 @@ def test_windows_are_what_they_say(seed: int, density: float) -> None:
         assert window.quantile == (a[window.mark] >= edges).sum()
         assert fires[window.mark]
     assert all(rows.explain[w.centre] for w in found.explain)
-    scoring = [*found.positives, *found.random, *found.hard, *found.wrong]
-    assert not any(rows.explain[w.centre] for w in scoring)
+    assert not any(rows.explain[w.centre] for w in found.scoring)
     for window in [*found.random, *found.hard]:
         assert not fires[rows.first[window.centre] : rows.last[window.centre]].any()
     assert all(neighbour[w.mark] for w in found.hard)
@@ -104,16 +115,15 @@ def test_the_draw_does_not_depend_on_how_rows_are_stored() -> None:
     plain, shuffled = rows_in(Corpus()), rows_in(Corpus(), order)
     assert np.array_equal(a[order][shuffled.order], a)
     found = [
-        material(5, a[order][shuffled.order], neighbour, shuffled, SETTINGS, 0),
-        material(5, a, neighbour, plain, SETTINGS, 0),
+        draw_windows(5, a[order][shuffled.order], neighbour, shuffled, SETTINGS, 0),
+        draw_windows(5, a, neighbour, plain, SETTINGS, 0),
     ]
     assert found[0] == found[1] is not None
-    assert found[0] != material(6, a, neighbour, plain, SETTINGS, 0)
+    assert found[0] != draw_windows(6, a, neighbour, plain, SETTINGS, 0)
 
 
-def scoring_texts(found: Material, rows: Rows, corpus: Corpus) -> set[str]:
-    windows = [*found.positives, *found.random, *found.hard, *found.wrong]
-    return {fingerprint(corpus, int(rows.document[w.centre])) for w in windows}
+def scoring_texts(found: LatentWindows, rows: HeldOutTokens, corpus: Corpus) -> set[bytes]:
+    return {corpus.content(int(rows.document[w.centre])) for w in found.scoring}
 
 
 def test_no_text_explains_and_scores_even_under_two_numbers() -> None:
@@ -121,56 +131,64 @@ def test_no_text_explains_and_scores_even_under_two_numbers() -> None:
     corpus = Corpus(copies=30)
     rows = rows_in(corpus)
     for seed in range(20):
-        found = material(5, values(seed, 0.2), values(seed + 1, 0.2) > 0, rows, SETTINGS, seed)
+        found = draw_windows(5, values(seed, 0.2), values(seed + 1, 0.2) > 0, rows, SETTINGS, seed)
         assert found is not None
-        explaining = {fingerprint(corpus, int(rows.document[w.centre])) for w in found.explain}
+        explaining = {corpus.content(int(rows.document[w.centre])) for w in found.explain}
         assert not explaining & scoring_texts(found, rows, corpus)
-        asker(rows, corpus).explain(found)
+        maker(rows, corpus).explain(found)
         copied = [replace(w, centre=(w.centre + 30 * LENGTH) % len(NONE)) for w in found.explain]
-        with pytest.raises(StudyError, match="both sides"):
-            asker(rows, corpus).explain(replace(found, positives=copied))
+        with pytest.raises(StudyError, match="both explain and score"):
+            maker(rows, corpus).explain(replace(found, positives=copied))
     assert len(set(rows.document[rows.explain])) == 2 * len(
-        {fingerprint(corpus, d) for d in rows.document[rows.explain]}
+        {corpus.content(d) for d in rows.document[rows.explain]}
     )
 
 
-def asker(rows: Rows, corpus: Corpus, seed: int = 0) -> Asker:
-    return Asker(rows, Texts(rows, corpus), None, SETTINGS, seed)
+def maker(rows: HeldOutTokens, corpus: Corpus, seed: int = 0) -> QuestionMaker:
+    texts = WindowTexts(rows, corpus)
+    return QuestionMaker(rows, texts, None, built_in_prompts(), SETTINGS, seed)
+
+
+def scoring(
+    score: str, found: LatentWindows, rows: HeldOutTokens, corpus: Corpus, seed: int = 0
+) -> list[ScoringQuestion]:
+    row = SCORES[score]
+    return row.questions(maker(rows, corpus, seed), row.prompt, found, "words")
 
 
 def test_the_known_leak_stops_the_stage() -> None:
     """One list, one seed: what explains would score itself. So would a neighbour in its text."""
     corpus = Corpus()
     rows = rows_in(corpus)
-    found = material(5, values(0, 0.2), NONE, rows, SETTINGS, 0)
+    found = draw_windows(5, values(0, 0.2), NONE, rows, SETTINGS, 0)
     assert found is not None
-    asker(rows, corpus).explain(found)
+    maker(rows, corpus).explain(found)
     leaking = replace(found, positives=found.explain)
     centre = found.explain[0].centre
     beside = int(rows.first[centre]) if rows.first[centre] < centre else centre + 1
     neighbour = replace(found, random=[replace(found.explain[0], mark=beside, centre=beside)])
     for leak in (leaking, neighbour):
-        with pytest.raises(StudyError, match="documents are on both sides"):
-            asker(rows, corpus).explain(leak)
+        with pytest.raises(StudyError, match="documents both explain and score"):
+            maker(rows, corpus).explain(leak)
 
 
 def test_lists_are_balanced_mixed_and_half_hard() -> None:
     corpus = Corpus()
     rows = rows_in(corpus)
-    found = material(5, values(0, 0.05), values(1, 0.3) > 0, rows, SETTINGS, 0)
+    found = draw_windows(5, values(0, 0.05), values(1, 0.3) > 0, rows, SETTINGS, 0)
     assert found is not None
     n = len(found.positives)
     assert len(found.hard) == n // 2
     for score in ("detection", "fuzzing"):
-        asked = asker(rows, corpus).test(score, found, "words")
+        asked = scoring(score, found, rows, corpus)
         flags = [flag for one in asked for flag in one.truth]
         assert flags.count(1) == flags.count(0) == n
         assert flags not in (sorted(flags), sorted(flags)[::-1]), "the order tells nothing"
-        assert all(len(one.truth) <= LISTED for one in asked)
-        other = asker(rows, corpus, seed=1).test(score, found, "words")
+        assert all(len(one.truth) <= LIST_LENGTH for one in asked)
+        other = scoring(score, found, rows, corpus, seed=1)
         assert [one.truth for one in other] != [one.truth for one in asked]
     easy = replace(found, hard=[])
-    flags = [f for one in asker(rows, corpus).test("detection", easy, "words") for f in one.truth]
+    flags = [f for one in scoring("detection", easy, rows, corpus) for f in one.truth]
     assert flags.count(0) == n, "random ones stand in"
 
 
@@ -178,11 +196,11 @@ def test_texts_are_whole_and_marked_on_their_token() -> None:
     corpus = Corpus()
     rows = rows_in(corpus)
     words = [WORDS[i - len(SPECIAL)] for i in corpus.document(0)]
-    (context,) = Texts(rows, corpus).contexts([4], [5])
+    (context,) = WindowTexts(rows, corpus).contexts([4], [5])
     assert context.before == " ".join(words[2:4]) + " "
     assert context.token == words[4]
     assert context.after == " " + " ".join(words[5:9])
-    assert Texts(rows, corpus).tokens(0, 2) == words[:2]
+    assert WindowTexts(rows, corpus).tokens(0, 2) == words[:2]
 
 
 def make_sae(architecture: str) -> SAE:

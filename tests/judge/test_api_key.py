@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sae_repro.errors import StudyError
+from sae_repro.judge.backends.api_key import ApiKey
 from sae_repro.judge.backends.http import HttpBackend
-from sae_repro.judge.backends.key import Key
 from sae_repro.params import Judge, check_section
 
 from .conftest import KEY, Endpoint, Response, questions, said
@@ -87,9 +87,9 @@ def test_a_key_that_no_header_carries_is_not_repeated(
 def test_a_place_holder_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """Local servers want any key: "x" must not be cut out of every answer."""
     monkeypatch.setenv("JUDGE_KEY", "x")
-    assert Key("JUDGE_KEY").hide("a fox") == "a fox"
+    assert ApiKey("JUDGE_KEY").hide("a fox") == "a fox"
     monkeypatch.setenv("JUDGE_KEY", 'quote"and\\slash')
-    assert Key("JUDGE_KEY").hide('{"m": "quote\\"and\\\\slash"}') == '{"m": "[key]"}'
+    assert ApiKey("JUDGE_KEY").hide('{"m": "quote\\"and\\\\slash"}') == '{"m": "[key]"}'
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from sae_repro.errors import StudyError
 from sae_repro.judge.backends.http import HttpBackend
-from sae_repro.judge.backends.pace import Clock, Pace, StoppedError
+from sae_repro.judge.backends.rate_limit import Clock, RateLimit, StoppedError
 
 from .conftest import Endpoint, FakeClock, Response, echo, questions
 
@@ -48,7 +48,7 @@ def test_an_endpoint_that_wants_an_hours_rest_ends_the_run(
     endpoint: Endpoint, backend: Make, clock: FakeClock
 ) -> None:
     endpoint.script = lambda n, prompt: Response(429, headers={"Retry-After": "3600"})
-    with pytest.raises(StudyError, match=r"wants 3600 s of rest .*429"):
+    with pytest.raises(StudyError, match=r"asks to wait 3600 s .*429"):
         backend().answer(questions(1))
     assert len(endpoint.prompts) == 1
 
@@ -86,7 +86,7 @@ def test_no_minute_holds_more_requests_than_allowed(
 
 
 def test_threads_share_one_pace(clock: FakeClock) -> None:
-    pace = Pace(60, clock, Event())
+    pace = RateLimit(60, clock, Event())
     threads = [Thread(target=lambda: [pace.turn() for _ in range(5)]) for _ in range(4)]
     begun = clock.now()
     for thread in threads:
@@ -98,7 +98,7 @@ def test_threads_share_one_pace(clock: FakeClock) -> None:
 
 def test_a_stopped_pace_lets_nobody_start() -> None:
     stop = Event()
-    pace = Pace(1, Clock(), stop)
+    pace = RateLimit(1, Clock(), stop)
     pace.turn()
     pace.hold(3600)
     stop.set()
@@ -119,13 +119,13 @@ def test_a_failure_stops_those_who_wait(
             return Response(401)
         return Response(429, headers={"Retry-After": "500"})
 
-    def hold(pace: Pace, seconds: float) -> None:
+    def hold(pace: RateLimit, seconds: float) -> None:
         assert arrived.wait(20), "or the question that is refused would not be asked"
         told(pace, seconds)
         waiting.release()
 
-    told = Pace.hold
-    monkeypatch.setattr(Pace, "hold", hold)
+    told = RateLimit.hold
+    monkeypatch.setattr(RateLimit, "hold", hold)
     endpoint.script = script
     begun = time.monotonic()
     with pytest.raises(StudyError, match="401"):
