@@ -16,7 +16,7 @@ from sae_repro.corpus.tokenizers import SPECIAL, word_level
 from sae_repro.errors import StudyError
 from sae_repro.judge.held_out import HeldOutTokens, WindowTexts, held_out_tokens
 from sae_repro.judge.latent_activations import activations, nearest
-from sae_repro.judge.latent_windows import LatentWindows, draw_windows, quantile_edges
+from sae_repro.judge.latent_windows import LatentWindows, Window, draw_windows, quantile_edges
 from sae_repro.judge.prompts import built_in_prompts
 from sae_repro.judge.questions import QuestionMaker
 from sae_repro.judge.scores import SCORES, ScoringQuestion
@@ -190,6 +190,31 @@ def test_lists_are_balanced_mixed_and_half_hard() -> None:
     easy = replace(found, hard=[])
     flags = [f for one in scoring("detection", easy, rows, corpus) for f in one.truth]
     assert flags.count(0) == n, "random ones stand in"
+
+
+@pytest.mark.parametrize("score,hard", [("detection", "hard"), ("fuzzing", "wrong")])
+def test_hard_negatives_are_those_of_the_score(
+    score: str, hard: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fuzzing judge that knows silent contexts alone must fail at wrongly marked ones."""
+    corpus = Corpus()
+    rows = rows_in(corpus)
+    found = draw_windows(5, values(0, 0.05), values(1, 0.3) > 0, rows, SETTINGS, 0)
+    assert found is not None
+    shown: list[Window] = []
+    flags = QuestionMaker.flags
+
+    def spy(maker: Any, prompt: str, windows: list[Window], *rest: Any, **named: Any) -> Any:
+        shown.extend(windows)
+        return flags(maker, prompt, windows, *rest, **named)
+
+    monkeypatch.setattr(QuestionMaker, "flags", spy)
+    asked = scoring(score, found, rows, corpus)
+    truth = [flag for one in asked for flag in one.truth]
+    negatives = {window for window, flag in zip(shown, truth, strict=True) if not flag}
+    n = len(found.positives)
+    assert negatives == {*getattr(found, hard), *found.random[: n - n // 2]}
+    assert {w for w, flag in zip(shown, truth, strict=True) if flag} == {*found.positives}
 
 
 def test_texts_are_whole_and_marked_on_their_token() -> None:

@@ -11,7 +11,10 @@ from typing import get_args
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
+from sae_repro.cli import app
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
 from sae_repro.judge import Context, Prompt
@@ -20,6 +23,8 @@ from sae_repro.judge.prompts.fence import escape, fenced_texts, fenced_tokens
 from sae_repro.judge.scores import SCORES
 from sae_repro.params import Judge, PromptFile
 from sae_repro.params.judge import PromptName
+
+from ..params.test_check import STUDY
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILT_IN = built_in_prompts()
@@ -185,6 +190,31 @@ def test_an_override_that_has_changed_or_is_missing_is_named(tmp_path: Path) -> 
     path.unlink()
     with pytest.raises(StudyError, match=r"judge\.prompts\.label\.path: .* is missing"):
         load_prompts(settings, tmp_path)
+
+
+def test_check_and_pin_know_the_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "label.md"
+
+    def write_study(text: str) -> None:
+        path.write_text(text)
+        own = {"label": {"path": "label.md", "sha256": sha256_file(path)}}
+        with (tmp_path / "params.yaml").open("w") as file:
+            YAML().dump({**STUDY, "judge": {"prompts": own}}, file)
+
+    def message(command: str) -> str:
+        result = CliRunner().invoke(app, [command, str(tmp_path)])
+        return result.output if result.exit_code == 0 else str(result.exception)
+
+    write_study("version: 2\n\n{{text}}")
+    assert message("check") == (
+        f"{path}: has placeholders for ['text'], must have ['texts']; make them the same"
+    )
+    write_study("version: 2\n\n{{texts}}")
+    assert message("check").startswith("ok")
+    path.write_text("version: 3\n\n{{texts}}")
+    assert f"judge.prompts.label.path: {path} has changed" in message("check")
+    assert f"→ {sha256_file(path)}" in message("pin")
+    assert message("check").startswith("ok")
 
 
 def test_prompts_are_installed(tmp_path: Path) -> None:
