@@ -34,12 +34,12 @@ class Response:
     """reset, cut, drip, flood, slow: instead of a whole response in time."""
 
 
-def said(text: str) -> Response:
+def completion(text: str) -> Response:
     return Response(body=json.dumps({"choices": [{"message": {"content": text}}]}).encode())
 
 
 def echo(prompt: str) -> Response:
-    return said(f"answer to {prompt}")
+    return completion(f"answer to {prompt}")
 
 
 class Endpoint:

@@ -73,35 +73,35 @@ def values(seed: int, density: float) -> np.ndarray:
 
 @given(st.integers(0, 10_000), st.sampled_from([0.003, 0.03, 0.2, 0.7]))
 @settings(max_examples=40, deadline=None)
-def test_windows_are_what_they_say(seed: int, density: float) -> None:
+def test_windows_keep_to_their_half_quantile_and_firing(seed: int, density: float) -> None:
     rows = rows_in(Corpus())
     a, neighbour = values(seed, density), values(seed + 1, 0.1) > 0
-    found = draw_windows(5, a, neighbour, rows, SETTINGS, seed)
+    result = draw_windows(5, a, neighbour, rows, SETTINGS, seed)
     fires = a > 0
-    if found is None:
+    if result is None:
         assert not (fires & rows.explain).any() or not (fires & ~rows.explain).any()
         return
     edges = quantile_edges(a[fires], 3)
-    for window in [*found.explain, *found.positives]:
+    for window in [*result.explain, *result.positives]:
         assert window.quantile == (a[window.mark] >= edges).sum()
         assert fires[window.mark]
-    assert all(rows.explain[w.centre] for w in found.explain)
-    assert not any(rows.explain[w.centre] for w in found.scoring)
-    for window in [*found.random, *found.hard]:
+    assert all(rows.explain[w.centre] for w in result.explain)
+    assert not any(rows.explain[w.centre] for w in result.scoring)
+    for window in [*result.random, *result.hard]:
         assert not fires[rows.first[window.centre] : rows.last[window.centre]].any()
-    assert all(neighbour[w.mark] for w in found.hard)
-    for window in found.wrong:
-        assert window.centre in [w.centre for w in found.positives]
+    assert all(neighbour[w.mark] for w in result.hard)
+    for window in result.wrong:
+        assert window.centre in [w.centre for w in result.positives]
         assert rows.first[window.centre] <= window.mark < rows.last[window.centre]
         assert not fires[window.mark]
-    n = len(found.positives)
-    assert len(found.random) <= n
-    assert max(len(found.hard), len(found.wrong)) <= n // 2
-    assert sum(found.population) == (fires & ~rows.explain).sum()
-    assert [p > 0 for p in found.population] == [
-        any(w.quantile == q for w in found.positives) for q in range(3)
+    n = len(result.positives)
+    assert len(result.random) <= n
+    assert max(len(result.hard), len(result.wrong)) <= n // 2
+    assert sum(result.population) == (fires & ~rows.explain).sum()
+    assert [p > 0 for p in result.population] == [
+        any(w.quantile == q for w in result.positives) for q in range(3)
     ]
-    for window, truth in zip(found.positives, found.activations, strict=True):
+    for window, truth in zip(result.positives, result.activations, strict=True):
         assert truth == a[rows.first[window.centre] : rows.last[window.centre]].tolist()
     for centre in range(0, len(a), 7):
         around = slice(rows.first[centre], rows.last[centre])
@@ -114,16 +114,16 @@ def test_the_draw_does_not_depend_on_how_rows_are_stored() -> None:
     order = np.random.default_rng(0).permutation(len(a))
     plain, shuffled = rows_in(Corpus()), rows_in(Corpus(), order)
     assert np.array_equal(a[order][shuffled.order], a)
-    found = [
+    result = [
         draw_windows(5, a[order][shuffled.order], neighbour, shuffled, SETTINGS, 0),
         draw_windows(5, a, neighbour, plain, SETTINGS, 0),
     ]
-    assert found[0] == found[1] is not None
-    assert found[0] != draw_windows(6, a, neighbour, plain, SETTINGS, 0)
+    assert result[0] == result[1] is not None
+    assert result[0] != draw_windows(6, a, neighbour, plain, SETTINGS, 0)
 
 
-def scoring_texts(found: LatentWindows, rows: HeldOutTokens, corpus: Corpus) -> set[bytes]:
-    return {corpus.content(int(rows.document[w.centre])) for w in found.scoring}
+def scoring_texts(result: LatentWindows, rows: HeldOutTokens, corpus: Corpus) -> set[bytes]:
+    return {corpus.content(int(rows.document[w.centre])) for w in result.scoring}
 
 
 def test_no_text_explains_and_scores_even_under_two_numbers() -> None:
@@ -131,14 +131,14 @@ def test_no_text_explains_and_scores_even_under_two_numbers() -> None:
     corpus = Corpus(copies=30)
     rows = rows_in(corpus)
     for seed in range(20):
-        found = draw_windows(5, values(seed, 0.2), values(seed + 1, 0.2) > 0, rows, SETTINGS, seed)
-        assert found is not None
-        explaining = {corpus.content(int(rows.document[w.centre])) for w in found.explain}
-        assert not explaining & scoring_texts(found, rows, corpus)
-        maker(rows, corpus).explain(found)
-        copied = [replace(w, centre=(w.centre + 30 * LENGTH) % len(NONE)) for w in found.explain]
+        result = draw_windows(5, values(seed, 0.2), values(seed + 1, 0.2) > 0, rows, SETTINGS, seed)
+        assert result is not None
+        explaining = {corpus.content(int(rows.document[w.centre])) for w in result.explain}
+        assert not explaining & scoring_texts(result, rows, corpus)
+        maker(rows, corpus).explain(result)
+        copied = [replace(w, centre=(w.centre + 30 * LENGTH) % len(NONE)) for w in result.explain]
         with pytest.raises(StudyError, match="both explain and score"):
-            maker(rows, corpus).explain(replace(found, positives=copied))
+            maker(rows, corpus).explain(replace(result, positives=copied))
     assert len(set(rows.document[rows.explain])) == 2 * len(
         {corpus.content(d) for d in rows.document[rows.explain]}
     )
@@ -150,23 +150,23 @@ def maker(rows: HeldOutTokens, corpus: Corpus, seed: int = 0) -> QuestionMaker:
 
 
 def scoring(
-    score: str, found: LatentWindows, rows: HeldOutTokens, corpus: Corpus, seed: int = 0
+    score: str, result: LatentWindows, rows: HeldOutTokens, corpus: Corpus, seed: int = 0
 ) -> list[ScoringQuestion]:
     row = SCORES[score]
-    return row.questions(maker(rows, corpus, seed), row.prompt, found, "words")
+    return row.questions(maker(rows, corpus, seed), row.prompt, result, "words")
 
 
-def test_the_known_leak_stops_the_stage() -> None:
+def test_known_leaks_stop_the_stage() -> None:
     """One list, one seed: what explains would score itself. So would a neighbour in its text."""
     corpus = Corpus()
     rows = rows_in(corpus)
-    found = draw_windows(5, values(0, 0.2), NONE, rows, SETTINGS, 0)
-    assert found is not None
-    maker(rows, corpus).explain(found)
-    leaking = replace(found, positives=found.explain)
-    centre = found.explain[0].centre
+    result = draw_windows(5, values(0, 0.2), NONE, rows, SETTINGS, 0)
+    assert result is not None
+    maker(rows, corpus).explain(result)
+    leaking = replace(result, positives=result.explain)
+    centre = result.explain[0].centre
     beside = int(rows.first[centre]) if rows.first[centre] < centre else centre + 1
-    neighbour = replace(found, random=[replace(found.explain[0], mark=beside, centre=beside)])
+    neighbour = replace(result, random=[replace(result.explain[0], mark=beside, centre=beside)])
     for leak in (leaking, neighbour):
         with pytest.raises(StudyError, match="documents both explain and score"):
             maker(rows, corpus).explain(leak)
@@ -175,19 +175,19 @@ def test_the_known_leak_stops_the_stage() -> None:
 def test_lists_are_balanced_mixed_and_half_hard() -> None:
     corpus = Corpus()
     rows = rows_in(corpus)
-    found = draw_windows(5, values(0, 0.05), values(1, 0.3) > 0, rows, SETTINGS, 0)
-    assert found is not None
-    n = len(found.positives)
-    assert len(found.hard) == n // 2
+    result = draw_windows(5, values(0, 0.05), values(1, 0.3) > 0, rows, SETTINGS, 0)
+    assert result is not None
+    n = len(result.positives)
+    assert len(result.hard) == n // 2
     for score in ("detection", "fuzzing"):
-        asked = scoring(score, found, rows, corpus)
+        asked = scoring(score, result, rows, corpus)
         flags = [flag for one in asked for flag in one.truth]
         assert flags.count(1) == flags.count(0) == n
         assert flags not in (sorted(flags), sorted(flags)[::-1]), "the order tells nothing"
         assert all(len(one.truth) <= LIST_LENGTH for one in asked)
-        other = scoring(score, found, rows, corpus, seed=1)
+        other = scoring(score, result, rows, corpus, seed=1)
         assert [one.truth for one in other] != [one.truth for one in asked]
-    easy = replace(found, hard=[])
+    easy = replace(result, hard=[])
     flags = [f for one in scoring("detection", easy, rows, corpus) for f in one.truth]
     assert flags.count(0) == n, "random ones stand in"
 
@@ -199,8 +199,8 @@ def test_hard_negatives_are_those_of_the_score(
     """A fuzzing judge that knows silent contexts alone must fail at wrongly marked ones."""
     corpus = Corpus()
     rows = rows_in(corpus)
-    found = draw_windows(5, values(0, 0.05), values(1, 0.3) > 0, rows, SETTINGS, 0)
-    assert found is not None
+    result = draw_windows(5, values(0, 0.05), values(1, 0.3) > 0, rows, SETTINGS, 0)
+    assert result is not None
     shown: list[Window] = []
     flags = QuestionMaker.flags
 
@@ -209,12 +209,12 @@ def test_hard_negatives_are_those_of_the_score(
         return flags(maker, prompt, windows, *rest, **named)
 
     monkeypatch.setattr(QuestionMaker, "flags", spy)
-    asked = scoring(score, found, rows, corpus)
+    asked = scoring(score, result, rows, corpus)
     truth = [flag for one in asked for flag in one.truth]
     negatives = {window for window, flag in zip(shown, truth, strict=True) if not flag}
-    n = len(found.positives)
-    assert negatives == {*getattr(found, hard), *found.random[: n - n // 2]}
-    assert {w for w, flag in zip(shown, truth, strict=True) if flag} == {*found.positives}
+    n = len(result.positives)
+    assert negatives == {*getattr(result, hard), *result.random[: n - n // 2]}
+    assert {w for w, flag in zip(shown, truth, strict=True) if flag} == {*result.positives}
 
 
 def test_texts_are_whole_and_marked_on_their_token() -> None:
@@ -242,15 +242,15 @@ def make_sae(architecture: str) -> SAE:
 
 
 @pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated"])
-def test_a_few_latents_fire_as_they_do_among_all(architecture: str) -> None:
+def test_activations_of_a_few_latents_equal_those_among_all(architecture: str) -> None:
     sae = make_sae(architecture)
     x = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
     latents = [3, 0, 39, 7]
-    found = activations(sae, x.split(70), latents).toarray()
+    result = activations(sae, x.split(70), latents).toarray()
     whole = (sae.encode(x) * sae.weights.W_dec.norm(dim=1)).numpy()[:, latents]
-    assert np.allclose(found, whole, atol=1e-6)
-    assert (found[:, :3] > 0).any()
-    assert not found[:, 3].any(), "without an atom nothing is added"
+    assert np.allclose(result, whole, atol=1e-6)
+    assert (result[:, :3] > 0).any()
+    assert not result[:, 3].any(), "without an atom nothing is added"
 
 
 def test_the_nearest_latent_is_alive_and_another_one() -> None:

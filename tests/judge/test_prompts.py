@@ -68,8 +68,8 @@ def test_nothing_gets_out_of_a_fence(contexts: list[Context]) -> None:
             r"([0-9]+): ([^<>]*)<<([^<>]*)>>([^<>]*)", line
         ).groups()  # type: ignore[union-attr]
         assert int(number) == i
-        found = Context(unescape(before), unescape(token), unescape(after))
-        assert found == context
+        shown = Context(unescape(before), unescape(token), unescape(after))
+        assert shown == context
     bare = fenced_texts(contexts, marked=False).splitlines()
     assert len(bare) == len(contexts) + 2
     assert not any(set(line) & set("<>") for line in bare[1:-1])
@@ -228,7 +228,7 @@ def test_prompts_are_installed(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     names = zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]).namelist()
-    found = {n for n in names if n.startswith("sae_repro/judge/prompts/")}
-    assert {n for n in found if n.endswith(".md")} == {
+    packaged = {n for n in names if n.startswith("sae_repro/judge/prompts/")}
+    assert {n for n in packaged if n.endswith(".md")} == {
         f"sae_repro/judge/prompts/{name}.md" for name in BUILT_IN
     }

@@ -22,7 +22,7 @@ from sae_repro.readers.activations import ActivationStore
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.stage import StageContext
 
-from .conftest import KEY, Endpoint, Response, said
+from .conftest import KEY, Endpoint, Response, completion
 from .small import HOOK, NAMES, make_activations, make_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,14 +80,14 @@ def answering(_: int, prompt: str) -> Response:
     words = re.findall(r"<<\s*([a-zA-Z]+)", prompt)
     listed = re.search(r"a list of (\d+)", prompt)
     if listed and "0 to 10" in prompt:
-        return said(str([len(line) % 11 for line in prompt.split("\n")[: int(listed[1])]]))
+        return completion(str([len(line) % 11 for line in prompt.split("\n")[: int(listed[1])]]))
     if listed:
-        return said(str([i % 2 for i in range(int(listed[1]))]))
+        return completion(str([i % 2 for i in range(int(listed[1]))]))
     if "0 to 3" in prompt:
-        return said(str(len(prompt) % 5))
+        return completion(str(len(prompt) % 5))
     if "POLYSEMANTIC" in prompt:
-        return said("POLYSEMANTIC" if len(set(words)) > 10 else f"the word {words[0]}")
-    return said("explained as\nnothing" if len(prompt) % 7 == 0 else "a word like that")
+        return completion("POLYSEMANTIC" if len(set(words)) > 10 else f"the word {words[0]}")
+    return completion("explained as\nnothing" if len(prompt) % 7 == 0 else "a word like that")
 
 
 def test_replay_without_a_server_or_a_key_writes_the_same_bytes(
@@ -117,7 +117,7 @@ def test_replay_without_a_server_or_a_key_writes_the_same_bytes(
     assert scores["specificity"]["unparsable"] == parsed["unparsable"]
 
 
-def test_another_cell_is_all_that_is_asked_for(
+def test_another_cell_requests_only_its_own_answers(
     finished: Path, study: Path, endpoint: Endpoint
 ) -> None:
     endpoint.script = answering
@@ -133,7 +133,7 @@ def test_another_cell_is_all_that_is_asked_for(
     assert (study / ANSWERS).read_bytes() == record, "whatever the order"
 
 
-def test_replay_says_what_is_missing(study: Path) -> None:
+def test_replay_names_the_number_of_missing_answers(study: Path) -> None:
     with pytest.raises(StudyError, match=r"answers\.jsonl: \d+ of \d+ answers of m are missing"):
         judge(kind="replay", model="m")
 
@@ -147,7 +147,7 @@ def test_the_key_is_in_nothing_that_is_written(
     """Not even where the judge repeats it in every label, explanation and error."""
     caplog.set_level(logging.DEBUG)
     endpoint.script = lambda n, prompt: (
-        said(f"{KEY} and words") if n else Response(500, f"bad key {KEY}".encode())
+        completion(f"{KEY} and words") if n else Response(500, f"bad key {KEY}".encode())
     )
     judge(**http(endpoint))
     assert endpoint.authorizations[0] == f"Bearer {KEY}"
@@ -159,17 +159,17 @@ def test_the_key_is_in_nothing_that_is_written(
     assert KEY[:12] not in caplog.text + "".join(capfd.readouterr())
 
 
-def test_the_truth_labels_what_fires_on_one_concept(study: Path) -> None:
-    found = judge()
-    labels = found["clean"]["labels"]
+def test_concepts_label_latents_that_fire_on_one_concept(study: Path) -> None:
+    results = judge()
+    labels = results["clean"]["labels"]
     assert labels == {str(k): name for k, name in enumerate([*NAMES, "POLYSEMANTIC"])}
-    rates = found["clean"]["rates"]
+    rates = results["clean"]["rates"]
     assert rates["extremes"]["answered"] == 6, "three at each end: all that can be ranked"
     assert rates["extremes"]["interval"] == list(wilson(rates["extremes"]["labelled"], 6))
-    assert found["mixed"]["labels"]["0"] == "POLYSEMANTIC"
-    assert found["clean"]["judge"] == "concepts"
-    assert found["clean"]["agreement"] is None
-    for entry in found["clean"]["explained"]:
+    assert results["mixed"]["labels"]["0"] == "POLYSEMANTIC"
+    assert results["clean"]["judge"] == "concepts"
+    assert results["clean"]["agreement"] is None
+    for entry in results["clean"]["explained"]:
         if entry["latent"] < len(NAMES):
             assert entry["explanation"] == NAMES[entry["latent"]]
             assert entry["fuzzing"]["balanced_accuracy"] == 1.0
@@ -184,10 +184,10 @@ def test_nothing_depends_on_the_order_in_which_rows_are_stored(study: Path) -> N
     assert judge(["clean"]) == first
 
 
-def test_what_concepts_do_not_know_is_not_measured(study: Path) -> None:
-    found = judge(["clean"], scores=SCORES_TRIED)["clean"]["scores"]
-    assert found["simulation"] is found["specificity"] is None
-    assert found["fuzzing"]["latents"] == 3
+def test_scores_without_ground_truth_are_not_measured(study: Path) -> None:
+    results = judge(["clean"], scores=SCORES_TRIED)["clean"]["scores"]
+    assert results["simulation"] is results["specificity"] is None
+    assert results["fuzzing"]["latents"] == 3
     assert judge(["clean"], scores=[])["clean"]["explained"] == []
 
 
@@ -195,10 +195,10 @@ def test_failed_cells_and_whole_documents_have_a_reason(study: Path) -> None:
     assert judge()["lost"] == {"cell": "lost", "status": "failed", "reason": "collapsed"}
     path = study / "artifacts/extract/manifest.json"
     write_json(path, {**read_json(path), "pooling": "document_mean"})
-    found = judge()
-    assert set(found["clean"]) == {"cell", "status", "reason"}
-    assert "means over documents" in found["clean"]["reason"]
-    assert found["lost"]["reason"] == "collapsed"
+    results = judge()
+    assert set(results["clean"]) == {"cell", "status", "reason"}
+    assert "means over documents" in results["clean"]["reason"]
+    assert results["lost"]["reason"] == "collapsed"
 
 
 def test_each_seed_of_a_cell_is_judged(study: Path) -> None:
@@ -214,8 +214,8 @@ def test_each_seed_of_a_cell_is_judged(study: Path) -> None:
     run(context({"several": {**CELL, "seeds": [0, 1, 2]}}, {}))
     assert not (study / "artifacts/judge/several/seed-3.json").exists()
     for seed, name in enumerate(("clean", "mixed", "lost")):
-        found = read_json(study / f"artifacts/judge/several/seed-{seed}.json")
-        assert found == {**alone[name], "cell": f"several/seed-{seed}"}
+        results = read_json(study / f"artifacts/judge/several/seed-{seed}.json")
+        assert results == {**alone[name], "cell": f"several/seed-{seed}"}
 
 
 def test_a_users_label_is_a_label_of_the_judge(study: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_score_is_a_row_and_a_prompt(
     monkeypatch.setitem(cast("dict[str, Score]", SCORES), "dummy", DUMMY)
 
     def script(number: int, prompt: str) -> Response:
-        return said("yes") if prompt.startswith("Is it") else answering(number, prompt)
+        return completion("yes") if prompt.startswith("Is it") else answering(number, prompt)
 
     endpoint.script = script
     settings = Judge(**SMALL, **http(endpoint)).model_copy(update={"scores": ("dummy", "fuzzing")})
@@ -306,7 +306,7 @@ def test_every_score_has_its_row_its_facts_and_its_documentation(
         assert isinstance(value, list) or len(summaries[name]["interval"]) == 2
 
 
-def test_cells_that_are_gone_leave_no_trace(study: Path) -> None:
+def test_results_of_removed_cells_are_deleted(study: Path) -> None:
     judge(["clean", "mixed"])
     judge(["clean"])
     assert [p.name for p in (study / "artifacts/judge").iterdir()] == ["clean.json"]

@@ -74,14 +74,14 @@ def _text(value: str | int) -> str:
 
 def built_in_prompts() -> dict[str, Template]:
     """The templates in this package, by name."""
-    found = (file.name for file in FOLDER.iterdir() if file.name.endswith(".md"))
+    names = (file.name for file in FOLDER.iterdir() if file.name.endswith(".md"))
     return {
         name.removesuffix(".md"): Template.parse(
             name.removesuffix(".md"),
             FOLDER.joinpath(name).read_text(encoding="utf-8"),
             f"src/sae_repro/judge/prompts/{name}",
         )
-        for name in sorted(found)
+        for name in sorted(names)
     }
 
 

@@ -21,27 +21,27 @@ LISTS = st.lists(
 
 @given(LISTS)
 def test_over_latents_is_over_all_contexts_at_once(latents: list[list[tuple[int, int]]]) -> None:
-    truth, said = ([[pair[i] for pair in row] for row in latents] for i in (0, 1))
-    found = pooled_detection([detection([t], [s]) for t, s in zip(truth, said, strict=True)], 0)
-    whole = detection(truth, said)
+    truth, answers = ([[pair[i] for pair in row] for row in latents] for i in (0, 1))
+    result = pooled_detection([detection([t], [s]) for t, s in zip(truth, answers, strict=True)], 0)
+    whole = detection(truth, answers)
     for name in ("balanced_accuracy", "f1", "positives", "negatives"):
-        mine, theirs = found[name], getattr(whole, name)
+        mine, theirs = result[name], getattr(whole, name)
         assert mine == theirs if theirs is None else mine == pytest.approx(theirs)
-    if found["balanced_accuracy"] is not None:
-        low, high = found["interval"]
+    if result["balanced_accuracy"] is not None:
+        low, high = result["interval"]
         assert 0 <= low <= high <= 1
 
 
 def test_the_interval_is_over_latents() -> None:
-    """Two latents told perfectly, two not at all: contexts alone would be far too sure."""
+    """Two latents answered perfectly, two all wrong: contexts alone would be far too sure."""
     right, wrong = ([1] * 50 + [0] * 50), ([0] * 50 + [1] * 50)
-    found = pooled_detection([detection([right], [s]) for s in (right, right, wrong, wrong)], 0)
-    assert found["balanced_accuracy"] == 0.5
-    assert found["interval"][0] <= 0.1
-    assert found["interval"][1] >= 0.9
+    result = pooled_detection([detection([right], [s]) for s in (right, right, wrong, wrong)], 0)
+    assert result["balanced_accuracy"] == 0.5
+    assert result["interval"][0] <= 0.1
+    assert result["interval"][1] >= 0.9
 
 
-def test_nothing_scored_is_no_number() -> None:
+def test_without_scored_latents_there_is_no_value() -> None:
     assert pooled_detection([], 0)["balanced_accuracy"] is None
     assert pooled_detection([], 0)["interval"] is None
     assert pooled_simulation([], 0)["correlation"] is None
@@ -52,10 +52,10 @@ def test_simulation_and_specificity_over_latents() -> None:
     good = simulation([[0.0, 1.0, 2.0]], [[0, 5, 10]], [0], [1])
     flat = simulation([[0.0, 1.0]], [[3, 3]], [0], [1])
     lost = simulation([[0.0, 1.0]], [None], [0], [1])
-    found = pooled_simulation([good, flat, lost], 0)
-    assert found["correlation"] == pytest.approx(0.5), "a constant counts as 0"
+    result = pooled_simulation([good, flat, lost], 0)
+    assert result["correlation"] == pytest.approx(0.5), "a constant counts as 0"
     counts = ("latents", "without_correlation", "constant", "unparsable")
-    assert [found[name] for name in counts] == [2, 1, 1, 1]
+    assert [result[name] for name in counts] == [2, 1, 1, 1]
     parts = [specificity([0, 1, 1], [0, 3, None], 2), specificity([1], [1], 2)]
     assert pooled_specificity(parts, 2)["mean"] == [0.0, 2.0]
     assert pooled_specificity(parts, 2)["unparsable"] == 1
@@ -84,10 +84,10 @@ def test_a_weight_is_a_latent_drawn_that_often(pairs: list[tuple[int, bool]], se
 def test_agreement_counts_what_it_leaves_out() -> None:
     m = np.array([0.9, 0.8, 0.1, math.nan, 0.5, 0.2])
     labels = {0: "a", 1: "b", 2: "POLYSEMANTIC", 3: "c", 4: None, 5: "POLYSEMANTIC"}
-    found = agreement_with_m(labels, m, 0)
-    assert found["auc"] == 1.0
-    assert found["interval"] == [1.0, 1.0]
+    result = agreement_with_m(labels, m, 0)
+    assert result["auc"] == 1.0
+    assert result["interval"] == [1.0, 1.0]
     counts = ("latents", "labelled", "without_answer", "without_m")
-    assert [found[name] for name in counts] == [4, 2, 1, 1]
+    assert [result[name] for name in counts] == [4, 2, 1, 1]
     alone = agreement_with_m({0: "a"}, m, 0)
     assert alone["auc"] is alone["interval"] is None
