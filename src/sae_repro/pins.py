@@ -17,6 +17,7 @@ from sae_repro.params import (
     FilesSource,
     Judge,
     LocalSubject,
+    PromptFile,
     Study,
     shape_problems,
 )
@@ -66,6 +67,17 @@ def check_concepts(labels: ConceptLabels, folder: Path) -> Path:
     return path
 
 
+def check_prompt(name: str, prompt: PromptFile, folder: Path) -> Path:
+    """The pinned file of the prompt `name`, found unchanged; `folder` holds params.yaml."""
+    path = folder / prompt.path
+    if not path.is_file():
+        raise StudyError(
+            f"judge.prompts.{name}.path: {path} is missing; paths start at params.yaml"
+        )
+    _compare(f"judge.prompts.{name}.path: {path}", sha256_file(path), prompt.sha256)
+    return path
+
+
 def check_import(cell: Cell, folder: Path) -> Path | None:
     """The pinned folder of an imported cell, checked to be unchanged; None for a hub release.
 
@@ -112,6 +124,8 @@ def check_inputs(study: Study, folder: Path) -> None:
     """Check all pinned inputs of a study, its judge's answers, and that cells fit the model."""
     check_imports(study.cells, folder)
     check_answers(study.judge, folder)
+    for name, prompt in study.judge.prompts.items():
+        check_prompt(name, prompt, folder)
     if study.evaluate.concepts is not None:
         check_concepts(study.evaluate.concepts, folder)
     if isinstance(study.corpus.source, FilesSource):

@@ -16,7 +16,7 @@ import pytest
 
 from sae_repro.judge import Prompt, Question, Sampling
 from sae_repro.judge.backends.http import HttpBackend
-from sae_repro.judge.backends.pace import Clock
+from sae_repro.judge.backends.rate_limit import Clock
 from sae_repro.params import Judge
 
 KEY = "sk-test-0123456789abcdef"
@@ -34,12 +34,12 @@ class Response:
     """reset, cut, drip, flood, slow: instead of a whole response in time."""
 
 
-def said(text: str) -> Response:
+def completion(text: str) -> Response:
     return Response(body=json.dumps({"choices": [{"message": {"content": text}}]}).encode())
 
 
 def echo(prompt: str) -> Response:
-    return said(f"answer to {prompt}")
+    return completion(f"answer to {prompt}")
 
 
 class Endpoint:

@@ -73,13 +73,13 @@ def make_cell(artifacts: Path, name: str, weights: Weights | None, seed: int = 0
     trained, evaluated = artifacts / "train" / name, artifacts / "evaluate" / name
     for folder in (trained, evaluated):
         folder.mkdir(parents=True)
-    said: dict[str, Any] = {"status": "ok", "hook": HOOK, "d_in": D, "d_sae": D,
+    summary: dict[str, Any] = {"status": "ok", "hook": HOOK, "d_in": D, "d_sae": D,
                             "choices": {"activation": "relu"}}  # fmt: skip
     if weights is None:
-        said |= {"status": "failed", "reason": "collapsed"}
+        summary |= {"status": "failed", "reason": "collapsed"}
     else:
         save(SAE("standard", weights), trained)
-    write_json(trained / "train.json", said)
+    write_json(trained / "train.json", summary)
     study = Evaluation(
         settings=Evaluate(metrics=("monosemanticity",)), seed=seed, shared="", trainer="",
         store=artifacts,

@@ -15,12 +15,12 @@ from sae_repro.errors import StudyError
 from sae_repro.judge import Answer, Prompt, Question, ReplayBackend, Sampling
 from sae_repro.judge.backends import http
 from sae_repro.judge.backends.http import HttpBackend
-from sae_repro.judge.backends.pace import Clock
+from sae_repro.judge.backends.rate_limit import Clock
 from sae_repro.judge.backends.record import read_record, recording
 from sae_repro.judge.backends.replies import MAX_BYTES
-from sae_repro.judge.questions import key_of
+from sae_repro.judge.protocol import key_of
 
-from .conftest import Endpoint, FakeClock, Response, echo, http_settings, questions, said
+from .conftest import Endpoint, FakeClock, Response, completion, echo, http_settings, questions
 
 Make = Callable[..., HttpBackend]
 
@@ -31,12 +31,12 @@ def texts(answers: list[Answer]) -> list[str | None]:
 
 def test_answers_come_in_the_order_of_the_questions(endpoint: Endpoint, backend: Make) -> None:
     asked = questions(20)
-    found = backend(in_flight=5).answer([*asked, asked[3]])
-    assert texts(found) == [f"answer to question {i}" for i in [*range(20), 3]]
+    answers = backend(in_flight=5).answer([*asked, asked[3]])
+    assert texts(answers) == [f"answer to question {i}" for i in [*range(20), 3]]
     assert len(endpoint.prompts) == 20, "an equal question is asked once"
 
 
-def test_the_request_is_what_the_protocol_says(endpoint: Endpoint, backend: Make) -> None:
+def test_the_request_follows_the_protocol(endpoint: Endpoint, backend: Make) -> None:
     backend().answer([Question(Prompt("label", 1, 'a "b"\n\ud800 é'), Sampling(0.5, 7, seed=3))])
     assert endpoint.paths == ["/v1/chat/completions"]
     assert endpoint.authorizations == ["Bearer sk-test-0123456789abcdef"]
@@ -73,18 +73,18 @@ def test_an_endpoint_without_a_key_gets_none(endpoint: Endpoint, backend: Make) 
     ],
     ids=lambda v: str(v[:20]),
 )
-def test_an_answer_without_a_text_is_kept_and_not_asked_again(
+def test_an_answer_without_a_text_is_recorded_and_not_requested_again(
     endpoint: Endpoint, backend: Make, record: Path, body: bytes, fault: str
 ) -> None:
     endpoint.script = lambda n, prompt: Response(body=body) if n == 0 else echo(prompt)
-    found = backend().answer(questions(2))
-    assert found == [Answer(None, fault), Answer("answer to question 1")]
-    assert backend().answer(questions(2)) == found
+    answers = backend().answer(questions(2))
+    assert answers == [Answer(None, fault), Answer("answer to question 1")]
+    assert backend().answer(questions(2)) == answers
     assert len(endpoint.prompts) == 2
-    assert set(read_record(record).values()) == set(found)
+    assert set(read_record(record).values()) == set(answers)
 
 
-def test_an_answer_without_an_end_is_cut_off(endpoint: Endpoint, backend: Make) -> None:
+def test_an_endless_answer_is_cut_off(endpoint: Endpoint, backend: Make) -> None:
     endpoint.script = lambda n, prompt: Response(act="flood")
     begun = time.monotonic()
     assert backend(timeout_s=3600).answer(questions(1)) == [
@@ -94,7 +94,7 @@ def test_an_answer_without_an_end_is_cut_off(endpoint: Endpoint, backend: Make) 
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 408, 429])
-def test_trouble_that_passes_is_waited_out(
+def test_temporary_failures_are_retried(
     endpoint: Endpoint, backend: Make, clock: FakeClock, status: int
 ) -> None:
     endpoint.script = lambda n, prompt: Response(status) if n < 2 else echo(prompt)
@@ -105,16 +105,14 @@ def test_trouble_that_passes_is_waited_out(
 
 
 @pytest.mark.parametrize("act", ["reset", "cut"])
-def test_a_connection_that_breaks_is_tried_again(
-    endpoint: Endpoint, backend: Make, act: str
-) -> None:
+def test_broken_connections_are_retried(endpoint: Endpoint, backend: Make, act: str) -> None:
     endpoint.script = lambda n, prompt: Response(body=b"{", act=act) if n == 0 else echo(prompt)
     assert texts(backend().answer(questions(1))) == ["answer to question 0"]
     assert len(endpoint.prompts) == 2
 
 
 @pytest.mark.parametrize("act", ["slow", "drip"])
-def test_an_endpoint_that_takes_too_long_is_tried_again(
+def test_timeouts_are_retried(
     endpoint: Endpoint, backend: Make, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
     """Dripping bytes reset the client's own limit each time: it would wait for ever."""
@@ -127,7 +125,7 @@ def test_an_endpoint_that_takes_too_long_is_tried_again(
     assert len(endpoint.prompts) == 2
 
 
-def test_giving_up_says_why_what_is_kept_and_what_to_do(
+def test_the_final_error_has_the_cause_the_kept_answers_and_the_remedy(
     endpoint: Endpoint, backend: Make, record: Path
 ) -> None:
     endpoint.script = lambda n, prompt: echo(prompt) if n < 4 else Response(500, b"out of\norder")
@@ -135,7 +133,9 @@ def test_giving_up_says_why_what_is_kept_and_what_to_do(
         backend().answer(questions(6))
     message = str(caught.value)
     assert "\n" not in message
-    assert "no answer in 3 attempts, at last 500 Internal Server Error (out of order)" in message
+    assert (
+        "no answer in 3 attempts, last error: 500 Internal Server Error (out of order)" in message
+    )
     assert f"4 of 6 answers are kept in {record}" in message
     assert "lower judge.requests_per_minute" in message
     assert len(endpoint.prompts) == 4 + 3
@@ -145,16 +145,16 @@ def test_giving_up_says_why_what_is_kept_and_what_to_do(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 307])
-def test_a_refusal_is_not_repeated(endpoint: Endpoint, backend: Make, status: int) -> None:
+def test_a_refusal_is_not_retried(endpoint: Endpoint, backend: Make, status: int) -> None:
     body = json.dumps({"error": {"message": "no such model"}}).encode()
     headers = {"Location": "http://127.0.0.1:1/"}
     endpoint.script = lambda n, prompt: Response(status, body, headers)
-    with pytest.raises(StudyError, match=rf"refuses: {status} .* \(no such model\); check"):
+    with pytest.raises(StudyError, match=rf"request refused: {status} .* \(no such model\); check"):
         backend().answer(questions(5))
     assert len(endpoint.prompts) == 1
 
 
-def test_a_refused_worker_asks_no_next_question(
+def test_a_refused_worker_sends_no_further_request(
     endpoint: Endpoint, backend: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the thread that collects the answers is slow to notice."""
@@ -170,15 +170,19 @@ def test_a_refused_worker_asks_no_next_question(
     assert len(endpoint.prompts) == 1
 
 
-def test_no_server_at_all(endpoint: Endpoint, backend: Make) -> None:
+def test_an_unreachable_server_or_an_invalid_url_ends_the_run(
+    endpoint: Endpoint, backend: Make
+) -> None:
     endpoint.close()
-    with pytest.raises(StudyError, match=r"no answer in 3 attempts, at last ConnectError"):
+    with pytest.raises(StudyError, match=r"no answer in 3 attempts, last error: ConnectError"):
         backend().answer(questions(1))
-    with pytest.raises(StudyError, match="no address"):
+    with pytest.raises(StudyError, match="not a valid URL"):
         backend(base_url="http://127.0.0.1:port/v1").answer(questions(1))
 
 
-def test_interrupted_and_resumed(endpoint: Endpoint, tmp_path: Path, backend: Make) -> None:
+def test_an_interrupted_run_resumes_with_the_missing_answers(
+    endpoint: Endpoint, tmp_path: Path, backend: Make
+) -> None:
     """kill -9 while the sixth answer is awaited: the five are there, and not asked again."""
     waiting = Event()
 
@@ -208,7 +212,7 @@ HttpBackend(settings, record).answer(asked)
     assert endpoint.prompts == [f"question {i}" for i in (0, 1, 2, 3, 4, 5, 5, 6, 7)]
 
 
-def test_the_files_bytes_dont_depend_on_who_answers_first(
+def test_the_record_does_not_depend_on_the_order_of_answers(
     endpoint: Endpoint, backend: Make, tmp_path: Path
 ) -> None:
     files = []
@@ -232,21 +236,21 @@ def test_the_files_bytes_dont_depend_on_who_answers_first(
     assert lines == sorted(lines, key=lambda line: json.loads(line)["key"])
 
 
-def test_a_second_run_waits_for_the_first_and_asks_for_nothing_twice(
+def test_a_second_run_waits_for_the_first_and_repeats_no_request(
     endpoint: Endpoint, backend: Make, record: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    found = []
-    second = Thread(target=lambda: found.extend(backend().answer(questions(2))))
+    answers = []
+    second = Thread(target=lambda: answers.extend(backend().answer(questions(2))))
     with recording(record) as first:
         second.start()
         for _ in range(400):
-            if "another run is writing" in (said := capfd.readouterr().err):
+            if "another run is writing" in (message := capfd.readouterr().err):
                 break
             time.sleep(0.05)
-        assert f"judge: another run is writing to {record}; waiting" in said
+        assert f"judge: another run is writing to {record}; waiting" in message
         first.add(key_of("some-model", questions(1)[0]), Answer("from the first"))
     second.join(20)
-    assert texts(found) == ["from the first", "answer to question 1"]
+    assert texts(answers) == ["from the first", "answer to question 1"]
     assert endpoint.prompts == ["question 1"]
 
 
@@ -256,7 +260,9 @@ def test_replay_gives_the_same_bytes_without_key_or_server(
     record: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    endpoint.script = lambda n, prompt: said(f"é \ud800 {prompt}\r\n ") if n % 2 else Response()
+    endpoint.script = lambda n, prompt: (
+        completion(f"é \ud800 {prompt}\r\n ") if n % 2 else Response()
+    )
     asked = questions(6)
     first = backend().answer(asked)
     content = record.read_bytes()

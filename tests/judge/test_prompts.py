@@ -6,18 +6,28 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
+from sae_repro.cli import app
 from sae_repro.errors import StudyError
+from sae_repro.files import sha256_file
 from sae_repro.judge import Context, Prompt
-from sae_repro.judge import prompts as t
-from sae_repro.judge.contexts import escape, texts, tokens
-from sae_repro.judge.prompts import fill, fill_text
+from sae_repro.judge.prompts import Template, built_in_prompts, load_prompts
+from sae_repro.judge.prompts.fence import escape, fenced_texts, fenced_tokens
+from sae_repro.judge.scores import SCORES
+from sae_repro.params import Judge, PromptFile
+from sae_repro.params.judge import PromptName
+
+from ..params.test_check import STUDY
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILT_IN = built_in_prompts()
 CONTEXTS = [Context("once ", "upon", " a time"), Context("", "the", " end\n")]
 HOSTILE = st.one_of(
     st.text(st.characters(codec=None)),
@@ -49,7 +59,7 @@ def test_escaping_loses_nothing_and_leaves_one_plain_line(text: str) -> None:
 
 @given(st.lists(st.builds(Context, HOSTILE, HOSTILE, HOSTILE), max_size=4))
 def test_nothing_gets_out_of_a_fence(contexts: list[Context]) -> None:
-    lines = texts(contexts, marked=True).splitlines()
+    lines = fenced_texts(contexts, marked=True).splitlines()
     assert lines[0] == "<texts>"
     assert lines[-1] == "</texts>"
     assert len(lines) == len(contexts) + 2
@@ -58,9 +68,9 @@ def test_nothing_gets_out_of_a_fence(contexts: list[Context]) -> None:
             r"([0-9]+): ([^<>]*)<<([^<>]*)>>([^<>]*)", line
         ).groups()  # type: ignore[union-attr]
         assert int(number) == i
-        found = Context(unescape(before), unescape(token), unescape(after))
-        assert found == context
-    bare = texts(contexts, marked=False).splitlines()
+        shown = Context(unescape(before), unescape(token), unescape(after))
+        assert shown == context
+    bare = fenced_texts(contexts, marked=False).splitlines()
     assert len(bare) == len(contexts) + 2
     assert not any(set(line) & set("<>") for line in bare[1:-1])
 
@@ -68,42 +78,44 @@ def test_nothing_gets_out_of_a_fence(contexts: list[Context]) -> None:
 @given(HOSTILE, st.lists(HOSTILE, min_size=1, max_size=4))
 def test_no_text_changes_the_shape_of_a_prompt(explanation: str, of_one_text: list[str]) -> None:
     """Lines outside the fence are those of the template, whatever the explanation says."""
-    tame = t.simulate("x", ["y"] * len(of_one_text)).text
-    wild = t.simulate(explanation, of_one_text).text
+    tame = simulate("x", ["y"] * len(of_one_text)).text
+    wild = simulate(explanation, of_one_text).text
     assert wild.count("\n") == tame.count("\n")
     assert wild.count("</tokens>") == tame.count("</tokens>")
     assert [w for w in wild.split("\n") if w.startswith("<")] == ["<tokens>", "</tokens>"]
-    assert t.detect(explanation, []).text.count("\n") == t.detect("x", []).text.count("\n")
+    detect = [flags("detect", text, [], marked=False).text for text in ("x", explanation)]
+    assert detect[0].count("\n") == detect[1].count("\n")
 
 
-def filled() -> list[Prompt]:
-    return [
-        t.label(CONTEXTS),
-        t.explain(CONTEXTS),
-        t.detect("animals", CONTEXTS),
-        t.fuzz("animals", CONTEXTS),
-        t.simulate("animals", ["a", " cat"]),
-        t.specificity("animals", CONTEXTS[0]),
-    ]
+def simulate(explanation: str, tokens: list[str]) -> Prompt:
+    return BUILT_IN["simulate"].fill(
+        explanation=explanation, count=len(tokens), tokens=fenced_tokens(tokens)
+    )
+
+
+def flags(name: str, explanation: str, contexts: list[Context], *, marked: bool) -> Prompt:
+    shown = fenced_texts(contexts, marked=marked)
+    return BUILT_IN[name].fill(explanation=explanation, count=len(contexts), texts=shown)
 
 
 def test_every_prompt_fills() -> None:
-    assert tuple(p.name for p in filled()) == t.NAMES
-    for prompt in filled():
-        assert prompt.version >= 1
+    for name, template in BUILT_IN.items():
+        prompt = template.fill(**{key: f"<{key}>" for key in template.placeholders})
+        assert (prompt.name, prompt.version) == (name, template.version)
         assert "{{" not in prompt.text
         assert not prompt.text.startswith("version")
-    assert "1: once <<upon>> a time\n2: <<the>> end&#xa;\n" in t.fuzz("animals", CONTEXTS).text
-    detect = t.detect("animals & <b>\n", CONTEXTS).text
+    fuzz = flags("fuzz", "animals", CONTEXTS, marked=True).text
+    assert "1: once <<upon>> a time\n2: <<the>> end&#xa;\n" in fuzz
+    detect = flags("detect", "animals & <b>\n", CONTEXTS, marked=False).text
     assert "1: once upon a time\n" in detect
     assert "fire on: animals &amp; &lt;b&gt;&#xa;" in detect
     assert "a list of 2 digits" in detect
-    assert "<tokens>\n1: a\n2:  cat\n</tokens>" in t.simulate("animals", ["a", " cat"]).text
+    assert "<tokens>\n1: a\n2:  cat\n</tokens>" in simulate("animals", ["a", " cat"]).text
 
 
-def test_the_files_are_the_prompts() -> None:
-    folder = ROOT / "src/sae_repro/judge/prompts"
-    assert {p.name for p in folder.iterdir()} == {f"{name}.md" for name in t.NAMES}
+def test_every_prompt_is_asked_and_can_be_overridden() -> None:
+    assert set(BUILT_IN) == {"label", "explain", *(score.prompt for score in SCORES.values())}
+    assert set(BUILT_IN) == set(get_args(PromptName))
 
 
 @pytest.mark.parametrize(
@@ -113,8 +125,8 @@ def test_the_files_are_the_prompts() -> None:
         ("version: 0\n\nhello", {}, "must start with"),
         ("version: one\n\nhello", {}, "must start with"),
         ("version: 1\nhello", {}, "must start with"),
-        ("version: 1\n\n{{a}} {{b}}", {"a": "x"}, r"placeholders for \['a', 'b'\], is given"),
-        ("version: 1\n\n{{a}}", {"a": "x", "b": "y"}, r"is given \['a', 'b'\]; make them"),
+        ("version: 1\n\n{{a}} {{b}}", {"a": "x"}, r"placeholders for \['a', 'b'\], must have"),
+        ("version: 1\n\n{{a}}", {"a": "x", "b": "y"}, r"must have \['a', 'b'\]; make them"),
         ("version: 1\n\n{{a}} {{ b }}", {"a": "x"}, "that is no placeholder"),
         ("version: 1\n\n{{a}} }}", {"a": "x"}, "that is no placeholder"),
     ],
@@ -123,15 +135,86 @@ def test_a_template_that_doesnt_fit_is_named(
     template: str, values: dict[str, str | int], message: str
 ) -> None:
     with pytest.raises(StudyError, match=message) as caught:
-        fill_text("label", template, **values)
-    assert "src/sae_repro/judge/prompts/label.md: " in str(caught.value)
+        Template.parse("label", template, "my/label.md").fill(**values)
+    assert str(caught.value).startswith("my/label.md: ")
 
 
 def test_a_value_that_looks_like_a_placeholder_stays_one() -> None:
-    prompt = fill_text("x", "version: 3\n\n{{a}}|{{b}}|{{a}}", a="{{b}}", b=tokens(["{{a}}"]))
+    template = Template.parse("x", "version: 3\n\n{{a}}|{{b}}|{{a}}", "x.md")
+    prompt = template.fill(a="{{b}}", b=fenced_tokens(["{{a}}"]))
     assert prompt == Prompt("x", 3, "{{b}}|<tokens>\n1: {{a}}\n</tokens>|{{b}}")
-    with pytest.raises(StudyError):
-        fill("label", wrong="x")
+
+
+def own_label(folder: Path, text: str) -> Judge:
+    """Settings with a study's own wording of the prompt `label`."""
+    (folder / "my").mkdir(exist_ok=True)
+    path = folder / "my/label.md"
+    path.write_text(text)
+    return Judge(prompts={"label": PromptFile(path="my/label.md", sha256=sha256_file(path))})
+
+
+def test_a_study_overrides_the_wording_of_a_prompt(tmp_path: Path) -> None:
+    settings = own_label(tmp_path, "version: 7\n\nSay what these share:\n{{texts}}\n")
+    prompts = load_prompts(settings, tmp_path)
+    assert prompts["label"].fill(texts="x") == Prompt("label", 7, "Say what these share:\nx")
+    assert {name: prompts[name] for name in BUILT_IN if name != "label"} == {
+        name: template for name, template in BUILT_IN.items() if name != "label"
+    }
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("Say what these share: {{texts}}", "must start with `version: N`"),
+        (
+            "version: 2\n\nSay what these share.",
+            r"has placeholders for \[\], must have \['texts'\]",
+        ),
+        ("version: 2\n\n{{texts}} {{count}}", r"must have \['texts'\]"),
+        ("version: 2\n\n{{texts}} {{ count }}", "that is no placeholder"),
+    ],
+)
+def test_an_override_that_does_not_fit_is_named(tmp_path: Path, text: str, message: str) -> None:
+    settings = own_label(tmp_path, text)
+    with pytest.raises(StudyError, match=message) as caught:
+        load_prompts(settings, tmp_path)
+    assert str(tmp_path / "my/label.md") in str(caught.value)
+
+
+def test_an_override_that_has_changed_or_is_missing_is_named(tmp_path: Path) -> None:
+    settings = own_label(tmp_path, "version: 2\n\n{{texts}}")
+    path = tmp_path / "my/label.md"
+    path.write_text("version: 2\n\n{{texts}}!")
+    with pytest.raises(StudyError, match=r"label\.md has changed: .* `sae-repro pin`"):
+        load_prompts(settings, tmp_path)
+    path.unlink()
+    with pytest.raises(StudyError, match=r"judge\.prompts\.label\.path: .* is missing"):
+        load_prompts(settings, tmp_path)
+
+
+def test_check_and_pin_know_the_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "label.md"
+
+    def write_study(text: str) -> None:
+        path.write_text(text)
+        own = {"label": {"path": "label.md", "sha256": sha256_file(path)}}
+        with (tmp_path / "params.yaml").open("w") as file:
+            YAML().dump({**STUDY, "judge": {"prompts": own}}, file)
+
+    def message(command: str) -> str:
+        result = CliRunner().invoke(app, [command, str(tmp_path)])
+        return result.output if result.exit_code == 0 else str(result.exception)
+
+    write_study("version: 2\n\n{{text}}")
+    assert message("check") == (
+        f"{path}: has placeholders for ['text'], must have ['texts']; make them the same"
+    )
+    write_study("version: 2\n\n{{texts}}")
+    assert message("check").startswith("ok")
+    path.write_text("version: 3\n\n{{texts}}")
+    assert f"judge.prompts.label.path: {path} has changed" in message("check")
+    assert f"→ {sha256_file(path)}" in message("pin")
+    assert message("check").startswith("ok")
 
 
 def test_prompts_are_installed(tmp_path: Path) -> None:
@@ -145,5 +228,7 @@ def test_prompts_are_installed(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     names = zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]).namelist()
-    found = {n for n in names if n.startswith("sae_repro/judge/prompts/")}
-    assert found == {f"sae_repro/judge/prompts/{name}.md" for name in t.NAMES}
+    packaged = {n for n in names if n.startswith("sae_repro/judge/prompts/")}
+    assert {n for n in packaged if n.endswith(".md")} == {
+        f"sae_repro/judge/prompts/{name}.md" for name in BUILT_IN
+    }

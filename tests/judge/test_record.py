@@ -17,10 +17,10 @@ from sae_repro.judge import (
     Sampling,
     Truth,
     open_backend,
-    shares,
 )
+from sae_repro.judge.backends.concepts import excess_fractions
 from sae_repro.judge.backends.record import read_record, recording
-from sae_repro.judge.questions import key_of
+from sae_repro.judge.protocol import key_of
 from sae_repro.params import Judge
 
 from .conftest import questions
@@ -48,8 +48,8 @@ def test_lines_end_up_in_the_order_of_keys_also_after_an_error(tmp_path: Path) -
         for key in sorted(KEYS, reverse=True):
             recorder.add(key, Answer(None, "no JSON"))
         raise RuntimeError
-    found = [json.loads(line)["key"] for line in path.read_text().splitlines()]
-    assert found == sorted(KEYS)
+    result = [json.loads(line)["key"] for line in path.read_text().splitlines()]
+    assert result == sorted(KEYS)
     assert {p.name for p in tmp_path.iterdir()} <= {"a.jsonl", ".a.jsonl.lock"}
 
 
@@ -84,12 +84,12 @@ def test_nothing_is_glued_to_a_torn_line(tmp_path: Path) -> None:
 @given(st.lists(st.one_of(st.none(), st.text(st.characters(codec=None))), min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_every_text_survives(
-    tmp_path_factory: pytest.TempPathFactory, said: list[str | None]
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str | None]
 ) -> None:
     path = tmp_path_factory.mktemp("record") / "a.jsonl"
     answers = {
         key: Answer(text, "no JSON" if text is None else None)
-        for key, text in zip(KEYS, said, strict=False)
+        for key, text in zip(KEYS, texts, strict=False)
     }
     write(path, *answers.items())
     assert read_record(path) == answers
@@ -117,7 +117,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.jsonl"
     write(path, (KEYS[0], Answer("x")))
     path.write_text(path.read_text() + DAMAGED[name] + "\n")
-    with pytest.raises(StudyError, match=r"a\.jsonl:2: no recorded answer; restore"):
+    with pytest.raises(StudyError, match=r"a\.jsonl:2: not a recorded answer; restore"):
         read_record(path)
 
 
@@ -155,7 +155,9 @@ def test_keys_are_pinned() -> None:
     )
 
 
-def test_replay_counts_what_is_missing_and_says_what_records_it(tmp_path: Path) -> None:
+def test_replay_counts_missing_answers_and_names_the_command_that_records_them(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "a.jsonl"
     asked = questions(4)
     write(path, (KEYS[2], Answer("x")))
@@ -185,19 +187,19 @@ def test_concepts_answer_with_the_truth() -> None:
         carrying("detect", "verb", {"verb", "noun"}, set(), {"noun"}),
         carrying("fuzz", "token:", {"token:<"}, {"token:b"}),
     ]
-    found = [answer.text for answer in judge.answer(questions)]
-    assert found == ["verb", "POLYSEMANTIC", "POLYSEMANTIC", "animal", "verb", "[1,0,0]", "[1,0]"]
-    with pytest.raises(StudyError, match="label, explain, detect, fuzz only, not simulate"):
-        judge.answer([carrying("simulate", "")])
+    result = [answer.text for answer in judge.answer(questions)]
+    assert result == ["verb", "POLYSEMANTIC", "POLYSEMANTIC", "animal", "verb", "[1,0,0]", "[1,0]"]
+    with pytest.raises(StudyError, match="cannot answer the prompt simulate; use kind: http"):
+        judge.answer([Question(Prompt("simulate", 1, ""))])
 
 
 def test_a_common_concept_earns_nothing() -> None:
     """Three of four contexts carry it, as three of four tokens anywhere do."""
     contexts = [{"word"}, {"word", "verb"}, {"word", "verb"}, {"verb"}]
-    assert shares(contexts) == {"verb": 0.75, "word": 0.75}
-    found = shares(contexts, {"word": 0.75, "verb": 0.5, "all": 1.0})
-    assert found == {"verb": 0.5, "word": 0.0}
-    assert shares([{"all"}], {"all": 1.0}) == {}
+    assert excess_fractions(contexts) == {"verb": 0.75, "word": 0.75}
+    result = excess_fractions(contexts, {"word": 0.75, "verb": 0.5, "all": 1.0})
+    assert result == {"verb": 0.5, "word": 0.0}
+    assert excess_fractions([{"all"}], {"all": 1.0}) == {}
 
 
 def test_params_choose_the_backend(tmp_path: Path) -> None:

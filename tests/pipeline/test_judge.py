@@ -8,7 +8,7 @@ import pytest
 
 from sae_repro.files import sha256_folder
 
-from ..judge.conftest import KEY, Endpoint, Response, said
+from ..judge.conftest import KEY, Endpoint, Response, completion
 from .conftest import Checkout
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def answering(_: int, prompt: str) -> Response:
     """Flags for lists, a label or a description for everything else; it repeats the key."""
     count = prompt.partition("a list of ")[2].partition(" ")[0]
     flags = [i % 2 for i in range(int(count))] if count else f"words, says {KEY}"
-    return said(str(flags))
+    return completion(str(flags))
 
 
 def test_answers_are_recorded_once_and_replayed_from_what_dvc_keeps(

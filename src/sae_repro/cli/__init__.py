@@ -45,6 +45,10 @@ def check(
         return
     loaded = params.load(study / "params.yaml")
     pins.check_inputs(loaded, study)
+    if loaded.judge.prompts:
+        from sae_repro.judge.prompts import load_prompts
+
+        load_prompts(loaded.judge, study)
     typer.echo(summary(loaded))
     if (study / "tune" / "params.yaml").is_file():
         from sae_repro.tune.space import load_tune

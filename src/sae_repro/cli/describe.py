@@ -124,6 +124,9 @@ def _field(key: str, field: FieldInfo) -> Iterator[str]:
     bounds = ", ".join(_bounds(field))
     kind_ = _type(field.annotation) + (f", {bounds}" if bounds else "")
     yield f"{key} ({kind_}; {default}): {field.description or ''}".rstrip(": ")
+    for part in _parts(field.annotation):
+        if get_origin(part) is dict and _is_model(get_args(part)[1]):
+            yield from _fields(get_args(part)[1], f"{key}.<name>")
 
 
 def _is_model(part: Any) -> bool:

@@ -149,7 +149,7 @@ def _use_model(raw: Any, request: StudyRequest, folder: Path) -> int:
 
 
 def pin_inputs(folder: Path) -> list[str]:
-    """Renew the hashes of a study's files, labels, model and SAE folders; what changed, by line."""
+    """Renew the hashes of a study's files, labels, prompts, model and SAEs; the changes by line."""
     path = folder / "params.yaml"
     read_yaml(path)
     yaml, raw = _open(path)
@@ -179,6 +179,13 @@ def pin_inputs(folder: Path) -> list[str]:
         if found != labels.get("sha256"):
             changes.append(f"evaluate.concepts.sha256: {labels.get('sha256')} → {found}")
             labels["sha256"] = found
+    for name, prompt in ((raw.get("judge") or {}).get("prompts") or {}).items():
+        if not (folder / prompt["path"]).is_file():
+            raise StudyError(f"judge.prompts.{name}.path: {folder / prompt['path']} is missing")
+        found = sha256_file(folder / prompt["path"])
+        if found != prompt.get("sha256"):
+            changes.append(f"judge.prompts.{name}.sha256: {prompt.get('sha256')} → {found}")
+            prompt["sha256"] = found
     for name, cell in raw["cells"].items():
         if "import" in cell and (folder / cell["import"]).is_dir():
             found = model_digest(folder / cell["import"])

@@ -1,29 +1,30 @@
-"""Stage `judge`: what latents mean, by a judge, in artifacts/judge/<cell>.json.
+"""Stage `judge`: labels of latents by a judge, and scored explanations, in artifacts/judge.
 
-A cell with several seeds has a file for each, <cell>/seed-<n>.json.
+A file per cell, <cell>.json; where it has several seeds, a file for each, <cell>/seed-<n>.json.
 
-The judge labels the most and least selective latents, as the published grid had it done, and a
-uniform sample of the alive ones; it explains some of these, and the explanations are scored on
-other documents. Behind one interface: `http` asks a language model and records every answer in
-judge/answers.jsonl, `replay` reads that record, `concepts` knows the truth.
+The judge labels the most and least selective latents, as in the published grid, and a uniform
+sample of the alive ones; it explains some of these, and the explanations are scored on other
+documents. One interface, three backends: `http` asks a language model and records every answer in
+judge/answers.jsonl, `replay` reads that record, `concepts` reads the ground truth.
 
     backend = open_backend(settings, record=ANSWERS)
-    answers = backend.answer([Question(label(contexts), Sampling.of(settings))])
+    answers = backend.answer([Question(prompt, Sampling.of(settings))])
     labels, counts = read(answers, parse_label)
 
-Prompts are files in `prompts/`; `parsers` reads answers, `scores` counts them, `documents` keeps
-what is explained apart from what is scored.
+`protocol` has the interface, `prompts` the templates, `parsers` reads answers, `scores` has a row
+per score, `latent_windows` keeps explaining and scoring documents apart.
 """
 
 from pathlib import Path
 
 from sae_repro.files import replacing_folder, write_json
 from sae_repro.judge.backends import open_backend
-from sae_repro.judge.backends.concepts import ConceptsBackend, shares
+from sae_repro.judge.backends.concepts import ConceptsBackend
 from sae_repro.judge.backends.replay import ReplayBackend
-from sae_repro.judge.contexts import Context
-from sae_repro.judge.questions import Answer, Backend, Prompt, Question, Sampling, Truth
-from sae_repro.params import ANSWERS, Judge
+from sae_repro.judge.prompts.fence import Context
+from sae_repro.judge.protocol import Answer, Backend, Prompt, Question, Sampling, Truth
+from sae_repro.params import ANSWERS, Cell, Evaluate, Judge, check_section
+from sae_repro.pins import check_concepts
 from sae_repro.stage import StageContext
 
 __all__ = [
@@ -38,20 +39,25 @@ __all__ = [
     "Truth",
     "open_backend",
     "run",
-    "shares",
 ]
 
 
 def run(context: StageContext) -> None:
     """Write artifacts/judge; an endpoint is asked for what judge/answers.jsonl lacks."""
-    from sae_repro.judge.study import judge_cells
+    from sae_repro.judge.judging import judge_cells
 
+    study = Path()
     settings, seed = context.section(Judge, "judge"), context.value("seed")
-    names = list(context.value("cells"))
-    # an out must be there: without answers it is empty
+    cells = {
+        name: check_section(Cell, raw, within=f"cells.{name}")
+        for name, raw in context.value("cells").items()
+    }
+    own = context.section(Evaluate, "evaluate").concepts
+    spans = check_concepts(own, study) if own and settings.kind == "concepts" else None
+    # DVC expects the out: without answers it is empty
     ANSWERS.parent.mkdir(exist_ok=True)
     ANSWERS.touch()
-    judged = judge_cells(names, settings, seed, Path("artifacts"), ANSWERS)
+    results = judge_cells(cells, settings, seed, study, ANSWERS, spans)
     with replacing_folder(context.artifacts("judge")) as folder:
-        for name, found in judged.items():
-            write_json(folder / f"{name}.json", found)
+        for name, result in results.items():
+            write_json(folder / f"{name}.json", result)

@@ -1,4 +1,4 @@
-"""Answers, read strictly: what was asked for, or None. No parser raises on any text."""
+"""Strict parsers of answers: a value of the requested form, or None. None raises on any text."""
 
 import re
 import unicodedata
@@ -6,20 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sae_repro.judge.questions import Answer
+from sae_repro.judge.protocol import Answer
 
 T = TypeVar("T")
 POLYSEMANTIC = "POLYSEMANTIC"
 LONGEST_LABEL = 100
 LONGEST_EXPLANATION = 200
 _LONGEST_ANSWER = 100_000
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co"})
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co"})
 _QUOTES = "\"'“”‘’"
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the answers; the three add up to the questions."""
+    """Numbers of answers by outcome; the three add up to the questions."""
 
     parsed: int
     unparsable: int
@@ -30,24 +30,34 @@ class Counts:
 def read(
     answers: Sequence[Answer], parse: Callable[[str], T | None]
 ) -> tuple[list[T | None], Counts]:
-    """The parsed answers in order, None for each that says nothing usable, and the counts."""
-    values = [None if answer.text is None else parse(answer.text) for answer in answers]
+    """The parsed answers in order, None for each unparsable or faulty one, and the counts."""
+    return read_each(answers, [parse] * len(answers))
+
+
+def read_each(
+    answers: Sequence[Answer], parsers: Sequence[Callable[[str], T | None]]
+) -> tuple[list[T | None], Counts]:
+    """As `read`, with a parser per answer."""
+    values = [
+        None if answer.text is None else parse(answer.text)
+        for answer, parse in zip(answers, parsers, strict=True)
+    ]
     faults = sum(answer.text is None for answer in answers)
     parsed = sum(value is not None for value in values)
     return values, Counts(parsed, len(values) - parsed - faults, faults)
 
 
 def parse_label(text: str) -> str | None:
-    """A label of one line, or POLYSEMANTIC; None where a label speaks of being polysemantic."""
+    """A label of one line, or POLYSEMANTIC; None where the word is only a part of the line."""
     line = _one_line(text)
     if line is None:
         return None
-    # what stands in quotes as a whole, and the end of a sentence; not the quote of `the token "`
+    # quotes around the whole line, and a full stop; not the quote of `the token "`
     line = line.strip(_QUOTES + " .") if line[:1] in tuple(_QUOTES) else line
     line = re.sub(r"(?<=\w)\.$", "", line)
     if line.upper() == POLYSEMANTIC:
         return POLYSEMANTIC
-    # "POLYSEMANTIC: verbs and dates" has one foot in either answer
+    # "POLYSEMANTIC: verbs and dates" gives both answers
     if not re.search(r"\w", line) or len(line) > LONGEST_LABEL or POLYSEMANTIC in line.upper():
         return None
     return line
@@ -80,21 +90,21 @@ def _numbers(text: str, n: int, largest: int) -> list[int] | None:
     inner = text.strip()
     if inner[:1] == "[" and inner[-1:] == "]":
         inner = inner[1:-1]
-    # a table, for int() takes "٣", "1_0" and "+1", too
+    # a table: int() accepts "٣", "1_0" and "+1", too
     allowed = {str(number): number for number in range(largest + 1)}
-    found = [allowed.get(part.strip()) for part in inner.split(",")]
-    values = [number for number in found if number is not None]
-    return values if len(values) == len(found) == n else None
+    entries = [allowed.get(part.strip()) for part in inner.split(",")]
+    values = [number for number in entries if number is not None]
+    return values if len(values) == len(entries) == n else None
 
 
 def _one_line(text: str) -> str | None:
-    """The only line of `text`, without tags, marks of emphasis and characters that don't show."""
+    """The only line of `text`, without tags, emphasis and invisible characters; None if several."""
     if len(text) > _LONGEST_ANSWER:
         return None
     lines = [line for line in text.strip().splitlines() if line.strip()]
     if len(lines) != 1:
         return None
-    visible = "".join(c for c in lines[0] if unicodedata.category(c) not in _UNSEEN)
+    visible = "".join(c for c in lines[0] if unicodedata.category(c) not in _INVISIBLE)
     untagged = re.sub(r"<[^<>]*>", "", visible)
     plain = re.sub(r"[<>`*#]", "", untagged)
     return " ".join(plain.split())

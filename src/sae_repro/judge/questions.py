@@ -1,86 +1,98 @@
-"""What a judge is asked and what it answers; the key under which an answer is recorded."""
+"""Questions on windows: labels, explanations, and the building blocks of what scores them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
-from sae_repro.files import digest
+import numpy as np
+
+from sae_repro.judge.ground_truth import TokenConcepts
+from sae_repro.judge.held_out import HeldOutTokens, WindowTexts
+from sae_repro.judge.latent_windows import LatentWindows, Window
+from sae_repro.judge.leakage import check_disjoint
+from sae_repro.judge.prompts import Template
+from sae_repro.judge.prompts.fence import Fenced, fenced_texts, fenced_tokens
+from sae_repro.judge.protocol import Prompt, Question, Sampling, Truth
+from sae_repro.numerics.hashing import uniform_hash
 from sae_repro.params import Judge
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A filled template: `name` and `version` are those of its file."""
+class QuestionMaker:
+    """Makes the questions of one study; `concepts` is None where the judge does not know them."""
 
-    name: str
-    version: int
-    text: str
+    def __init__(
+        self,
+        tokens: HeldOutTokens,
+        texts: WindowTexts,
+        concepts: TokenConcepts | None,
+        prompts: Mapping[str, Template],
+        settings: Judge,
+        seed: int,
+    ) -> None:
+        self._tokens, self._texts, self._concepts = tokens, texts, concepts
+        self._prompts, self._sampling, self._seed = prompts, Sampling.of(settings), seed
 
+    def label(self, marks: Sequence[int]) -> Question:
+        """Asks what the tokens at the rows `marks` have in common."""
+        return self._common("label", [Window(mark=row, centre=row) for row in marks])
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the model draws its answer; another `seed` asks the same question anew (test–retest)."""
+    def explain(self, windows: LatentWindows) -> Question:
+        """Asks when the latent fires; StudyError where an explaining document scores, too."""
+        check_disjoint(self._documents(windows.explain), self._documents(windows.scoring))
+        return self._common("explain", windows.explain)
 
-    temperature: float = 0.0
-    max_tokens: int = 512
-    seed: int | None = None
+    def flags(
+        self, prompt: str, windows: Sequence[Window], explanation: str, *, marked: bool
+    ) -> Question:
+        """Asks of each window whether the explanation fits it, or its marked token if `marked`."""
+        filled = self._prompts[prompt].fill(
+            explanation=explanation, count=len(windows), texts=self._fenced(windows, marked=marked)
+        )
+        return self._question(filled, windows, explanation, marked=marked)
 
-    @classmethod
-    def of(cls, settings: Judge, seed: int | None = None) -> "Sampling":
-        """As params.yaml says."""
-        return cls(settings.temperature, settings.max_tokens, seed)
+    def token_values(self, prompt: str, window: Window, explanation: str) -> Question:
+        """Asks for a value on each token of the window."""
+        first, last = self._tokens.first[window.centre], self._tokens.last[window.centre]
+        texts = self._texts.tokens(first, last)
+        filled = self._prompts[prompt].fill(
+            explanation=explanation, count=len(texts), tokens=fenced_tokens(texts)
+        )
+        return Question(filled, self._sampling)
 
-    def fields(self) -> dict[str, float | int]:
-        """The fields of a request; without a seed there is none."""
-        seed = {} if self.seed is None else {"seed": self.seed}
-        return {"temperature": float(self.temperature), "max_tokens": self.max_tokens, **seed}
+    def mark_value(self, prompt: str, window: Window, explanation: str) -> Question:
+        """Asks for one value on the window's marked token."""
+        texts = self._fenced([window], marked=True)
+        filled = self._prompts[prompt].fill(explanation=explanation, texts=texts)
+        return Question(filled, self._sampling)
 
+    def order(self, prompt: str, latent: int, windows: Sequence[Window]) -> list[int]:
+        """An order of the windows that tells nothing about them, by hash."""
+        marks = np.array([w.mark for w in windows], dtype=np.int64)
+        centres = np.array([w.centre for w in windows], dtype=np.int64)
+        draw = uniform_hash(
+            self._seed, f"judge/order/{prompt}", np.full(len(marks), latent), marks, centres
+        )
+        return [int(i) for i in np.argsort(draw, kind="stable")]
 
-@dataclass(frozen=True)
-class Truth:
-    """What a backend that knows the truth reads of a question, instead of its prompt."""
+    def _common(self, prompt: str, windows: Sequence[Window]) -> Question:
+        filled = self._prompts[prompt].fill(texts=self._fenced(windows, marked=True))
+        return self._question(filled, windows, "", marked=True)
 
-    concepts: tuple[frozenset[str], ...]
-    """Of each context, in order: those of its marked token, or of all its tokens if none is."""
-    explanation: str = ""
-    """What the contexts are tested against, where they are."""
+    def _question(
+        self, filled: Prompt, windows: Sequence[Window], explanation: str, *, marked: bool
+    ) -> Question:
+        if self._concepts is None:
+            return Question(filled, self._sampling)
+        tokens = self._tokens
+        concepts = [
+            self._concepts.of(w.mark, w.mark + 1)
+            if marked
+            else self._concepts.of(tokens.first[w.centre], tokens.last[w.centre])
+            for w in windows
+        ]
+        return Question(filled, self._sampling, Truth(tuple(concepts), explanation))
 
+    def _fenced(self, windows: Sequence[Window], *, marked: bool) -> Fenced:
+        contexts = self._texts.contexts([w.mark for w in windows], [w.centre for w in windows])
+        return fenced_texts(contexts, marked=marked)
 
-@dataclass(frozen=True)
-class Question:
-    """One question; no other backend than that of concepts reads `truth`, no part of the key."""
-
-    prompt: Prompt
-    sampling: Sampling = Sampling()
-    truth: Truth | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back: a text, or the `fault` for which there is none."""
-
-    text: str | None
-    fault: str | None = None
-
-
-class Backend(Protocol):
-    """A judge."""
-
-    def answer(self, questions: Sequence[Question]) -> list[Answer]:
-        """The answers, in the order of the questions; equal questions get the same answer.
-
-        StudyError where some can't be had; what was answered until then is kept.
-        """
-        ...
-
-
-def key_of(model: str, question: Question) -> str:
-    """SHA-256 of the model, the prompt with its version, and the sampling parameters."""
-    prompt = question.prompt
-    return digest(
-        {
-            "model": model,
-            "prompt": {"name": prompt.name, "version": prompt.version, "text": prompt.text},
-            "sampling": question.sampling.fields(),
-        }
-    )
+    def _documents(self, windows: Sequence[Window]) -> list[int]:
+        return [int(self._tokens.content[w.centre]) for w in windows]

@@ -15,7 +15,7 @@ from sae_repro.params.corpus import Corpus, FilesSource, HubSource, StoriesSourc
 from sae_repro.params.evaluate import ConceptLabels, Evaluate
 from sae_repro.params.extract import Extract
 from sae_repro.params.hooks import HOOKS, UNTRAINED, layer_of, model_hook, on_random_weights
-from sae_repro.params.judge import ANSWERS, Judge
+from sae_repro.params.judge import ANSWERS, SCORE_INFO, Judge, PromptFile, ScoreInfo
 from sae_repro.params.reading import load, parse, read_yaml
 from sae_repro.params.study import Study, shape_problems
 from sae_repro.params.subject import (
@@ -34,6 +34,7 @@ from sae_repro.params.validation import check_section
 __all__ = [
     "ANSWERS",
     "HOOKS",
+    "SCORE_INFO",
     "UNTRAINED",
     "Cell",
     "Compare",
@@ -47,6 +48,8 @@ __all__ = [
     "HubSubject",
     "Judge",
     "LocalSubject",
+    "PromptFile",
+    "ScoreInfo",
     "Section",
     "StoriesSource",
     "Study",

@@ -1,12 +1,14 @@
-"""The judge: who says what a latent means, of which latents, and what is scored."""
+"""The stage `judge`: the judge, the latents it labels, and the scores of its explanations."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sae_repro.params.base import Device, Section
+from sae_repro.params.base import Device, Section, Sha256
 
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 
@@ -21,7 +23,7 @@ def _variable(name: str) -> str:
 
 
 def _endpoint(url: str) -> str:
-    """An address without a password, key or query in it; nor does the error repeat one."""
+    """A URL without a password, key or query in it; the error does not repeat one either."""
     if not _URL.fullmatch(url):
         raise ValueError(
             "must be http(s)://host[:port][/path] without user, password or query; the key comes "
@@ -33,37 +35,89 @@ def _endpoint(url: str) -> str:
 ANSWERS = Path("judge") / "answers.jsonl"
 """Recorded answers, beside params.yaml: no part of artifacts/judge, which a re-run deletes."""
 
+PromptName = Literal["label", "explain", "detect", "fuzz", "simulate", "specificity"]
+
 Score = Literal["detection", "fuzzing", "simulation", "specificity"]
 
 
+@dataclass(frozen=True)
+class ScoreInfo:
+    """What tables and documentation say of a score; its computation is a row of judge.scores."""
+
+    headline: str
+    """Key of the value in the score's summary that tables show first; a list has one per bin."""
+    chance: float | None
+    """The value of a judge that knows nothing of the latent; None where that depends on it."""
+    meaning: str
+
+
+SCORE_INFO: Mapping[Score, ScoreInfo] = {
+    "detection": ScoreInfo(
+        "balanced_accuracy",
+        0.5,
+        "does the latent fire anywhere in the context? Balanced accuracy over contexts, half of "
+        "them silent, half of those hard",
+    ),
+    "fuzzing": ScoreInfo(
+        "balanced_accuracy",
+        0.5,
+        "does the latent fire on the marked token? Balanced accuracy over contexts, half of them "
+        "marked where it is silent",
+    ),
+    "simulation": ScoreInfo(
+        "correlation",
+        0.0,
+        "correlation of predicted and true activation over all tokens of the scored contexts",
+    ),
+    "specificity": ScoreInfo(
+        "mean",
+        None,
+        "how well the description fits the marked token, 0 to 3, per activation quantile; bin 0 "
+        "holds silent contexts",
+    ),
+}
+
+
+class PromptFile(Section):
+    """A study's own wording of a prompt, pinned by its content."""
+
+    path: Annotated[str, Field(min_length=1)] = Field(
+        description="text file, relative to params.yaml: `version: N`, an empty line, the wording "
+        "with the same {{placeholders}} as the file it replaces"
+    )
+    sha256: Sha256 = Field(description="of the file (`sae-repro pin` fills it in)")
+
+
 class Judge(Section):
-    """What latents mean, by a judge: labels as the published grid asked, explanations, scores.
+    """Labels of latents as the published grid asked for them, explanations, and their scores.
 
     `http` asks only for what no earlier run has recorded, so a complete record needs neither key
-    nor network; `replay` never asks. What another kind reads may stay: one word switches.
+    nor network; `replay` never asks. Keys that only another kind reads may stay, so that changing
+    `kind` alone switches the judge.
     """
 
     kind: Literal["concepts", "http", "replay"] = Field(
         "concepts",
-        description="concepts: the text's own labels; http: a language model behind an "
-        "OpenAI-compatible endpoint; replay: only answers recorded earlier",
+        description="concepts: the ground-truth labels of the text; http: a language model behind "
+        "an OpenAI-compatible endpoint; replay: answers recorded earlier, and nothing else",
     )
     concept_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.7,
-        description="concepts: share of a latent's contexts, corrected for chance, that its label "
-        "must reach: (share − base rate) / (1 − base rate)",
+        description="concepts: fraction of a latent's contexts, corrected for chance, that its "
+        "label must reach: (fraction − base rate) / (1 − base rate)",
     )
     model: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="http, replay: the model asked, as its endpoint calls it"
+        None, description="http, replay: the model, by its name at the endpoint"
     )
     temperature: Annotated[float, Field(ge=0, le=2)] = Field(
         0.0, description="http, replay: sampling temperature"
     )
     max_tokens: Annotated[int, Field(ge=1, le=32_768)] = Field(
-        512, description="http, replay: tokens of an answer at most"
+        512, description="http, replay: longest answer, in tokens"
     )
     base_url: Annotated[str, AfterValidator(_endpoint)] | None = Field(
-        None, description="http: the endpoint up to its version, e.g. https://api.openai.com/v1"
+        None,
+        description="http: the endpoint's URL up to its version, e.g. https://api.openai.com/v1",
     )
     key_env: Annotated[str, AfterValidator(_variable)] | None = Field(
         None,
@@ -71,45 +125,50 @@ class Judge(Section):
         "null: the endpoint needs none",
     )
     requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        60, description="http: requests started per minute at most, evenly spaced, retries included"
+        60, description="http: most requests per minute, evenly spaced, retries included"
     )
     in_flight: Annotated[int, Field(ge=1, le=64)] = Field(
-        4, description="http: requests under way at one time, at most"
+        4, description="http: most requests in flight at once"
     )
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
-        60.0, description="http: seconds that one request may take"
+        60.0, description="http: time limit of one request, in seconds"
     )
     attempts: Annotated[int, Field(ge=1, le=20)] = Field(
-        6, description="http: tries per question where the endpoint is busy, slow or failing"
+        6, description="http: attempts per question while the endpoint is busy, slow or failing"
     )
 
     extremes: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        25, description="most selective latents to label, and as many of the least selective"
+        25, description="most selective latents to label, and as many of the least selective ones"
     )
     uniform: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        50, description="alive latents to label, drawn by hash: extremes are not the population"
+        50, description="size of the uniform sample of alive latents to label, drawn by hash"
     )
     latents: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        20, description="of those, how many are explained and their explanations scored"
+        20, description="latents of that sample to explain, and whose explanations are scored"
     )
     scores: tuple[Score, ...] = Field(
         ("detection", "fuzzing"),
-        description="what explanations are scored by, on other documents than they were written "
-        "from; concepts knows detection and fuzzing only; [] for no explanations",
+        description="scores of explanations, on other documents than those they were written "
+        "from; concepts measures detection and fuzzing only; [] for no explanations",
     )
     quantiles: Annotated[int, Field(ge=1, le=20)] = Field(
-        5, description="activation quantiles from which contexts to explain and score are drawn"
+        5, description="activation quantiles from which explaining and scoring contexts are drawn"
     )
     contexts_per_quantile: Annotated[int, Field(ge=1, le=100)] = Field(
-        2, description="contexts drawn per quantile to explain, and as many to score"
+        2, description="explaining contexts per quantile, and as many scoring ones"
     )
     context_tokens: Annotated[int, Field(ge=1, le=128)] = Field(
-        12, description="tokens of a context before and after its marked one"
+        12, description="tokens shown before and after the marked one"
+    )
+    prompts: dict[PromptName, PromptFile] = Field(
+        default_factory=dict,
+        description="the study's own wording of prompts, by name; the others are those of "
+        "src/sae_repro/judge/prompts",
     )
     threads: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="CPU threads for the SAEs' activations"
+        1, description="CPU threads that compute the SAEs' activations"
     )
-    device: Device = Field("cpu", description="for the SAEs: cpu, cuda or cuda:N")
+    device: Device = Field("cpu", description="device of the SAEs: cpu, cuda or cuda:N")
 
     @model_validator(mode="after")
     def _scores_once(self) -> Self:

@@ -1,4 +1,4 @@
-"""The judge that knows the truth: exact and offline, from the concepts that tokens carry."""
+"""The concepts backend: exact answers, offline, from the ground-truth concepts of the tokens."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -7,22 +7,19 @@ from functools import cache
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json
 from sae_repro.judge.parsers import POLYSEMANTIC, parse_explanation
-from sae_repro.judge.questions import Answer, Question, Truth
+from sae_repro.judge.protocol import Answer, Question, Truth
 from sae_repro.params import Judge
 
-KNOWN = ("label", "explain", "detect", "fuzz")
-"""The prompts that a set of concepts per context answers."""
 
-
-def shares(
-    contexts: Sequence[Collection[str]], base: Mapping[str, float] | None = None
+def excess_fractions(
+    contexts: Sequence[Collection[str]], base_rates: Mapping[str, float] | None = None
 ) -> dict[str, float]:
-    """Each concept's share P of the contexts, corrected for its `base` rate π: (P − π)/(1 − π).
+    """Each concept's fraction P of the contexts, corrected for its base rate π: (P − π)/(1 − π).
 
     A common concept earns nothing, as in M. Without a base rate π = 0; π = 1 leaves a concept out.
     """
     counts = Counter(c for concepts in contexts for c in set(concepts))
-    rates = {concept: (base or {}).get(concept, 0.0) for concept in sorted(counts)}
+    rates = {concept: (base_rates or {}).get(concept, 0.0) for concept in sorted(counts)}
     return {
         concept: (counts[concept] / len(contexts) - rate) / (1 - rate)
         for concept, rate in rates.items()
@@ -30,47 +27,49 @@ def shares(
     }
 
 
-def label_from(found: Mapping[str, float], share: float, base: Mapping[str, float]) -> str:
-    """The concept with the largest share; POLYSEMANTIC below `share`.
+def label_from(
+    fractions: Mapping[str, float], least: float, base_rates: Mapping[str, float]
+) -> str:
+    """The concept with the largest fraction; POLYSEMANTIC below `least`.
 
     Of equals the rarest: a child rather than its parent. Then the first by name.
     """
-    if not found:
+    if not fractions:
         return POLYSEMANTIC
-    best = min(found, key=lambda concept: (-found[concept], base.get(concept, 0.0), concept))
-    return best if found[best] >= share else POLYSEMANTIC
+    best = min(
+        fractions,
+        key=lambda concept: (-fractions[concept], base_rates.get(concept, 0.0), concept),
+    )
+    return best if fractions[best] >= least else POLYSEMANTIC
 
 
 class ConceptsBackend:
-    """A backend that reads each question's `truth`; `base` has the rate of every concept.
+    """A backend that reads each question's `truth`; `base_rates` has the rate of every concept.
 
-    An explanation is the concept that the contexts share most, however little: what that is worth,
-    the scores say.
+    An explanation is the concept of largest fraction, however small: the scores tell its worth.
     """
 
-    def __init__(self, settings: Judge, base: Mapping[str, float]) -> None:
-        self._share = settings.concept_share
-        self._base = base
+    def __init__(self, settings: Judge, base_rates: Mapping[str, float]) -> None:
+        self._least = settings.concept_share
+        self._base_rates = base_rates
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
-        """The answers; StudyError for a prompt to which concepts are no answer."""
+        """The answers; StudyError for a question without ground truth."""
         return [Answer(self._answer(question)) for question in questions]
 
     def _answer(self, question: Question) -> str:
         name, truth = question.prompt.name, question.truth
-        if name not in KNOWN:
+        if truth is None:
             raise StudyError(
-                f"judge.kind = concepts: answers {', '.join(KNOWN)} only, not {name}; use kind: "
-                "http for it"
+                f"judge.kind = concepts: cannot answer the prompt {name}; use kind: http for it"
             )
-        assert truth is not None
-        if name in ("detect", "fuzz"):
-            return canonical_json(_carried(truth))
-        found = shares(truth.concepts, self._base)
-        return label_from(found, self._share if name == "label" else 0.0, self._base)
+        if name not in ("label", "explain"):
+            return canonical_json(_flags(truth))
+        fractions = excess_fractions(truth.concepts, self._base_rates)
+        return label_from(fractions, self._least if name == "label" else 0.0, self._base_rates)
 
 
-def _carried(truth: Truth) -> list[int]:
+def _flags(truth: Truth) -> list[int]:
     return [
         int(any(_explanation(concept) == truth.explanation for concept in concepts))
         for concepts in truth.concepts
@@ -79,5 +78,5 @@ def _carried(truth: Truth) -> list[int]:
 
 @cache
 def _explanation(concept: str) -> str | None:
-    """A concept as an explanation: the parser may change a token's name."""
+    """The concept's name as an explanation: the parser may change that of a token."""
     return parse_explanation(concept)

@@ -1,9 +1,9 @@
-"""A language model behind an OpenAI-compatible endpoint: `POST base_url/chat/completions`.
+"""The http backend: an OpenAI-compatible endpoint, `POST base_url/chat/completions`.
 
-Only what the record lacks is asked. An endpoint that is busy (429), failing (5xx), slow or gone is
-asked again, with waits that double, or as long as its Retry-After says; then the run ends with an
-error, and what was answered until then is kept. An answer in which there is no text (broken JSON,
-no choices, endless) is recorded as a fault, for a well-set-up endpoint would send the same again.
+Only unrecorded answers are requested. A request to an endpoint that is busy (429), failing (5xx),
+slow or unreachable is retried, with waits that double or follow its Retry-After; then the run ends
+with an error, and the answers received until then are kept. An answer without a text (broken JSON,
+no choices, too long) is recorded as a fault: a retry would most likely bring the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,26 +16,26 @@ import httpx2
 
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json
-from sae_repro.judge.backends.key import Key, quiet_client
-from sae_repro.judge.backends.pace import Clock, Pace, StoppedError
+from sae_repro.judge.backends.api_key import ApiKey, quiet_client
+from sae_repro.judge.backends.rate_limit import Clock, RateLimit, StoppedError
 from sae_repro.judge.backends.record import Recorder, read_record, recording
 from sae_repro.judge.backends.replies import MAX_BYTES, Reply, answer_in, error_in, retry_after
-from sae_repro.judge.questions import Answer, Question, key_of
+from sae_repro.judge.protocol import Answer, Question, key_of
 from sae_repro.numerics.random import generator
 from sae_repro.params import Judge
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 LONGEST_ASKED_WAIT_S = 600.0
-"""An endpoint that asks for more (a daily quota) ends the run instead of hanging it."""
+"""A longer Retry-After (a daily quota) ends the run instead of hanging it."""
 
 
 class NoAnswerError(Exception):
-    """One question can't be answered now; the message says why."""
+    """A question cannot be answered now; the message says why."""
 
 
 class HttpBackend:
-    """A backend that asks `settings.model` and records what it answers in `record`."""
+    """A backend that asks `settings.model` and records its answers in `record`."""
 
     def __init__(self, settings: Judge, record: Path, *, clock: Clock | None = None) -> None:
         assert settings.model is not None
@@ -47,29 +47,29 @@ class HttpBackend:
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Recorded answers, and new ones for the rest.
 
-        StudyError where the key is missing, or where the endpoint refuses or fails for good.
+        StudyError where the key is missing, or where the endpoint refuses or keeps failing.
         """
         keyed = {key_of(self._model, question): question for question in questions}
         recorded: Mapping[str, Answer] = read_record(self._record)
         if keyed.keys() - recorded.keys():
-            key = Key(self._settings.key_env)
+            key = ApiKey(self._settings.key_env)
             with recording(self._record) as recorder:
-                # another run may have answered some while this one waited for the record
+                # another run may have recorded some while this one waited for the lock
                 _Run(self._settings, self._clock, key, recorder).ask(keyed, self._record)
             recorded = recorder.answers
         return [recorded[key_of(self._model, question)] for question in questions]
 
 
 class _Run:
-    """The asking of what one record lacks."""
+    """The requests for the answers that one record lacks."""
 
-    def __init__(self, settings: Judge, clock: Clock, key: Key, recorder: Recorder) -> None:
+    def __init__(self, settings: Judge, clock: Clock, key: ApiKey, recorder: Recorder) -> None:
         self._settings = settings
         self._clock = clock
         self._key = key
         self._recorder = recorder
         self._stop = Event()
-        self._pace = Pace(settings.requests_per_minute, clock, self._stop)
+        self._rate_limit = RateLimit(settings.requests_per_minute, clock, self._stop)
         self._url = f"{(settings.base_url or '').rstrip('/')}/chat/completions"
 
     def ask(self, keyed: Mapping[str, Question], record: Path) -> None:
@@ -84,15 +84,15 @@ class _Run:
             ThreadPoolExecutor(self._settings.in_flight) as pool,
             tqdm(desc="judge", unit="answer", total=len(keyed), initial=done, disable=None) as bar,
         ):
-            asked = [pool.submit(self._one, client, key, keyed[key]) for key in missing]
+            futures = [pool.submit(self._one, client, key, keyed[key]) for key in missing]
             try:
-                for future in as_completed(asked):
-                    # those that another's failure stopped are not the ones to report
+                for future in as_completed(futures):
+                    # requests that another's failure stopped are not the ones to report
                     with suppress(StoppedError):
                         future.result()
                         bar.update()
             except BaseException as error:
-                # requests under way are let finish: their answers are paid for
+                # requests in flight may finish: their answers are paid for
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
                 if isinstance(error, NoAnswerError):
@@ -113,73 +113,73 @@ class _Run:
         kept = len(keyed.keys() & self._recorder.answers.keys())
         return StudyError(
             f"judge.base_url = {self._settings.base_url}: {error}; {kept} of {len(keyed)} answers "
-            f"are kept in {record}, and the same command asks for the rest"
+            f"are kept in {record}; run the same command to request the rest"
         )
 
     def _one(self, client: httpx2.Client, key: str, question: Question) -> None:
-        """Record an answer; NoAnswerError, for all who wait, where there will be none."""
+        """Record an answer; NoAnswerError, which stops the other requests, where there is none."""
         try:
-            self._recorder.add(key, self._insist(client, key, question))
+            self._recorder.add(key, self._with_retries(client, key, question))
         except NoAnswerError:
-            # here, not where the error arrives: this thread's next question would be asked first
+            # here, not where the error arrives: this thread would send its next request first
             self._stop.set()
             raise
 
-    def _insist(self, client: httpx2.Client, key: str, question: Question) -> Answer:
+    def _with_retries(self, client: httpx2.Client, key: str, question: Question) -> Answer:
         """Ask until there is an answer; NoAnswerError after `attempts` tries."""
         for attempt in range(self._settings.attempts):
-            self._pace.turn()
+            self._rate_limit.turn()
             try:
                 reply = self._post(client, question)
             except httpx2.InvalidURL as error:
-                raise NoAnswerError(f"no address ({error}); mend it") from None
+                raise NoAnswerError(f"not a valid URL ({error}); correct it") from None
             except httpx2.RequestError as error:
-                # a name says more than some messages, which are empty
+                # with the class's name: some messages are empty
                 why, wait = f"{type(error).__name__} {error}".strip(), None
             else:
                 if reply.status == 200:
                     return answer_in(reply.body, self._key.hide)
                 why = error_in(reply, self._key.hide)
-                if not _passing(reply.status):
+                if not _is_temporary(reply.status):
                     raise NoAnswerError(
-                        f"it refuses: {why}; check judge.model, base_url and key_env"
+                        f"request refused: {why}; check judge.model, base_url and key_env"
                     )
                 wait = retry_after(reply, self._clock.date())
             if wait is not None and wait > LONGEST_ASKED_WAIT_S:
-                raise NoAnswerError(f"it wants {wait:.0f} s of rest ({why}); come back then")
-            self._pace.hold(_back_off(key, attempt) if wait is None else wait)
+                raise NoAnswerError(f"asks to wait {wait:.0f} s ({why}); retry after that")
+            self._rate_limit.hold(_back_off(key, attempt) if wait is None else wait)
         raise NoAnswerError(
-            f"no answer in {self._settings.attempts} attempts, at last {self._key.hide(why)}; "
-            "come back later, or lower judge.requests_per_minute and in_flight"
+            f"no answer in {self._settings.attempts} attempts, last error: {self._key.hide(why)}; "
+            "retry later, or lower judge.requests_per_minute and in_flight"
         )
 
     def _post(self, client: httpx2.Client, question: Question) -> Reply:
-        """One request. Its body is read up to MAX_BYTES, its time is `timeout_s` in all."""
-        sent = {
+        """One request: at most MAX_BYTES of its response are read, within `timeout_s` in all."""
+        request = {
             "model": self._settings.model,
             "messages": [{"role": "user", "content": question.prompt.text}],
             **question.sampling.fields(),
         }
         deadline = self._clock.now() + self._settings.timeout_s
-        content = canonical_json(sent).encode()
+        content = canonical_json(request).encode()
         with client.stream("POST", self._url, content=content) as response:
             body = bytearray()
             for piece in response.iter_bytes():
                 body += piece
                 if len(body) > MAX_BYTES:
                     break
-                # the client's own limit is on each wait: an endpoint that drips would pass it
+                # the client limits each wait, which an endpoint that sends byte by byte passes
                 if self._clock.now() > deadline:
-                    raise httpx2.ReadTimeout(f"not done in {self._settings.timeout_s:g} s")
+                    raise httpx2.ReadTimeout(f"not complete after {self._settings.timeout_s:g} s")
             return Reply(response.status_code, response.headers, bytes(body))
 
 
-def _passing(status: int) -> bool:
+def _is_temporary(status: int) -> bool:
     """Whether an endpoint with this status may answer later."""
     return status in (408, 425, 429) or status >= 500
 
 
 def _back_off(key: str, attempt: int) -> float:
-    """Seconds to wait: doubling, spread over a factor of two so that many clients don't meet."""
+    """Seconds to wait: doubling, with jitter, so that many clients do not retry at once."""
     longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**attempt)
     return longest * float(generator("judge", key, attempt).uniform(0.5, 1.0))

@@ -1,8 +1,8 @@
 """Recorded answers: one append-only file of JSON lines, under the hash of their questions.
 
-Each answer is on disk before the next one is waited for. A line that a crash has cut short is the
-last one and has no line end: it is dropped, and its question asked again. When writing ends, the
-lines are put in the order of their keys, so that the bytes don't depend on who answered first.
+Each answer is on disk before the next one is awaited. A crash can only truncate the last line,
+which then has no line end: it is dropped, and its question asked again. When writing ends, the
+lines are sorted by key, so that the bytes do not depend on the order of the answers.
 """
 
 import json
@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, replacing
-from sae_repro.judge.questions import Answer
+from sae_repro.judge.protocol import Answer
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -45,7 +45,7 @@ def _whole_lines(path: Path) -> list[bytes]:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
-    # what follows the last line end was cut short
+    # a crash truncated whatever follows the last line end
     return content.split(b"\n")[:-1]
 
 
@@ -63,8 +63,8 @@ def _parse(line: bytes, where: str) -> tuple[str, Answer]:
         good = None
     if not good:
         raise StudyError(
-            f"{where}: no recorded answer; restore the file (`dvc checkout`), or delete the line "
-            "to have its question asked again"
+            f"{where}: not a recorded answer; restore the file (`dvc checkout`), or delete the "
+            "line to have its question asked again"
         )
     return key, Answer(text, fault)
 
@@ -86,7 +86,7 @@ class Recorder:
 
     @property
     def answers(self) -> Mapping[str, Answer]:
-        """All that is recorded, by key."""
+        """All recorded answers, by key."""
         return self._answers
 
     def add(self, key: str, answer: Answer) -> None:
@@ -100,7 +100,7 @@ class Recorder:
 
 @contextmanager
 def recording(path: Path) -> Iterator[Recorder]:
-    """The record in `path`, open for one writer; another one waits. Sorted when the block ends."""
+    """The record in `path`, open for one writer, others wait; sorted when the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _only_writer(path):
         answers = read_record(path)

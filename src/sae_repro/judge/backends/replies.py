@@ -1,4 +1,4 @@
-"""What an endpoint sends back, read without trust."""
+"""Responses of an endpoint, read without trust."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -7,10 +7,10 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from sae_repro.judge.questions import Answer
+from sae_repro.judge.protocol import Answer
 
 MAX_BYTES = 1 << 20
-"""Of a body; what max_tokens allows is shorter by far."""
+"""Longest body; answers within max_tokens are far shorter."""
 
 Hide = Callable[[str], str]
 
@@ -37,7 +37,7 @@ def answer_in(body: bytes, hide: Hide) -> Answer:
 
 
 def error_in(reply: Reply, hide: Hide) -> str:
-    """The status and what the endpoint says about it, in one short line."""
+    """The status and the endpoint's message, in one short line."""
     try:
         name = HTTPStatus(reply.status).phrase
     except ValueError:
@@ -47,14 +47,14 @@ def error_in(reply: Reply, hide: Hide) -> str:
     except (ValueError, RecursionError):
         message = None
     text = message if isinstance(message, str) else reply.body.decode("utf-8", "replace")
-    # hidden before it is cut: half a key is too much
-    said = " ".join(hide(text).split())
-    said = "".join(c for c in said if c.isprintable())[:200]
-    return f"{reply.status} {name}".strip() + (f" ({said})" if said else "")
+    # the key is hidden before the text is cut: half a key would stay
+    line = " ".join(hide(text).split())
+    line = "".join(c for c in line if c.isprintable())[:200]
+    return f"{reply.status} {name}".strip() + (f" ({line})" if line else "")
 
 
 def retry_after(reply: Reply, now: float) -> float | None:
-    """Seconds that the endpoint asks to wait, given the date; None if it says nothing readable.
+    """Seconds that the endpoint asks to wait, given the date; None without a valid header.
 
     Source: RFC 9110, section 10.2.3: seconds, or a date.
     """
@@ -68,7 +68,7 @@ def retry_after(reply: Reply, now: float) -> float | None:
 
 
 def _within(value: Any, *path: str | int) -> Any:
-    """What stands at `path` in a JSON value; None where the path ends early."""
+    """The entry at `path` of a JSON value; None where the path ends early."""
     for step in path:
         try:
             value = value[step]

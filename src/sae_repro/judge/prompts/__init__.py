@@ -1,84 +1,104 @@
-"""The prompts: files beside this one, each with its version, filled strictly."""
+"""The judge's prompts: versioned template files beside this one, which a study can override.
+
+A template is `version: N`, an empty line, and the wording with its {{placeholders}}. Raise the
+version with every change of wording: both are part of an answer's key.
+"""
 
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 
 from sae_repro.errors import StudyError
-from sae_repro.judge.contexts import Context, Fenced, escape, texts, tokens
-from sae_repro.judge.questions import Prompt
+from sae_repro.judge.prompts.fence import Fenced, escape
+from sae_repro.judge.protocol import Prompt
+from sae_repro.params import Judge
+from sae_repro.pins import check_prompt
 
-NAMES = ("label", "explain", "detect", "fuzz", "simulate", "specificity")
-_FIRST = re.compile(r"version: ([1-9][0-9]*)\n\n")
-_PLACE = re.compile(r"\{\{([a-z]+)\}\}")
-
-
-@cache
-def _file(name: str) -> str:
-    return files("sae_repro.judge.prompts").joinpath(f"{name}.md").read_text(encoding="utf-8")
+FOLDER = files("sae_repro.judge.prompts")
+_HEADER = re.compile(r"version: ([1-9][0-9]*)\n\n")
+_PLACEHOLDER = re.compile(r"\{\{([a-z]+)\}\}")
 
 
-def fill(name: str, **values: str | int) -> Prompt:
-    """The template `name` with `values`: fenced blocks as they are, all else escaped.
+@dataclass(frozen=True)
+class Template:
+    """A prompt with placeholders."""
 
-    StudyError where a placeholder has no value, or a value no placeholder.
-    """
-    return fill_text(name, _file(name), **values)
+    name: str
+    version: int
+    body: str
+    file: str
+    """Its file, as errors name it."""
+
+    @classmethod
+    def parse(cls, name: str, text: str, file: str) -> "Template":
+        """The template in `text`; StudyError without a version line, or with stray braces."""
+        header = _HEADER.match(text)
+        if header is None:
+            raise StudyError(f"{file}: must start with `version: N` and an empty line; add them")
+        body = text[header.end() :]
+        if re.search(r"\{\{|\}\}", _PLACEHOLDER.sub("", body)):
+            raise StudyError(
+                f"{file}: a `{{{{` or `}}}}` that is no placeholder; write {{{{word}}}}"
+            )
+        return cls(name, int(header[1]), body, file)
+
+    @property
+    def placeholders(self) -> list[str]:
+        """The names of its placeholders, in alphabetical order."""
+        return sorted(set(_PLACEHOLDER.findall(self.body)))
+
+    def require(self, names: list[str]) -> None:
+        """StudyError unless its placeholders are exactly `names`."""
+        if self.placeholders != names:
+            raise StudyError(
+                f"{self.file}: has placeholders for {self.placeholders}, must have {names}; make "
+                "them the same"
+            )
+
+    def fill(self, **values: str | int) -> Prompt:
+        """The prompt with `values`: fenced blocks as they are, all else escaped.
+
+        StudyError where a placeholder has no value, or a value no placeholder.
+        """
+        self.require(sorted(values))
+        # in one pass: a value that looks like a placeholder stays as it is
+        filled = _PLACEHOLDER.sub(lambda place: _text(values[place[1]]), self.body)
+        return Prompt(self.name, self.version, filled.strip())
 
 
-def fill_text(name: str, template: str, **values: str | int) -> Prompt:
-    """As `fill`, of a template's text."""
-    where = f"src/sae_repro/judge/prompts/{name}.md"
-    first = _FIRST.match(template)
-    if first is None:
-        raise StudyError(f"{where}: must start with `version: N` and an empty line; add them")
-    body = template[first.end() :]
-    places = set(_PLACE.findall(body))
-    if places != values.keys():
-        raise StudyError(
-            f"{where}: has placeholders for {sorted(places)}, is given {sorted(values)}; make them "
-            "the same"
-        )
-    if re.search(r"\{\{|\}\}", _PLACE.sub("", body)):
-        raise StudyError(f"{where}: a `{{{{` or `}}}}` that is no placeholder; write {{{{word}}}}")
-    # in one pass: a value that looks like a placeholder stays what it is
-    filled = _PLACE.sub(lambda place: _shown(values[place[1]]), body)
-    return Prompt(name, int(first[1]), filled.strip())
-
-
-def _shown(value: str | int) -> str:
+def _text(value: str | int) -> str:
     return value if isinstance(value, Fenced) else escape(str(value))
 
 
-def label(contexts: Sequence[Context]) -> Prompt:
-    """Asks for a label, or POLYSEMANTIC."""
-    return fill("label", texts=texts(contexts, marked=True))
+def built_in_prompts() -> dict[str, Template]:
+    """The templates in this package, by name."""
+    names = (file.name for file in FOLDER.iterdir() if file.name.endswith(".md"))
+    return {
+        name.removesuffix(".md"): Template.parse(
+            name.removesuffix(".md"),
+            FOLDER.joinpath(name).read_text(encoding="utf-8"),
+            f"src/sae_repro/judge/prompts/{name}",
+        )
+        for name in sorted(names)
+    }
 
 
-def explain(contexts: Sequence[Context]) -> Prompt:
-    """Asks for a description of when the latent fires."""
-    return fill("explain", texts=texts(contexts, marked=True))
+def load_prompts(settings: Judge, folder: Path) -> Mapping[str, Template]:
+    """The study's templates by name: those of `judge.prompts`, and the built-in ones.
 
-
-def detect(explanation: str, contexts: Sequence[Context]) -> Prompt:
-    """Asks in which of the texts the latent fires; no token is marked."""
-    shown = texts(contexts, marked=False)
-    return fill("detect", explanation=explanation, count=len(contexts), texts=shown)
-
-
-def fuzz(explanation: str, contexts: Sequence[Context]) -> Prompt:
-    """Asks in which of the texts the mark is on a token that activates."""
-    shown = texts(contexts, marked=True)
-    return fill("fuzz", explanation=explanation, count=len(contexts), texts=shown)
-
-
-def simulate(explanation: str, of_one_text: Sequence[str]) -> Prompt:
-    """Asks how strongly the latent fires on each token."""
-    shown = tokens(of_one_text)
-    return fill("simulate", explanation=explanation, count=len(of_one_text), tokens=shown)
-
-
-def specificity(explanation: str, context: Context) -> Prompt:
-    """Asks how well the description fits the marked token, 0 to 3."""
-    return fill("specificity", explanation=explanation, texts=texts([context], marked=True))
+    `folder` holds params.yaml. StudyError, with the file, where one is missing, has changed since
+    it was pinned, is not UTF-8, or has other placeholders than the template that it replaces.
+    """
+    templates = built_in_prompts()
+    for name, file in settings.prompts.items():
+        path = check_prompt(name, file, folder)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise StudyError(f"{path}: not UTF-8; save it as UTF-8") from None
+        own = Template.parse(name, text, str(path))
+        own.require(templates[name].placeholders)
+        templates[name] = own
+    return templates

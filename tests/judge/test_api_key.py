@@ -1,4 +1,4 @@
-"""The key is sent, and found nowhere else: not in files, errors, logs or on the terminal."""
+"""The key is sent, and appears nowhere else: not in files, errors, logs or on the terminal."""
 
 import json
 import logging
@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from sae_repro.errors import StudyError
+from sae_repro.judge.backends.api_key import ApiKey
 from sae_repro.judge.backends.http import HttpBackend
-from sae_repro.judge.backends.key import Key
 from sae_repro.params import Judge, check_section
 
-from .conftest import KEY, Endpoint, Response, questions, said
+from .conftest import KEY, Endpoint, Response, completion, questions
 
 Make = Callable[..., HttpBackend]
 
@@ -32,7 +32,7 @@ SCRIPTS: dict[str, Callable[[int, str], Response]] = {
     "busy": lambda n, p: repeating(429, in_json=False),
     "reset": lambda n, p: Response(act="reset"),
     "malformed": lambda n, p: repeating(200, in_json=True),
-    "said by the judge": lambda n, p: said(f"the key is {KEY}{KEY}"),
+    "repeated by the judge": lambda n, p: completion(f"the key is {KEY}{KEY}"),
 }
 
 
@@ -62,7 +62,7 @@ def test_the_key_is_shown_nowhere(
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])
-def test_a_missing_key_is_named_before_anything_is_asked(
+def test_a_missing_key_is_named_before_any_request(
     endpoint: Endpoint, backend: Make, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
     if value is None:
@@ -84,12 +84,12 @@ def test_a_key_that_no_header_carries_is_not_repeated(
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_place_holder_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_placeholder_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """Local servers want any key: "x" must not be cut out of every answer."""
     monkeypatch.setenv("JUDGE_KEY", "x")
-    assert Key("JUDGE_KEY").hide("a fox") == "a fox"
+    assert ApiKey("JUDGE_KEY").hide("a fox") == "a fox"
     monkeypatch.setenv("JUDGE_KEY", 'quote"and\\slash')
-    assert Key("JUDGE_KEY").hide('{"m": "quote\\"and\\\\slash"}') == '{"m": "[key]"}'
+    assert ApiKey("JUDGE_KEY").hide('{"m": "quote\\"and\\\\slash"}') == '{"m": "[key]"}'
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_params_that_dont_fit_are_refused(raw: dict[str, object], message: str) 
     assert message in str(caught.value)
 
 
-def test_one_word_switches_to_replay() -> None:
+def test_kind_alone_switches_to_replay() -> None:
     raw = {"kind": "http", "model": "m", "base_url": "https://host:8000/v1", "key_env": "K"}
     for kind in ("http", "replay", "concepts"):
         assert check_section(Judge, {**raw, "kind": kind}).kind == kind

@@ -1,4 +1,4 @@
-"""The key to an endpoint: read from the environment, sent, and never shown."""
+"""The API key of an endpoint: read from the environment, sent, and never shown."""
 
 import json
 import logging
@@ -9,25 +9,25 @@ from contextlib import contextmanager
 
 from sae_repro.errors import StudyError
 
-# shorter ones are place-holders ("EMPTY", "none") that a local server wants, and may be words
+# shorter ones are placeholders ("EMPTY", "none") for local servers, and may occur as words
 _LEAST_SECRET = 8
 
 
-class Key:
-    """A secret that nothing prints; without a variable's name there is none."""
+class ApiKey:
+    """The secret in an environment variable, never printed; empty without a variable."""
 
     def __init__(self, variable: str | None) -> None:
         self._secret = "" if variable is None else _read(variable)
 
     def __repr__(self) -> str:
-        return "Key(…)"
+        return "ApiKey(…)"
 
     def headers(self) -> dict[str, str]:
-        """The header that carries it."""
+        """The request header that carries it."""
         return {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
 
     def hide(self, text: str) -> str:
-        """`text` without the key: an endpoint may repeat it in an error, or in an answer."""
+        """`text` without the key, which endpoints may repeat in errors or answers."""
         if len(self._secret) < _LEAST_SECRET:
             return text
         in_json = json.dumps(self._secret)[1:-1]
@@ -36,7 +36,7 @@ class Key:
 
 @contextmanager
 def quiet_client() -> Iterator[None]:
-    """Keep the client's log down: it shows what endpoints send, which may repeat the key."""
+    """Silence the client's log, which shows responses, and these may repeat the key."""
     loggers = [logging.getLogger(name) for name in ("httpx2", "httpcore2")]
     levels = [logger.level for logger in loggers]
     try:
@@ -55,7 +55,7 @@ def _read(variable: str) -> str:
             f"judge.key_env = {variable}: not set in the environment; export it, or set "
             "judge.kind: replay to use recorded answers only"
         )
-    # the client would repeat a key that no header can carry in its error
+    # the client's error would repeat a key that no header can carry
     if not re.fullmatch(r"[!-~]+", secret):
         raise StudyError(
             f"judge.key_env = {variable}: its value has blanks or characters no key has; export "

@@ -1,4 +1,4 @@
-"""What the text itself says about its tokens: the concept bank behind M, looked up by row."""
+"""Ground-truth concepts of the held-out tokens: the concept bank behind M, looked up by row."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -12,17 +12,22 @@ from scipy.sparse import csr_array
 from sae_repro.concepts.bank import load_bank
 
 
-class TextConcepts:
-    """The concepts of each row of `index` [N, 3], by document, then by position in it."""
+class TokenConcepts:
+    """The concepts of each row of `index` [N, 3], by document, then by position in it.
 
-    def __init__(self, corpus: Path, index: npt.NDArray[Any], seed: int) -> None:
-        bank = load_bank(corpus, index, seed)
+    `spans` is the parquet of the study's own labels (`evaluate.concepts`), if it has any.
+    """
+
+    def __init__(
+        self, corpus: Path, index: npt.NDArray[Any], seed: int, spans: Path | None = None
+    ) -> None:
+        bank = load_bank(corpus, index, seed, spans)
         self._names = np.array(bank.names, dtype=object)
         self._labels = csr_array(bank.labels)
 
     @cached_property
-    def base(self) -> Mapping[str, float]:
-        """The share of the rows that carries each concept."""
+    def base_rates(self) -> Mapping[str, float]:
+        """The fraction of the rows that carries each concept."""
         counts = np.bincount(self._labels.indices, minlength=len(self._names))
         return dict(zip(self._names, (counts / self._labels.shape[0]).tolist(), strict=True))
 

@@ -1,12 +1,12 @@
-"""Texts inside prompts: on numbered lines of a fence that nothing in a text can end.
+"""Fences: texts inside prompts, on numbered lines between tags that no text can close.
 
-How: everything that comes from a text (or from another answer) is escaped. `<`, `>`, `&` and the
+Everything that comes from a text (or from another answer) is escaped. `<`, `>`, `&` and the
 back-tick become entities, and so does every character that is no plain, visible one: line ends,
 other control characters, direction overrides, zero-width and private ones, halves of surrogate
 pairs. An excerpt is thus one line without `<` or `>`: it can close no fence, start no line of its
 own, carry no mark `<<…>>` and no template's placeholder (placeholders are filled in one pass). The
-escape loses nothing. What remains is plain words that give orders; the prompts say that excerpts
-are no instructions, and the parsers accept only answers of the form asked for.
+escape is lossless. Plain words that give orders remain; the prompts say that excerpts are no
+instructions, and the parsers accept only answers of the requested form.
 """
 
 import re
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 _NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # control, format, surrogate, private; blanks, ends of lines and paragraphs. Not the unassigned
 # ones: each Python has fewer of them, and the prompt, with its hash, would differ
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp"})
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp"})
 
 
-_PLAIN = re.compile(r"[^&<>`\x00-\x1f\x7f-\U0010ffff]*")  # what most texts are: nothing to escape
+_PLAIN = re.compile(r"[^&<>`\x00-\x1f\x7f-\U0010ffff]*")  # most texts: nothing to escape
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def _escaped(character: str) -> str:
         return _NAMED[character]
     if character == " ":
         return character
-    if character == "`" or unicodedata.category(character) in _UNSEEN:
+    if character == "`" or unicodedata.category(character) in _INVISIBLE:
         return f"&#x{ord(character):x};"
     return character
 
 
-def texts(contexts: Sequence[Context], *, marked: bool) -> Fenced:
+def fenced_texts(contexts: Sequence[Context], *, marked: bool) -> Fenced:
     """The contexts between <texts> and </texts>, each token between << and >> if `marked`."""
     start, end = ("<<", ">>") if marked else ("", "")
     return _fence(
@@ -60,9 +60,9 @@ def texts(contexts: Sequence[Context], *, marked: bool) -> Fenced:
     )
 
 
-def tokens(of_one_text: Sequence[str]) -> Fenced:
+def fenced_tokens(texts: Sequence[str]) -> Fenced:
     """The tokens between <tokens> and </tokens>, one per line."""
-    return _fence("tokens", [escape(token) for token in of_one_text])
+    return _fence("tokens", [escape(token) for token in texts])
 
 
 def _fence(name: str, lines: Sequence[str]) -> Fenced:

@@ -1,14 +1,14 @@
-"""When the next request may start."""
+"""The rate limit of requests, and the clock behind it."""
 
 import time
 from threading import Event, Lock
 
-# what lets a clock of whole ticks, or a fake one, get past a rounding error
+# gets a clock of whole ticks, or a fake one, past a rounding error
 _LEAST_WAIT_S = 1e-3
 
 
 class Clock:
-    """Time as the http judge sees it; tests put another in its place."""
+    """The clock of the http judge; tests replace it."""
 
     def now(self) -> float:
         """Seconds since some moment, never going back."""
@@ -24,11 +24,11 @@ class Clock:
 
 
 class StoppedError(Exception):
-    """Another request has failed for good: this one is not made."""
+    """Another request has failed permanently: this one is not made."""
 
 
-class Pace:
-    """Starts evenly spaced, for all threads together: any 60 s hold at most `per_minute`."""
+class RateLimit:
+    """Evenly spaced starts for all threads together: at most `per_minute` in any 60 s."""
 
     def __init__(self, per_minute: int, clock: Clock, stop: Event) -> None:
         self._interval = 60.0 / per_minute
@@ -50,6 +50,6 @@ class Pace:
         raise StoppedError
 
     def hold(self, seconds: float) -> None:
-        """Start nothing for so long: the endpoint asked for it, or has trouble."""
+        """Start no request for so long, as the endpoint asked, or because it is failing."""
         with self._lock:
             self._next = max(self._next, self._clock.now() + seconds)

@@ -1,4 +1,4 @@
-"""When requests are made: pace, bounds, waits."""
+"""The rate limit: spacing of requests, requests in flight, waits."""
 
 import email.utils
 import time
@@ -9,7 +9,7 @@ import pytest
 
 from sae_repro.errors import StudyError
 from sae_repro.judge.backends.http import HttpBackend
-from sae_repro.judge.backends.pace import Clock, Pace, StoppedError
+from sae_repro.judge.backends.rate_limit import Clock, RateLimit, StoppedError
 
 from .conftest import Endpoint, FakeClock, Response, echo, questions
 
@@ -35,7 +35,7 @@ def test_retry_after_is_honoured(
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "", "9e9", "Mon, 99 Foo"])
-def test_a_retry_after_that_says_nothing_is_passed_over(
+def test_an_invalid_retry_after_is_ignored(
     endpoint: Endpoint, backend: Make, clock: FakeClock, value: str
 ) -> None:
     headers = {"Retry-After": value}
@@ -44,16 +44,16 @@ def test_a_retry_after_that_says_nothing_is_passed_over(
     assert 0.5 <= sum(clock.slept) <= 1.1
 
 
-def test_an_endpoint_that_wants_an_hours_rest_ends_the_run(
+def test_a_retry_after_of_an_hour_ends_the_run(
     endpoint: Endpoint, backend: Make, clock: FakeClock
 ) -> None:
     endpoint.script = lambda n, prompt: Response(429, headers={"Retry-After": "3600"})
-    with pytest.raises(StudyError, match=r"wants 3600 s of rest .*429"):
+    with pytest.raises(StudyError, match=r"asks to wait 3600 s .*429"):
         backend().answer(questions(1))
     assert len(endpoint.prompts) == 1
 
 
-def test_no_more_requests_are_under_way_than_allowed(endpoint: Endpoint, backend: Make) -> None:
+def test_no_more_requests_are_in_flight_than_allowed(endpoint: Endpoint, backend: Make) -> None:
     full = Event()
 
     def script(_: int, prompt: str) -> Response:
@@ -85,9 +85,9 @@ def test_no_minute_holds_more_requests_than_allowed(
         assert sum(start <= t < start + 60 - 1e-6 for t in times) <= 7
 
 
-def test_threads_share_one_pace(clock: FakeClock) -> None:
-    pace = Pace(60, clock, Event())
-    threads = [Thread(target=lambda: [pace.turn() for _ in range(5)]) for _ in range(4)]
+def test_threads_share_one_rate_limit(clock: FakeClock) -> None:
+    limit = RateLimit(60, clock, Event())
+    threads = [Thread(target=lambda: [limit.turn() for _ in range(5)]) for _ in range(4)]
     begun = clock.now()
     for thread in threads:
         thread.start()
@@ -96,20 +96,20 @@ def test_threads_share_one_pace(clock: FakeClock) -> None:
     assert clock.now() - begun >= 19 - 1e-6
 
 
-def test_a_stopped_pace_lets_nobody_start() -> None:
+def test_a_stopped_rate_limit_starts_no_request() -> None:
     stop = Event()
-    pace = Pace(1, Clock(), stop)
-    pace.turn()
-    pace.hold(3600)
+    limit = RateLimit(1, Clock(), stop)
+    limit.turn()
+    limit.hold(3600)
     stop.set()
     with pytest.raises(StoppedError):
-        pace.turn()
+        limit.turn()
 
 
-def test_a_failure_stops_those_who_wait(
+def test_a_failure_stops_waiting_requests(
     endpoint: Endpoint, backend: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a real clock: nine workers are told to wait for ten minutes, one is refused."""
+    """With a real clock: nine workers are original to wait for ten minutes, one is refused."""
     arrived, waiting = Event(), Semaphore(0)
 
     def script(n: int, prompt: str) -> Response:
@@ -119,13 +119,13 @@ def test_a_failure_stops_those_who_wait(
             return Response(401)
         return Response(429, headers={"Retry-After": "500"})
 
-    def hold(pace: Pace, seconds: float) -> None:
+    def hold(limit: RateLimit, seconds: float) -> None:
         assert arrived.wait(20), "or the question that is refused would not be asked"
-        told(pace, seconds)
+        original(limit, seconds)
         waiting.release()
 
-    told = Pace.hold
-    monkeypatch.setattr(Pace, "hold", hold)
+    original = RateLimit.hold
+    monkeypatch.setattr(RateLimit, "hold", hold)
     endpoint.script = script
     begun = time.monotonic()
     with pytest.raises(StudyError, match="401"):
