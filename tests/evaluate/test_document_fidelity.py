@@ -12,7 +12,7 @@ from sae_repro.autoencoders import SAE, Weights
 from sae_repro.evaluate import document_fidelity
 from sae_repro.evaluate.document_fidelity import fidelity_columns
 from sae_repro.evaluate.fidelity import Spliced
-from sae_repro.evaluate.job import Evaluation
+from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.ratios import FIDELITY, values
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Evaluate

@@ -15,7 +15,7 @@ from sae_repro.corpus.writing import write_stories
 from sae_repro.evaluate.codes import CodeFile
 from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
-from sae_repro.evaluate.job import Evaluation
+from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.metrics.monosemanticity.fractions import NAMES
 from sae_repro.evaluate.reconstruction import accumulate
 from sae_repro.evaluate.registry import MEASURES, chosen_metrics

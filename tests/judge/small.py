@@ -11,7 +11,7 @@ from sae_repro.autoencoders import SAE, Weights, save
 from sae_repro.corpus.writing import write_stories
 from sae_repro.evaluate import document_fidelity, evaluation
 from sae_repro.evaluate.evaluation import evaluate_into
-from sae_repro.evaluate.job import Evaluation
+from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.extract.sinks import OrderedSink
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Corpus, Evaluate, StoriesSource

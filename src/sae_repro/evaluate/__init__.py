@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sae_repro.cellstore import CellStore, deliver
-from sae_repro.evaluate.job import EvaluateJob, Evaluation, ReferenceJob
+from sae_repro.evaluate.inputs import Evaluation
+from sae_repro.evaluate.job import EvaluateJob, ReferenceJob, job_of
 from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Cell, Evaluate, check_section
@@ -27,7 +28,7 @@ def run(context: StageContext) -> None:
     evaluation, trained = Evaluation.of(context, settings, store), context.artifacts("train")
     cells = {
         name: {
-            place: evaluation.job(trained / name / place)
+            place: job_of(evaluation, trained / name / place)
             for place in check_section(Cell, choices, within=f"cells.{name}").members()
         }
         for name, choices in context.value("cells").items()

@@ -14,7 +14,7 @@ from sae_repro.evaluate.codes import CodeFile
 from sae_repro.evaluate.document_fidelity import fidelity_columns
 from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
-from sae_repro.evaluate.job import Evaluation
+from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.ratios import FIDELITY, intervals, values
 from sae_repro.evaluate.reconstruction import Totals, accumulate, relative_threshold, summarise
 from sae_repro.evaluate.registry import chosen_metrics

@@ -16,7 +16,7 @@ from sae_repro.readers.activations import ActivationStore
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sae_repro.evaluate.job import Evaluation
+    from sae_repro.evaluate.inputs import Evaluation
     from sae_repro.evaluate.passages import Passages
 
 

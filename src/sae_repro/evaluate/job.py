@@ -1,70 +1,16 @@
-"""The inputs of an evaluation, and the jobs that workers are handed."""
+"""The jobs that workers are handed: one evaluation, one reference SAE."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sae_repro.cellstore import CellStore
+from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.files import digest, read_json, sha256_file
-from sae_repro.params import Evaluate
-from sae_repro.stage import StageContext
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a study evaluates its SAEs, whichever they are."""
-
-    settings: Evaluate
-    seed: int
-    shared: str
-    """Hash of what every evaluation follows from, its SAE apart."""
-    trainer: str
-    """Hash of the code that trains references."""
-    store: Path
-    corpus: Path
-    subject: Path
-    activations: Path
-
-    @classmethod
-    def of(cls, context: StageContext, settings: Evaluate, store: CellStore) -> "Evaluation":
-        """The evaluation with `settings`, in a stage that declares `seed`."""
-        corpus, subject = context.artifacts("corpus"), context.artifacts("subject")
-        extract = context.artifacts("extract")
-        shared = {
-            "evaluate": settings.model_dump(mode="json"),
-            "seed": context.value("seed"),
-            "extract": sha256_file(extract / "manifest.json"),
-            "windows": sha256_file(extract / "windows" / "tokens.npy"),
-            "subject": [sha256_file(path) for path in sorted(subject.glob("*.safetensors"))],
-            "config": sha256_file(subject / "config.json"),
-            "corpus": sha256_file(corpus / "tokens.npy"),
-            "code": context.code("sae_repro.evaluate.evaluation"),
-        }
-        return cls(
-            settings=settings,
-            seed=context.value("seed"),
-            shared=digest(shared),
-            trainer=context.code("sae_repro.evaluate.metrics.references.family"),
-            store=store.folder,
-            corpus=corpus,
-            subject=subject,
-            activations=extract,
-        )
-
-    def family(self) -> "Family":
-        """The references that its SAEs are compared with."""
-        return Family(
-            store=self.store,
-            activations=self.activations,
-            seed=self.seed,
-            code=self.trainer,
-            device=self.settings.device,
-            threads=self.settings.threads,
-        )
-
-    def job(self, sae: Path) -> "EvaluateJob":
-        """The job for the trained SAE in the folder `sae`."""
-        return EvaluateJob(self, sae, digest([self.shared, _digest_of(sae)]))
+if TYPE_CHECKING:
+    from sae_repro.evaluate.metrics.references.family import Family
 
 
 @dataclass(frozen=True)
@@ -91,24 +37,10 @@ class EvaluateJob:
 
 
 @dataclass(frozen=True)
-class Family:
-    """Which references: everything that their weights follow from beside hook and width."""
-
-    store: Path
-    """Of finished cells."""
-    activations: Path
-    seed: int
-    code: str
-    """Hash of the code that trains a reference."""
-    device: str
-    threads: int
-
-
-@dataclass(frozen=True)
 class ReferenceJob:
     """Trains one reference into the store, so that no evaluation has to wait for it."""
 
-    family: Family
+    family: "Family"
     hook: str
     width: int
 
@@ -118,6 +50,11 @@ class ReferenceJob:
 
         references(self.family, self.hook, (self.width,))
         progress(1)
+
+
+def job_of(evaluation: Evaluation, sae: Path) -> EvaluateJob:
+    """The job for the trained SAE in the folder `sae`."""
+    return EvaluateJob(evaluation, sae, digest([evaluation.shared, _digest_of(sae)]))
 
 
 def _digest_of(folder: Path) -> str:

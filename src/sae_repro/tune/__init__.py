@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.cellstore import CellStore
-from sae_repro.evaluate.job import Evaluation
+from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.files import replacing_folder, sha256_file
 from sae_repro.params import Cell, Evaluate, Train, Tune, check_section
 from sae_repro.sidebyside import side_by_side

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_repro.evaluate.job import Evaluation
+from sae_repro.evaluate.inputs import Evaluation
+from sae_repro.evaluate.job import job_of
 from sae_repro.files import read_json
 from sae_repro.train.job import CellJob
 
@@ -32,7 +33,7 @@ class TrialJob:
             self.cell(progress)
         elif self.rungs.train(self.cell, progress).pruned:
             return
-        self.evaluation.job(self._trained)(lambda done: None)
+        job_of(self.evaluation, self._trained)(lambda done: None)
 
     def outcome(self) -> "Outcome":
         """The result of the trial, once it was called."""
@@ -45,7 +46,7 @@ class TrialJob:
                     "pruned", {}, looks.reports, looks.notes,
                     f"stopped at step {step}: FVU {fvu:.4g}, others did better by then",
                 )  # fmt: skip
-        evaluated = self.evaluation.job(self._trained)
+        evaluated = job_of(self.evaluation, self._trained)
         measured = read_json(evaluated.study.store / evaluated.key / "metrics.json")
         return Outcome(
             "ok" if measured["status"] == "ok" else "failed",

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sae_repro.evaluate.job import Family
 from sae_repro.evaluate.metrics.references import family as module
-from sae_repro.evaluate.metrics.references.family import references
+from sae_repro.evaluate.metrics.references.family import Family, references
 from sae_repro.readers.activations import ActivationStore
 from sae_repro.training import Diverged, Journal, Trainer
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.held_out import Batch, validation_batches
-from sae_repro.evaluate.job import Evaluation
+from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.summary import Summary
 from sae_repro.readers.activations import ActivationStore
 

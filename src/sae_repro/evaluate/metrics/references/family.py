@@ -7,11 +7,11 @@ that lacks one trains it, the others wait for the lock.
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sae_repro.autoencoders import SAE, load, save
 from sae_repro.cellstore import CellStore
-from sae_repro.evaluate.job import Family
 from sae_repro.files import digest, read_json, write_json
 from sae_repro.params import Cell, Train
 from sae_repro.readers.activations import ActivationStore
@@ -21,6 +21,20 @@ K = 4  # latents per token
 BATCH = 512
 DEAD_TOKENS = 100_000
 NEVER = 10**9  # steps: a family is trained in seconds, without checkpoints
+
+
+@dataclass(frozen=True)
+class Family:
+    """The inputs that a family's weights follow from, beside hook and width."""
+
+    store: Path
+    """Of finished cells."""
+    activations: Path
+    seed: int
+    code: str
+    """Hash of the code that trains a reference."""
+    device: str
+    threads: int
 
 
 def recipe(width: int, d_in: int) -> Cell:

@@ -1,0 +1,68 @@
+"""The inputs of every evaluation of a study: settings, folders, and a hash of all of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sae_repro.cellstore import CellStore
+from sae_repro.files import digest, sha256_file
+from sae_repro.params import Evaluate
+from sae_repro.stage import StageContext
+
+if TYPE_CHECKING:
+    from sae_repro.evaluate.metrics.references.family import Family
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a study evaluates its SAEs, whichever they are."""
+
+    settings: Evaluate
+    seed: int
+    shared: str
+    """Hash of what every evaluation follows from, its SAE apart."""
+    trainer: str
+    """Hash of the code that trains references."""
+    store: Path
+    corpus: Path
+    subject: Path
+    activations: Path
+
+    @classmethod
+    def of(cls, context: StageContext, settings: Evaluate, store: CellStore) -> "Evaluation":
+        """The evaluation with `settings`, in a stage that declares `seed`."""
+        corpus, subject = context.artifacts("corpus"), context.artifacts("subject")
+        extract = context.artifacts("extract")
+        shared = {
+            "evaluate": settings.model_dump(mode="json"),
+            "seed": context.value("seed"),
+            "extract": sha256_file(extract / "manifest.json"),
+            "windows": sha256_file(extract / "windows" / "tokens.npy"),
+            "subject": [sha256_file(path) for path in sorted(subject.glob("*.safetensors"))],
+            "config": sha256_file(subject / "config.json"),
+            "corpus": sha256_file(corpus / "tokens.npy"),
+            "code": context.code("sae_repro.evaluate.evaluation"),
+        }
+        return cls(
+            settings=settings,
+            seed=context.value("seed"),
+            shared=digest(shared),
+            trainer=context.code("sae_repro.evaluate.metrics.references.family"),
+            store=store.folder,
+            corpus=corpus,
+            subject=subject,
+            activations=extract,
+        )
+
+    def family(self) -> "Family":
+        """The references that its SAEs are compared with."""
+        from sae_repro.evaluate.metrics.references.family import Family
+
+        return Family(
+            store=self.store,
+            activations=self.activations,
+            seed=self.seed,
+            code=self.trainer,
+            device=self.settings.device,
+            threads=self.settings.threads,
+        )
