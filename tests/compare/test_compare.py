@@ -42,7 +42,7 @@ def topk(k: int, **more: Any) -> Cell:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Result]:
-    """Writes what `train` and `evaluate` leave of one cell, with the numbers asked for."""
+    """Writes what `train` and `evaluate` leave of one cell, with the given numbers."""
 
     def go(
         name: str, cell: Cell, *, l0: float = 10.0, fvu: float = 0.1, dead: int = 0,
@@ -160,7 +160,7 @@ def test_interpolation_agrees_with_numpy(l0: list[float], target: float) -> None
         assert np.isnan(ours)
 
 
-def test_families_are_not_mixed_over_hooks_widths_or_choices(write: Callable[..., Result]) -> None:
+def test_frontiers_mix_no_hooks_widths_or_choices(write: Callable[..., Result]) -> None:
     results = [
         write("a", topk(4)), write("b", topk(8)), write("c", topk(8, hook="blocks.1.hook_mlp_out")),
         write("d", Cell(expansion=4, activation="topk", k=4, revival="auxk", dead_tokens=9)),
@@ -171,7 +171,7 @@ def test_families_are_not_mixed_over_hooks_widths_or_choices(write: Callable[...
     ]  # fmt: skip
     groups = [[r.name for r in f.cells] for f in frontiers(results)]
     assert sorted(map(len, groups), reverse=True) == [2] + [1] * 7
-    assert {r.family for r in results} == {
+    assert {r.architecture for r in results} == {
         "topk", "topk without revival", "matryoshka-random without revival",
         "matryoshka-random over topk without revival", "vanilla", "vanilla + resampling",
     }  # fmt: skip
@@ -179,17 +179,17 @@ def test_families_are_not_mixed_over_hooks_widths_or_choices(write: Callable[...
 
 def test_a_planted_difference_is_found_and_equality_is_not(write: Callable[..., Result]) -> None:
     results = []
-    for i, (family, fvu) in enumerate(
+    for i, (choices, fvu) in enumerate(
         [({}, 0.10), ({"prefixes": "fixed"}, 0.10), ({"prefixes": "random"}, 0.12)]
     ):
         for k, l0 in ((8, 8.0), (32, 32.0)):
-            cell = Cell(expansion=8, activation="batchtopk", k=k, **family)
+            cell = Cell(expansion=8, activation="batchtopk", k=k, **choices)
             results.append(write(f"{i}-{k}", cell, l0=l0, fvu=fvu, noise=i))
     table, pairs = matched_table(results, [16.0, 64.0], 400, seed=0)
-    at16 = table[table["asked_l0"] == 16]
+    at16 = table[table["target_l0"] == 16]
     assert at16["fvu"].tolist() == pytest.approx([0.10, 0.10, 0.12])
     assert ((at16["fvu_low"] < at16["fvu"]) & (at16["fvu"] < at16["fvu_high"])).all()
-    assert table[table["asked_l0"] == 64]["fvu"].isna().all()
+    assert table[table["target_l0"] == 64]["fvu"].isna().all()
     assert pairs["a_is"].tolist() == ["not distinguishable", "lower", "lower"]
     said = findings(pairs)
     assert "not distinguishable" in said[0]
@@ -200,9 +200,9 @@ def test_the_bootstrap_is_paired(write: Callable[..., Result]) -> None:
     """A tiny but constant difference is seen although each value alone is known far less well."""
     results = []
     for i, fvu in enumerate((0.100, 0.101)):
-        family: dict[str, Any] = {"prefixes": "fixed"} if i else {}
+        choices: dict[str, Any] = {"prefixes": "fixed"} if i else {}
         for k in (8, 32):
-            cell = Cell(expansion=8, activation="batchtopk", k=k, **family)
+            cell = Cell(expansion=8, activation="batchtopk", k=k, **choices)
             results.append(write(f"{i}-{k}", cell, l0=float(k), fvu=fvu, noise=0))
     table, pairs = matched_table(results, [16.0], 400, seed=0)
     assert table["fvu_high"][0] > table["fvu_low"][1]
@@ -262,7 +262,7 @@ def test_a_study_in_which_everything_failed_still_has_its_table(
     assert "No cell finished" in (folder / "tables/matched_l0.md").read_text()
 
 
-def test_families_say_what_differs_and_no_more() -> None:
+def test_an_architecture_is_named_by_what_differs_from_the_usual() -> None:
     jumprelu = {"expansion": 8, "activation": "jumprelu", "lambda": 1e-3}
     named = {
         "vanilla": vanilla(8, 1e-2),
@@ -282,11 +282,11 @@ def test_families_say_what_differs_and_no_more() -> None:
             expansion=8, penalty="l1", decoder="free", revival="resample_published", **{"lambda": 1}
         ),
     }
-    for family, cell in named.items():
-        assert Result("a", cell, {}, Path(), Path()).family == family
+    for name, cell in named.items():
+        assert Result("a", cell, {}, Path(), Path()).architecture == name
 
 
-def test_asked_and_reached_l0_stand_side_by_side(
+def test_target_and_reached_l0_stand_side_by_side(
     write: Callable[..., Result], tmp_path: Path
 ) -> None:
     asking = Cell(expansion=8, activation="gated", penalty="l1", target_l0=12, **{"lambda": 1e-2})
@@ -294,9 +294,9 @@ def test_asked_and_reached_l0_stand_side_by_side(
     assert [r.sparsity for r in results] == ["L0 → 12", "k = 8", "λ = 1"]
     folder = everything(tmp_path / "r", results)
     cells = pd.read_csv(folder / "tables/cells.csv").set_index("cell")
-    assert cells.loc["a", ["asked_l0", "l0"]].tolist() == [12, 11.7]
-    assert cells.loc["b", "asked_l0"] == 8
-    assert np.isnan(cells.loc["c", "asked_l0"])
+    assert cells.loc["a", ["target_l0", "l0"]].tolist() == [12, 11.7]
+    assert cells.loc["b", "target_l0"] == 8
+    assert np.isnan(cells.loc["c", "target_l0"])
 
 
 @pytest.fixture
@@ -393,7 +393,7 @@ def test_negative_controls_stand_in_the_tables_and_on_no_frontier(
         write("relu", Cell(expansion=8, baseline="untrained")),
         write("a", topk(8), l0=8.0), write("b", topk(16), l0=16.0), write("c", vanilla(4, 1e-2)),
     ]  # fmt: skip
-    assert [r.family for r in results] == [
+    assert [r.architecture for r in results] == [
         "vanilla on random weights", "neurons", "PCA", "untrained topk", "topk on random weights",
         "untrained vanilla", "topk", "topk", "vanilla",
     ]  # fmt: skip
@@ -418,7 +418,7 @@ def test_an_imported_cell_stands_under_its_own_architecture(
     result = write("theirs", theirs, l0=9.0)
     result.measured["choices"].update(activation="jumprelu", k=None)
     result.measured["d_sae"] = 256
-    assert (result.family, result.sparsity, result.expansion) == (
+    assert (result.architecture, result.sparsity, result.expansion) == (
         "imported jumprelu",
         "imported",
         4,

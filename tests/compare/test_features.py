@@ -78,7 +78,7 @@ def test_a_negative_rate_is_no_observation() -> None:
     assert "not observed" in said(below, about="hole_rate:")[0]
 
 
-def test_families_are_compared_at_equal_asked_l0_alone() -> None:
+def test_architectures_are_compared_at_equal_target_l0_alone() -> None:
     values = {"absorption_rate": (0.3, 0.2, 0.4)}
     lower = {"absorption_rate": (0.01, 0.0, 0.1)}
     a, b = result("a", TOPK, values), result("b", MATRYOSHKA, lower)

@@ -55,15 +55,15 @@ __all__ = [
 
 
 def find(name: str, rows: Iterable[Metric] = METRICS) -> Metric | None:
-    """The row of a metric by its concrete name or its own; a full name goes before a family."""
+    """The row of a concrete name; one metric's own goes before a family that it would fit."""
     ordered = sorted(rows, key=lambda row: row.parameter is not None)
-    return next((row for row in ordered if _is_of(row, name)), None)
+    return next((row for row in ordered if row.parameter_of(name) is not None), None)
 
 
 def matching(name: str) -> list[Metric]:
-    """The rows of `name`, that of evaluate before that of control; none for an unknown name."""
-    rows = find(name), find(name, CONTROLS)
-    return [row for row in rows if row is not None]
+    """The rows of a metric or of a row's own name, control's last; none for an unknown name."""
+    found = find(name), find(name, CONTROLS)
+    return [row for rows in AREAS.values() for row in rows if row.name == name or row in found]
 
 
 def nearest(name: str) -> list[str]:
@@ -98,7 +98,3 @@ def _parameters(row: Metric, place: Place, measured: Iterable[str]) -> list[str]
 
 def _numeric(parameter: str) -> tuple[int, str]:
     return int(parameter) if parameter.isdigit() else 0, parameter
-
-
-def _is_of(row: Metric, name: str) -> bool:
-    return name in (row.name, row.base) or row.parameter_of(name) is not None

@@ -41,7 +41,7 @@ DICTIONARY = (
     ),
     Metric(
         name="description_length_firing",
-        definition="the part of which latents fire",
+        definition="the part of description_length that says which latents fire",
         unit=BITS,
         source=COMPRESSION,
         choice=CHOICE,
@@ -51,7 +51,7 @@ DICTIONARY = (
     ),
     Metric(
         name="description_length_values",
-        definition="the part of the values, given which latents fire",
+        definition="the part of description_length that gives their values",
         unit=BITS,
         source=COMPRESSION,
         choice=CHOICE,

@@ -25,7 +25,8 @@ FIRING = (
     ),
     Metric(
         name="dead_fraction_below_relative",
-        definition="the same with the threshold 1e-3 · √(mean ‖x‖²), which follows the scale",
+        definition="latents whose largest z stays below 1e-3 · √(mean ‖x‖²), which follows the "
+        "activations' scale",
         unit=FRACTION,
         denominator="latents",
         interval="Wilson over latents",

@@ -46,7 +46,8 @@ LANGUAGE = (
     ),
     Metric(
         name="ablation_effective_logits",
-        definition="(L1/L2)² of the same differences: how many logits one latent moves in effect",
+        definition="(L1/L2)² of ablation_sparsity's logit differences: how many logits one latent "
+        "moves in effect",
         unit="logits",
         source=ABLATION,
         choice="ablation",

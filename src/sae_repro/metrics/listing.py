@@ -1,6 +1,6 @@
 """The registry as text: the columns of METRICS.md and of `sae-repro metrics`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sae_repro.metrics.metric import Metric, Place
 
@@ -22,10 +22,12 @@ def columns_of(metric: Metric) -> dict[str, str]:
     }
 
 
-def table_of(metrics: Iterable[Metric], columns: Iterable[str]) -> list[dict[str, str]]:
-    """The chosen columns of each row."""
-    chosen = list(columns)
-    return [{name: columns_of(metric)[name] for name in chosen} for metric in metrics]
+def table_of(
+    metrics: Iterable[Metric], columns: Sequence[str] | None = None
+) -> list[dict[str, str]]:
+    """The chosen columns, all by default, of each row."""
+    table = [columns_of(metric) for metric in metrics]
+    return [{name: row[name] for name in columns or row} for row in table]
 
 
 def _writer(metric: Metric) -> str:

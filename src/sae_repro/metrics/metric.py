@@ -61,7 +61,7 @@ class Metric:
     """Of a family, the parameters that a place shows; all that were measured where it has none."""
 
     def __post_init__(self) -> None:
-        if self.name.endswith(COLUMN_SUFFIXES):
+        if self.name.rstrip("]").endswith(COLUMN_SUFFIXES):
             raise ValueError(f"{self.name}: tables use {', '.join(COLUMN_SUFFIXES)} for columns")
 
     @cached_property

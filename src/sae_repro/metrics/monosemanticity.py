@@ -29,7 +29,7 @@ MONOSEMANTICITY = (
     ),
     Metric(
         name="monosemantic_fraction_alive",
-        definition="the same among latents that fire",
+        definition="latents with M ≥ .7 among those that fire",
         unit=FRACTION,
         choice=CHOICE,
         denominator="latents_alive",

@@ -18,7 +18,7 @@ STRUCTURE = (
     ),
     Metric(
         name="coverage_<kind>",
-        definition="the same among concepts of one kind (token, class, state, …)",
+        definition="concepts of one kind (token, class, state, …) with a latent of φ ≥ .5",
         unit=FRACTION,
         choice=CHOICE,
         interval="Wilson over concepts",
@@ -35,9 +35,9 @@ STRUCTURE = (
     ),
     Metric(
         name="hole_rate[_faint]",
-        definition="P(parent's latents silent | child) − P(the same | parent, no large child), "
-        "mean over testable pairs of parent and child; may be < 0. _faint: silent below 5 % of the "
-        "latent's 99th percentile",
+        definition="P(parent's latents silent | child) − P(they are | parent, no large child), "
+        "mean over testable pairs of parent and child; may be < 0. Silent: a = 0; _faint: a below "
+        "5 % of its 99th percentile",
         unit="difference of fractions",
         choice=CHOICE,
         denominator="structure_pairs_testable[_faint]",
