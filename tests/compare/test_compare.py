@@ -23,7 +23,7 @@ from sae_repro.compare.matched import (
     matched_table,
 )
 from sae_repro.compare.report import write_index, write_matched
-from sae_repro.compare.tables import write_cells
+from sae_repro.compare.tables import headline, write_cells
 from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import sha256_folder
 from sae_repro.numerics.intervals import wilson
@@ -53,7 +53,7 @@ def write(tmp_path: Path) -> Callable[..., Result]:
         trained.mkdir(parents=True)
         evaluated.mkdir(parents=True)
         k = cell.width(64)
-        said = {"cell": name, "status": status, "hook": cell.hook or "blocks.1.hook_resid_post",
+        common = {"cell": name, "status": status, "hook": cell.hook or "blocks.1.hook_resid_post",
                 "d_in": 64, "d_sae": k,
                 "choices": cell.model_dump(mode="json", by_alias=True)}  # fmt: skip
         (trained / "metrics.jsonl").write_text(
@@ -61,7 +61,7 @@ def write(tmp_path: Path) -> Callable[..., Result]:
             if status == "ok" else ""
         )  # fmt: skip
         if status != "ok":
-            measured = {**said, "reason": "the loss is not finite from step 7 on", "metrics": {},
+            measured = {**common, "reason": "the loss is not finite from step 7 on", "metrics": {},
                         "counts": {}, "intervals": {}}  # fmt: skip
         else:
             metrics = {
@@ -71,7 +71,7 @@ def write(tmp_path: Path) -> Callable[..., Result]:
             }  # fmt: skip
             interval = list(wilson(dead, k))
             measured = {
-                **said,
+                **common,
                 "metrics": metrics,
                 "counts": {"tokens": N_DOCUMENTS * PER, "documents": N_DOCUMENTS, "latents": k,
                            "latents_alive": k - dead, "fidelity_tokens": 99},
@@ -191,9 +191,9 @@ def test_a_planted_difference_is_found_and_equality_is_not(write: Callable[..., 
     assert ((at16["fvu_low"] < at16["fvu"]) & (at16["fvu"] < at16["fvu_high"])).all()
     assert table[table["target_l0"] == 64]["fvu"].isna().all()
     assert pairs["a_is"].tolist() == ["not distinguishable", "lower", "lower"]
-    said = findings(pairs)
-    assert "not distinguishable" in said[0]
-    assert "has lower FVU than matryoshka-random" in said[1]
+    sentences = findings(pairs)
+    assert "not distinguishable" in sentences[0]
+    assert "has lower FVU than matryoshka-random" in sentences[1]
 
 
 def test_the_bootstrap_is_paired(write: Callable[..., Result]) -> None:
@@ -297,6 +297,27 @@ def test_target_and_reached_l0_stand_side_by_side(
     assert cells.loc["a", ["target_l0", "l0"]].tolist() == [12, 11.7]
     assert cells.loc["b", "target_l0"] == 8
     assert np.isnan(cells.loc["c", "target_l0"])
+
+
+def test_headline_metrics_have_their_interval_beside_them(
+    write: Callable[..., Result], tmp_path: Path
+) -> None:
+    """A metric that has none yet, or a failed cell, leaves blanks."""
+    whole = write("a", topk(8), dead=3)
+    whole.measured["intervals"]["fvu"] = [0.08, 0.12]
+    cells = [whole, write("b", topk(4), fidelity=False), write("c", topk(2), status="failed")]
+    folder = everything(tmp_path / "r", cells)
+    table = pd.read_csv(folder / "tables/cells.csv").set_index("cell")
+    assert table.loc["a", ["fvu_low", "fvu_high"]].tolist() == [0.08, 0.12]
+    assert table.loc["a", "dead_fraction_never_high"] == wilson(3, 512)[1]
+    assert table.loc[["b", "c"], ["fvu_low", "fvu_high"]].isna().all(axis=None)
+    assert table["kl_low"].isna().all() and "monosemantic_fraction_low" not in table
+    assert not [name for name in table if name.endswith("_sd")]
+    assert "±" not in (folder / "tables/cells.md").read_text()
+    entry = headline(whole)
+    assert [entry[f"fvu{end}"] for end in ("", "_low", "_high")] == [0.1, 0.08, 0.12]
+    assert "kl" in entry and "kl_low" not in entry
+    assert "ce_recovered_zero" not in headline(cells[1])
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def frame(values: dict[tuple[str, str], list[float]], metric: str = "hole_rate")
     return pd.DataFrame(rows)
 
 
-def said(trials: pd.DataFrame) -> list[str]:
+def sentences_of(trials: pd.DataFrame) -> list[str]:
     return list(findings(trials, over_seeds(trials)))
 
 
@@ -101,24 +101,24 @@ EXPECTED = [
 def test_what_was_expected_is_observed_only_if_every_seed_keeps_the_bound(
     world: str, recipe: str, metric: str, within: list[float], outside: list[float]
 ) -> None:
-    (sentence,) = said(frame({(world, recipe): within}, metric))
+    (sentence,) = sentences_of(frame({(world, recipe): within}, metric))
     assert sentence.startswith(f"{world}, {recipe} ")
     assert "**observed**" in sentence
     assert "2 of 2 seeds" in sentence
-    (sentence,) = said(frame({(world, recipe): outside}, metric))
+    (sentence,) = sentences_of(frame({(world, recipe): outside}, metric))
     assert "**not observed**" in sentence
     assert "1 of 2 seeds" in sentence
 
 
 def test_a_failed_seed_is_not_an_observation() -> None:
-    (sentence,) = said(frame({("tree d=20", "vanilla"): [1.0, np.nan]}))
+    (sentence,) = sentences_of(frame({("tree d=20", "vanilla"): [1.0, np.nan]}))
     assert "**not observed**" in sentence
     assert "1 of 2 seeds: 1, —" in sentence
 
 
 def test_nothing_is_said_of_worlds_and_recipes_that_were_not_tried() -> None:
-    assert not said(frame({("tree d=20", "gated"): [0.5]}))
-    assert len(said(frame(HOLES))) == 2
+    assert not sentences_of(frame({("tree d=20", "gated"): [0.5]}))
+    assert len(sentences_of(frame(HOLES))) == 2
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_parents_of_the_oracle_are_compared_by_their_intervals(
 ) -> None:
     recipes = {("oracle K=32", "vanilla"): [0.20, 0.21, 0.22],
                ("oracle K=32", "matryoshka-random"): matryoshka}  # fmt: skip
-    (sentence,) = said(frame(recipes, "parent_recall"))
+    (sentence,) = sentences_of(frame(recipes, "parent_recall"))
     assert sentence.startswith("oracle K=32: recall of the parents, vanilla 0.21 [")
     assert sentence.endswith(verdict)
 

@@ -48,14 +48,12 @@ def written(tmp_path: Path, make_store: Callable[..., Path]) -> dict[str, Summar
     codes = CodeFile(tmp_path)
     totals = accumulate(sae, batches(), mean_d, documents, codes.append)
     codes.close()
+    counted = ("tokens", "documents", "latents", "latents_alive", "fidelity_tokens")
+    metrics = {**summarise(totals, D, 0.07), **dict.fromkeys(cell.FIDELITY)}
     summaries = {
-        "always": Summary(
-            {**summarise(totals, D, 0.07), **dict.fromkeys(cell.FIDELITY)},
-            dict.fromkeys(("tokens", "documents", "latents", "latents_alive", "zero_norm_tokens", "fidelity_tokens"), 1),
-            {},
-        ),
+        "always": Summary(metrics, dict.fromkeys(counted, 1), {}),
         **{choice: Summary(dict.fromkeys(names), {}, {}) for choice, names in NEEDS_MODEL.items()},
-    }  # fmt: skip
+    }
     for choice in set(get_args(Chosen)) - set(NEEDS_MODEL):
         settings = Evaluate.model_validate({"metrics": [choice], "references": [5]})
         study = Evaluation(

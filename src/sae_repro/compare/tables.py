@@ -99,7 +99,7 @@ def headline(r: Result) -> dict[str, float | None]:
     """
     entry: dict[str, float | None] = {}
     for metric in names_in("metrics.json"):
-        if metric in r.metrics:
+        if r.metrics.get(metric) is not None:
             entry[metric] = r.metrics[metric]
             entry |= {name: end for name, end in interval_columns(r, [metric]).items()
                       if end is not None}  # fmt: skip

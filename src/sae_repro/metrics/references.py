@@ -16,8 +16,8 @@ REFERENCES = (
     ),
     Metric(
         name="mean_max_correlation_null_<width>",
-        definition="mean_max_correlation with the reference's rows shifted to other documents: what "
-        "K latents reach by chance",
+        definition="mean_max_correlation with the reference's rows shifted to other documents: "
+        "what K latents reach by chance",
         unit=CORRELATION,
         choice="references",
         denominator="reference_latents_<width>",
