@@ -27,6 +27,7 @@ from sae_repro.compare.tables import headline, write_cells
 from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import sha256_folder
 from sae_repro.numerics.intervals import wilson
+from sae_repro.numerics.random import generator
 from sae_repro.params import Cell, Compare
 
 N_DOCUMENTS, PER = 60, 50
@@ -381,6 +382,25 @@ def test_resampling_seeds_widens_what_seeds_decide(
     assert drawn["b"][1].mean() == pytest.approx(0.11, abs=0.005)
     assert drawn["b"][1].std() > 3 * drawn["c"][1].std()
     assert drawn["a"][0] == pytest.approx(np.full(400, 8.0))
+
+
+def test_documents_and_seeds_are_drawn_by_name(
+    write: Callable[..., Result], write_seeds: Callable[..., Result]
+) -> None:
+    """Another name, or another order of draws, would move every published interval."""
+    one = write("a", topk(8), noise=3)
+    two = write_seeds("b", topk(4, seeds=[0, 1]), [{"fvu": 0.1, "noise": 4}, {"fvu": 0.2}])
+    even = np.full(N_DOCUMENTS, 1 / N_DOCUMENTS)
+    documents = generator(5, "compare", "bootstrap").multinomial(N_DOCUMENTS, even, size=200)
+    seeds = generator(5, "compare", "seeds", "b").multinomial(2, [0.5, 0.5], size=200)
+
+    def fvu(r: Result) -> Any:
+        return documents @ r.documents["squared_error"] / (N_DOCUMENTS * PER)
+
+    drawn = bootstrap([one, two], 200, 5)
+    assert drawn["a"][1] == pytest.approx(fvu(one), rel=1e-12)
+    of_seeds = np.stack([fvu(sae) for sae in two.saes], axis=1)
+    assert drawn["b"][1] == pytest.approx((seeds / 2 * of_seeds).sum(axis=1), rel=1e-12)
 
 
 def test_seeds_that_lie_apart_are_not_called_different(

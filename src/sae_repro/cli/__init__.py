@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sae_repro.cli.metrics import metrics as list_metrics
 from sae_repro.errors import StudyError
 
 if TYPE_CHECKING:
@@ -68,18 +69,7 @@ def cells(study: StudyFolder = Path()) -> None:
     typer.echo(cells_table(params.load(study / "params.yaml"), study))
 
 
-@app.command("metrics")
-def metrics_(
-    name: Annotated[str | None, typer.Argument(help="A metric, as in metrics.json.")] = None,
-) -> None:
-    """List the metrics a study writes: unit, direction, interval, where shown; or all of one.
-
-    Example: sae-repro metrics hole_rate
-    """
-    from sae_repro.cli.metrics import metric_lines
-
-    for line in metric_lines(name):
-        typer.echo(line)
+app.command("metrics")(list_metrics)
 
 
 @app.command()

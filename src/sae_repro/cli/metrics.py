@@ -1,20 +1,35 @@
-"""The registry of metrics as lines of text."""
+"""The command `sae-repro metrics`: the registry of metrics as text."""
 
 from collections.abc import Iterator
+from typing import Annotated
+
+import typer
 
 from sae_repro.errors import StudyError
-from sae_repro.metrics import AREAS, matching, nearest
-from sae_repro.metrics.listing import columns_of, table_of
 
 COLUMNS = ("metric", "unit", "better", "95 % interval", "written by", "shown in")
 
 
-def metric_lines(name: str | None) -> Iterator[str]:
+def metrics(
+    name: Annotated[str | None, typer.Argument(help="A metric, as in metrics.json.")] = None,
+) -> None:
+    """List the metrics a study writes: unit, direction, interval, where shown; or all of one.
+
+    Example: sae-repro metrics hole_rate
+    """
+    for line in lines_of(name):
+        typer.echo(line)
+
+
+def lines_of(name: str | None) -> Iterator[str]:
     """All metrics, a table per area; or every field of the metric `name`.
 
     StudyError where there is none of that name.
     """
     from tabulate import tabulate
+
+    from sae_repro.metrics import AREAS, matching, nearest
+    from sae_repro.metrics.listing import columns_of, table_of
 
     if name is None:
         for area, rows in AREAS.items():
