@@ -38,7 +38,7 @@ def over_seeds(measured: Mapping[str, Measured]) -> dict[str, Any]:
         "n": {name: len(v) for name, v in values.items()},
         "counts": {**_shared(finished), "seeds": len(measured), "seeds_failed": len(failed)},
         "intervals": {
-            n: found for n in bounded if values.get(n) and (found := _interval(finished, n))
+            n: bounds for n in bounded if values.get(n) and (bounds := _interval(finished, n))
         },
         "seeds": {
             place: {part: one[part] for part in ("status", "metrics", "counts", "intervals")}

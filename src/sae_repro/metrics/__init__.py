@@ -62,8 +62,8 @@ def find(name: str, rows: Iterable[Metric] = METRICS) -> Metric | None:
 
 def matching(name: str) -> list[Metric]:
     """The rows of a metric or of a row's own name, control's last; none for an unknown name."""
-    found = find(name), find(name, CONTROLS)
-    return [row for rows in AREAS.values() for row in rows if row.name == name or row in found]
+    concrete = find(name), find(name, CONTROLS)
+    return [row for rows in AREAS.values() for row in rows if row.name == name or row in concrete]
 
 
 def nearest(name: str) -> list[str]:
@@ -93,7 +93,7 @@ def names_in(place: Place, measured: Iterable[str] = ()) -> list[str]:
 def _parameters(row: Metric, place: Place, measured: Iterable[str]) -> list[str]:
     if place in row.shown_for:
         return list(row.shown_for[place])
-    return [found for name in measured if (found := row.parameter_of(name)) and find(name) is row]
+    return [value for name in measured if (value := row.parameter_of(name)) and find(name) is row]
 
 
 def _numeric(parameter: str) -> tuple[int, str]:

@@ -72,8 +72,8 @@ class Metric:
     @cached_property
     def parameter(self) -> str | None:
         """`<k>`, say, for a family; None for one metric."""
-        found = re.search("<.*>", self.name)
-        return found.group() if found else None
+        part = re.search("<.*>", self.name)
+        return part.group() if part else None
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
