@@ -58,6 +58,16 @@ def test_new_on_ones_own_text_trains_a_subject_on_it(checkout: Path) -> None:
     check_inputs(study, checkout / "studies/mine")
 
 
+def test_metrics_are_listed_and_one_is_told_in_full() -> None:
+    listed = invoke("metrics")
+    assert "Fidelity to the language model" in listed and "probe_auc_<k>" in listed
+    one = invoke("metrics", "monosemantic_fraction_alive")
+    assert "latents_alive" in one and "Wilson over latents" in one
+    assert invoke("metrics", "fvu").count("definition") == 2, "control's own row too"
+    refused = runner.invoke(app, ["metrics", "fuv"])
+    assert "fuv: no such metric; nearest: fvu" in str(refused.exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

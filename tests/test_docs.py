@@ -3,7 +3,6 @@
 Their Python is run by tests/pipeline/test_snippets.py.
 """
 
-import csv
 import os
 import re
 import subprocess
@@ -19,6 +18,7 @@ import typer
 from ruamel.yaml import YAML
 
 from sae_repro.cli import app
+from sae_repro.metrics import METRICS
 from sae_repro.params import Study, Tune, check_section, parse, read_yaml
 
 from .track.chromium import Chromium, installed
@@ -124,15 +124,10 @@ def below(node: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
 
 def test_every_metric_is_explained() -> None:
     text = (ROOT / "docs/metrics.md").read_text()
-    with (ROOT / "reports/tables/cells.csv").open(newline="") as file:
-        columns = next(csv.reader(file))
-    metrics = columns[columns.index("seeds") + 1 : columns.index("tokens")]
-    assert "fvu" in metrics
-    for name in metrics:
-        # one row for all widths of a reference, one for all kinds of a concept, none for seeds
-        shown = {name, re.sub(r"_\d+$", "_<K>", name), name.removesuffix("_sd")}
-        kind = "coverage_<kind>" if name.startswith("coverage_") else name
-        assert any(f"`{one}`" in text for one in (*shown, kind)), name
+    for metric in METRICS:
+        both = metric.name.replace("[", "").replace("]", "")  # with the part that one of two has
+        for name in (metric.base, both):
+            assert f"`{name}`" in text, name
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])

@@ -23,10 +23,11 @@ from sae_repro.compare.matched import (
     matched_table,
 )
 from sae_repro.compare.report import write_index, write_matched
-from sae_repro.compare.tables import write_cells
+from sae_repro.compare.tables import headline, write_cells
 from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import sha256_folder
 from sae_repro.numerics.intervals import wilson
+from sae_repro.numerics.random import generator
 from sae_repro.params import Cell, Compare
 
 N_DOCUMENTS, PER = 60, 50
@@ -42,7 +43,7 @@ def topk(k: int, **more: Any) -> Cell:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Result]:
-    """Writes what `train` and `evaluate` leave of one cell, with the numbers asked for."""
+    """Writes what `train` and `evaluate` leave of one cell, with the given numbers."""
 
     def go(
         name: str, cell: Cell, *, l0: float = 10.0, fvu: float = 0.1, dead: int = 0,
@@ -53,7 +54,7 @@ def write(tmp_path: Path) -> Callable[..., Result]:
         trained.mkdir(parents=True)
         evaluated.mkdir(parents=True)
         k = cell.width(64)
-        said = {"cell": name, "status": status, "hook": cell.hook or "blocks.1.hook_resid_post",
+        common = {"cell": name, "status": status, "hook": cell.hook or "blocks.1.hook_resid_post",
                 "d_in": 64, "d_sae": k,
                 "choices": cell.model_dump(mode="json", by_alias=True)}  # fmt: skip
         (trained / "metrics.jsonl").write_text(
@@ -61,7 +62,7 @@ def write(tmp_path: Path) -> Callable[..., Result]:
             if status == "ok" else ""
         )  # fmt: skip
         if status != "ok":
-            measured = {**said, "reason": "the loss is not finite from step 7 on", "metrics": {},
+            measured = {**common, "reason": "the loss is not finite from step 7 on", "metrics": {},
                         "counts": {}, "intervals": {}}  # fmt: skip
         else:
             metrics = {
@@ -71,7 +72,7 @@ def write(tmp_path: Path) -> Callable[..., Result]:
             }  # fmt: skip
             interval = list(wilson(dead, k))
             measured = {
-                **said,
+                **common,
                 "metrics": metrics,
                 "counts": {"tokens": N_DOCUMENTS * PER, "documents": N_DOCUMENTS, "latents": k,
                            "latents_alive": k - dead, "fidelity_tokens": 99},
@@ -160,7 +161,7 @@ def test_interpolation_agrees_with_numpy(l0: list[float], target: float) -> None
         assert np.isnan(ours)
 
 
-def test_families_are_not_mixed_over_hooks_widths_or_choices(write: Callable[..., Result]) -> None:
+def test_frontiers_mix_no_hooks_widths_or_choices(write: Callable[..., Result]) -> None:
     results = [
         write("a", topk(4)), write("b", topk(8)), write("c", topk(8, hook="blocks.1.hook_mlp_out")),
         write("d", Cell(expansion=4, activation="topk", k=4, revival="auxk", dead_tokens=9)),
@@ -171,7 +172,7 @@ def test_families_are_not_mixed_over_hooks_widths_or_choices(write: Callable[...
     ]  # fmt: skip
     groups = [[r.name for r in f.cells] for f in frontiers(results)]
     assert sorted(map(len, groups), reverse=True) == [2] + [1] * 7
-    assert {r.family for r in results} == {
+    assert {r.architecture for r in results} == {
         "topk", "topk without revival", "matryoshka-random without revival",
         "matryoshka-random over topk without revival", "vanilla", "vanilla + resampling",
     }  # fmt: skip
@@ -179,30 +180,30 @@ def test_families_are_not_mixed_over_hooks_widths_or_choices(write: Callable[...
 
 def test_a_planted_difference_is_found_and_equality_is_not(write: Callable[..., Result]) -> None:
     results = []
-    for i, (family, fvu) in enumerate(
+    for i, (choices, fvu) in enumerate(
         [({}, 0.10), ({"prefixes": "fixed"}, 0.10), ({"prefixes": "random"}, 0.12)]
     ):
         for k, l0 in ((8, 8.0), (32, 32.0)):
-            cell = Cell(expansion=8, activation="batchtopk", k=k, **family)
+            cell = Cell(expansion=8, activation="batchtopk", k=k, **choices)
             results.append(write(f"{i}-{k}", cell, l0=l0, fvu=fvu, noise=i))
     table, pairs = matched_table(results, [16.0, 64.0], 400, seed=0)
-    at16 = table[table["asked_l0"] == 16]
+    at16 = table[table["target_l0"] == 16]
     assert at16["fvu"].tolist() == pytest.approx([0.10, 0.10, 0.12])
     assert ((at16["fvu_low"] < at16["fvu"]) & (at16["fvu"] < at16["fvu_high"])).all()
-    assert table[table["asked_l0"] == 64]["fvu"].isna().all()
+    assert table[table["target_l0"] == 64]["fvu"].isna().all()
     assert pairs["a_is"].tolist() == ["not distinguishable", "lower", "lower"]
-    said = findings(pairs)
-    assert "not distinguishable" in said[0]
-    assert "has lower FVU than matryoshka-random" in said[1]
+    sentences = findings(pairs)
+    assert "not distinguishable" in sentences[0]
+    assert "has lower FVU than matryoshka-random" in sentences[1]
 
 
 def test_the_bootstrap_is_paired(write: Callable[..., Result]) -> None:
     """A tiny but constant difference is seen although each value alone is known far less well."""
     results = []
     for i, fvu in enumerate((0.100, 0.101)):
-        family: dict[str, Any] = {"prefixes": "fixed"} if i else {}
+        choices: dict[str, Any] = {"prefixes": "fixed"} if i else {}
         for k in (8, 32):
-            cell = Cell(expansion=8, activation="batchtopk", k=k, **family)
+            cell = Cell(expansion=8, activation="batchtopk", k=k, **choices)
             results.append(write(f"{i}-{k}", cell, l0=float(k), fvu=fvu, noise=0))
     table, pairs = matched_table(results, [16.0], 400, seed=0)
     assert table["fvu_high"][0] > table["fvu_low"][1]
@@ -262,7 +263,7 @@ def test_a_study_in_which_everything_failed_still_has_its_table(
     assert "No cell finished" in (folder / "tables/matched_l0.md").read_text()
 
 
-def test_families_say_what_differs_and_no_more() -> None:
+def test_an_architecture_is_named_by_what_differs_from_the_usual() -> None:
     jumprelu = {"expansion": 8, "activation": "jumprelu", "lambda": 1e-3}
     named = {
         "vanilla": vanilla(8, 1e-2),
@@ -282,11 +283,11 @@ def test_families_say_what_differs_and_no_more() -> None:
             expansion=8, penalty="l1", decoder="free", revival="resample_published", **{"lambda": 1}
         ),
     }
-    for family, cell in named.items():
-        assert Result("a", cell, {}, Path(), Path()).family == family
+    for name, cell in named.items():
+        assert Result("a", cell, {}, Path(), Path()).architecture == name
 
 
-def test_asked_and_reached_l0_stand_side_by_side(
+def test_target_and_reached_l0_stand_side_by_side(
     write: Callable[..., Result], tmp_path: Path
 ) -> None:
     asking = Cell(expansion=8, activation="gated", penalty="l1", target_l0=12, **{"lambda": 1e-2})
@@ -294,9 +295,30 @@ def test_asked_and_reached_l0_stand_side_by_side(
     assert [r.sparsity for r in results] == ["L0 → 12", "k = 8", "λ = 1"]
     folder = everything(tmp_path / "r", results)
     cells = pd.read_csv(folder / "tables/cells.csv").set_index("cell")
-    assert cells.loc["a", ["asked_l0", "l0"]].tolist() == [12, 11.7]
-    assert cells.loc["b", "asked_l0"] == 8
-    assert np.isnan(cells.loc["c", "asked_l0"])
+    assert cells.loc["a", ["target_l0", "l0"]].tolist() == [12, 11.7]
+    assert cells.loc["b", "target_l0"] == 8
+    assert np.isnan(cells.loc["c", "target_l0"])
+
+
+def test_headline_metrics_have_their_interval_beside_them(
+    write: Callable[..., Result], tmp_path: Path
+) -> None:
+    """A metric that has none yet, or a failed cell, leaves blanks."""
+    whole = write("a", topk(8), dead=3)
+    whole.measured["intervals"]["fvu"] = [0.08, 0.12]
+    cells = [whole, write("b", topk(4), fidelity=False), write("c", topk(2), status="failed")]
+    folder = everything(tmp_path / "r", cells)
+    table = pd.read_csv(folder / "tables/cells.csv").set_index("cell")
+    assert table.loc["a", ["fvu_low", "fvu_high"]].tolist() == [0.08, 0.12]
+    assert table.loc["a", "dead_fraction_never_high"] == wilson(3, 512)[1]
+    assert table.loc[["b", "c"], ["fvu_low", "fvu_high"]].isna().all(axis=None)
+    assert table["kl_low"].isna().all() and "monosemantic_fraction_low" not in table
+    assert not [name for name in table if name.endswith("_sd")]
+    assert "±" not in (folder / "tables/cells.md").read_text()
+    entry = headline(whole)
+    assert [entry[f"fvu{end}"] for end in ("", "_low", "_high")] == [0.1, 0.08, 0.12]
+    assert "kl" in entry and "kl_low" not in entry
+    assert "ce_recovered_zero" not in headline(cells[1])
 
 
 @pytest.fixture
@@ -362,6 +384,25 @@ def test_resampling_seeds_widens_what_seeds_decide(
     assert drawn["a"][0] == pytest.approx(np.full(400, 8.0))
 
 
+def test_documents_and_seeds_are_drawn_by_name(
+    write: Callable[..., Result], write_seeds: Callable[..., Result]
+) -> None:
+    """Another name, or another order of draws, would move every published interval."""
+    one = write("a", topk(8), noise=3)
+    two = write_seeds("b", topk(4, seeds=[0, 1]), [{"fvu": 0.1, "noise": 4}, {"fvu": 0.2}])
+    even = np.full(N_DOCUMENTS, 1 / N_DOCUMENTS)
+    documents = generator(5, "compare", "bootstrap").multinomial(N_DOCUMENTS, even, size=200)
+    seeds = generator(5, "compare", "seeds", "b").multinomial(2, [0.5, 0.5], size=200)
+
+    def fvu(r: Result) -> Any:
+        return documents @ r.documents["squared_error"] / (N_DOCUMENTS * PER)
+
+    drawn = bootstrap([one, two], 200, 5)
+    assert drawn["a"][1] == pytest.approx(fvu(one), rel=1e-12)
+    of_seeds = np.stack([fvu(sae) for sae in two.saes], axis=1)
+    assert drawn["b"][1] == pytest.approx((seeds / 2 * of_seeds).sum(axis=1), rel=1e-12)
+
+
 def test_seeds_that_lie_apart_are_not_called_different(
     write: Callable[..., Result], write_seeds: Callable[..., Result]
 ) -> None:
@@ -393,7 +434,7 @@ def test_negative_controls_stand_in_the_tables_and_on_no_frontier(
         write("relu", Cell(expansion=8, baseline="untrained")),
         write("a", topk(8), l0=8.0), write("b", topk(16), l0=16.0), write("c", vanilla(4, 1e-2)),
     ]  # fmt: skip
-    assert [r.family for r in results] == [
+    assert [r.architecture for r in results] == [
         "vanilla on random weights", "neurons", "PCA", "untrained topk", "topk on random weights",
         "untrained vanilla", "topk", "topk", "vanilla",
     ]  # fmt: skip
@@ -418,7 +459,7 @@ def test_an_imported_cell_stands_under_its_own_architecture(
     result = write("theirs", theirs, l0=9.0)
     result.measured["choices"].update(activation="jumprelu", k=None)
     result.measured["d_sae"] = 256
-    assert (result.family, result.sparsity, result.expansion) == (
+    assert (result.architecture, result.sparsity, result.expansion) == (
         "imported jumprelu",
         "imported",
         4,

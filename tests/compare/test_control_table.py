@@ -12,6 +12,7 @@ from scipy import stats
 
 from sae_repro.compare.controls import findings, heat_maps, over_seeds, read_trials, write_control
 from sae_repro.files import sha256_folder
+from sae_repro.numerics.intervals import student_fraction
 
 HOLES = {
     ("tree d=20", "vanilla"): [1.0, 0.97, 0.99],
@@ -31,20 +32,32 @@ def frame(values: dict[tuple[str, str], list[float]], metric: str = "hole_rate")
     return pd.DataFrame(rows)
 
 
-def said(trials: pd.DataFrame) -> list[str]:
+def sentences_of(trials: pd.DataFrame) -> list[str]:
     return list(findings(trials, over_seeds(trials)))
 
 
 def test_means_over_seeds_have_the_95_percent_t_interval() -> None:
     values = [0.31, 0.42, 0.27, 0.55]
-    row = over_seeds(frame({("tree d=20", "vanilla"): values})).iloc[0]
+    row = over_seeds(frame({("tree d=20", "vanilla"): values}, "fvu")).iloc[0]
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    assert row["hole_rate"] == pytest.approx(np.mean(values))
-    assert row["hole_rate_low"] == pytest.approx(low)
-    assert row["hole_rate_high"] == pytest.approx(high)
+    assert row["fvu"] == pytest.approx(np.mean(values))
+    assert row["fvu_low"] == pytest.approx(low)
+    assert row["fvu_high"] == pytest.approx(high)
     # by hand: t(.975, 3) = 3.1824
     assert high - np.mean(values) == pytest.approx(3.1824 * np.std(values, ddof=1) / 2, rel=1e-4)
     assert (row["seeds"], row["failed"]) == (4, 0)
+
+
+def test_intervals_of_fractions_and_cosines_stay_in_their_range() -> None:
+    """Student's t of these seeds reaches from -0.13 to 0.70, and to 1.22."""
+    trials = frame({("tree d=20", "topk"): [0.1, 0.25, 0.5], ("tree d=30", "topk"): [1, 0.9, 0.5]})
+    table = over_seeds(trials.assign(matched_cosine=trials["hole_rate"]))
+    for metric in ("hole_rate", "matched_cosine"):
+        assert (table[f"{metric}_high"] <= 1).all()
+        assert (table[f"{metric}_low"] < table[metric]).all()
+    assert (table["hole_rate_low"] >= 0).all()
+    _, low, high = student_fraction([0.1, 0.25, 0.5])
+    assert table.loc[0, ["hole_rate_low", "hole_rate_high"]].tolist() == [low, high]
 
 
 def test_one_seed_has_a_mean_and_no_interval() -> None:
@@ -58,8 +71,7 @@ def test_a_failed_trial_is_counted_and_left_out_of_the_mean() -> None:
     row = over_seeds(trials).iloc[0]
     assert (row["seeds"], row["failed"]) == (3, 1)
     assert row["hole_rate"] == pytest.approx(0.95)
-    half = stats.t.ppf(0.975, 1) * np.std([0.9, 1.0], ddof=1) / 2**0.5
-    assert row["hole_rate_high"] == pytest.approx(0.95 + half)
+    assert row["hole_rate_low"] == student_fraction([0.9, 1.0])[1]
 
 
 def test_a_measure_that_no_trial_has_is_absent() -> None:
@@ -89,24 +101,24 @@ EXPECTED = [
 def test_what_was_expected_is_observed_only_if_every_seed_keeps_the_bound(
     world: str, recipe: str, metric: str, within: list[float], outside: list[float]
 ) -> None:
-    (sentence,) = said(frame({(world, recipe): within}, metric))
+    (sentence,) = sentences_of(frame({(world, recipe): within}, metric))
     assert sentence.startswith(f"{world}, {recipe} ")
     assert "**observed**" in sentence
     assert "2 of 2 seeds" in sentence
-    (sentence,) = said(frame({(world, recipe): outside}, metric))
+    (sentence,) = sentences_of(frame({(world, recipe): outside}, metric))
     assert "**not observed**" in sentence
     assert "1 of 2 seeds" in sentence
 
 
 def test_a_failed_seed_is_not_an_observation() -> None:
-    (sentence,) = said(frame({("tree d=20", "vanilla"): [1.0, np.nan]}))
+    (sentence,) = sentences_of(frame({("tree d=20", "vanilla"): [1.0, np.nan]}))
     assert "**not observed**" in sentence
     assert "1 of 2 seeds: 1, —" in sentence
 
 
 def test_nothing_is_said_of_worlds_and_recipes_that_were_not_tried() -> None:
-    assert not said(frame({("tree d=20", "gated"): [0.5]}))
-    assert len(said(frame(HOLES))) == 2
+    assert not sentences_of(frame({("tree d=20", "gated"): [0.5]}))
+    assert len(sentences_of(frame(HOLES))) == 2
 
 
 @pytest.mark.parametrize(
@@ -118,7 +130,7 @@ def test_parents_of_the_oracle_are_compared_by_their_intervals(
 ) -> None:
     recipes = {("oracle K=32", "vanilla"): [0.20, 0.21, 0.22],
                ("oracle K=32", "matryoshka-random"): matryoshka}  # fmt: skip
-    (sentence,) = said(frame(recipes, "parent_recall"))
+    (sentence,) = sentences_of(frame(recipes, "parent_recall"))
     assert sentence.startswith("oracle K=32: recall of the parents, vanilla 0.21 [")
     assert sentence.endswith(verdict)
 
@@ -159,9 +171,7 @@ def test_the_tables_hold_the_numbers(artifacts: Callable[..., Path], reports: Pa
         {key: np.nanmean(of_seeds) for key, of_seeds in values.items()}
     )
     text = (reports / "control.md").read_text()
-    low, high = stats.t.interval(
-        0.95, 2, loc=0.98667, scale=stats.sem(HOLES["tree d=20", "vanilla"])
-    )
+    _, low, high = student_fraction(HOLES["tree d=20", "vanilla"])
     assert f"| 0.987 [{low:.2f}, {high:.2f}] " in text
     assert "| 3 (1 failed) " in text
     assert "tree d=20, vanilla leaves a hole in every parent: **observed**" in text

@@ -35,7 +35,7 @@ def result(
     )  # fmt: skip
 
 
-def said(*results: Result, about: str) -> list[str]:
+def sentences_of(*results: Result, about: str) -> list[str]:
     return [sentence for sentence in sentences(results) if sentence.startswith(about)]
 
 
@@ -55,39 +55,39 @@ def test_a_cell_beats_a_control_only_where_intervals_are_apart(
     value: tuple[float, float, float], verdict: str
 ) -> None:
     cell = result("a", TOPK, {"monosemantic_fraction_alive": value})
-    (sentence,) = said(cell, NEURONS, about="monosemantic_fraction_alive: neurons")
+    (sentence,) = sentences_of(cell, NEURONS, about="monosemantic_fraction_alive: neurons")
     assert verdict in sentence
 
 
 def test_controls_are_not_compared_with_one_another() -> None:
-    assert said(NEURONS, about="monosemantic_fraction_alive") == []
+    assert sentences_of(NEURONS, about="monosemantic_fraction_alive") == []
 
 
 def test_what_no_interval_excludes_was_not_observed() -> None:
     none = [result(name, TOPK, {"absorption_rate": (0.01, 0.0, 0.04)}) for name in "ab"]
-    assert said(*none, about="absorption_rate:") == [
+    assert sentences_of(*none, about="absorption_rate:") == [
         "absorption_rate: not observed; no interval of 2 cells excludes 0."
     ]
     some = result("c", TOPK, {"absorption_rate": (0.2, 0.1, 0.3)})
-    (sentence,) = said(*none, some, about="absorption_rate:")
+    (sentence,) = sentences_of(*none, some, about="absorption_rate:")
     assert "above 0 in 1 of 3 cells (c 0.2 [0.1, 0.3])" in sentence
 
 
 def test_a_negative_rate_is_no_observation() -> None:
     below = result("a", TOPK, {"hole_rate": (-0.2, -0.3, -0.1)})
-    assert "not observed" in said(below, about="hole_rate:")[0]
+    assert "not observed" in sentences_of(below, about="hole_rate:")[0]
 
 
-def test_families_are_compared_at_equal_asked_l0_alone() -> None:
+def test_architectures_are_compared_at_equal_target_l0_alone() -> None:
     values = {"absorption_rate": (0.3, 0.2, 0.4)}
     lower = {"absorption_rate": (0.01, 0.0, 0.1)}
     a, b = result("a", TOPK, values), result("b", MATRYOSHKA, lower)
-    (sentence,) = said(a, b, about="absorption_rate at")
+    (sentence,) = sentences_of(a, b, about="absorption_rate at")
     assert "matryoshka-random 0.01 [0, 0.1] below topk 0.3 [0.2, 0.4]" in sentence
     other = result("b", MATRYOSHKA | {"k": 16}, lower)
-    assert said(a, other, about="absorption_rate at") == []
+    assert sentences_of(a, other, about="absorption_rate at") == []
     near = result("b", MATRYOSHKA, {"absorption_rate": (0.25, 0.1, 0.35)})
-    (sentence,) = said(a, near, about="absorption_rate at")
+    (sentence,) = sentences_of(a, near, about="absorption_rate at")
     assert sentence.endswith("topk, matryoshka-random not distinguishable.")
 
 

@@ -49,7 +49,7 @@ def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
     assert list((tmp_path / "figures").iterdir()) == []
 
 
-def test_of_a_family_the_sparsest_is_shown(tmp_path: Path) -> None:
+def test_the_sparsest_cell_of_an_architecture_is_shown(tmp_path: Path) -> None:
     dense, sparse = result(tmp_path, "a", 32, l0=32), result(tmp_path, "b", 8, l0=8)
     assert [r.name for r in sparsest([dense, sparse])] == ["b"]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_repro.evaluate.over_seeds import over_seeds
-from sae_repro.numerics.intervals import student, wilson, wilson_over_groups
+from sae_repro.numerics.intervals import student, student_fraction, wilson, wilson_over_groups
 
 K = 100
 
@@ -16,16 +16,16 @@ K = 100
 def measured(
     seed: int, fvu: float = 0.1, dead: int = 5, mono: int = 9, status: str = "ok"
 ) -> dict[str, Any]:
-    said = {
+    common = {
         "key": f"key-{seed}", "status": status, "hook": "h", "d_in": 4, "d_sae": K,
         "choices": {"k": 3, "seed": seed, "seeds": None}, "activation": "topk",
     }  # fmt: skip
     if status != "ok":
-        return {**said, "reason": "the loss is not finite", "metrics": {}, "counts": {},
+        return {**common, "reason": "the loss is not finite", "metrics": {}, "counts": {},
                 "intervals": {}}  # fmt: skip
     alive = K - dead
     return {
-        **said,
+        **common,
         "metrics": {"fvu": fvu, "kl": None, "dead_fraction_never": dead / K,
                     "monosemantic_fraction_alive": mono / alive, "monosemantic_mean": fvu},
         "counts": {"tokens": 500, "latents": K, "latents_alive": alive},
@@ -55,13 +55,46 @@ def test_mean_and_sd_are_those_over_seeds(values: list[tuple[float, int]]) -> No
     assert whole["n"]["fvu"] == len(values) == whole["counts"]["seeds"]
 
 
-def test_a_share_of_the_alive_is_pooled_over_the_alive_of_each_seed() -> None:
+def test_a_fraction_of_the_alive_is_pooled_over_the_alive_of_each_seed() -> None:
     whole = over_seeds(named(measured(0, dead=0, mono=10), measured(1, dead=60, mono=10)))
-    wanted = wilson_over_groups([10, 10], [100, 40])
-    assert whole["intervals"]["monosemantic_fraction_alive"] == pytest.approx(list(wanted))
+    pooled = wilson_over_groups([10, 10], [100, 40])
+    assert whole["intervals"]["monosemantic_fraction_alive"] == pytest.approx(list(pooled))
 
 
-def test_counts_on_which_seeds_agree_stand_and_the_rest_is_said_seed_by_seed() -> None:
+def with_metric(name: str, values: list[float], counts: list[int]) -> dict[str, dict[str, Any]]:
+    ones = [measured(seed) for seed in range(len(values))]
+    for one, value, n in zip(ones, values, counts, strict=True):
+        one["metrics"][name], one["intervals"][name] = value, [value, value]
+        one["counts"]["decoder_latents"] = n
+    return named(*ones)
+
+
+def test_intervals_of_fractions_stay_between_0_and_1() -> None:
+    """Student's t of these would end at 1.36."""
+    values = [0.5, 0.9, 1.0]
+    assert student(values)[2] > 1
+    whole = over_seeds(with_metric("coverage", values, [9] * 3))
+    assert whole["intervals"]["coverage"] == list(student_fraction(values)[1:])
+    whole = over_seeds(with_metric("decoder_near_copy_fraction", values, [10, 20, 30]))
+    pooled = wilson_over_groups([5, 18, 30], [10, 20, 30])
+    assert whole["intervals"]["decoder_near_copy_fraction"] == list(pooled)
+
+
+def test_what_may_leave_0_and_1_keeps_students_interval() -> None:
+    values = [-0.1, 0.2, 0.4]
+    for name in ("hole_rate", "ce_recovered_zero", "of_a_row_that_does_not_exist"):
+        whole = over_seeds(with_metric(name, values, [9] * 3))
+        assert whole["intervals"][name] == list(student(values)[1:])
+
+
+def test_an_interval_that_the_only_finished_seed_lacks_is_blank() -> None:
+    ones = [measured(0), measured(1, status="failed"), measured(2)]
+    ones[2]["metrics"]["monosemantic_mean"] = None
+    del ones[0]["intervals"]["monosemantic_mean"]
+    assert "monosemantic_mean" not in over_seeds(named(*ones))["intervals"]
+
+
+def test_counts_on_which_seeds_agree_stand_and_the_rest_is_kept_seed_by_seed() -> None:
     whole = over_seeds(named(measured(0, dead=5), measured(1, dead=6)))
     assert whole["counts"] == {"tokens": 500, "latents": K, "seeds": 2, "seeds_failed": 0}
     alive = [one["counts"]["latents_alive"] for one in whole["seeds"].values()]

@@ -50,7 +50,7 @@ def test_a_failed_cell_is_shown_as_failed_and_the_others_finish(
     assert "**Failed:** lost: collapsed" in shown
     headline = json.loads((checkout.folder / "reports/metrics.json").read_text())
     assert {"lost", "wild"}.isdisjoint(headline)
-    assert cells.loc["fine", "asked_l0"] == 3
+    assert cells.loc["fine", "target_l0"] == 3
     assert checkout.ran(checkout.repro()) == []
 
 
@@ -72,7 +72,7 @@ def test_negative_controls_and_seeds_reach_the_tables(finished: Checkout, tmp_pa
     assert checkout.ran(checkout.repro()) == []
     cells = cells_of(checkout)
     assert (cells["status"] == "ok").all()
-    assert cells["family"].tolist()[3:8] == [
+    assert cells["architecture"].tolist()[3:8] == [
         "neurons", "PCA", "untrained batchtopk", "batchtopk without revival on random weights",
         "batchtopk without revival",
     ]  # fmt: skip
@@ -100,7 +100,7 @@ def test_negative_controls_and_seeds_reach_the_tables(finished: Checkout, tmp_pa
             p.name for p in folder.iterdir()
         }
     matched = pd.read_csv(checkout.folder / "reports/tables/matched_l0.csv")
-    assert not matched["family"].str.contains("neurons|PCA|untrained|random weights").any()
+    assert not matched["architecture"].str.contains("neurons|PCA|untrained|random weights").any()
     runs = (artifacts / "track/runs.jsonl").read_text().splitlines()
     assert {"several/seed-0", "several/seed-1"} <= {json.loads(line)["name"] for line in runs}
     # a seed more: nothing else trains
@@ -123,7 +123,7 @@ def test_an_imported_sae_is_evaluated_like_our_own(finished: Checkout, tmp_path:
         assert cells.loc["theirs", metric] == pytest.approx(
             cells.loc["matryoshka", metric], rel=1e-4
         )
-    assert cells.loc["theirs", "family"] == "imported jumprelu"
+    assert cells.loc["theirs", "architecture"] == "imported jumprelu"
     (theirs / "config.json").write_text("{}")
     (checkout.folder / "params.yaml").write_text(
         (checkout.folder / "params.yaml").read_text().replace("seed: 0", "seed: 1", 1)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sae_repro.cli.metrics import metrics as list_metrics
 from sae_repro.cli.saes import export, import_
 from sae_repro.errors import StudyError
 
@@ -85,6 +86,9 @@ def cells(study: StudyFolder = Path()) -> None:
     from sae_repro.cli.describe import cells_table
 
     typer.echo(cells_table(params.load(study / "params.yaml"), study))
+
+
+app.command("metrics")(list_metrics)
 
 
 @app.command()

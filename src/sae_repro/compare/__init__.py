@@ -4,8 +4,6 @@ from sae_repro.files import replacing_folder, write_json
 from sae_repro.params import Cell, Compare, check_section
 from sae_repro.stage import StageContext
 
-HEADLINE = ("l0", "fvu", "ce_recovered_zero", "dead_fraction_never")
-
 
 def run(context: StageContext) -> None:
     """Write reports/tables, reports/figures and reports/metrics.json."""
@@ -18,8 +16,8 @@ def run(context: StageContext) -> None:
     from sae_repro.compare.grid import write_grid
     from sae_repro.compare.judged import write_judged
     from sae_repro.compare.portraits import write_portraits
-    from sae_repro.compare.report import write_findings, write_index
-    from sae_repro.compare.tables import write_cells
+    from sae_repro.compare.report import write_findings, write_index, write_metrics
+    from sae_repro.compare.tables import headline, write_cells
 
     settings, seed = context.section(Compare, "compare"), context.value("seed")
     cells = {
@@ -35,12 +33,10 @@ def run(context: StageContext) -> None:
         write_control(folder, artifacts)
         write_features(folder, results)
         write_findings(folder, results, settings, seed)
+        write_metrics(folder)
         write_index(folder)
     with replacing_folder(reports / "figures") as folder:
         write_figures(folder, results)
         write_portraits(folder, results)
         heat_maps(folder, artifacts)
-    write_json(
-        reports / "metrics.json",
-        {r.name: {name: r.metrics[name] for name in HEADLINE} for r in results if r.ok},
-    )
+    write_json(reports / "metrics.json", {r.name: headline(r) for r in results if r.ok})

@@ -1,4 +1,4 @@
-"""What all cells came to: their choices, held-out metrics, curves and latents, read from disk."""
+"""Results of all cells, read from disk: choices, held-out metrics, curves and latents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sae_repro.files import read_json
+from sae_repro.numerics.intervals import Interval
 from sae_repro.params import Cell, on_random_weights
 from sae_repro.params.axis_labels import ACTIVATION_LABELS, REVIVAL_LABELS
 
@@ -17,7 +18,7 @@ BASES = {"neurons": "neurons", "pca": "PCA"}
 
 @dataclass(frozen=True)
 class Result:
-    """One cell: what it is, and what was measured of it."""
+    """One cell: its choices, and what `train` and `evaluate` left of it."""
 
     name: str
     cell: Cell
@@ -57,6 +58,11 @@ class Result:
         metrics: Mapping[str, float | None] = self.measured["metrics"]
         return metrics
 
+    def interval(self, metric: str) -> Interval | None:
+        """The 95 % interval of a metric; None where it has none."""
+        bounds: Interval | None = self.measured["intervals"].get(metric)
+        return bounds
+
     @property
     def sd(self) -> Mapping[str, float | None]:
         """Standard deviations of its metrics over its seeds; none for one SAE."""
@@ -69,8 +75,8 @@ class Result:
         return str(self.measured["hook"])
 
     @property
-    def family(self) -> str:
-        """Its architecture in a word: activation, penalty, prefixes, revival, without sparsity."""
+    def architecture(self) -> str:
+        """Its name in tables: activation, penalty, prefixes, revival, without the sparsity."""
         return self._kind + (" on random weights" if self._on_random_weights else "")
 
     @property
@@ -122,7 +128,7 @@ class Result:
 
     @property
     def sparsity(self) -> str:
-        """What its sparsity was asked by: `k = 16` or `λ = 0.01`."""
+        """What sets its sparsity: `k = 16` or `λ = 0.01`."""
         cell = self.cell
         if cell.import_ is not None:
             return "imported"

@@ -1,4 +1,4 @@
-"""The controls as tables and figures: does the instrument find what is known to be there?"""
+"""Tables and figures of the controls: autoencoders where the true atoms are known."""
 
 from collections.abc import Iterator
 from io import StringIO
@@ -11,10 +11,9 @@ import pandas as pd
 from sae_repro.compare.figures import drawn
 from sae_repro.compare.tables import ABSENT, number, write_table
 from sae_repro.files import read_json, write_text
-from sae_repro.numerics.intervals import differ, student
+from sae_repro.metrics import CONTROLS, mean_over_seeds
+from sae_repro.numerics.intervals import differ
 
-METRICS = ("matched_cosine", "f1", "hole_rate", "parent_recall", "parent_childless_recall",
-           "child_parent_cosine", "l0", "fvu", "revived_fraction")  # fmt: skip
 HEAT = ("vanilla", "matryoshka-random")
 
 
@@ -29,7 +28,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def over_seeds(trials: pd.DataFrame) -> pd.DataFrame:
-    """A row per world and recipe: seeds, failures, mean of each metric and its 95 % t interval."""
+    """A row per world and recipe: seeds, failures, each metric's mean and 95 % interval."""
     rows = []
     for (world, recipe), group in trials.groupby(["world", "recipe"], sort=False):
         ok = group[group["status"] == "ok"]
@@ -38,18 +37,19 @@ def over_seeds(trials: pd.DataFrame) -> pd.DataFrame:
             "recipe": recipe,
             "seeds": len(group),
             "failed": len(group) - len(ok),
-            "asked_l0": group["asked_l0"].iloc[0],
+            "target_l0": group["asked_l0"].iloc[0],
         }
-        for metric in METRICS:
-            values = ok[metric].dropna().to_numpy(float) if metric in ok else np.empty(0)
-            mean, low, high = student(values.tolist())
-            row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
+        for metric in CONTROLS:
+            name = metric.name
+            values = ok[name].dropna().to_numpy(float) if name in ok else np.empty(0)
+            mean, low, high = mean_over_seeds(metric, values.tolist())
+            row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def findings(trials: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
-    """What was expected of the controls, and whether it was observed in every seed."""
+    """Sentences: each expectation of the controls, and whether it was observed in every seed."""
     expected = (
         ("tree", "vanilla", "hole_rate", "≥", 0.9, "leaves a hole in every parent"),
         ("tree", "matryoshka-random", "hole_rate", "≤", 0.1, "leaves no hole"),
@@ -60,7 +60,7 @@ def findings(trials: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
         ("half dead", "topk + resample", "revived_fraction", "≥", 0.9, "lives again"),
         ("half dead", "topk + auxk", "revived_fraction", "≥", 0.9, "lives again"),
     )
-    for world, recipe, metric, sign, bound, says in expected:
+    for world, recipe, metric, sign, bound, expectation in expected:
         mine = trials[trials["world"].str.startswith(world) & (trials["recipe"] == recipe)]
         for name, group in mine.groupby("world", sort=False):
             # a trial that failed shows nothing
@@ -69,7 +69,7 @@ def findings(trials: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
             shown = ", ".join(number(float(v), 3) for v in values)
             verdict = "observed" if held.all() else "not observed"
             yield (
-                f"{name}, {recipe} {says}: **{verdict}** ({metric} {sign} {bound:g} in "
+                f"{name}, {recipe} {expectation}: **{verdict}** ({metric} {sign} {bound:g} in "
                 f"{int(held.sum())} of {len(held)} seeds: {shown})."
             )
     yield from _parents(table)
@@ -82,14 +82,14 @@ def _parents(table: pd.DataFrame) -> Iterator[str]:
             continue
         rows = pair.set_index("recipe").to_dict("index")
         a, b = (rows[recipe] for recipe in HEAT)
-        said = [
+        recalls = [
             f"{recipe} {number(row['parent_recall'], 3)} [{number(row['parent_recall_low'], 3)}, "
             f"{number(row['parent_recall_high'], 3)}]"
             for recipe, row in zip(HEAT, (a, b), strict=True)
         ]
         intervals = [(row["parent_recall_low"], row["parent_recall_high"]) for row in (a, b)]
         verdict = "different" if differ(*intervals) else "not distinguishable"
-        yield f"{world}: recall of the parents, {'; '.join(said)}: {verdict}."
+        yield f"{world}: recall of the parents, {'; '.join(recalls)}: {verdict}."
 
 
 def write_control(folder: Path, artifacts: Path) -> None:
@@ -107,20 +107,16 @@ def write_control(folder: Path, artifacts: Path) -> None:
             "recipe": table["recipe"],
             "seeds": [f"{s}" + (f" ({f} failed)" if f else "")
                       for s, f in zip(table["seeds"], table["failed"], strict=True)],
-            "asked L0": [number(v) for v in table["asked_l0"]],
-            **{metric: [_cell(row, metric) for row in table.to_dict("records")]
-               for metric in METRICS},
+            "target L0": [number(v) for v in table["target_l0"]],
+            **{m.name: [_cell(row, m.name) for row in table.to_dict("records")]
+               for m in CONTROLS},
         }
     )  # fmt: skip
     lines = "\n".join(f"- {sentence}" for sentence in findings(trials, table))
     caption = (
-        "# Controls: activations whose atoms are known\n\nMean over seeds [95 % t interval]; each "
-        "seed draws a world, data and weights of its own. matched_cosine: signed cosine of the "
-        "Hungarian match, mean over atoms (0 without a latent); f1: of firing; hole_rate: "
-        "P(parent's latent silent | child), mean over children; child_parent_cosine: a child's "
-        "latent with its parent's true direction. A parent's latent fires on childless tokens in "
-        "parent_childless_recall. revived_fraction: of the half that was dead from the "
-        f"start.\n\n{lines}"
+        "# Controls: activations whose atoms are known\n\nMean over seeds [95 % interval: "
+        "Student's t, of fractions on their angles so that it stays in [0, 1]]; each seed draws a "
+        f"world, data and weights of its own. METRICS.md defines each metric.\n\n{lines}"
     )
     write_table(folder, "control", table, caption, shown)
     atoms = _read(artifacts / "control" / "atoms.csv")
@@ -150,7 +146,7 @@ def heat_maps(folder: Path, artifacts: Path) -> None:
                    2.9 * len(names) + 0.6) as figure:  # fmt: skip
             axes = figure.subplots(len(names), 3, squeeze=False)
             for row, recipe in zip(axes, names, strict=True):
-                found = {key: np.array(value) for key, value in recipes[recipe].items()}
+                matrices = {key: np.array(value) for key, value in recipes[recipe].items()}
                 for ax, key, title, xlabel, ylabel in (
                     (row[0], "true", "true activations", "atom", "held-out row"),
                     (row[1], "learnt", f"{recipe}: matched latents", "latent of atom", ""),
@@ -158,7 +154,7 @@ def heat_maps(folder: Path, artifacts: Path) -> None:
                 ):
                     signed = key == "cosines"
                     image = ax.imshow(
-                        found[key], aspect="auto", interpolation="nearest",
+                        matrices[key], aspect="auto", interpolation="nearest",
                         cmap="RdBu_r" if signed else "magma",
                         vmin=-1 if signed else 0, vmax=1 if signed else 1.5,
                     )  # fmt: skip

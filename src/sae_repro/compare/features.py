@@ -1,4 +1,4 @@
-"""What the features mean: monosemanticity and structure of every cell, and what may be said of it.
+"""Monosemanticity and structure of every cell: tables, and the sentences that follow from them.
 
 Tables hold each value with its interval and denominators. Sentences are generated from intervals:
 two cells are called different only where theirs have no point in common.
@@ -13,36 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from sae_repro.compare.collect import Result
-from sae_repro.compare.tables import ABSENT, measured_on, number, write_table
+from sae_repro.compare.tables import ABSENT, interval_columns, measured_on, number, write_table
+from sae_repro.metrics import CLASSES, names_in
 from sae_repro.numerics.intervals import Interval, differ
-
-CLASSES = ("dead", "rare", "dense", "monosemantic_complete", "monosemantic_narrow", "polysemantic",
-           "not_testable")  # fmt: skip
-MONOSEMANTIC = ("monosemantic_fraction", "monosemantic_fraction_alive", "monosemantic_mean")
-STRUCTURE = (
-    "coverage",
-    "hole_rate",
-    "absorption_rate",
-    "childless_recall",
-    "splitting_mean",
-    "fragmented_fraction",
-    "recall_at_p80_mean",
-    "probe_auc_1",
-    "probe_auc_5",
-    "probe_loss",
-    "decoder_max_cosine",
-    "decoder_near_copy_fraction",
-    "description_length",
-    "explainability_ngram_precision",
-    "explainability_ngram_recall",
-    "ablation_sparsity",
-)
-CORRELATION, NULL = "mean_max_correlation_", "mean_max_correlation_null_"
-AGAINST_CONTROLS = ("monosemantic_fraction_alive", "coverage", "probe_auc_1")
-ABOVE_NOTHING = ("hole_rate", "absorption_rate", "fragmented_fraction",
-                 "decoder_near_copy_fraction")  # fmt: skip
-AT_EQUAL_L0 = ("monosemantic_fraction_alive", "coverage", "hole_rate", "absorption_rate",
-               "splitting_mean", "description_length")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,33 +33,28 @@ class Known:
 
 def known(result: Result, metric: str) -> Known | None:
     """The metric where it was measured and has an interval; else None."""
-    value = result.metrics.get(metric)
-    interval = result.measured["intervals"].get(metric) if result.ok else None
+    value, interval = result.metrics.get(metric), result.interval(metric)
     return None if value is None or interval is None else Known(result.name, value, interval)
 
 
 def features_table(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
-    """A row per cell: its name, family, and each metric with `_low` and `_high`."""
+    """A row per cell: its name, architecture, and each metric with `_low` and `_high`."""
     rows = []
     for r in results:
-        row: dict[str, object] = {"cell": r.name, "family": r.family, "hook": r.hook,
+        row: dict[str, object] = {"cell": r.name, "architecture": r.architecture, "hook": r.hook,
                                   "l0": r.metrics.get("l0")}  # fmt: skip
         for metric in metrics:
-            low, high = (r.measured["intervals"].get(metric) if r.ok else None) or (None, None)
-            row |= {metric: r.metrics.get(metric), f"{metric}_low": low, f"{metric}_high": high}
+            row |= {metric: r.metrics.get(metric), **interval_columns(r, [metric])}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def write_features(folder: Path, results: Sequence[Result]) -> None:
-    """monosemantic and structure, as far as they were measured."""
+    """Write monosemantic and structure, as far as they were measured."""
     measured = {name for r in results for name in r.metrics}
-    if measured & set(MONOSEMANTIC):
+    if measured & set(names_in("monosemantic.md")):
         _write_monosemantic(folder, results)
-    widths = sorted(int(name.removeprefix(CORRELATION)) for name in measured
-                    if name.startswith(CORRELATION) and not name.startswith(NULL))  # fmt: skip
-    correlations = [f"{part}{width}" for width in widths for part in (CORRELATION, NULL)]
-    present = [name for name in STRUCTURE if name in measured] + correlations
+    present = [name for name in names_in("structure.md", measured) if name in measured]
     if present:
         frame = features_table(results, present)
         caption = (
@@ -100,7 +68,8 @@ def write_features(folder: Path, results: Sequence[Result]) -> None:
 
 
 def _write_monosemantic(folder: Path, results: Sequence[Result]) -> None:
-    frame = features_table(results, MONOSEMANTIC)
+    metrics = names_in("monosemantic.md")
+    frame = features_table(results, metrics)
     counts = pd.DataFrame(
         [
             {name: _count(r, name) for name in ("latents", "latents_alive")}
@@ -109,7 +78,7 @@ def _write_monosemantic(folder: Path, results: Sequence[Result]) -> None:
         ]
     ).astype("Int64")
     text = counts.map(lambda count: ABSENT if pd.isna(count) else f"{count:,}")
-    shown = pd.concat([_shown(results, MONOSEMANTIC), text], axis=1)
+    shown = pd.concat([_shown(results, metrics), text], axis=1)
     caption = (
         f"# Monosemanticity\n\nEach latent against the concept bank, on {measured_on(results)}: "
         "concept and threshold chosen on one half of the documents, scored on the other. "
@@ -122,8 +91,8 @@ def _write_monosemantic(folder: Path, results: Sequence[Result]) -> None:
 
 def _count(result: Result, name: str) -> int | None:
     """The count, summed over the SAEs of a cell with several seeds."""
-    found = [sae.measured["counts"].get(name) for sae in result.saes]
-    return sum(found) if found and None not in found else None
+    counts = [sae.measured["counts"].get(name) for sae in result.saes]
+    return sum(counts) if counts and None not in counts else None
 
 
 def _shown(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
@@ -131,25 +100,25 @@ def _shown(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
     for r in results:
         row = {"cell": r.name}
         for metric in metrics:
-            found = known(r, metric)
-            row[metric] = str(found) if found else number(r.metrics.get(metric), 3)
+            value = known(r, metric)
+            row[metric] = str(value) if value else number(r.metrics.get(metric), 3)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def sentences(results: Sequence[Result]) -> Iterator[str]:
-    """What holds and what was not observed, no stronger than the intervals."""
+    """Sentences on what was observed and what was not, no stronger than the intervals."""
     trained = [r for r in results if r.ok and not r.negative]
     yield from _against_controls(trained, [r for r in results if r.ok and r.negative])
-    for metric in ABOVE_NOTHING:
-        yield from _above_nothing(trained, metric)
-    for metric in AT_EQUAL_L0:
-        yield from _at_equal_l0(trained, metric)
+    for metric in names_in("findings: above 0"):
+        yield from _above_zero(trained, metric)
+    for metric in names_in("findings: at equal target L0"):
+        yield from _at_equal_target_l0(trained, metric)
 
 
 def _against_controls(trained: Sequence[Result], controls: Sequence[Result]) -> Iterator[str]:
-    for metric in AGAINST_CONTROLS:
-        cells = [found for r in trained if (found := known(r, metric))]
+    for metric in names_in("findings: against controls"):
+        cells = [value for r in trained if (value := known(r, metric))]
         for control in controls:
             base = known(control, metric)
             if base is None or not cells:
@@ -165,8 +134,8 @@ def _against_controls(trained: Sequence[Result], controls: Sequence[Result]) -> 
             )
 
 
-def _above_nothing(trained: Sequence[Result], metric: str) -> Iterator[str]:
-    cells = [found for r in trained if (found := known(r, metric))]
+def _above_zero(trained: Sequence[Result], metric: str) -> Iterator[str]:
+    cells = [value for r in trained if (value := known(r, metric))]
     if not cells:
         return
     seen = [f"{c.cell} {c}" for c in cells if differ(c.interval, (0.0, 0.0)) and c.value > 0]
@@ -179,34 +148,34 @@ def _above_nothing(trained: Sequence[Result], metric: str) -> Iterator[str]:
         )
 
 
-def _at_equal_l0(trained: Sequence[Result], metric: str) -> Iterator[str]:
+def _at_equal_target_l0(trained: Sequence[Result], metric: str) -> Iterator[str]:
     groups: dict[tuple[str, int, float], dict[str, Known]] = defaultdict(dict)
     for r in trained:
-        found = known(r, metric)
-        if found and r.cell.asked_l0 is not None:
-            groups[r.hook, int(r.measured["d_sae"]), r.cell.asked_l0][r.family] = found
-    for (hook, width, l0), families in groups.items():
-        if len(families) < 2:
+        value = known(r, metric)
+        if value and r.cell.asked_l0 is not None:
+            groups[r.hook, int(r.measured["d_sae"]), r.cell.asked_l0][r.architecture] = value
+    for (hook, width, l0), values in groups.items():
+        if len(values) < 2:
             continue
-        where = f"{metric} at asked L0 = {l0:g}, K = {width}, {hook}"
+        where = f"{metric} at target L0 = {l0:g}, K = {width}, {hook}"
         different = [
-            f"{low} {families[low]} below {high} {families[high]}"
-            for low, high in (_ordered(pair, families) for pair in combinations(families, 2))
-            if differ(families[low].interval, families[high].interval)
+            f"{low} {values[low]} below {high} {values[high]}"
+            for low, high in (_ordered(pair, values) for pair in combinations(values, 2))
+            if differ(values[low].interval, values[high].interval)
         ]
-        pairs = len(families) * (len(families) - 1) // 2
+        pairs = len(values) * (len(values) - 1) // 2
         if different:
             rest = pairs - len(different)
             yield f"{where}: {'; '.join(different)}" + (
                 f"; the other {rest} pairs are not distinguishable." if rest else "."
             )
         else:
-            yield f"{where}: {', '.join(families)} not distinguishable."
+            yield f"{where}: {', '.join(values)} not distinguishable."
 
 
-def _ordered(pair: tuple[str, str], families: Mapping[str, Known]) -> tuple[str, str]:
+def _ordered(pair: tuple[str, str], values: Mapping[str, Known]) -> tuple[str, str]:
     a, b = pair
-    return (a, b) if families[a].value <= families[b].value else (b, a)
+    return (a, b) if values[a].value <= values[b].value else (b, a)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -62,29 +62,29 @@ def write_figures(folder: Path, results: Sequence[Result]) -> None:
 def frontier(folder: Path, results: Sequence[Result]) -> None:
     """Held-out FVU over L0: down and to the left is better."""
     hooks = list(dict.fromkeys(r.hook for r in results))
-    colours = _colours([r.family for r in results])
+    colours = _colours([r.architecture for r in results])
     sizes = {x: 20 + 22 * i for i, x in enumerate(sorted({r.expansion for r in results}))}
     with drawn(folder, "frontier", 4.4 * len(hooks) + 2.2, 4.2) as figure:
         axes = figure.subplots(1, len(hooks), squeeze=False)[0]
         for ax, hook in zip(axes, hooks, strict=True):
             here = [r for r in results if r.hook == hook]
-            for family in dict.fromkeys(r.family for r in here):
-                for x in sorted({r.expansion for r in here if r.family == family}):
+            for architecture in dict.fromkeys(r.architecture for r in here):
+                for x in sorted({r.expansion for r in here if r.architecture == architecture}):
                     line = sorted(
                         (r.metrics["l0"], r.metrics["fvu"])
                         for r in here
-                        if r.family == family and r.expansion == x
+                        if r.architecture == architecture and r.expansion == x
                     )
                     l0, fvu = zip(*line, strict=True)
-                    ax.plot(l0, fvu, color=colours[family], lw=0.8, alpha=0.6)
+                    ax.plot(l0, fvu, color=colours[architecture], lw=0.8, alpha=0.6)
                     ax.scatter(
-                        l0, fvu, s=sizes[x], color=colours[family], edgecolor="white", lw=0.5
+                        l0, fvu, s=sizes[x], color=colours[architecture], edgecolor="white", lw=0.5
                     )
             ax.set(
                 xscale="log",
                 yscale="log",
                 xlabel="L0: latents active per token",
-                ylabel="FVU: share of variance unexplained",
+                ylabel="FVU: fraction of variance unexplained",
                 title=hook,
             )
             for axis in (ax.xaxis, ax.yaxis):
@@ -92,8 +92,8 @@ def frontier(folder: Path, results: Sequence[Result]) -> None:
                 axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
                 axis.set_minor_formatter(mpl.ticker.NullFormatter())
         marks = [
-            mpl.lines.Line2D([], [], marker="o", ls="", color=colour, label=family)
-            for family, colour in colours.items()
+            mpl.lines.Line2D([], [], marker="o", ls="", color=colour, label=architecture)
+            for architecture, colour in colours.items()
         ] + [
             mpl.lines.Line2D([], [], marker="o", ls="", color="0.5", ms=s**0.5, label=f"{x:g}x")
             for x, s in sizes.items()
@@ -113,7 +113,7 @@ def dead_fraction(folder: Path, results: Sequence[Result]) -> None:
     }
     with drawn(folder, "dead_fraction", 8.2, 3.6) as figure:
         axes = figure.subplots(1, 2, sharey=True)
-        for ax, (metric, says) in zip(axes, panels.items(), strict=True):
+        for ax, (metric, meaning) in zip(axes, panels.items(), strict=True):
             for i, lam in enumerate(lambdas):
                 for resampling in (False, True):
                     points = sorted((x, r) for (s, m, x), r in grid.items()
@@ -132,7 +132,7 @@ def dead_fraction(folder: Path, results: Sequence[Result]) -> None:
                         ls="--" if resampling else "-",
                         label=f"λ = {lam:g}{', resampling' if resampling else ''}",
                     )  # fmt: skip
-            ax.set(xscale="log", xlabel="expansion K / D", title=f"dead: {says}")
+            ax.set(xscale="log", xlabel="expansion K / D", title=f"dead: {meaning}")
             ticks = sorted({key[2] for key in grid})
             ax.set_xticks(ticks, [f"{x:g}x" for x in ticks])
             ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
@@ -146,10 +146,10 @@ def dead_fraction(folder: Path, results: Sequence[Result]) -> None:
 
 
 def density(folder: Path, results: Sequence[Result]) -> None:
-    """How often latents fire: a histogram per cell (all its seeds), never-firing ones counted."""
+    """Histograms of firing densities, one per cell (all its seeds); never-firing ones counted."""
     columns = min(4, len(results))
     rows = -(-len(results) // columns)
-    colours = _colours([r.family for r in results])
+    colours = _colours([r.architecture for r in results])
     edges = np.linspace(-6, 0, 37)
     with drawn(folder, "density", 2.4 * columns, 1.5 * rows + 0.6) as figure:
         axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
@@ -158,36 +158,36 @@ def density(folder: Path, results: Sequence[Result]) -> None:
         for ax, r in zip(axes, results, strict=False):
             latents = pd.concat([sae.latents for sae in r.saes])
             logs = latents["log10_density"].dropna().to_numpy()
-            ax.hist(np.clip(logs, -6, 0), bins=edges, color=colours[r.family])
+            ax.hist(np.clip(logs, -6, 0), bins=edges, color=colours[r.architecture])
             ax.set_title(f"{r.name}\n{len(latents) - len(logs)} of {len(latents)} never fire",
                          fontsize=6.5)  # fmt: skip
             ax.tick_params(labelsize=6.5)
-        figure.supxlabel("log10 of the share of tokens on which a latent fires", fontsize=9)
+        figure.supxlabel("log10 of the fraction of tokens on which a latent fires", fontsize=9)
         figure.supylabel("latents", fontsize=9)
         figure.suptitle(f"Firing densities, {measured_on(results)}", fontsize=10)
 
 
 def training_curves(folder: Path, results: Sequence[Result]) -> None:
-    """FVU, L0 and dead latents over the steps, one row of panels per family trained here."""
+    """FVU, L0 and dead latents over the steps, one row of panels per architecture trained here."""
     results = [r for r in results if r.cell.import_ is None]
     if not results:
         return
-    families = list(dict.fromkeys(r.family for r in results))
+    architectures = list(dict.fromkeys(r.architecture for r in results))
     panels = {
         "fvu": "FVU of the batch", "l0": "L0 of the batch", "dead": "silent for 100,000 tokens",
     }  # fmt: skip
-    with drawn(folder, "training_curves", 9.0, 2.0 * len(families) + 0.6) as figure:
-        axes = figure.subplots(len(families), len(panels), squeeze=False, sharex=True)
-        for row, family in zip(axes, families, strict=True):
-            mine = [r for r in results if r.family == family]
+    with drawn(folder, "training_curves", 9.0, 2.0 * len(architectures) + 0.6) as figure:
+        axes = figure.subplots(len(architectures), len(panels), squeeze=False, sharex=True)
+        for row, architecture in zip(axes, architectures, strict=True):
+            mine = [r for r in results if r.architecture == architecture]
             colours = sns.color_palette("viridis", len(mine))
-            for ax, (column, says) in zip(row, panels.items(), strict=True):
+            for ax, (column, title) in zip(row, panels.items(), strict=True):
                 for colour, r in zip(colours, mine, strict=True):
                     curves = [sae.curve for sae in r.saes if column in sae.curve]
                     for number, curve in enumerate(curves):
                         label = f"{r.expansion:g}x, {r.sparsity}" if not number else None
                         ax.plot(curve["step"], curve[column], color=colour, lw=0.9, label=label)
-                ax.set_title(f"{family}: {says}", fontsize=8)
+                ax.set_title(f"{architecture}: {title}", fontsize=8)
                 if column != "dead":
                     ax.set_yscale("log")
                 ax.tick_params(labelsize=7)

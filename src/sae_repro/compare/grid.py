@@ -1,12 +1,12 @@
-"""The grid as the published tables lay it out: dead latents by λ, expansion and resampling."""
+"""The vanilla grid, laid out as published: dead latents by λ, expansion and resampling."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from sae_repro.compare import published
 from sae_repro.compare.collect import Result
-from sae_repro.compare.published import PUBLISHED, PUBLISHED_EXPANSIONS
 from sae_repro.compare.tables import ABSENT, measured_on, number, write_table
 from sae_repro.numerics.intervals import differ
 
@@ -85,8 +85,8 @@ def published_table(results: Sequence[Result]) -> pd.DataFrame:
     grid = grid_of(results)
     rows = []
     for resampling, block in BLOCKS:
-        for lam in (1e-2, 1e-4):
-            for i, x in enumerate(PUBLISHED_EXPANSIONS):
+        for lam in published.LAMBDAS:
+            for x in published.EXPANSIONS:
                 ours = grid.get((resampling, lam, float(x)))
                 dead = ours.metrics["dead_fraction_below"] if ours else None
                 rows.append(
@@ -94,10 +94,12 @@ def published_table(results: Sequence[Result]) -> pd.DataFrame:
                         "block": block,
                         "lambda": lam,
                         "expansion": x,
-                        "published_gpt2_dead_percent": PUBLISHED["dead", resampling, lam][i],
-                        "published_gpt2_monosemantic_percent": PUBLISHED[
-                            "monosemantic", resampling, lam
-                        ][i],
+                        **{
+                            f"published_gpt2_{kind}_percent": published.percent(
+                                kind, resampling, lam, x
+                            )
+                            for kind in ("dead", "monosemantic")
+                        },
                         "this_study_dead_percent": None if dead is None else 100 * dead,
                         "this_study_cell": ours.name if ours else None,
                     }
@@ -113,16 +115,16 @@ def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
         "dead_fraction_never": "a latent is dead if it never fires on these tokens",
     }
     if grid_of(results):
-        for metric, says in meaning.items():
+        for metric, definition in meaning.items():
             long, wide = dead_table(results, metric)
             pooled = (
                 " A cell with several seeds shows their mean; its interval is over the latents of "
-                "all, widened by how far seeds lie apart."
+                "all seeds, widened by the variance between seeds."
                 if any(len(r.members) > 1 for r in grid_of(results).values())
                 else ""
             )
             caption = (
-                f"# Dead latents, % ({metric})\n\nReLU + L1; {says}. Measured on "
+                f"# Dead latents, % ({metric})\n\nReLU + L1; {definition}. Measured on "
                 f"{measured_on(results)}, seed {seed}. In brackets: 95 % Wilson interval over the "
                 "cell's latents. Difference: resampling − no resampling in percentage points; "
                 f"overlapping intervals are called not distinguishable.{pooled}"
@@ -132,9 +134,9 @@ def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
     shown = frame.map(lambda v: number(v) if isinstance(v, float) else v or ABSENT)
     caption = (
         "# Published numbers to stand beside: another model and corpus\n\nNo targets. Published: "
-        "GPT-2 small, residual stream after layer 6, OpenWebText-10k, 20 epochs, ReLU + "
-        "L1, resampling every 25,000 steps; dead = every activation < 0.07; monosemantic = share "
-        "of 50 latents that an LLM judge labelled (at 80 % its 95 % interval is [67, 89]). "
+        f"{published.SETTING}; monosemantic = fraction of {published.JUDGED_LATENTS} latents that "
+        "an LLM judge labelled (at 80 % its 95 % interval is "
+        f"{published.INTERVAL_AT_80_PERCENT}). "
         f"This study: dead_fraction_below on {measured_on(results)}."
     )
     write_table(folder, "published", frame, caption, shown)

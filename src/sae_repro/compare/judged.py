@@ -1,4 +1,4 @@
-"""What the judge said: the published grid's rate beside ours, and a row per cell."""
+"""Tables of the judge: the published grid's percentages beside ours, and a row per cell."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from sae_repro.compare import published
 from sae_repro.compare.collect import Result
 from sae_repro.compare.grid import BLOCKS, grid_of
-from sae_repro.compare.published import PUBLISHED, PUBLISHED_EXPANSIONS
 from sae_repro.compare.tables import ABSENT, number, write_table
 from sae_repro.files import read_json
 from sae_repro.numerics.intervals import wilson_over_groups
@@ -25,11 +25,13 @@ Judged = Mapping[str, Mapping[str, Any]]
 def read_judged(
     results: Sequence[Result], artifacts: Path
 ) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
-    """(what the judge says of every judged SAE by its name, the others' reasons)."""
+    """(the judge's summary of every judged SAE by its name, why the others have none)."""
     saes = [sae.name for r in results for sae in r.members]
-    found = {name: read_json(artifacts / "judge" / f"{name}.json") for name in saes}
-    judged = {name: one for name, one in found.items() if "rates" in one}
-    return judged, [f"{name}: {one['reason']}" for name, one in found.items() if name not in judged]
+    summaries = {name: read_json(artifacts / "judge" / f"{name}.json") for name in saes}
+    judged = {name: summary for name, summary in summaries.items() if "rates" in summary}
+    reasons = [f"{name}: {summary['reason']}" for name, summary in summaries.items()
+               if name not in judged]  # fmt: skip
+    return judged, reasons
 
 
 def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -38,8 +40,8 @@ def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame,
     Percent of the most and the least selective latents that the judge labelled.
     """
     grid = grid_of(results)
-    lambdas = sorted({key[1] for key in grid} | {1e-2, 1e-4}, reverse=True)
-    expansions = sorted({key[2] for key in grid} | set(map(float, PUBLISHED_EXPANSIONS)))
+    lambdas = sorted({key[1] for key in grid} | set(published.LAMBDAS), reverse=True)
+    expansions = sorted({key[2] for key in grid} | set(map(float, published.EXPANSIONS)))
     long, wide = [], []
     for resampling, block in BLOCKS:
         for lam in lambdas:
@@ -56,13 +58,15 @@ def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame,
                         "cell": r.name if r else None,
                         "seeds": rate.get("seeds"),
                         **_rate_columns("extremes", rate),
-                        "published_gpt2_monosemantic_percent": _published(resampling, lam, x),
+                        "published_gpt2_monosemantic_percent": published.percent(
+                            "monosemantic", resampling, lam, x
+                        ),
                     }
                 )
             wide.append(row)
     for resampling, block in BLOCKS:
-        for lam in (1e-2, 1e-4):
-            values = (_published(resampling, lam, x) for x in expansions)
+        for lam in published.LAMBDAS:
+            values = (published.percent("monosemantic", resampling, lam, x) for x in expansions)
             shown = (ABSENT if value is None else f"{value:g}" for value in values)
             names = (f"{x:g}x" for x in expansions)
             wide.append(
@@ -74,24 +78,17 @@ def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame,
 
 def _over_seeds(r: Result, judged: Judged) -> Mapping[str, Any]:
     """The rate over the extremes of all judged seeds together, and its interval."""
-    found = [judged[sae.name]["rates"]["extremes"] for sae in r.members if sae.name in judged]
-    counts = {name: sum(rate[name] for rate in found) for name in COUNTS}
+    rates = [judged[sae.name]["rates"]["extremes"] for sae in r.members if sae.name in judged]
+    counts = {name: sum(rate[name] for rate in rates) for name in COUNTS}
     if not counts["answered"]:
-        return {**counts, "seeds": len(found)}
-    groups = [[rate[name] for rate in found] for name in ("labelled", "answered")]
+        return {**counts, "seeds": len(rates)}
+    groups = [[rate[name] for rate in rates] for name in ("labelled", "answered")]
     return {
         "rate": counts["labelled"] / counts["answered"],
         "interval": wilson_over_groups(groups[0], groups[1]),
         **counts,
-        "seeds": len(found),
+        "seeds": len(rates),
     }
-
-
-def _published(resampling: bool, lam: float, x: float) -> float | None:
-    row = PUBLISHED.get(("monosemantic", resampling, lam))
-    if row is None or x not in PUBLISHED_EXPANSIONS:
-        return None
-    return row[PUBLISHED_EXPANSIONS.index(int(x))]
 
 
 def _percent(rate: Mapping[str, Any]) -> str:
@@ -110,14 +107,14 @@ def _rate_columns(group: str, rate: Mapping[str, Any]) -> dict[str, Any]:
 def cells_table(judged: Judged) -> pd.DataFrame:
     """A row per judged SAE: rates with intervals and counts, scores, agreement of M."""
     rows = []
-    for name, found in judged.items():
-        row: dict[str, Any] = {"cell": name, "judge": found["judge"], **found["counts"]}
+    for name, summary in judged.items():
+        row: dict[str, Any] = {"cell": name, "judge": summary["judge"], **summary["counts"]}
         for group in GROUPS:
-            row |= _rate_columns(group, found["rates"][group])
-        for score, value in found["scores"].items():
+            row |= _rate_columns(group, summary["rates"][group])
+        for score, value in summary["scores"].items():
             row |= _score_columns(score, value)
-        row |= _agreement_columns(found["agreement"] or {})
-        for prompt, counts in found["answers"].items():
+        row |= _agreement_columns(summary["agreement"] or {})
+        for prompt, counts in summary["answers"].items():
             row |= {f"{prompt}_answers_{what}": n for what, n in counts.items()}
         rows.append(row)
     return _whole(pd.DataFrame(rows))
@@ -143,15 +140,15 @@ def _score_columns(score: str, value: Mapping[str, Any] | None) -> dict[str, Any
     return {f"{score}_{name}": v for name, v in (flat | lists).items()}
 
 
-def _agreement_columns(found: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = found.get("interval") or (None, None)
+def _agreement_columns(agreement: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = agreement.get("interval") or (None, None)
     return {
-        "auc_of_M": found.get("auc"),
+        "auc_of_M": agreement.get("auc"),
         "auc_low": low,
         "auc_high": high,
-        "auc_latents": found.get("latents"),
-        "auc_without_answer": found.get("without_answer"),
-        "auc_without_M": found.get("without_m"),
+        "auc_latents": agreement.get("latents"),
+        "auc_without_answer": agreement.get("without_answer"),
+        "auc_without_M": agreement.get("without_m"),
     }
 
 
@@ -161,8 +158,8 @@ def write_judged(folder: Path, results: Sequence[Result], artifacts: Path, seed:
     if not judged:
         return
     judge = next(iter(judged.values()))["judge"]
-    who = (
-        "the text's own concepts: a label is a concept whose share of the latent's contexts, "
+    described = (
+        "the text's own concepts: a label is a concept whose fraction of the latent's contexts, "
         "corrected for chance, reaches judge.concept_share. No language model was asked"
         if judge == "concepts"
         else f"{judge}, a language model"
@@ -170,23 +167,24 @@ def write_judged(folder: Path, results: Sequence[Result], artifacts: Path, seed:
     if any(sae.name in judged for r in grid_of(results).values() for sae in r.members):
         long, wide = grid_table(results, judged)
         caption = (
-            "# Monosemantic latents, %, as the published grid asked\n\nShare of the most and the "
-            "least selective latents (half each, at most 50) that the judge labelled instead of "
-            f"calling them polysemantic; in brackets its 95 % Wilson interval. Judge: {who}. "
+            "# Monosemantic latents, %, laid out as published\n\nFraction of the most and the "
+            f"least selective latents (half each, at most {published.JUDGED_LATENTS}) that the "
+            "judge labelled instead of calling them polysemantic; in brackets its 95 % Wilson "
+            f"interval. Judge: {described}. "
             "Extremes are not the population: judged_cells has a uniform sample beside them. "
-            "Published, below: **another model, corpus and judge**, facts and no targets; GPT-2 "
-            "small, residual stream after layer 6, 50 latents each (at 80 % the interval is "
-            "[67, 89]). Of a cell with several seeds, the latents of all, the interval widened by "
-            f"how far seeds lie apart. Seed {seed}."
+            "Published, below: **another model, corpus and judge**, facts and no targets; "
+            f"{published.SUBJECT}, {published.JUDGED_LATENTS} latents each (at 80 % the interval "
+            f"is {published.INTERVAL_AT_80_PERCENT}). Of a cell with several seeds, the latents of "
+            f"all, the interval widened by the variance between seeds. Seed {seed}."
         )
         write_table(folder, "judged", long, caption, wide)
-    caption = _caption(judge, who, seed)
+    caption = _caption(judge, described, seed)
     if without:
         caption += "\n\n**Not judged:** " + "; ".join(without)
     write_table(folder, "judged_cells", cells_table(judged), caption, _shown(judged))
 
 
-def _caption(judge: str, who: str, seed: int) -> str:
+def _caption(judge: str, described: str, seed: int) -> str:
     agreement = (
         "Agreement of M with a judge: not measured, for no language model was asked."
         if judge == "concepts"
@@ -194,7 +192,7 @@ def _caption(judge: str, who: str, seed: int) -> str:
         "polysemantic ones (0.5: not at all)."
     )
     return (
-        f"# Every cell before the judge\n\nJudge: {who}. Labelled, % [95 % Wilson interval] "
+        f"# Every cell as judged\n\nJudge: {described}. Labelled, % [95 % Wilson interval] "
         "(labelled / answered): the most and least selective latents, and a uniform sample of "
         "alive ones; answers that could not be read are counted as unparsable, not as either. "
         "Explanations are written from documents of one half and scored on those of the other: "
@@ -206,20 +204,20 @@ def _caption(judge: str, who: str, seed: int) -> str:
 
 def _shown(judged: Judged) -> pd.DataFrame:
     rows = []
-    for name, found in judged.items():
-        rates, scores = found["rates"], found["scores"]
-        unparsable = sum(c["unparsable"] + c["faults"] for c in found["answers"].values())
+    for name, summary in judged.items():
+        rates, scores = summary["rates"], summary["scores"]
+        unparsable = sum(c["unparsable"] + c["faults"] for c in summary["answers"].values())
         row = {
             "cell": name,
             "extremes": _counted(rates["extremes"]),
             "most selective": _counted(rates["top"]),
             "least selective": _counted(rates["bottom"]),
             "uniform sample": _counted(rates["uniform"]),
-            "explained": str(len(found["explained"])),
+            "explained": str(len(summary["explained"])),
         }
         for score, value in scores.items():
             row[score] = _score(score, value)
-        agreement = found["agreement"]
+        agreement = summary["agreement"]
         row["AUC of M"] = "not measured" if agreement is None else _interval(agreement, "auc")
         rows.append({**row, "unparsable": str(unparsable)})
     return pd.DataFrame(rows)

@@ -1,9 +1,9 @@
 """Architectures at matched L0: each one's frontier, interpolated, with paired intervals.
 
-Every family is a line through its cells in (log L0, metric); nothing is extrapolated. Intervals are
-percentiles over resampled validation documents, the same documents for all cells, so that the
-difference of two families is far better known than either value. Where a cell has several seeds,
-each resampling draws as many of them with replacement, and takes their mean.
+Every architecture is a line through its cells in (log L0, metric); nothing is extrapolated.
+Intervals are percentiles over resampled validation documents, the same documents for all cells, so
+that the difference of two architectures is far better known than either value. Where a cell has
+several seeds, each resampling draws as many of them with replacement, and takes their mean.
 """
 
 from collections import defaultdict
@@ -17,19 +17,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from sae_repro.compare.collect import Result
+from sae_repro.metrics import names_in
+from sae_repro.numerics.bootstrap import interval, weights
 from sae_repro.numerics.intervals import differ
-from sae_repro.numerics.random import generator
 
 Floats = npt.NDArray[np.float64]
-METRICS = ("fvu", "ce_recovered_zero", "dead_fraction_never")
-BLOCK = 64  # resamplings computed together
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """The cells of one family on one hook at one expansion, by rising L0."""
+    """The cells of one architecture on one hook at one expansion, by rising L0."""
 
-    family: str
+    architecture: str
     hook: str
     expansion: float
     cells: tuple[Result, ...]
@@ -45,14 +44,14 @@ class Frontier:
 
 
 def frontiers(results: Sequence[Result]) -> list[Frontier]:
-    """Finished cells grouped by family, hook and expansion, in the order of params.yaml.
+    """Finished cells grouped by architecture, hook and expansion, in the order of params.yaml.
 
     Negative controls are not among them.
     """
     groups: dict[tuple[str, str, float], list[Result]] = defaultdict(list)
     for r in results:
         if r.ok and not r.negative and (r.metrics["l0"] or 0) > 0:
-            groups[r.family, r.hook, r.expansion].append(r)
+            groups[r.architecture, r.hook, r.expansion].append(r)
     return [
         Frontier(*key, tuple(sorted(group, key=lambda r: r.metrics["l0"] or 0)))
         for key, group in groups.items()
@@ -90,19 +89,18 @@ def bootstrap(
         by_documents[r.documents["document"].to_numpy().tobytes()].append(r)
     drawn: dict[str, tuple[Floats, Floats]] = {}
     for group in by_documents.values():
-        sums = np.stack(
+        sums_cnm = np.stack(
             [r.documents[["tokens", "l0_sum", "squared_error", "total_variance"]].to_numpy(float)
              for r in group]
         )  # fmt: skip
-        n = sums.shape[1]
-        rng = generator(seed, "compare", "bootstrap")
-        totals = []
-        for start in range(0, resamplings, BLOCK):
-            b = min(BLOCK, resamplings - start)
-            weights = rng.multinomial(n, np.full(n, 1 / n), size=b).astype(np.float64)
-            totals.append(np.einsum("bn,cnm->cbm", weights, sums, optimize=True))
-        total = np.concatenate(totals, axis=1)
-        for r, t in zip(group, total, strict=True):
+        n = sums_cnm.shape[1]
+        # all cells at once: `bootstrap.sums` of each would multiply in another order
+        blocks = [
+            np.einsum("bn,cnm->cbm", weights_bn, sums_cnm, optimize=True)
+            for weights_bn in weights(n, seed, "compare", "bootstrap", resamplings=resamplings)
+        ]
+        total_cbm = np.concatenate(blocks, axis=1)
+        for r, t in zip(group, total_cbm, strict=True):
             drawn[r.name] = (t[:, 1] / t[:, 0], t[:, 2] / t[:, 3])
     return {r.name: _over_seeds(r, drawn, resamplings, seed) for r in results if r.ok}
 
@@ -114,9 +112,9 @@ def _over_seeds(
     n = len(parts)
     if n == 1:
         return parts[0]
-    rng = generator(seed, "compare", "seeds", r.name)
-    share_bs = rng.multinomial(n, np.full(n, 1 / n), size=resamplings) / n
-    l0, fvu = ((share_bs * np.stack(values, axis=1)).sum(axis=1)
+    blocks = weights(n, seed, "compare", "seeds", r.name, resamplings=resamplings)
+    fraction_bs = np.concatenate(list(blocks)) / n
+    l0, fvu = ((fraction_bs * np.stack(values, axis=1)).sum(axis=1)
                for values in zip(*parts, strict=True))  # fmt: skip
     return l0, fvu
 
@@ -125,6 +123,7 @@ def matched_table(
     results: Sequence[Result], targets: Sequence[float], resamplings: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(a row per frontier and target, a row per pair of frontiers and target)."""
+    metrics = names_in("matched_l0.md")
     drawn = bootstrap([r for r in results if not r.negative], resamplings, seed)
     rows: list[dict[str, Any]] = []
     samples: dict[tuple[str, float, str, float], Floats] = {}
@@ -132,21 +131,20 @@ def matched_table(
         for target in targets:
             l0 = np.stack([drawn[r.name][0] for r in f.cells], axis=-1)
             fvu = np.stack([drawn[r.name][1] for r in f.cells], axis=-1)
-            point = {m: float(interpolate(f.l0, f.values(m), target)) for m in METRICS}
+            point = {m: float(interpolate(f.l0, f.values(m), target)) for m in metrics}
             outside = np.isnan(point["fvu"])
             sample = np.full(resamplings, np.nan) if outside else interpolate(l0, fvu, target)
-            known = sample[~np.isnan(sample)]
-            low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
-            samples[f.hook, f.expansion, f.family, target] = sample
+            low, high = interval(sample) or (np.nan, np.nan)
+            samples[f.hook, f.expansion, f.architecture, target] = sample
             rows.append(
                 {
                     "hook": f.hook,
                     "expansion": f.expansion,
-                    "family": f.family,
-                    "asked_l0": target,
+                    "architecture": f.architecture,
+                    "target_l0": target,
                     **point,
-                    "fvu_low": float(low),
-                    "fvu_high": float(high),
+                    "fvu_low": low,
+                    "fvu_high": high,
                     "cells": len(f.cells),
                     "seeds": sum(len(r.saes) for r in f.cells),
                     "l0_from": float(f.l0.min()),
@@ -159,16 +157,15 @@ def matched_table(
 def _pairs(
     samples: dict[tuple[str, float, str, float], Floats], rows: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    value = {(r["hook"], r["expansion"], r["family"], r["asked_l0"]): r["fvu"] for r in rows}
+    value = {(r["hook"], r["expansion"], r["architecture"], r["target_l0"]): r["fvu"] for r in rows}
     pairs = []
     for a, b in combinations(samples, 2):
         if (a[0], a[1], a[3]) != (b[0], b[1], b[3]):
             continue
-        difference = samples[a] - samples[b]
-        known = difference[~np.isnan(difference)]
-        if np.isnan(value[a]) or np.isnan(value[b]) or not len(known):
+        bounds = interval(samples[a] - samples[b])
+        if np.isnan(value[a]) or np.isnan(value[b]) or bounds is None:
             continue
-        low, high = np.quantile(known, [0.025, 0.975])
+        low, high = bounds
         # the difference over the same documents, against none: paired, so known better than a or b
         apart = differ((low, high), (0.0, 0.0))
         verdict = ("lower" if high < 0 else "higher") if apart else "not distinguishable"
@@ -176,12 +173,12 @@ def _pairs(
             {
                 "hook": a[0],
                 "expansion": a[1],
-                "asked_l0": a[3],
+                "target_l0": a[3],
                 "a": a[2],
                 "b": b[2],
                 "fvu_a_minus_b": value[a] - value[b],
-                "low": float(low),
-                "high": float(high),
+                "low": low,
+                "high": high,
                 "a_is": verdict,
             }
         )
@@ -189,13 +186,17 @@ def _pairs(
 
 
 def findings(pairs: pd.DataFrame) -> list[str]:
-    """One sentence per pair of families at each asked L0, no stronger than its interval."""
+    """One sentence per pair of architectures at each target L0, no stronger than its interval."""
     sentences = []
     for row in pairs.itertuples(index=False):
-        where = f"At L0 = {row.asked_l0:g}, {row.expansion:g}x, {row.hook}:"
-        interval = f"(difference {row.fvu_a_minus_b:+.4f}, 95 % [{row.low:+.4f}, {row.high:+.4f}])"
+        where = f"At L0 = {row.target_l0:g}, {row.expansion:g}x, {row.hook}:"
+        difference = (
+            f"(difference {row.fvu_a_minus_b:+.4f}, 95 % [{row.low:+.4f}, {row.high:+.4f}])"
+        )
         if row.a_is == "not distinguishable":
-            sentences.append(f"{where} FVU of {row.a} and {row.b} not distinguishable {interval}.")
+            sentences.append(
+                f"{where} FVU of {row.a} and {row.b} not distinguishable {difference}."
+            )
         else:
-            sentences.append(f"{where} {row.a} has {row.a_is} FVU than {row.b} {interval}.")
+            sentences.append(f"{where} {row.a} has {row.a_is} FVU than {row.b} {difference}.")
     return sentences

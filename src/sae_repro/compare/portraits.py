@@ -1,4 +1,4 @@
-"""Figures of what latents are to one another and to concepts: correlation maps, coverage."""
+"""Figures of latents: correlation maps among them, coverage of concepts by them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ BINS = 8  # of concept frequency, equal numbers of concepts in each
 
 
 def write_portraits(folder: Path, results: Sequence[Result]) -> None:
-    """correlation_maps and coverage of the sparsest cell of each family, where measured."""
+    """correlation_maps and coverage of the sparsest cell of each architecture, where measured."""
     chosen = sparsest(results)
     maps = [r for r in chosen if (r.saes[0].evaluated / "correlation_map.parquet").is_file()]
     if maps:
@@ -25,7 +25,7 @@ def write_portraits(folder: Path, results: Sequence[Result]) -> None:
 
 
 def sparsest(results: Sequence[Result]) -> list[Result]:
-    """Of each family on the first hook, the cell with the smallest L0, in params.yaml's order."""
+    """Each architecture's cell with the smallest L0 on the first hook, in params.yaml's order."""
     finished = [r for r in results if r.ok]
     trained = [r for r in finished if not r.negative]
     hook = next((r.hook for r in trained), None)
@@ -33,8 +33,9 @@ def sparsest(results: Sequence[Result]) -> list[Result]:
     for r in finished:
         if r.hook != hook and not r.negative:
             continue
-        if r.family not in best or (r.metrics["l0"] or 0) < (best[r.family].metrics["l0"] or 0):
-            best[r.family] = r
+        sparser = best.get(r.architecture)
+        if sparser is None or (r.metrics["l0"] or 0) < (sparser.metrics["l0"] or 0):
+            best[r.architecture] = r
     return list(best.values())
 
 
@@ -60,23 +61,23 @@ def correlation_maps(folder: Path, results: Sequence[Result]) -> None:
 
 
 def coverage(folder: Path, results: Sequence[Result]) -> None:
-    """The share of concepts with a latent of φ ≥ .5, over how frequent the concepts are."""
+    """The fraction of concepts with a latent of φ ≥ .5, over how frequent the concepts are."""
     with drawn(folder, "coverage", 6.4, 4.0) as figure:
         ax = figure.subplots()
         for number, r in enumerate(results):
-            frequency, share = covered_by_frequency(r)
+            frequency, covered = covered_by_frequency(r)
             style = "--" if r.negative else "-"
-            ax.plot(frequency, share, style, marker="os^vD*"[number % 6], ms=4, lw=1,
+            ax.plot(frequency, covered, style, marker="os^vD*"[number % 6], ms=4, lw=1,
                     label=r.name)  # fmt: skip
         ax.set_xscale("log")
         ax.set_ylim(-0.03, 1.03)
-        ax.set_xlabel(f"share of tokens that carry the concept ({BINS} bins of equal size)")
-        ax.set_ylabel("share of concepts covered (φ ≥ .5)")
+        ax.set_xlabel(f"fraction of tokens that carry the concept ({BINS} bins of equal size)")
+        ax.set_ylabel("fraction of concepts covered (φ ≥ .5)")
         ax.legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def covered_by_frequency(result: Result) -> tuple[list[float], list[float]]:
-    """(geometric mean frequency, share covered) of each bin of concepts, over a cell's SAEs."""
+    """(geometric mean frequency, fraction covered) of each bin of concepts, over a cell's SAEs."""
     frame = pd.concat([pd.read_parquet(s.evaluated / "concepts.parquet") for s in result.saes])
     frame = frame.sort_values("frequency", kind="stable")
     parts = [p for p in np.array_split(np.arange(len(frame)), min(BINS, len(frame))) if len(p)]

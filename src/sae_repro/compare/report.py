@@ -11,6 +11,8 @@ from sae_repro.compare.collect import Result
 from sae_repro.compare.matched import findings, matched_table
 from sae_repro.compare.tables import measured_on, number, write_table
 from sae_repro.files import write_text
+from sae_repro.metrics import AREAS, Metric
+from sae_repro.metrics.listing import table_of
 from sae_repro.params import Compare
 
 INDEX = {
@@ -24,22 +26,23 @@ INDEX = {
     "matched_l0": "architectures at equal L0, with intervals",
     "matched_l0_pairs": "the same, pair by pair: which differences are distinguishable",
     "control": "the same autoencoders where the truth is known, and what was expected of them",
-    "monosemantic": "each cell's latents against the concept bank: classes, shares, intervals",
+    "monosemantic": "each cell's latents against the concept bank: classes, fractions, intervals",
     "structure": "splitting, holes, absorption, coverage, probes, correlations, description length",
     "findings": "all of it in plain sentences, no stronger than their intervals",
+    "METRICS": "every metric: definition, unit, denominator, kind of interval, source",
 }
 
 
 def write_matched(
     folder: Path, results: Sequence[Result], settings: Compare, seed: int
 ) -> list[str]:
-    """matched_l0 and matched_l0_pairs; what they say in sentences."""
+    """Write matched_l0 and matched_l0_pairs; the sentences that follow from them."""
     frame, pairs = matched_table(results, settings.matched_l0, settings.bootstrap, seed)
     caption = (
-        "# Architectures at matched L0\n\nEach family's frontier, linear in log L0 between its "
-        f"own cells, on {measured_on(results)}; "
-        "a target outside a family's range is not extrapolated. Brackets: 95 % percentile interval "
-        f"of {settings.bootstrap:,} resamplings of the documents, "
+        "# Architectures at matched L0\n\nEach architecture's frontier, linear in log L0 between "
+        f"its own cells, on {measured_on(results)}; "
+        "a target outside an architecture's range is not extrapolated. Brackets: 95 % percentile "
+        f"interval of {settings.bootstrap:,} resamplings of the documents, "
         f"the same for all cells; {_scope(results, seed)}. At equal L0, absorption lowers FVU: FVU "
         "alone ranks architectures backwards where it matters most."
     )
@@ -50,8 +53,8 @@ def write_matched(
         {
             "hook": frame["hook"],
             "expansion": [f"{x:g}x" for x in frame["expansion"]],
-            "family": frame["family"],
-            "asked L0": [f"{x:g}" for x in frame["asked_l0"]],
+            "architecture": frame["architecture"],
+            "target L0": [f"{x:g}" for x in frame["target_l0"]],
             "FVU": [_with_interval(row) for row in frame.to_dict("records")],
             "CE recovered (zero)": [number(v) for v in frame["ce_recovered_zero"]],
             "dead (never)": [number(v) for v in frame["dead_fraction_never"]],
@@ -76,13 +79,13 @@ def write_findings(folder: Path, results: Sequence[Result], settings: Compare, s
     at_matched_l0 = write_matched(folder, results, settings, seed)
     parts = {
         "Architectures at matched L0": (
-            at_matched_l0 or ["No two families overlap at the asked L0."],
+            at_matched_l0 or ["No two architectures overlap at a target L0."],
             f"From matched_l0_pairs. The intervals are over documents; {_scope(results, seed)}.",
         ),
         "What the features mean": (
             list(features.sentences(results)) or ["Nothing of this was measured."],
             "From the tables monosemantic and structure. The intervals are over latents, concepts "
-            "or parents of the SAEs there are; one seed of a cell says nothing of another.",
+            "or parents of these SAEs; one seed of a cell says nothing of another.",
         ),
     }
     text = "\n".join(
@@ -98,12 +101,12 @@ def _scope(results: Sequence[Result], seed: int) -> str:
     if not several:
         return (
             "they tell how well these SAEs are measured, not how another seed would train (seed "
-            f"{seed}): another may rank close families otherwise"
+            f"{seed}): another may rank close architectures otherwise"
         )
     return (
         f"the seeds of cells that have several ({len(several)} of {len(results)}) are resampled "
         "too, and a handful of them gives too narrow an interval; of the others, another seed may "
-        "rank close families otherwise"
+        "rank close architectures otherwise"
     )
 
 
@@ -113,12 +116,31 @@ def _with_interval(row: Mapping[Hashable, Any]) -> str:
     return f"{row['fvu']:.4f} [{row['fvu_low']:.4f}, {row['fvu_high']:.4f}]"
 
 
+def write_metrics(folder: Path) -> None:
+    """METRICS.md: the registry of metrics, an area a table."""
+    parts = [f"## {area}\n\n{_as_markdown(rows)}\n" for area, rows in AREAS.items()]
+    write_text(
+        folder / "METRICS.md",
+        "# Metrics\n\nEvery metric that a study writes. Denominator: the count of "
+        "artifacts/evaluate/<cell>/metrics.json over which it is a ratio or a mean. Of a cell with "
+        "several seeds: intervals of fractions of latents are Wilson's over the latents of all "
+        "seeds, all others Student's over the seeds, inside the unit's range. `sae-repro metrics "
+        "NAME` prints one row.\n\n" + "\n".join(parts),
+    )
+
+
+def _as_markdown(rows: Sequence[Metric]) -> str:
+    frame = pd.DataFrame(table_of(rows)).map(lambda text: text.replace("|", r"\|"))
+    frame["metric"] = "`" + frame["metric"] + "`"
+    return str(frame.to_markdown(index=False, disable_numparse=True))
+
+
 def write_index(folder: Path) -> None:
     """README.md of the tables there are."""
     lines = [
         f"- [{name}]({name}.md)" + (f" ([csv]({name}.csv))" if (folder / f"{name}.csv").is_file()
-                                    else "") + f": {says}"
-        for name, says in INDEX.items()
+                                    else "") + f": {contents}"
+        for name, contents in INDEX.items()
         if (folder / f"{name}.md").is_file()
     ]  # fmt: skip
     write_text(folder / "README.md", "# Tables\n\n" + "\n".join(lines) + "\n")

@@ -8,6 +8,7 @@ import pandas as pd
 
 from sae_repro.compare.collect import Result
 from sae_repro.files import write_text
+from sae_repro.metrics import names_in
 
 ABSENT = "—"
 
@@ -42,15 +43,18 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
     """Every cell with its choices, all its metrics, and their denominators.
 
     Of a cell with several seeds: means over those that finished, `<metric>_sd`, and the counts in
-    which its SAEs agree; the table of seeds has the rest.
+    which its SAEs agree; the table of seeds has the rest. The headline metrics have their 95 %
+    interval beside them, `<metric>_low` and `<metric>_high`.
     """
     rows = []
+    measured = {name for r in results for name in r.metrics}
+    with_interval = [name for name in names_in("metrics.json") if name in measured]
     for r in results:
         rows.append(
             {
                 "cell": r.name,
                 "status": r.measured["status"],
-                "family": r.family,
+                "architecture": r.architecture,
                 "negative_control": "yes" if r.negative else "no",
                 "hook": r.hook,
                 "K": r.measured["d_sae"],
@@ -61,10 +65,11 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
                 "lambda": r.choices.get("lambda"),
                 "prefixes": r.choices.get("prefixes"),
                 "revival": r.choices.get("revival"),
-                "asked_l0": r.cell.asked_l0,
+                "target_l0": r.cell.asked_l0,
                 "seeds": len(r.members),
                 **r.metrics,
                 **{f"{name}_sd": value for name, value in r.sd.items()},
+                **interval_columns(r, with_interval),
                 **r.measured["counts"],
                 "reason": r.measured.get("reason"),
             }
@@ -78,9 +83,27 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
     return frame.assign(reason=last)
 
 
-SHOWN = ("cell", "K", "asked_l0", "l0", "fvu", "ce_recovered_zero", "kl", "cosine",
-         "dead_fraction_never", "dead_fraction_below", "density_median", "relative_norm",
-         "monosemantic_fraction", "monosemantic_mean")  # fmt: skip
+def interval_columns(r: Result, metrics: Sequence[str]) -> dict[str, float | None]:
+    """`<metric>_low` and `<metric>_high` of each; None where there is no interval."""
+    columns: dict[str, float | None] = {}
+    for metric in metrics:
+        low, high = r.interval(metric) or (None, None)
+        columns |= {f"{metric}_low": low, f"{metric}_high": high}
+    return columns
+
+
+def headline(r: Result) -> dict[str, float | None]:
+    """A cell's entry of reports/metrics.json: the headline metrics, each with its interval's ends.
+
+    What was not measured, or has no interval, is left out, as `dvc metrics` compares numbers.
+    """
+    entry: dict[str, float | None] = {}
+    for metric in names_in("metrics.json"):
+        if r.metrics.get(metric) is not None:
+            entry[metric] = r.metrics[metric]
+            entry |= {name: end for name, end in interval_columns(r, [metric]).items()
+                      if end is not None}  # fmt: skip
+    return entry
 
 
 def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
@@ -91,7 +114,7 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
             column: [_mean_and_sd(row, column) for row in frame.to_dict("records")]
             if column in frame
             else ABSENT
-            for column in SHOWN
+            for column in ("cell", "K", "target_l0", *names_in("cells.md"))
         }
     )
     shown["cell"] = [_name_and_seeds(r) for r in results]
@@ -99,9 +122,10 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
     counts: dict[str, int] = next((r.measured["counts"] for r in results if r.ok), {})
     caption = (
         f"# All cells\n\nMeasured on {measured_on(results)}; cross-entropies on "
-        f"{counts.get('fidelity_tokens', 0):,} targets. Shares of latents are over K. Seed {seed}. "
-        "asked_l0: what k or target_l0 asked for, l0: what was reached here. cells.csv has all "
-        "metrics and counts."
+        f"{counts.get('fidelity_tokens', 0):,} targets. Fractions of latents are over K. Seed "
+        f"{seed}. target_l0: the L0 that k or target_l0 sets, l0: the L0 reached here. cells.csv "
+        "has all metrics and counts, and the 95 % intervals of the headline metrics; METRICS.md "
+        "defines each."
     )
     if any(len(r.members) > 1 for r in results):
         caption += " Of cells with several seeds: mean ± standard deviation over their SAEs."
@@ -119,10 +143,10 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
 
 
 def _name_and_seeds(r: Result) -> str:
-    n, asked = len(r.saes), len(r.members)
-    if asked == 1:
+    finished, seeds = len(r.saes), len(r.members)
+    if seeds == 1:
         return r.name
-    return f"{r.name} ({n} seeds)" if n == asked else f"{r.name} ({n} of {asked} seeds)"
+    return f"{r.name} ({finished if finished == seeds else f'{finished} of {seeds}'} seeds)"
 
 
 def _mean_and_sd(row: Mapping[Hashable, Any], column: str) -> str:

@@ -5,19 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from sae_repro.numerics.intervals import student, wilson_over_groups
+from sae_repro.metrics import find, mean_over_seeds
+from sae_repro.numerics.intervals import wilson_over_groups
 
 Measured = Mapping[str, Any]
 """The metrics.json of one SAE."""
-
-RATES = {
-    "dead_fraction_never": "latents",
-    "dead_fraction_below": "latents",
-    "dead_fraction_below_relative": "latents",
-    "monosemantic_fraction": "latents",
-    "monosemantic_fraction_alive": "latents_alive",
-}
-"""Shares of latents, and the count that is their denominator."""
 
 
 def over_seeds(measured: Mapping[str, Measured]) -> dict[str, Any]:
@@ -26,8 +18,8 @@ def over_seeds(measured: Mapping[str, Measured]) -> dict[str, Any]:
     `metrics` are means and `sd` standard deviations (n − 1) over the n seeds that finished and have
     the value (`n`). `counts` are those on which all agree, and how many seeds failed. `intervals`,
     for what has one in a seed: Wilson's over the latents of all seeds, widened by the variance
-    between seeds, for shares of latents; Student's over the seeds for the rest. `seeds` has what
-    was measured of each.
+    between seeds, for fractions of latents; for the rest Student's over the seeds, inside the range
+    of the metric's unit. `seeds` has what was measured of each.
     """
     finished = [one for one in measured.values() if one["status"] == "ok"]
     failed = {place: one["reason"] for place, one in measured.items() if one["status"] != "ok"}
@@ -45,7 +37,9 @@ def over_seeds(measured: Mapping[str, Measured]) -> dict[str, Any]:
         "sd": {n: float(np.std(v, ddof=1)) if len(v) > 1 else None for n, v in values.items()},
         "n": {name: len(v) for name, v in values.items()},
         "counts": {**_shared(finished), "seeds": len(measured), "seeds_failed": len(failed)},
-        "intervals": {n: _interval(finished, n) for n in bounded if values.get(n)},
+        "intervals": {
+            n: bounds for n in bounded if values.get(n) and (bounds := _interval(finished, n))
+        },
         "seeds": {
             place: {part: one[part] for part in ("status", "metrics", "counts", "intervals")}
             for place, one in measured.items()
@@ -57,8 +51,8 @@ SEED = ("seed", "seeds")  # what the SAEs of a cell differ in
 
 
 def _known(finished: list[Measured], name: str) -> list[float]:
-    found = [one["metrics"].get(name) for one in finished]
-    return [value for value in found if value is not None]
+    values = [one["metrics"].get(name) for one in finished]
+    return [value for value in values if value is not None]
 
 
 def _shared(finished: list[Measured]) -> dict[str, int]:
@@ -71,13 +65,21 @@ def _shared(finished: list[Measured]) -> dict[str, int]:
     }
 
 
-def _interval(finished: list[Measured], name: str) -> list[float]:
-    known = [one for one in finished if one["metrics"].get(name) is not None]
-    if len(known) == 1:
-        return list(known[0]["intervals"][name])
-    if name in RATES:
-        totals = [one["counts"][RATES[name]] for one in known]
-        found = [round(one["metrics"][name] * n) for one, n in zip(known, totals, strict=True)]
-        return list(wilson_over_groups(found, totals))
-    _, low, high = student([one["metrics"][name] for one in known])
+def _interval(finished: list[Measured], name: str) -> list[float] | None:
+    measured = [one for one in finished if one["metrics"].get(name) is not None]
+    if len(measured) == 1:
+        return _own_interval(measured[0], name)
+    values = [one["metrics"][name] for one in measured]
+    metric = find(name)
+    if metric is not None and metric.interval == "Wilson over latents":
+        count = metric.denominator_of(name)
+        totals = [one["counts"][count] for one in measured]
+        successes = [round(value * n) for value, n in zip(values, totals, strict=True)]
+        return list(wilson_over_groups(successes, totals))
+    _, low, high = mean_over_seeds(metric, values)
     return [low, high]
+
+
+def _own_interval(one: Measured, name: str) -> list[float] | None:
+    interval = one["intervals"].get(name)
+    return None if interval is None else list(interval)

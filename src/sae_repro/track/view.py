@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from sae_repro.files import canonical_json
+from sae_repro.metrics import names_in
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,15 +68,13 @@ def _view(study: str) -> dict[str, Any]:
 
 
 def _charts() -> list[dict[str, Any]]:
+    x, y = names_in("frontier")
     frontier: dict[str, Any] = {
         "type": "SCATTER",
-        "xaxis": {"key": "l0", "type": "METRIC"},
-        "yaxis": {"key": "fvu", "type": "METRIC"},
+        "xaxis": {"key": x, "type": "METRIC"},
+        "yaxis": {"key": y, "type": "METRIC"},
     }
-    monosemantic: dict[str, Any] = {
-        "type": "BAR",
-        "metricKey": "monosemantic_fraction",
-    }
+    bars = [{"type": "BAR", "metricKey": name} for name in names_in("MLflow chart")]
     curve: dict[str, Any] = {
         "type": "LINE",
         "metricKey": "train/fvu",
@@ -95,5 +94,5 @@ def _charts() -> list[dict[str, Any]]:
     return [
         {"uuid": f"sae-repro-{n}", "deleted": False, "isGenerated": False,
          "metricSectionId": CELLS, "runsCountToCompare": 100, **chart}
-        for n, chart in enumerate((frontier, monosemantic, curve))
+        for n, chart in enumerate((frontier, *bars, curve))
     ]  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.errors import StudyError
+from sae_repro.metrics import find, nearest
 from sae_repro.params import Study, Tune, check_section, parse, read_yaml
 from sae_repro.params.axes import ACTIVATIONS
 from sae_repro.params.tune import ASKED_L0, Range, Values
@@ -33,12 +34,33 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
         whole = parse({**settings, "cells": corners}, source=str(path))
     except StudyError as error:
         raise StudyError(str(error).replace(": cells.", ": tune.recipes.")) from None
+    problems = list(_unmeasured(tune, whole))
+    if problems:
+        raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
     if tune.pruner is not None and tune.pruner.min_steps % whole.train.checkpoint_every:
         raise StudyError(
             f"{path}: tune.pruner.min_steps = {tune.pruner.min_steps}: must be a multiple of "
             f"train.checkpoint_every = {whole.train.checkpoint_every}, where trials are evaluated"
         )
     return tune, whole
+
+
+def _unmeasured(tune: Tune, study: Study) -> Iterator[str]:
+    """What is wrong with the names of objectives and constraints: none that evaluate writes."""
+    chosen = study.evaluate.metrics if tune.metrics is None else tune.metrics
+    for key in ("objectives", "constraints"):
+        for name in getattr(tune, key):
+            metric = find(name)
+            if metric is None:
+                yield (
+                    f"tune.{key}.{name}: no such metric; nearest: "
+                    f"{', '.join(nearest(name)) or 'none'}; `sae-repro metrics` lists them all"
+                )
+            elif metric.choice not in ("always", *chosen):
+                yield (
+                    f"tune.{key}.{name}: written only with {metric.choice} among tune.metrics, or "
+                    "among evaluate.metrics where tune.metrics is null"
+                )
 
 
 def suggest(tune: Tune, trial: "optuna.Trial") -> dict[str, Any]:

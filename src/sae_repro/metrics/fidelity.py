@@ -1,0 +1,62 @@
+"""Fidelity: what the language model loses when x̂ takes the activation's place."""
+
+from sae_repro.metrics.metric import Metric
+
+NATS = "nats per target"
+RECOVERED = "as loss recovered in Rajamanoharan et al. 2024, arXiv:2404.16014"
+
+FIDELITY = (
+    Metric(
+        name="ce_clean",
+        definition="cross-entropy of the untouched model",
+        unit=NATS,
+        denominator="fidelity_tokens",
+    ),
+    Metric(
+        name="ce_sae",
+        definition="cross-entropy with the activation replaced by x̂",
+        unit=NATS,
+        denominator="fidelity_tokens",
+        better="lower",
+    ),
+    Metric(
+        name="ce_zero",
+        definition="cross-entropy with the activation replaced by 0",
+        unit=NATS,
+        denominator="fidelity_tokens",
+    ),
+    Metric(
+        name="ce_mean",
+        definition="cross-entropy with the activation replaced by its mean over training tokens",
+        unit=NATS,
+        denominator="fidelity_tokens",
+    ),
+    Metric(
+        name="ce_recovered_zero",
+        definition="(ce_zero − ce_sae) / (ce_zero − ce_clean), never clipped; 1 for the identity",
+        unit="ratio",
+        source=RECOVERED,
+        denominator="fidelity_tokens",
+        interval="bootstrap over documents",
+        better="higher",
+        shown=("metrics.json", "cells.md", "matched_l0.md"),
+    ),
+    Metric(
+        name="ce_recovered_mean",
+        definition="(ce_mean − ce_sae) / (ce_mean − ce_clean), never clipped",
+        unit="ratio",
+        source=RECOVERED,
+        denominator="fidelity_tokens",
+        interval="bootstrap over documents",
+        better="higher",
+    ),
+    Metric(
+        name="kl",
+        definition="mean KL(clean ‖ with x̂) of the next-token distributions",
+        unit=NATS,
+        denominator="fidelity_tokens",
+        interval="bootstrap over documents",
+        better="lower",
+        shown=("metrics.json", "cells.md"),
+    ),
+)

@@ -1,0 +1,98 @@
+"""Every metric that an evaluation writes has a row, and every row is written by something."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from sae_repro.autoencoders import SAE, Weights
+from sae_repro.corpus.writing import write_stories
+from sae_repro.evaluate import cell
+from sae_repro.evaluate.codes import CodeFile
+from sae_repro.evaluate.first_pass import FirstPass
+from sae_repro.evaluate.job import Evaluation
+from sae_repro.evaluate.metrics.ablation import logits
+from sae_repro.evaluate.metrics.ngram import patterns
+from sae_repro.evaluate.reconstruction import Batch, accumulate, mean_of, summarise
+from sae_repro.evaluate.registry import chosen_metrics
+from sae_repro.evaluate.summary import Summary
+from sae_repro.metrics import METRICS, find
+from sae_repro.metrics.metric import COLUMN_SUFFIXES, FRACTION
+from sae_repro.params import Corpus, Evaluate, StoriesSource
+from sae_repro.params.evaluate import Chosen
+from sae_repro.readers.activations import ActivationStore
+
+HOOK = "blocks.0.hook_resid_post"
+D = 8
+NEEDS_MODEL = {"ngram": patterns.NAMES, "ablation": logits.NAMES}
+"""Choices that run a language model: the names that they write."""
+
+
+@pytest.fixture
+def written(tmp_path: Path, make_store: Callable[..., Path]) -> dict[str, Summary]:
+    """By choice of evaluate.metrics what it writes on a small study; under "always" the rest."""
+    source = StoriesSource(kind="stories", n_documents=900)
+    write_stories(Corpus(source=source), source, 0, tmp_path / "corpus")
+    activations = make_store(validation=16_000, d_in=D)
+    store = ActivationStore(activations)
+    identity = torch.cat([torch.eye(D), -torch.eye(D)], dim=1)
+    sae = SAE("standard", Weights(identity, torch.zeros(2 * D), identity.T, torch.zeros(D)))
+
+    def batches() -> Iterator[Batch]:
+        return cell.validation_batches(store, HOOK, 500, "cpu")
+
+    mean_d, documents = (mean_of(batches(), D)[i] for i in (0, -1))
+    codes = CodeFile(tmp_path)
+    totals = accumulate(sae, batches(), mean_d, documents, codes.append)
+    codes.close()
+    counted = ("tokens", "documents", "latents", "latents_alive", "fidelity_tokens")
+    metrics = {**summarise(totals, D, 0.07), **dict.fromkeys(cell.FIDELITY)}
+    summaries = {
+        "always": Summary(metrics, dict.fromkeys(counted, 1), {}),
+        **{choice: Summary(dict.fromkeys(names), {}, {}) for choice, names in NEEDS_MODEL.items()},
+    }
+    for choice in set(get_args(Chosen)) - set(NEEDS_MODEL):
+        settings = Evaluate.model_validate({"metrics": [choice], "references": [5]})
+        study = Evaluation(
+            settings=settings, seed=0, shared="", trainer="", store=tmp_path,
+            corpus=tmp_path / "corpus", subject=tmp_path, activations=activations,
+        )  # fmt: skip
+        folder = tmp_path / choice
+        folder.mkdir()
+        first_pass = FirstPass(study, sae, store, HOOK, batches, codes, mean_d, totals, folder)
+        summaries[choice] = chosen_metrics(first_pass)
+    return summaries
+
+
+def test_every_metric_has_a_row_and_every_row_is_written(written: dict[str, Summary]) -> None:
+    rows = {
+        choice: {name: find(name) for name in summary.metrics}
+        for choice, summary in written.items()
+    }
+    assert [name for of in rows.values() for name, row in of.items() if row is None] == []
+    assert all(row.choice == choice for choice, of in rows.items() for row in of.values() if row)
+    assert {row.name for of in rows.values() for row in of.values() if row} == {
+        metric.name for metric in METRICS
+    }
+    names = [name for summary in written.values() for name in summary.metrics]
+    assert not [name for name in names if name.endswith(COLUMN_SUFFIXES)]
+
+
+def test_rows_say_what_is_counted_and_bounded(written: dict[str, Summary]) -> None:
+    always = written["always"].counts
+    for choice, summary in written.items():
+        for name, value in summary.metrics.items():
+            row = find(name)
+            assert row is not None
+            count = row.denominator_of(name)
+            if choice not in NEEDS_MODEL and count is not None:
+                assert count in always | summary.counts, name
+            if row.unit == FRACTION and value is not None:
+                assert 0 <= value <= 1, name
+            if name in summary.intervals:
+                assert row.interval != "none", name
+                low, high = np.array(summary.intervals[name])
+                assert row.unit != FRACTION or 0 <= low <= high <= 1, name
