@@ -19,7 +19,7 @@ from sae_repro.extract.sinks import ShuffledSink
 from sae_repro.files import write_json
 from sae_repro.params import Cell, Train
 from sae_repro.params.axis_labels import ACTIVATION_LABELS
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.training import Batches, Trainer
 
 ROOT = Path(__file__).resolve().parents[1]

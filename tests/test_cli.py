@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from sae_repro.cli import app
 from sae_repro.params import load
-from sae_repro.pins import check_inputs
+from sae_repro.preflight import check_inputs
 
 ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()

@@ -15,8 +15,8 @@ from sae_repro.extract.extraction import extract, weights_seed
 from sae_repro.files import read_json, write_json
 from sae_repro.latents import activations_of, decoder_weights, neighbours
 from sae_repro.params import Extract
-from sae_repro.readers.activations import ActivationStore
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.readers.subject import load_subject, load_untrained
 
 HOOK = "blocks.1.hook_resid_post"

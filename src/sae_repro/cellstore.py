@@ -29,12 +29,6 @@ def bypassed() -> bool:
     return os.environ.get("SAE_REPRO_NO_STORE", "") not in ("", "0")
 
 
-def members(folder: Path) -> list[str]:
-    """Where a cell's SAEs lie below its `folder`: `.`, or `seed-<n>` in the order of n."""
-    seeds = [int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*")]
-    return [f"seed-{seed}" for seed in sorted(seeds)] or ["."]
-
-
 class CellStore:
     """Folders by key under `folder`."""
 

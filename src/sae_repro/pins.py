@@ -4,23 +4,15 @@ A file or a model folder is named in params.yaml together with its SHA-256: when
 changes, the study stops instead of mixing two inputs. `sae-repro pin` writes the hashes.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sae_repro.errors import StudyError
-from sae_repro.files import read_json, sha256_file, sha256_folder
-from sae_repro.params import (
-    ANSWERS,
-    Cell,
-    ConceptLabels,
-    FilesSource,
-    Judge,
-    LocalSubject,
-    PromptFile,
-    Study,
-    shape_problems,
-)
+from sae_repro.files import sha256_file, sha256_folder
+
+if TYPE_CHECKING:
+    from sae_repro.params import Cell, ConceptLabels, FilesSource, LocalSubject, PromptFile
 
 
 def model_digest(folder: Path) -> str:
@@ -28,7 +20,7 @@ def model_digest(folder: Path) -> str:
     return sha256_folder(folder, pattern="*")
 
 
-def check_files(source: FilesSource, folder: Path) -> list[Path]:
+def check_files(source: "FilesSource", folder: Path) -> list[Path]:
     """The pinned text files, each checked to be unchanged; `folder` holds params.yaml."""
     paths = []
     for name, expected in source.files.items():
@@ -42,7 +34,7 @@ def check_files(source: FilesSource, folder: Path) -> list[Path]:
     return paths
 
 
-def check_model(source: LocalSubject, folder: Path) -> Path:
+def check_model(source: "LocalSubject", folder: Path) -> Path:
     """The pinned Hugging Face folder, checked to be unchanged, with safetensors weights."""
     path = folder / source.path
     if not (path / "config.json").is_file():
@@ -58,7 +50,7 @@ def check_model(source: LocalSubject, folder: Path) -> Path:
     return path
 
 
-def check_concepts(labels: ConceptLabels, folder: Path) -> Path:
+def check_concepts(labels: "ConceptLabels", folder: Path) -> Path:
     """The pinned labels of a study's own, checked to be unchanged; `folder` holds params.yaml."""
     path = folder / labels.path
     if not path.is_file():
@@ -67,7 +59,7 @@ def check_concepts(labels: ConceptLabels, folder: Path) -> Path:
     return path
 
 
-def check_prompt(name: str, prompt: PromptFile, folder: Path) -> Path:
+def check_prompt(name: str, prompt: "PromptFile", folder: Path) -> Path:
     """The pinned file of the prompt `name`, found unchanged; `folder` holds params.yaml."""
     path = folder / prompt.path
     if not path.is_file():
@@ -78,7 +70,7 @@ def check_prompt(name: str, prompt: PromptFile, folder: Path) -> Path:
     return path
 
 
-def check_import(cell: Cell, folder: Path) -> Path | None:
+def check_import(cell: "Cell", folder: Path) -> Path | None:
     """The pinned folder of an imported cell, checked to be unchanged; None for a hub release.
 
     `folder` holds params.yaml. A name with a colon that is no folder is a release.
@@ -96,7 +88,7 @@ def check_import(cell: Cell, folder: Path) -> Path | None:
     return path
 
 
-def check_imports(cells: Mapping[str, Cell], folder: Path) -> None:
+def check_imports(cells: "Mapping[str, Cell]", folder: Path) -> None:
     """Check that every imported cell's folder is unchanged."""
     for name, cell in cells.items():
         if cell.import_ is not None:
@@ -104,44 +96,6 @@ def check_imports(cells: Mapping[str, Cell], folder: Path) -> None:
                 check_import(cell, folder)
             except StudyError as error:
                 raise StudyError(f"cells.{name}.{error}") from None
-
-
-def check_answers(judge: Judge, folder: Path) -> None:
-    """StudyError where no answer is recorded and none can be requested."""
-    path = folder / ANSWERS
-    if judge.kind == "concepts" or (path.is_file() and path.stat().st_size):
-        return
-    if judge.kind == "replay":
-        raise StudyError(
-            f"judge.kind = replay: {path} has no answers; fetch it (`dvc pull`), or record some "
-            "with kind: http"
-        )
-    if judge.key_env is not None and not os.environ.get(judge.key_env, "").strip():
-        raise StudyError(f"judge.key_env = {judge.key_env}: not set in the environment; export it")
-
-
-def check_inputs(study: Study, folder: Path) -> None:
-    """Check all pinned inputs of a study, its judge's answers, and that cells fit the model."""
-    check_imports(study.cells, folder)
-    check_answers(study.judge, folder)
-    for name, prompt in study.judge.prompts.items():
-        check_prompt(name, prompt, folder)
-    if study.evaluate.concepts is not None:
-        check_concepts(study.evaluate.concepts, folder)
-    if isinstance(study.corpus.source, FilesSource):
-        check_files(study.corpus.source, folder)
-    if isinstance(study.subject.source, LocalSubject):
-        config = read_json(check_model(study.subject.source, folder) / "config.json")
-        d_model = config.get("hidden_size") or config.get("n_embd")
-        n_layers = config.get("num_hidden_layers") or config.get("n_layer")
-        positions = config.get("max_position_embeddings") or config.get("n_positions")
-        problems = list(shape_problems(study, d_model=d_model, n_layers=n_layers))
-        if positions and study.extract.context > positions:
-            problems.append(
-                f"extract.context = {study.extract.context}: the model has {positions} positions"
-            )
-        if problems:
-            raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
 
 
 def _compare(what: str, actual: str, expected: str) -> None:

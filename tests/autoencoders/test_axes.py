@@ -17,7 +17,7 @@ from sae_repro.autoencoders.penalties import PHI
 from sae_repro.autoencoders.prefixes import LENGTHS
 from sae_repro.errors import StudyError
 from sae_repro.evaluate.codes import code_of
-from sae_repro.judge.windows import activations, restricted
+from sae_repro.judge.latent_activations import activations, restricted
 from sae_repro.params import Cell, Train
 from sae_repro.params.axes import (
     ACTIVATIONS,
@@ -27,7 +27,7 @@ from sae_repro.params.axes import (
     Activation,
     Architecture,
 )
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.training import Trainer
 
 HOOK = "blocks.0.hook_resid_post"

@@ -127,7 +127,7 @@ def test_the_stage_writes_every_trial_the_same_twice_and_otherwise_for_another_s
     assert (table["hole_rate"].notna() == of_tree).all()
     assert (table["revived_fraction"].notna() == (table["world"] == "half dead")).all()
     is_topk = table["recipe"].isin(["topk", "batchtopk"]) & of_tree
-    assert (table.loc[is_topk, "asked_l0"] == 1).all()
+    assert (table.loc[is_topk, "target_l0"] == 1).all()
 
     atoms = pd.read_csv(folder / "atoms.csv")
     mean = atoms.groupby(["world", "recipe"])["cosine"].mean()

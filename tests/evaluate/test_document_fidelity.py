@@ -17,7 +17,7 @@ from sae_repro.evaluate.ratios import FIDELITY, values
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Evaluate
 from sae_repro.readers import subject
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 
 HOOK = "blocks.0.hook_resid_post"
 D = 8

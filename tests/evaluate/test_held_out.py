@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sae_repro.evaluate import held_out as module
 from sae_repro.evaluate.held_out import Batch, HeldOut, held_out, validation_batches
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 
 HOOK = "blocks.0.hook_resid_post"
 D = 5

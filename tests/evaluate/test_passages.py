@@ -9,7 +9,7 @@ import pytest
 from sae_repro.errors import StudyError
 from sae_repro.evaluate.passages import Passages
 from sae_repro.files import read_json, write_json
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sae_repro.autoencoders import SAE, Weights
 from sae_repro.evaluate.held_out import Batch, HeldOut, validation_batches
 from sae_repro.evaluate.reconstruction import Totals, accumulate, summarise
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 
 HOOK = "blocks.0.hook_resid_post"
 D, K = 4, 9

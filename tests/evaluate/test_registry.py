@@ -23,8 +23,8 @@ from sae_repro.evaluate.summary import Summary
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Corpus, Evaluate, StoriesSource
 from sae_repro.params.evaluate import Chosen
-from sae_repro.readers.activations import ActivationStore
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.shards import ActivationStore
 
 HOOK = "blocks.0.hook_resid_post"
 D = 8

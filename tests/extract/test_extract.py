@@ -20,8 +20,8 @@ from sae_repro.extract.passes import bos_and_special
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.params import Extract
-from sae_repro.readers.activations import ActivationStore, RowFile
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.shards import ActivationStore, RowFile
 from sae_repro.readers.subject import load_subject, load_untrained
 
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.hook_mlp_out")

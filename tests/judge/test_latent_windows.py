@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sae_repro.autoencoders import SAE, Weights
 from sae_repro.corpus.tokenizers import SPECIAL, word_level
 from sae_repro.errors import StudyError
-from sae_repro.judge.held_out import HeldOutTokens, WindowTexts, held_out_tokens
+from sae_repro.judge.held_out_tokens import HeldOutTokens, WindowTexts, held_out_tokens
 from sae_repro.judge.latent_activations import activations, nearest
 from sae_repro.judge.latent_windows import LatentWindows, Window, draw_windows, quantile_edges
 from sae_repro.judge.prompts import built_in_prompts

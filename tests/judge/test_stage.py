@@ -18,8 +18,8 @@ from sae_repro.judge.scores import SCORES, Score, ScoringQuestion
 from sae_repro.numerics.intervals import wilson
 from sae_repro.params import ANSWERS, SCORE_INFO, Cell, Judge
 from sae_repro.params.judge import Score as ScoreName
-from sae_repro.readers.activations import ActivationStore
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.stage import StageContext
 
 from .conftest import KEY, Endpoint, Response, completion

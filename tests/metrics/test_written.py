@@ -10,20 +10,21 @@ import torch
 
 from sae_repro.autoencoders import SAE, Weights
 from sae_repro.corpus.writing import write_stories
-from sae_repro.evaluate import cell
 from sae_repro.evaluate.codes import CodeFile
 from sae_repro.evaluate.first_pass import FirstPass
-from sae_repro.evaluate.job import Evaluation
+from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
+from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.metrics.ablation import logits
 from sae_repro.evaluate.metrics.ngram import patterns
-from sae_repro.evaluate.reconstruction import Batch, accumulate, mean_of, summarise
+from sae_repro.evaluate.ratios import FIDELITY
+from sae_repro.evaluate.reconstruction import accumulate, summarise
 from sae_repro.evaluate.registry import chosen_metrics
 from sae_repro.evaluate.summary import Summary
 from sae_repro.metrics import METRICS, find
 from sae_repro.metrics.metric import COLUMN_SUFFIXES, FRACTION
 from sae_repro.params import Corpus, Evaluate, StoriesSource
 from sae_repro.params.evaluate import Chosen
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 
 HOOK = "blocks.0.hook_resid_post"
 D = 8
@@ -42,14 +43,13 @@ def written(tmp_path: Path, make_store: Callable[..., Path]) -> dict[str, Summar
     sae = SAE("standard", Weights(identity, torch.zeros(2 * D), identity.T, torch.zeros(D)))
 
     def batches() -> Iterator[Batch]:
-        return cell.validation_batches(store, HOOK, 500, "cpu")
+        return validation_batches(store, HOOK, 500, "cpu")
 
-    mean_d, documents = (mean_of(batches(), D)[i] for i in (0, -1))
     codes = CodeFile(tmp_path)
-    totals = accumulate(sae, batches(), mean_d, documents, codes.append)
+    totals = accumulate(sae, batches(), held_out(store, HOOK, 500, "cpu"), codes.append)
     codes.close()
     counted = ("tokens", "documents", "latents", "latents_alive", "fidelity_tokens")
-    metrics = {**summarise(totals, D, 0.07), **dict.fromkeys(cell.FIDELITY)}
+    metrics = {**summarise(totals, D, 0.07), **dict.fromkeys(FIDELITY)}
     summaries = {
         "always": Summary(metrics, dict.fromkeys(counted, 1), {}),
         **{choice: Summary(dict.fromkeys(names), {}, {}) for choice, names in NEEDS_MODEL.items()},
@@ -62,7 +62,7 @@ def written(tmp_path: Path, make_store: Callable[..., Path]) -> dict[str, Summar
         )  # fmt: skip
         folder = tmp_path / choice
         folder.mkdir()
-        first_pass = FirstPass(study, sae, store, HOOK, batches, codes, mean_d, totals, folder)
+        first_pass = FirstPass(study, sae, store, HOOK, batches, codes, totals, folder)
         summaries[choice] = chosen_metrics(first_pass)
     return summaries
 

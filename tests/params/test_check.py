@@ -340,6 +340,6 @@ def test_a_cell_with_seeds_stands_for_cells_with_one_seed_each() -> None:
 
 def test_what_a_cell_asks_for() -> None:
     cells = parse(STUDY).cells
-    assert cells["topk"].asked_l0 == 8
-    assert cells["vanilla"].asked_l0 is None
-    assert cells["vanilla"].model_copy(update={"target_l0": 3.5}).asked_l0 == 3.5
+    assert cells["topk"].l0_target == 8
+    assert cells["vanilla"].l0_target is None
+    assert cells["vanilla"].model_copy(update={"target_l0": 3.5}).l0_target == 3.5

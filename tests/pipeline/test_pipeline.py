@@ -133,7 +133,7 @@ def test_one_changed_lambda_retrains_one_cell(finished: Checkout, tmp_path: Path
             {"corpus", "subject", "extract", "train", "evaluate", "judge", "control", "compare"},
         ),
         (
-            "src/sae_repro/readers/activations.py",
+            "src/sae_repro/readers/shards.py",
             "CHANGED = True\n",
             {"corpus", "extract", "train", "evaluate", "judge", "control"},
         ),

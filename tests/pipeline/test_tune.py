@@ -15,7 +15,7 @@ SPACE = """\
 tune:
   trials: 4
   batch: 2
-  all: {expansion: {values: [2, 4]}, asked_l0: {low: 2, high: 8}}
+  all: {expansion: {values: [2, 4]}, target_l0: {low: 2, high: 8}}
   recipes:
     vanilla: {penalty: l1, lambda: 1e-2}
     topk: {activation: topk}

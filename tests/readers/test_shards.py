@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sae_repro.errors import StudyError
-from sae_repro.readers.activations import ActivationStore, RowFile, row_key
+from sae_repro.readers.shards import ActivationStore, RowFile, row_key
 
 HOOK = "blocks.0.hook_resid_post"
 

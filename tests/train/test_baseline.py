@@ -21,7 +21,7 @@ from sae_repro.evaluate.metrics.monosemanticity.score import monosemanticity
 from sae_repro.files import read_json
 from sae_repro.numerics.random import generator
 from sae_repro.params import Cell, Train
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.folder import hook_metadata
 from sae_repro.train.job import CellJob, make_into
 from sae_repro.train.makers.baseline import neurons, principal, untrained

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from sae_repro.cellstore import members
 from sae_repro.files import read_json, sha256_file, sha256_folder
 from sae_repro.stage import StageContext
 from sae_repro.train import run
@@ -30,6 +29,12 @@ def stage(
         return Path("artifacts/train") / name
 
     return go
+
+
+def members(folder: Path) -> list[str]:
+    """The places of a cell's SAEs on disk, by seed."""
+    seeds = sorted(int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*"))
+    return [f"seed-{seed}" for seed in seeds] or ["."]
 
 
 def weights(folder: Path) -> str:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sae_repro.readers.activations import ActivationStore, Shards
+from sae_repro.readers.shards import ActivationStore, Shards
 from sae_repro.training.batches import Batches
 
 HOOK = "blocks.0.hook_resid_post"

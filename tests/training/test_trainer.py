@@ -12,7 +12,7 @@ from sae_repro.files import sha256_file
 from sae_repro.params import Cell, Train
 from sae_repro.params.axes import AXES
 from sae_repro.params.axis_labels import ACTIVATION_LABELS
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.training.batches import Batches
 from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.trainer import Trained, Trainer, cell_id

@@ -17,7 +17,7 @@ from sae_repro.tune.space import load_tune, suggest
 from .conftest import SPACE, TinyStudy
 
 MIXED = {
-    "all": {"expansion": 4, "asked_l0": {"low": 2.5, "high": 9.5, "log": True}},
+    "all": {"expansion": 4, "target_l0": {"low": 2.5, "high": 9.5, "log": True}},
     "recipes": {
         "topk": {"activation": "topk", "expansion": {"values": [2, 8]}},
         "gated": {
@@ -48,16 +48,16 @@ def test_every_proposal_is_a_cell_within_its_ranges(seed: int) -> None:
         assert float(f"{cell.lambda_:.3g}") == cell.lambda_  # people can read it
         assert 0.0012345 <= cell.lr <= 0.0012354  # three digits would leave the range
     elif recipe == "topk":
-        assert cell.k == round(trial.params["asked_l0"])
+        assert cell.k == round(trial.params["target_l0"])
     else:
         assert cell.k == 3
-        assert "asked_l0" not in trial.params  # nobody would read it
+        assert "target_l0" not in trial.params  # nobody would read it
 
 
 def test_a_range_of_all_is_one_parameter_and_a_recipes_own_bears_its_name() -> None:
     tune = Tune.model_validate({**MIXED, "sampler": "random", "batch": 20})
     names = {name for proposal in propose_batch(tune, "x", [], 20) for name in proposal.params}
-    assert names == {"recipe", "asked_l0", "topk.expansion", "gated.lambda", "gated.lr"}
+    assert names == {"recipe", "target_l0", "topk.expansion", "gated.lambda", "gated.lr"}
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_killed_worker_costs_nothing_but_its_time(study: TinyStudy) -> None:
 
 KILL_AFTER_APPENDS = """
 import os, signal
-from sae_repro.tune.journal import Journal
+from sae_repro.tune.optuna_journal import Journal
 append, appended = Journal.append, []
 def counted(self, trial):
     append(self, trial)

@@ -38,14 +38,15 @@ def check(
 
     Example: sae-repro check studies/gpt2-openwebtext
     """
-    from sae_repro import params, pins
+    from sae_repro import params
     from sae_repro.cli.describe import schema_lines, summary
+    from sae_repro.preflight import check_inputs
 
     if schema:
         typer.echo("\n".join(schema_lines()))
         return
     loaded = params.load(study / "params.yaml")
-    pins.check_inputs(loaded, study)
+    check_inputs(loaded, study)
     if loaded.judge.prompts:
         from sae_repro.judge.prompts import load_prompts
 
@@ -55,7 +56,7 @@ def check(
         from sae_repro.tune.space import load_tune
 
         tune, corners = load_tune(study)
-        pins.check_inputs(corners, study)
+        check_inputs(corners, study)
         typer.echo(f"ok: tune, {tune.trials} trials over {', '.join(tune.recipes)}")
 
 

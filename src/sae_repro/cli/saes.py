@@ -65,15 +65,20 @@ def _own_or_foreign(cell: str, study: Path) -> "SAE":
     """The SAE of a cell of `study`, or of a folder in any format."""
     from sae_repro.autoencoders import load
     from sae_repro.autoencoders.interchange import import_sae
-    from sae_repro.cellstore import members
+    from sae_repro.params import load as load_study
+    from sae_repro.params import sae_names
 
     folder = study / "artifacts" / "train" / cell
     if (folder / "cfg.json").is_file():
         return load(folder)
     if Path(cell).is_dir():
         return import_sae(Path(cell))
-    if members(folder) != ["."]:
-        raise StudyError(f"{cell} has several SAEs: name one, such as {cell}/{members(folder)[0]}")
+    params = study / "params.yaml"
+    known = load_study(params).cells.get(cell) if params.is_file() else None
+    if known is not None and known.seeds is not None:
+        raise StudyError(
+            f"{cell} has several SAEs: name one, such as {sae_names({cell: known})[0]}"
+        )
     raise StudyError(
         f"{cell}: neither a folder, nor a cell with an SAE in {folder.parent}; `sae-repro cells` "
         "lists the cells and which are trained"

@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 
 from sae_repro.files import write_json
 from sae_repro.params import Study, Tune
-from sae_repro.params.tune import ASKED_L0, SEARCHABLE, Range, Values
+from sae_repro.params.tune import SEARCHABLE, TARGET_L0, Range, Values
 
 FILES = {"params.schema.json": "params.yaml", "tune.schema.json": "tune/params.yaml"}
 DOCUMENTATION = ("description", "default")
@@ -76,7 +76,7 @@ def _tune_schema(study: JsonSchemaValue) -> JsonSchemaValue:
 
 def _choices_schema(cell: Mapping[str, JsonSchemaValue]) -> JsonSchemaValue:
     l0 = {**cell["target_l0"], "description": "k with topk and batchtopk, else target_l0"}
-    fixed = {**cell, ASKED_L0: l0}
+    fixed = {**cell, TARGET_L0: l0}
     searched = [{"$ref": "#/$defs/Range"}, {"$ref": "#/$defs/Values"}]
     return {
         "type": "object",

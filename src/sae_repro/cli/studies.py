@@ -15,7 +15,8 @@ from sae_repro.cli.schema import modeline
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_file, write_text
 from sae_repro.params import HOOKS, UNTRAINED, load, model_hook, on_random_weights, read_yaml
-from sae_repro.pins import check_inputs, model_digest
+from sae_repro.pins import model_digest
+from sae_repro.preflight import check_inputs
 
 CONTEXT = 128  # positions per row for text that is longer than the stories
 

@@ -134,9 +134,9 @@ class Result:
             return "imported"
         if cell.baseline is not None and cell.k is None:
             return "untrained"
-        if cell.asked_l0 is None:
+        if cell.l0_target is None:
             return f"λ = {cell.lambda_:g}"
-        return f"k = {cell.k}" if cell.k is not None else f"L0 → {cell.asked_l0:g}"
+        return f"k = {cell.k}" if cell.k is not None else f"L0 → {cell.l0_target:g}"
 
     @cached_property
     def documents(self) -> pd.DataFrame:

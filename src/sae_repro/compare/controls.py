@@ -37,7 +37,7 @@ def over_seeds(trials: pd.DataFrame) -> pd.DataFrame:
             "recipe": recipe,
             "seeds": len(group),
             "failed": len(group) - len(ok),
-            "target_l0": group["asked_l0"].iloc[0],
+            "target_l0": group["target_l0"].iloc[0],
         }
         for metric in CONTROLS:
             name = metric.name

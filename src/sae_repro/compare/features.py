@@ -152,8 +152,8 @@ def _at_equal_target_l0(trained: Sequence[Result], metric: str) -> Iterator[str]
     groups: dict[tuple[str, int, float], dict[str, Known]] = defaultdict(dict)
     for r in trained:
         value = known(r, metric)
-        if value and r.cell.asked_l0 is not None:
-            groups[r.hook, int(r.measured["d_sae"]), r.cell.asked_l0][r.architecture] = value
+        if value and r.cell.l0_target is not None:
+            groups[r.hook, int(r.measured["d_sae"]), r.cell.l0_target][r.architecture] = value
     for (hook, width, l0), values in groups.items():
         if len(values) < 2:
             continue

@@ -65,7 +65,7 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
                 "lambda": r.choices.get("lambda"),
                 "prefixes": r.choices.get("prefixes"),
                 "revival": r.choices.get("revival"),
-                "target_l0": r.cell.asked_l0,
+                "target_l0": r.cell.l0_target,
                 "seeds": len(r.members),
                 **r.metrics,
                 **{f"{name}_sd": value for name, value in r.sd.items()},

@@ -17,8 +17,8 @@ from sae_repro.concepts.halves import fit_documents
 from sae_repro.concepts.labels import Labels, Rows, story_labels, token_identity, user_labels
 from sae_repro.concepts.surface import surface_labels
 from sae_repro.errors import StudyError
-from sae_repro.readers.activations import DOCUMENT, POSITION, TOKEN, row_key
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.shards import DOCUMENT, POSITION, TOKEN, row_key
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

@@ -43,7 +43,7 @@ def run(context: StageContext) -> None:
                 {
                     **which,
                     "status": outcome["status"],
-                    "asked_l0": trial.cell.asked_l0,
+                    "target_l0": trial.cell.l0_target,
                     **outcome.get("summary", {}),
                     "reason": outcome.get("reason"),
                 }

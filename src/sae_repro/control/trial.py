@@ -18,8 +18,8 @@ from sae_repro.files import read_json, sha256_file, write_json
 from sae_repro.numerics.determinism import prepare
 from sae_repro.numerics.random import generator
 from sae_repro.params import Train
-from sae_repro.readers.activations import ActivationStore
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.training import Diverged, Trainer
 
 HOOK = "control"

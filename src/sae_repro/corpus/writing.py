@@ -23,7 +23,7 @@ from sae_repro.params import (
     StoriesSource,
     TrainedSubject,
 )
-from sae_repro.readers.activations import RowFile
+from sae_repro.readers.shards import RowFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sae_repro.readers.activations import RowFile
+from sae_repro.readers.shards import RowFile
 
 Array = npt.NDArray[Any]
 

@@ -12,7 +12,7 @@ from sae_repro.evaluate.fidelity import Spliced, Windows, fidelity
 from sae_repro.evaluate.held_out import Counts
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.params import on_random_weights
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 
 Columns = dict[str, npt.NDArray[Any]]
 

@@ -21,8 +21,8 @@ from sae_repro.evaluate.registry import chosen_metrics
 from sae_repro.files import read_json, write_json
 from sae_repro.numerics.intervals import wilson
 from sae_repro.params import Evaluate
-from sae_repro.readers.activations import ActivationStore
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.shards import ActivationStore
 
 
 def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:

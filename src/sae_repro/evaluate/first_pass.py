@@ -11,7 +11,7 @@ from sae_repro.concepts.bank import ConceptBank, load_bank
 from sae_repro.evaluate.codes import Codes, scaled
 from sae_repro.evaluate.held_out import Batch
 from sae_repro.evaluate.reconstruction import Totals
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sae_repro.readers.activations import DOCUMENT, ActivationStore
+from sae_repro.readers.shards import DOCUMENT, ActivationStore
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

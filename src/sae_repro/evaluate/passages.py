@@ -12,7 +12,7 @@ import torch
 from sae_repro.autoencoders import SAE
 from sae_repro.errors import StudyError
 from sae_repro.params import layer_of
-from sae_repro.readers.activations import DOCUMENT, POSITION, ActivationStore, row_key
+from sae_repro.readers.shards import DOCUMENT, POSITION, ActivationStore, row_key
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

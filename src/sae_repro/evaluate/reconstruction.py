@@ -18,7 +18,7 @@ from sae_repro.evaluate.codes import Code, code_of
 from sae_repro.evaluate.held_out import Batch, Counts, Floats, HeldOut
 from sae_repro.evaluate.quantiles import BINS, bin_of
 from sae_repro.evaluate.ratios import RECONSTRUCTION, values
-from sae_repro.readers.activations import DOCUMENT
+from sae_repro.readers.shards import DOCUMENT
 
 
 @dataclass

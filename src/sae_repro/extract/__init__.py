@@ -2,7 +2,7 @@
 
 One forward pass serves all hooks and stops after the last one; `extract.untrained_hooks` are read
 in a second one, from the same architecture with random weights. Kept are real tokens only: BOS, EOS
-and padding are masked out, padding by length. Layout: see `sae_repro.readers.activations`.
+and padding are masked out, padding by length. Layout: see `sae_repro.readers.shards`.
 """
 
 from sae_repro.params import Extract

@@ -14,8 +14,8 @@ from sae_repro.extract.statistics import Statistics
 from sae_repro.files import sha256_file, write_json
 from sae_repro.numerics.random import generator
 from sae_repro.params import Extract, layer_of
-from sae_repro.readers.activations import RowFile
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.shards import RowFile
 from sae_repro.readers.windows import Windows
 
 if TYPE_CHECKING:

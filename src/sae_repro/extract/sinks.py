@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.files import sha256_file
-from sae_repro.readers.activations import RowFile
+from sae_repro.readers.shards import RowFile
 
 Rows = Mapping[str, npt.NDArray[Any]]
 Entries = dict[str, list[dict[str, Any]]]

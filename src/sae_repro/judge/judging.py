@@ -18,7 +18,7 @@ from sae_repro.files import read_json
 from sae_repro.judge.backends import open_backend
 from sae_repro.judge.cell_results import ExplainedLatent, agreement, rates, score_results
 from sae_repro.judge.ground_truth import TokenConcepts
-from sae_repro.judge.held_out import HeldOutTokens, WindowTexts, held_out_tokens
+from sae_repro.judge.held_out_tokens import HeldOutTokens, WindowTexts, held_out_tokens
 from sae_repro.judge.latent_activations import BATCH, activations, nearest
 from sae_repro.judge.latent_selection import SelectedLatents, selected_latents
 from sae_repro.judge.latent_windows import Floats, LatentWindows, draw_windows
@@ -27,9 +27,9 @@ from sae_repro.judge.prompts import load_prompts
 from sae_repro.judge.protocol import Answer, Backend, Question
 from sae_repro.judge.questions import QuestionMaker
 from sae_repro.judge.scores import SCORES, ScoringQuestion
-from sae_repro.params import Cell, Judge
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.params import Cell, Judge, sae_names
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.shards import ActivationStore
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,6 @@ def judge_cells(
     maker = QuestionMaker(tokens, texts, concepts, prompts, settings, seed)
     results = _results(cases, maker, backend, settings, seed)
     return {sae: {**state, **results.get(sae, {})} for sae, state in states.items()}
-
-
-def sae_names(cells: Mapping[str, Cell]) -> list[str]:
-    """The SAEs of `cells`: a cell's own name, or cell/seed-<n> for each of its seeds."""
-    return [
-        name if place == "." else f"{name}/{place}"
-        for name, cell in cells.items()
-        for place in cell.members()
-    ]
 
 
 def _state(evaluated: Path, name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.judge.held_out import HeldOutTokens
+from sae_repro.judge.held_out_tokens import HeldOutTokens
 from sae_repro.numerics.hashing import least_hash
 from sae_repro.params import Judge
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sae_repro.judge.ground_truth import TokenConcepts
-from sae_repro.judge.held_out import HeldOutTokens, WindowTexts
+from sae_repro.judge.held_out_tokens import HeldOutTokens, WindowTexts
 from sae_repro.judge.latent_windows import LatentWindows, Window
 from sae_repro.judge.leakage import check_disjoint
 from sae_repro.judge.prompts import Template

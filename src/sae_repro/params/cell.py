@@ -5,6 +5,7 @@ field which its other choices leave unread is refused, so that no value in param
 (`params.cell_rules`).
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -201,7 +202,7 @@ class Cell(Section):
         }
 
     @property
-    def asked_l0(self) -> float | None:
+    def l0_target(self) -> float | None:
         """The latents per token that this cell asks for; None where λ alone decides."""
         return self.k if self.k is not None else self.target_l0
 
@@ -238,3 +239,12 @@ class Cell(Section):
     def identity(self) -> dict[str, Any]:
         """The choices that differ from the defaults: a new field with a default keeps it."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def sae_names(cells: Mapping[str, Cell]) -> list[str]:
+    """The SAEs of all cells, by cell or, of a cell with several seeds, by cell/seed-<n>."""
+    return [
+        name if place == "." else f"{name}/{place}"
+        for name, cell in cells.items()
+        for place in cell.members()
+    ]

@@ -17,7 +17,7 @@ Scalar = bool | int | float | str
 Number = int | float
 RecipeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
 
-ASKED_L0 = "asked_l0"
+TARGET_L0 = "target_l0"
 """The target L0 of any recipe: becomes k with topk and batchtopk, else target_l0."""
 
 
@@ -54,9 +54,12 @@ def _choice(value: Any) -> Any:
     return value
 
 
-SEARCHABLE = frozenset(
-    {field.alias or name for name, field in Cell.model_fields.items()} | {ASKED_L0}
-) - {"import", "sha256", "baseline", "seeds"}
+SEARCHABLE = frozenset({field.alias or name for name, field in Cell.model_fields.items()}) - {
+    "import",
+    "sha256",
+    "baseline",
+    "seeds",
+}
 """Names of the choices that a recipe may have."""
 
 Choices = dict[str, Annotated[Any, BeforeValidator(_choice)]]
@@ -117,7 +120,8 @@ class Tune(Section):
         description="choices and ranges that all recipes have in common; a recipe's own come first",
     )
     recipes: Annotated[dict[RecipeName, Choices], Field(min_length=1)] = Field(
-        description="name → choices and ranges as in a cell; asked_l0 becomes k or target_l0"
+        description="name → choices and ranges as in a cell; with topk and batchtopk, "
+        "target_l0 becomes k"
     )
 
     @property

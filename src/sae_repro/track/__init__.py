@@ -5,13 +5,13 @@ MLFLOW_TRACKING_URI, or to mlflow.db in the repository's root.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sae_repro.errors import StudyError
 from sae_repro.files import replacing_folder, write_text
-from sae_repro.params import Track
+from sae_repro.params import Cell, Track, check_section, sae_names
 from sae_repro.stage import StageContext
 
 if TYPE_CHECKING:
@@ -24,7 +24,11 @@ def run(context: StageContext) -> None:
     from sae_repro.track.projection import projection
 
     settings = context.section(Track, "track")
-    runs = projection(context.value("cells"), Path(), weights=settings.weights)
+    cells = {
+        name: check_section(Cell, choices, within=f"cells.{name}")
+        for name, choices in context.value("cells").items()
+    }
+    runs = projection(sae_names(cells), Path(), weights=settings.weights)
     with replacing_folder(context.artifacts("track")) as folder:
         lines = "".join(canonical_json(run) + "\n" for run in runs)
         write_text(folder / "runs.jsonl", lines)
@@ -36,10 +40,10 @@ def run(context: StageContext) -> None:
         print(f"track: warning: {error}", file=sys.stderr)
 
 
-def send(study: Path, root: Path, cells: Iterable[str], settings: Track) -> "Sent":
+def send(study: Path, root: Path, cells: Mapping[str, Cell], settings: Track) -> "Sent":
     """Send the missing results of a study; StudyError where the server can't be reached."""
     from sae_repro.track.mlflow_sync import sync
     from sae_repro.track.projection import projection
 
-    runs = projection(cells, study, weights=settings.weights)
+    runs = projection(sae_names(cells), study, weights=settings.weights)
     return sync(runs, study, root, settings.experiment)

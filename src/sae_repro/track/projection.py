@@ -5,15 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sae_repro.cellstore import members
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, digest, read_json, sha256_file
 
 REPORT = "report"
 
 
-def projection(cells: Iterable[str], study: Path, *, weights: bool) -> list[dict[str, Any]]:
-    """One entry per SAE (cell, or cell/seed-<n>), and one for the report if there is one.
+def projection(saes: Iterable[str], study: Path, *, weights: bool) -> list[dict[str, Any]]:
+    """One entry per SAE of `saes` (cell, or cell/seed-<n>), and one for the report if there is one.
 
     Each has name, kind, key, status, params, metrics and artifacts.
 
@@ -21,11 +20,7 @@ def projection(cells: Iterable[str], study: Path, *, weights: bool) -> list[dict
     their 95 % intervals under `interval/`, denominators and exclusions under `count/`.
     `artifacts` map a path below the study's folder to its SHA-256.
     """
-    runs = [
-        _cell((Path(name) / place).as_posix(), study, weights)
-        for name in cells
-        for place in members(study / "artifacts" / "train" / name)
-    ]
+    runs = [_cell(name, study, weights) for name in saes]
     reports = {
         path.relative_to(study).as_posix(): sha256_file(path)
         for folder in ("figures", "tables")

@@ -15,7 +15,7 @@ from typing import Any
 from sae_repro.cellstore import CellStore, deliver
 from sae_repro.params import Cell, Train, check_section
 from sae_repro.pins import check_imports
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
 from sae_repro.train.job import CellJob, cell_key

@@ -8,7 +8,7 @@ from typing import Any
 from sae_repro.cellstore import CellStore
 from sae_repro.files import digest
 from sae_repro.params import Cell, Train
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.numerics.random import generator
-from sae_repro.readers.activations import Shards
+from sae_repro.readers.shards import Shards
 
 
 class Batches:

@@ -6,7 +6,7 @@ import torch
 
 from sae_repro.autoencoders import SAE, Weights, calibrated, finished
 from sae_repro.params import Cell
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 
 CALIBRATION_CHUNK = 4096  # activations read at once
 

@@ -40,7 +40,7 @@ from sae_repro.errors import StudyError
 from sae_repro.files import digest
 from sae_repro.numerics.random import generator
 from sae_repro.params import Cell, Train
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.training.batches import Batches
 from sae_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from sae_repro.training.contribution import Contribution

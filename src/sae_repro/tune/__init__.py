@@ -21,7 +21,7 @@ from sae_repro.tune.space import FOLDER, load_tune
 
 if TYPE_CHECKING:
     from sae_repro.tune.job import TrialJob
-    from sae_repro.tune.journal import Journal
+    from sae_repro.tune.optuna_journal import Journal
     from sae_repro.tune.proposals import Proposal
 
 JOURNAL = FOLDER / "journal.log"
@@ -32,9 +32,9 @@ LOST_WORKERS = 3  # in one batch, before the stage gives up
 
 def run(context: StageContext) -> None:
     """Run the missing trials, batch by batch; write trials.csv, best.yaml and the figures."""
-    from sae_repro.pins import check_inputs
+    from sae_repro.preflight import check_inputs
     from sae_repro.tune.figures import write_figures
-    from sae_repro.tune.journal import Journal
+    from sae_repro.tune.optuna_journal import Journal
     from sae_repro.tune.records import record_of
     from sae_repro.tune.results import write_results
 

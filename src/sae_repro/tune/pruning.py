@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, create_trial
 from sae_repro.cellstore import CellStore
 from sae_repro.files import digest, read_json, write_json
 from sae_repro.params import Tune
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.job import CellJob, make_into
 from sae_repro.tune.proposals import Proposal, quiet, study_of
 

@@ -9,7 +9,7 @@ from sae_repro.errors import StudyError
 from sae_repro.metrics import find, nearest
 from sae_repro.params import Study, Tune, check_section, parse, read_yaml
 from sae_repro.params.axes import ACTIVATIONS
-from sae_repro.params.tune import ASKED_L0, Range, Values
+from sae_repro.params.tune import TARGET_L0, Range, Values
 
 if TYPE_CHECKING:
     import optuna
@@ -85,7 +85,7 @@ def recipe_of(tune: Tune, params: Mapping[str, Any]) -> str:
 def _merged(tune: Tune, recipe: str) -> dict[str, tuple[str, Any]]:
     """Choice → (its parameter's name, its value or range), a recipe's own last."""
     own = tune.recipes[recipe]
-    overridden = {*own, ASKED_L0} if {"k", "target_l0"} & own.keys() else own.keys()
+    overridden = {*own, TARGET_L0} if "k" in own else own.keys()
     return {
         **{key: (key, choice) for key, choice in tune.all.items() if key not in overridden},
         **{key: (f"{recipe}.{key}", choice) for key, choice in own.items()},
@@ -112,7 +112,7 @@ def _suggested(trial: "optuna.Trial", name: str, choice: Range | Values) -> Any:
 
 def _cell(tune: Tune, recipe: str, values: Mapping[str, Any]) -> dict[str, Any]:
     choices = {key: choice for key, (_, choice) in _merged(tune, recipe).items()} | dict(values)
-    l0 = choices.pop(ASKED_L0, None)
+    l0 = choices.pop(TARGET_L0, None)
     if l0 is not None:
         row = ACTIVATIONS.get(str(choices.get("activation")))
         counts = row is not None and row.l0_set_by == "k"

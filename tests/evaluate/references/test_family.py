@@ -11,7 +11,7 @@ import torch
 
 from sae_repro.evaluate.metrics.references import family as module
 from sae_repro.evaluate.metrics.references.family import Family, references
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.training import Diverged, Journal, Trainer
 
 HOOK = "blocks.0.hook_resid_post"

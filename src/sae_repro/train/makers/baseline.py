@@ -16,7 +16,7 @@ from torch import Tensor
 from sae_repro.autoencoders import SAE, Weights, save
 from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell, Train
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.folder import hook_metadata, write_records
 from sae_repro.training import Trainer, cell_id
 

@@ -13,7 +13,7 @@ from sae_repro.files import sha256_file
 from sae_repro.params import Cell
 from sae_repro.params.axes import ARCHITECTURES
 from sae_repro.pins import check_import
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.folder import hook_metadata, write_records
 
 if TYPE_CHECKING:

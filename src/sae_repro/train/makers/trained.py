@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sae_repro.autoencoders import SAE, save
 from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.folder import hook_metadata, write_records
 from sae_repro.training import Diverged, Trainer, cell_id
 

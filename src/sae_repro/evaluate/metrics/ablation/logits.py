@@ -18,7 +18,7 @@ from sae_repro.evaluate.passages import Passages
 from sae_repro.evaluate.summary import Summary
 from sae_repro.numerics.bootstrap import ratio_interval
 from sae_repro.numerics.hashing import uniform_hash
-from sae_repro.readers.activations import DOCUMENT, POSITION
+from sae_repro.readers.shards import DOCUMENT, POSITION
 
 if TYPE_CHECKING:
     import pandas as pd

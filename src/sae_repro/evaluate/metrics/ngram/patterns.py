@@ -17,7 +17,7 @@ from sae_repro.evaluate.passages import Activate, Passages
 from sae_repro.evaluate.summary import Summary
 from sae_repro.numerics.bootstrap import mean_interval
 from sae_repro.numerics.hashing import least_hash, uniform_hash
-from sae_repro.readers.activations import DOCUMENT, POSITION, TOKEN
+from sae_repro.readers.shards import DOCUMENT, POSITION, TOKEN
 
 if TYPE_CHECKING:
     import pandas as pd

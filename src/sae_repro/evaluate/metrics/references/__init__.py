@@ -8,7 +8,7 @@ from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.held_out import Batch, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.summary import Summary
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 
 if TYPE_CHECKING:
     from sae_repro.evaluate.metrics.references.correlation import Rows

@@ -21,7 +21,7 @@ from sae_repro.evaluate.summary import Summary
 from sae_repro.numerics.bootstrap import mean_interval
 from sae_repro.numerics.hashing import uniform_hash
 from sae_repro.numerics.random import generator
-from sae_repro.readers.activations import DOCUMENT, POSITION, row_key
+from sae_repro.readers.shards import DOCUMENT, POSITION, row_key
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from sae_repro.autoencoders import SAE, load, save
 from sae_repro.cellstore import CellStore
 from sae_repro.files import digest, read_json, write_json
 from sae_repro.params import Cell, Train
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.training import Diverged, Trainer
 
 K = 4  # latents per token

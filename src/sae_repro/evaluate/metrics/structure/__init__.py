@@ -7,7 +7,7 @@ from sae_repro.evaluate.first_pass import FirstPass, bank_of
 from sae_repro.evaluate.held_out import validation_batches
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.summary import Summary
-from sae_repro.readers.activations import ActivationStore
+from sae_repro.readers.shards import ActivationStore
 
 if TYPE_CHECKING:
     from sae_repro.evaluate.metrics.structure.absorption import DenseProbe

@@ -17,7 +17,7 @@ from sae_repro.concepts.bank import ConceptBank, frequent_enough
 from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.held_out import Batch
 from sae_repro.numerics.hashing import uniform_hash
-from sae_repro.readers.activations import DOCUMENT
+from sae_repro.readers.shards import DOCUMENT
 
 Mask = npt.NDArray[np.bool_]
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from sae_repro.concepts.halves import fit_documents
 from sae_repro.judge.prompts.fence import Context
-from sae_repro.readers.activations import DOCUMENT, POSITION, TOKEN, row_key
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.shards import DOCUMENT, POSITION, TOKEN, row_key
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
