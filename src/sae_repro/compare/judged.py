@@ -12,6 +12,7 @@ from sae_repro.compare.grid import BLOCKS, grid_of
 from sae_repro.compare.tables import ABSENT, number, write_table
 from sae_repro.files import read_json
 from sae_repro.numerics.intervals import wilson_over_groups
+from sae_repro.params import SCORE_INFO
 
 GROUPS = ("extremes", "top", "bottom", "uniform")
 COUNTS = ("labelled", "answered", "unparsable")
@@ -230,9 +231,10 @@ def _counted(rate: Mapping[str, Any]) -> str:
 def _score(score: str, value: Mapping[str, Any] | None) -> str:
     if value is None:
         return "not measured"
-    if score == "specificity":
-        return " / ".join(number(mean, 2) for mean in value["mean"])
-    return _interval(value, "correlation" if score == "simulation" else "balanced_accuracy")
+    name = SCORE_INFO[score].headline
+    if isinstance(value[name], list):
+        return " / ".join(number(mean, 2) for mean in value[name])
+    return _interval(value, name)
 
 
 def _interval(value: Mapping[str, Any], name: str) -> str:

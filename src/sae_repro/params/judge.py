@@ -51,7 +51,7 @@ class ScoreInfo:
     meaning: str
 
 
-SCORE_INFO: Mapping[Score, ScoreInfo] = {
+SCORE_INFO: Mapping[str, ScoreInfo] = {
     "detection": ScoreInfo(
         "balanced_accuracy",
         0.5,
