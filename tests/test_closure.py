@@ -297,7 +297,7 @@ def __getattr__(name):
 """
 
 
-@pytest.mark.parametrize("start", ["sae_repro.autoencoders.saved", "sae_repro.train.trainer"])
+@pytest.mark.parametrize("start", ["sae_repro.autoencoders.saved", "sae_repro.training.trainer"])
 def test_what_is_not_in_the_closure_can_be_taken_away(tmp_path: Path, start: str) -> None:
     """Its modules are imported beside stubs that refuse to be used, and have nothing of these."""
     inside = closure(SOURCE, start)

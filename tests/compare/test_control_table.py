@@ -23,7 +23,7 @@ HOLES = {
 def frame(values: dict[tuple[str, str], list[float]], metric: str = "hole_rate") -> pd.DataFrame:
     """trials.csv with `metric` per world and recipe, a row per seed; NaN is a failed trial."""
     rows = [
-        {"world": world, "recipe": recipe, "seed": seed, "asked_l0": np.nan, metric: value,
+        {"world": world, "recipe": recipe, "seed": seed, "target_l0": np.nan, metric: value,
          "status": "ok" if value == value else "failed",
          "reason": None if value == value else "diverged"}
         for (world, recipe), of_seeds in values.items()

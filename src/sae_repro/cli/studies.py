@@ -155,47 +155,44 @@ def pin_inputs(folder: Path) -> list[str]:
     read_yaml(path)
     yaml, raw = _open(path)
     changes = []
+    for key, entry, field, digest in _pins(raw, folder):
+        if digest != entry.get(field):
+            changes.append(f"{key}: {entry.get(field)} → {digest}")
+            entry[field] = digest
+    if changes:
+        _write(yaml, raw, path)
+    return changes
+
+
+def _pins(raw: Any, folder: Path) -> Iterator[tuple[str, Any, str, str]]:
+    """(key, mapping, field of it, SHA-256 today) of each pin; StudyError for a missing input."""
     source = raw["corpus"]["source"]
     if source["kind"] == "files":
-        for name, old in source["files"].items():
-            if not (folder / name).is_file():
-                raise StudyError(f"corpus.source.files: {folder / name} is missing")
-            found = sha256_file(folder / name)
-            if found != old:
-                source["files"][name] = found
-                changes.append(f"corpus.source.files.{name}: {old} → {found}")
+        for name in source["files"]:
+            path = _file(folder / name, "corpus.source.files")
+            yield f"corpus.source.files.{name}", source["files"], name, sha256_file(path)
     model = raw["subject"]["source"]
     if model["kind"] == "local":
         if not (folder / model["path"]).is_dir():
             raise StudyError(f"subject.source.path: {folder / model['path']} is missing")
-        found = model_digest(folder / model["path"])
-        if found != model.get("sha256"):
-            changes.append(f"subject.source.sha256: {model.get('sha256')} → {found}")
-            model["sha256"] = found
+        yield "subject.source.sha256", model, "sha256", model_digest(folder / model["path"])
     labels = (raw.get("evaluate") or {}).get("concepts")
-    if labels:
-        if not (folder / labels["path"]).is_file():
-            raise StudyError(f"evaluate.concepts.path: {folder / labels['path']} is missing")
-        found = sha256_file(folder / labels["path"])
-        if found != labels.get("sha256"):
-            changes.append(f"evaluate.concepts.sha256: {labels.get('sha256')} → {found}")
-            labels["sha256"] = found
-    for name, prompt in ((raw.get("judge") or {}).get("prompts") or {}).items():
-        if not (folder / prompt["path"]).is_file():
-            raise StudyError(f"judge.prompts.{name}.path: {folder / prompt['path']} is missing")
-        found = sha256_file(folder / prompt["path"])
-        if found != prompt.get("sha256"):
-            changes.append(f"judge.prompts.{name}.sha256: {prompt.get('sha256')} → {found}")
-            prompt["sha256"] = found
+    prompts = (raw.get("judge") or {}).get("prompts") or {}
+    for key, entry in [
+        *([("evaluate.concepts", labels)] if labels else []),
+        *((f"judge.prompts.{name}", prompt) for name, prompt in prompts.items()),
+    ]:
+        path = _file(folder / entry["path"], f"{key}.path")
+        yield f"{key}.sha256", entry, "sha256", sha256_file(path)
     for name, cell in raw["cells"].items():
         if "import" in cell and (folder / cell["import"]).is_dir():
-            found = model_digest(folder / cell["import"])
-            if found != cell.get("sha256"):
-                changes.append(f"cells.{name}.sha256: {cell.get('sha256')} → {found}")
-                cell["sha256"] = found
-    if changes:
-        _write(yaml, raw, path)
-    return changes
+            yield f"cells.{name}.sha256", cell, "sha256", model_digest(folder / cell["import"])
+
+
+def _file(path: Path, key: str) -> Path:
+    if not path.is_file():
+        raise StudyError(f"{key}: {path} is missing")
+    return path
 
 
 def _open(path: Path) -> tuple[YAML, Any]:

@@ -21,7 +21,7 @@ from sae_repro.tune.records import TrialRecord
 from sae_repro.tune.results import best_of
 
 LOGARITHMIC = (*names_in("frontier"), "lr", "lambda", "k", "target_l0", "expansion")
-TOP = 0.2  # of the trials: what is important is what tells these from the rest
+TOP = 0.2  # of the trials: importance is how a parameter separates these from the rest
 LEAST = 10  # finished trials for an importance: below that a fifth is one trial
 
 

@@ -27,7 +27,7 @@ from sae_repro.tune.proposals import Proposal, quiet, study_of
 if TYPE_CHECKING:
     from sae_repro.evaluate.held_out import Batch
 
-LOOK_ROWS = 4096  # activations at once
+BATCH_ROWS = 4096  # activations at once
 WORST = 1e9  # reported for an FVU that is not finite
 
 
@@ -167,7 +167,7 @@ def held_out_fvu(job: CellJob, tokens: int) -> float:
     )
     store = ActivationStore(job.activations)
     sae = finished_sae(job.cell, weights, store, job.hook)
-    validation = validation_batches(store, job.hook, LOOK_ROWS, job.settings.device)
+    validation = validation_batches(store, job.hook, BATCH_ROWS, job.settings.device)
     batches = list(_first(validation, tokens))
     totals = accumulate(sae, batches, HeldOut.of(lambda: batches, sae.d_in))
     fvu = summarise(totals, sae.d_in, 0.0)["fvu"]
