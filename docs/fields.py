@@ -6,7 +6,10 @@
 """
 
 import ast
+import importlib.util
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import griffe
@@ -24,7 +27,7 @@ class Fields(griffe.Extension):
             return
         named = {a.name: a.value for a in call.arguments if isinstance(a, griffe.ExprKeyword)}
         if "description" in named and attr.docstring is None:
-            text = str(ast.literal_eval(str(named["description"])))
+            text = _described(str(named["description"]), attr.filepath)
             if "alias" in named:
                 text = f"`{ast.literal_eval(str(named['alias']))}` in params.yaml: {text}"
             attr.docstring = griffe.Docstring(_plain(text), parent=attr)
@@ -36,6 +39,21 @@ class Fields(griffe.Extension):
         if obj.docstring is not None and not obj.is_attribute:
             text = obj.docstring.value
             obj.docstring.value = _plain(text.split("\n\n")[0] if obj.is_module else text)
+
+
+def _described(source: str, module: Path | list[Path]) -> str:
+    """A description written as a literal, or as an f-string over the rows of `params.axes`."""
+    try:
+        return str(ast.literal_eval(source))
+    except ValueError:
+        assert isinstance(module, Path)
+        # the rows need the standard library alone
+        spec = importlib.util.spec_from_file_location("axes", module.with_name("axes.py"))
+        assert spec is not None and spec.loader is not None
+        axes = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = axes  # where dataclasses look their own module up
+        spec.loader.exec_module(axes)
+        return str(eval(source, {"axes": axes}))
 
 
 def _plain(text: str) -> str:

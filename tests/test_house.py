@@ -55,14 +55,6 @@ def test_a_stage_has_its_five_places(stage: str) -> None:
         assert outs == [f"artifacts/{stage}"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_its_code_and_never_on_all_of_it(stage: str) -> None:
-    deps = PIPELINE[stage]["deps"]
-    assert f"${{root}}/src/sae_repro/{stage}" in deps
-    assert "${root}/src" not in deps
-    assert "${root}/src/sae_repro" not in deps
-
-
 def test_no_stage_without_a_place_and_no_place_without_a_stage() -> None:
     assert {p.stem for p in (ROOT / "stages").glob("*.py")} == set(STAGES)
     with_run = {
