@@ -203,7 +203,7 @@ class Cell(Section):
 
     @property
     def l0_target(self) -> float | None:
-        """The latents per token that this cell asks for; None where λ alone decides."""
+        """The target L0, k or target_l0; None where λ alone decides."""
         return self.k if self.k is not None else self.target_l0
 
     @property
