@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sae_repro.cellstore import CellStore
-from sae_repro.files import digest, sha256_file
+from sae_repro.files import digest, sha256_file, sha256_folder
 from sae_repro.params import Evaluate
 from sae_repro.stage import StageContext
 
@@ -37,10 +37,11 @@ class Evaluation:
             "evaluate": settings.model_dump(mode="json"),
             "seed": context.value("seed"),
             "extract": sha256_file(extract / "manifest.json"),
-            "windows": sha256_file(extract / "windows" / "tokens.npy"),
+            "windows": sha256_folder(extract / "windows"),
             "subject": [sha256_file(path) for path in sorted(subject.glob("*.safetensors"))],
             "config": sha256_file(subject / "config.json"),
-            "corpus": sha256_file(corpus / "tokens.npy"),
+            # labels, splits and the tokenizer make concepts, also where no token has changed
+            "corpus": sha256_folder(corpus),
             "code": context.code("sae_repro.evaluate.evaluation"),
         }
         return cls(

@@ -1,0 +1,60 @@
+"""The inputs of evaluations: their hash follows every file that an evaluation reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sae_repro.cellstore import CellStore
+from sae_repro.corpus.writing import write_stories
+from sae_repro.evaluate.inputs import Evaluation
+from sae_repro.files import write_text
+from sae_repro.params import Corpus, Evaluate, StoriesSource
+from sae_repro.stage import StageContext
+
+WINDOWS = ("tokens", "mask", "document", "length")
+
+
+@pytest.fixture
+def shared(
+    make_store: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], str]:
+    """The hash of the inputs that lie in artifacts/ now."""
+    make_store(name="artifacts/extract")
+    source = StoriesSource(kind="stories", n_documents=100)
+    write_stories(Corpus(source=source), source, 0, tmp_path / "artifacts" / "corpus")
+    windows = tmp_path / "artifacts" / "extract" / "windows"
+    windows.mkdir()
+    for name in WINDOWS:
+        np.save(windows / f"{name}.npy", np.zeros((2, 2), dtype=np.int32))
+    (tmp_path / "artifacts" / "subject").mkdir()
+    write_text(tmp_path / "artifacts" / "subject" / "config.json", "{}")
+    write_text(tmp_path / "artifacts" / "subject" / "model.safetensors", "weights")
+    monkeypatch.chdir(tmp_path)
+    context = StageContext("evaluate", {"seed": 0})
+    return lambda: Evaluation.of(context, Evaluate(), CellStore(tmp_path / "cells")).shared
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "corpus/tokens.npy",
+        "corpus/documents.parquet",
+        "corpus/labels.npy",
+        "corpus/concepts.json",
+        "corpus/tokenizer/tokenizer.json",
+        "extract/manifest.json",
+        *(f"extract/windows/{name}.npy" for name in WINDOWS),
+        "subject/config.json",
+        "subject/model.safetensors",
+    ],
+)
+def test_a_changed_input_gives_every_evaluation_another_key(
+    file: str, shared: Callable[[], str]
+) -> None:
+    before = shared()
+    assert shared() == before
+    path = Path("artifacts") / file
+    path.write_bytes(path.read_bytes() + b" ")
+    assert shared() != before
