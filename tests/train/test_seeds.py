@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sae_repro.files import read_json, sha256_file, sha256_folder
+from sae_repro.files import read_json, sha256_file, sha256_folder, write_json
 from sae_repro.stage import StageContext
 from sae_repro.train import run
 
@@ -96,3 +96,16 @@ def test_without_the_store_it_is_the_same(
     shutil.rmtree(stored)
     again = stage("several", cells)
     assert {place: weights(again / place) for place in members(again)} == one
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_a_cell_is_trained_again_where_only_the_scale_of_its_activations_changes(
+    stage: Callable[..., Path], factor: float
+) -> None:
+    cells = {"a": TOPK | {"normalisation": "expected_norm"}}
+    before = weights(stage("a", cells))
+    manifest = read_json(Path("artifacts/extract/manifest.json"))
+    for hook in manifest["hooks"].values():
+        hook["rms"] *= factor
+    write_json(Path("artifacts/extract/manifest.json"), manifest)
+    assert (weights(stage("a", cells)) == before) == (factor == 1.0)

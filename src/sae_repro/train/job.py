@@ -49,13 +49,14 @@ def cell_key(
     checksums = {
         split: store.activations(hook, split).checksum for split in ("train", "calibration")
     }
+    statistics = {"rms": store.rms(hook), "mean": store.mean(hook).tolist()}
     return digest(
         {
             "cell": cell.identity(),
             "train": settings.model_dump(mode="json"),
             "hook": hook,
             "seed": seed,
-            "activations": checksums,
+            "activations": checksums | statistics,
             "metadata": dict(metadata),
             "code": code,
         }

@@ -77,7 +77,7 @@ def _reference(family: Family, hook: str, width: int) -> SAE | None:
             "train": settings.model_dump(mode="json"),
             "hook": hook,
             "seed": family.seed,
-            "activations": shards.checksum,
+            "activations": [shards.checksum, store.rms(hook)],
             "code": family.code,
         }
     )
