@@ -10,6 +10,7 @@ from sae_repro.autoencoders import SAE, save
 from sae_repro.autoencoders.interchange import import_release, import_sae
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
+from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell
 from sae_repro.params.axes import ARCHITECTURES
 from sae_repro.pins import check_import
@@ -41,6 +42,7 @@ def read(cell: Cell, study: Path) -> SAE:
 
 def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
     """Write the folder of an imported cell; StudyError where it does not fit the activations."""
+    prepare(device=job.settings.device, threads=job.settings.threads)
     cell, hook = job.cell, job.hook
     sae, d_in = read(cell, Path()), ActivationStore(job.activations).d_in(hook)
     if sae.d_in != d_in:
