@@ -16,7 +16,7 @@ from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.metrics.ablation import logits
 from sae_repro.evaluate.metrics.ngram import patterns
-from sae_repro.evaluate.ratios import FIDELITY
+from sae_repro.evaluate.ratios import FIDELITY, RECONSTRUCTION
 from sae_repro.evaluate.reconstruction import accumulate, summarise
 from sae_repro.evaluate.registry import chosen_metrics
 from sae_repro.evaluate.summary import Summary
@@ -96,3 +96,8 @@ def test_rows_say_what_is_counted_and_bounded(written: dict[str, Summary]) -> No
                 assert row.interval != "none", name
                 low, high = np.array(summary.intervals[name])
                 assert row.unit != FRACTION or 0 <= low <= high <= 1, name
+
+
+def test_rows_give_the_interval_of_every_ratio_over_documents() -> None:
+    rows = {name: find(name) for name in (*RECONSTRUCTION, *FIDELITY)}
+    assert {row.interval for row in rows.values() if row} == {"bootstrap over documents"}

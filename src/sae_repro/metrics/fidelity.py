@@ -11,12 +11,14 @@ FIDELITY = (
         definition="cross-entropy of the untouched model",
         unit=NATS,
         denominator="fidelity_tokens",
+        interval="bootstrap over documents",
     ),
     Metric(
         name="ce_sae",
         definition="cross-entropy with the activation replaced by x̂",
         unit=NATS,
         denominator="fidelity_tokens",
+        interval="bootstrap over documents",
         better="lower",
     ),
     Metric(
@@ -24,12 +26,14 @@ FIDELITY = (
         definition="cross-entropy with the activation replaced by 0",
         unit=NATS,
         denominator="fidelity_tokens",
+        interval="bootstrap over documents",
     ),
     Metric(
         name="ce_mean",
         definition="cross-entropy with the activation replaced by its mean over training tokens",
         unit=NATS,
         denominator="fidelity_tokens",
+        interval="bootstrap over documents",
     ),
     Metric(
         name="ce_recovered_zero",

@@ -34,6 +34,7 @@ RECONSTRUCTION = (
         definition="mean ‖x − x̂‖² over tokens",
         unit="squared activation",
         denominator="tokens",
+        interval="bootstrap over documents",
         better="lower",
     ),
     Metric(
