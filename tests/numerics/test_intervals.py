@@ -112,6 +112,9 @@ def test_at_the_edges_students_interval_leaves_the_range_and_that_of_fractions_d
     _, low, high = student_fraction(values)
     assert 0 <= low < high <= 1
     assert student_fraction([1.0, 1.0])[1:] == (1.0, 1.0)
+    above = float(np.nextafter(1.0, 2.0))  # a ratio of sums, rounded
+    assert all(map(math.isfinite, student_fraction([1.0, above])))
+    assert all(map(math.isfinite, student_fraction([0.0, -5e-324])))
 
 
 def test_one_fraction_has_no_interval() -> None:

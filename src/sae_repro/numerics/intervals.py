@@ -90,7 +90,8 @@ def student_fraction(values: Sequence[float]) -> tuple[float, float, float]:
     mean; NaN bounds of fewer than 2. Source: M. S. Bartlett 1936, "The square root transformation
     in analysis of variance".
     """
-    angles = np.arcsin(np.sqrt(np.asarray(values, dtype=np.float64)))
+    # rounding may put a ratio of sums an ulp outside
+    angles = np.arcsin(np.sqrt(np.clip(np.asarray(values, dtype=np.float64), 0.0, 1.0)))
     _, low, high = student(angles.tolist())
     mean = float(np.mean(values)) if len(values) else math.nan
     if math.isnan(low):
