@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_repro.concepts.halves import fit_documents, in_fit
+from sae_repro.concepts.halves import contents, fit_documents, in_fit
 from sae_repro.readers.documents import TokenDocuments
 
 
@@ -48,8 +48,16 @@ def test_a_documents_half_depends_on_no_other_document() -> None:
 
 def test_the_corpus_is_halved_by_its_contents() -> None:
     documents = corpus(texts(300), ["validation"] * 300)
-    contents = documents.contents(np.arange(300))
-    assert np.array_equal(fit_documents(documents, 4), in_fit(4, contents))
+    of_document = contents(documents, np.arange(300))
+    assert np.array_equal(fit_documents(documents, 4), in_fit(4, of_document))
+
+
+def test_copies_have_one_content_and_others_do_not() -> None:
+    documents = corpus([[5, 6, 7], [8], [5, 6, 7], [9, 9]], ["train"] * 4)
+    of_document = contents(documents, np.arange(4))
+    assert of_document[0] == of_document[2]
+    assert len(set(of_document.tolist())) == 3
+    assert contents(documents, np.array([3])) == of_document[3:]
 
 
 def test_only_validation_documents_have_a_half() -> None:

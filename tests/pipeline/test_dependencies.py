@@ -15,7 +15,15 @@ STAGES = frozenset(
     ("corpus", "subject", "extract", "train", "evaluate", "judge", "control", "compare", "track")
 )
 MEANT = {
-    "numerics/random.py": {"corpus", "extract", "train", "evaluate", "judge", "control", "compare"},
+    "numerics/random.py": {
+        "subject",
+        "extract",
+        "train",
+        "evaluate",
+        "judge",
+        "control",
+        "compare",
+    },
     "numerics/hashing.py": {"corpus", "evaluate", "judge"},
     "numerics/intervals.py": {"evaluate", "judge", "compare"},
     "numerics/determinism.py": {"subject", "extract", "train", "evaluate", "judge", "control"},
@@ -109,6 +117,13 @@ def test_a_comment_restarts_stages_and_trains_nothing(finished: Checkout, tmp_pa
     assert (checkout.trained(), checkout.evaluated()) == (trained, evaluated)
 
 
+def test_known_modules_are_imported_by_the_known_stages() -> None:
+    closures = {stage: closure(ROOT / "src", f"sae_repro.{stage}") for stage in STAGES}
+    for module, stages in MEANT.items():
+        name = "sae_repro." + module.removesuffix(".py").replace("/", ".")
+        assert {stage for stage in STAGES if name in closures[stage]} == stages, module
+
+
 def test_dvc_yaml_lists_what_stages_import() -> None:
     from sae_repro.cli.deps import with_imported_code
 
@@ -125,3 +140,14 @@ def test_every_stage_depends_on_the_lock_and_none_on_all_code() -> None:
         for stage, entry in read_yaml(path)["stages"].items():
             assert "${root}/requirements.lock" in entry["deps"], stage
             assert not {"${root}/src", "${root}/src/sae_repro"} & set(entry["deps"]), stage
+
+
+def test_tune_depends_on_all_artifacts_that_an_evaluation_reads() -> None:
+    """But for trained cells: a trial trains its own."""
+    from sae_repro.params import read_yaml
+
+    evaluate, tune = (
+        {dep for dep in read_yaml(path)["stages"][stage]["deps"] if dep.startswith("artifacts/")}
+        for stage, path in (("evaluate", ROOT / "dvc.yaml"), ("tune", ROOT / "tune" / "dvc.yaml"))
+    )
+    assert tune == evaluate - {"artifacts/train"}

@@ -1,4 +1,4 @@
-"""Token documents: bounds, splits and contents of a corpus on disk."""
+"""Token documents: bounds and splits of a corpus on disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,13 +36,6 @@ def test_documents_are_cut_at_their_bounds(corpus: TokenDocuments) -> None:
 def test_a_split_holds_its_documents_in_order(corpus: TokenDocuments) -> None:
     assert corpus.split("train").tolist() == [0, 3]
     assert corpus.split("validation").tolist() == [1, 2]
-
-
-def test_copies_have_one_content_and_others_do_not(corpus: TokenDocuments) -> None:
-    contents = corpus.contents(np.arange(4))
-    assert contents[0] == contents[2]
-    assert len(set(contents.tolist())) == 3
-    assert corpus.contents(np.array([3])) == contents[3:]
 
 
 def test_a_missing_corpus_is_named(tmp_path: Path) -> None:

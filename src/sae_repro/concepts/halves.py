@@ -10,10 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.numerics.hashing import uniform_hash
+from sae_repro.numerics.hashing import fingerprint, uniform_hash
 from sae_repro.readers.documents import TokenDocuments
 
 Mask = npt.NDArray[np.bool_]
+
+
+def contents(corpus: TokenDocuments, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """A number for the content of each of the documents `numbers`: copies share it."""
+    marks = [
+        fingerprint(corpus.document(number).astype("<i4").tobytes(), 0)[:8]
+        for number in numbers.tolist()
+    ]
+    return np.frombuffer(b"".join(marks), dtype="<u8")
 
 
 def in_fit(seed: int, content: npt.NDArray[Any]) -> Mask:
@@ -28,5 +37,5 @@ def fit_documents(corpus: TokenDocuments, seed: int) -> Mask:
     """
     numbers = corpus.split("validation")
     fit = np.zeros(len(corpus.documents), dtype=bool)
-    fit[numbers] = in_fit(seed, corpus.contents(numbers))
+    fit[numbers] = in_fit(seed, contents(corpus, numbers))
     return fit

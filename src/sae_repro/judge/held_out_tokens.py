@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.concepts.halves import fit_documents
+from sae_repro.concepts.halves import contents, fit_documents
 from sae_repro.judge.prompts.fence import Context
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import DOCUMENT, POSITION, TOKEN, row_key
@@ -62,7 +62,7 @@ def held_out_tokens(
         index[order, column].astype(np.int64) for column in (DOCUMENT, POSITION, TOKEN)
     )
     numbers, document_of_row = np.unique(document, return_inverse=True)
-    _, content = np.unique(corpus.contents(numbers), return_inverse=True)
+    _, content = np.unique(contents(corpus, numbers), return_inverse=True)
     row = np.arange(len(document))
     return HeldOutTokens(
         document=document,

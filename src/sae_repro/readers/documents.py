@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
-from sae_repro.numerics.hashing import fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,14 +59,6 @@ class TokenDocuments:
         return [
             self.tokens[b:e].tolist() for b, e in zip(begin.tolist(), end.tolist(), strict=True)
         ]
-
-    def contents(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-        """A number for the content of each of the documents `numbers`: copies share it."""
-        marks = [
-            fingerprint(self.document(number).astype("<i4").tobytes(), 0)[:8]
-            for number in numbers.tolist()
-        ]
-        return np.frombuffer(b"".join(marks), dtype="<u8")
 
     def split(self, name: str) -> npt.NDArray[np.int64]:
         """Numbers of the documents in `name` (train, calibration, validation), in order."""
