@@ -70,6 +70,7 @@ def _identity(context: StageContext, tune: Tune, shared: str) -> dict[str, Any]:
         "activations": sha256_file(context.artifacts("extract") / "manifest.json"),
         "the code of train, or the lock": context.code("sae_repro.train.makers.trained"),
         "evaluate, its code or inputs": shared,
+        "the code of proposals": context.code("sae_repro.tune.proposals"),
     }
 
 
