@@ -74,45 +74,45 @@ def dependencies(source: Path, *modules: str) -> list[Path]:
     A folder stands for what is in it where all of that counts, an `__init__` without code apart.
     """
     files = _files(source)
-    wanted = {files[module] for module in _counted(files, modules)}
-    wanted |= _data(path.parent for path in wanted)
-    return sorted(_shortened(source / PACKAGE, wanted), key=lambda path: path.as_posix())
+    paths = {files[module] for module in _counted(files, modules)}
+    paths |= _data(path.parent for path in paths)
+    return sorted(_shortened(source / PACKAGE, paths), key=lambda path: path.as_posix())
 
 
 def _files(source: Path) -> dict[str, Path]:
     """The file of each module of the package, by dotted name."""
-    found = {}
+    files = {}
     for path in (source / PACKAGE).rglob("*.py"):
         *parents, name = path.relative_to(source).with_suffix("").parts
-        found[".".join(parents if name == "__init__" else [*parents, name])] = path
-    return found
+        files[".".join(parents if name == "__init__" else [*parents, name])] = path
+    return files
 
 
 def _counted(files: Mapping[str, Path], modules: Iterable[str]) -> dict[str, list[Part]]:
     """The parts that count, for each module of the closure."""
     todo = [(module, ALL) for module in modules]
     counted: dict[str, set[Part]] = {module: set() for module, _ in todo}
-    asked = set()
+    requested = set()
     while todo:
-        module, name = wanted = todo.pop()
-        if wanted in asked or prefixes(module)[0] != PACKAGE:
+        module, name = request = todo.pop()
+        if request in requested or prefixes(module)[0] != PACKAGE:
             continue
-        asked.add(wanted)
+        requested.add(request)
         todo += [(parent, NOTHING) for parent in prefixes(module)[:-1]]
         if module in EXEMPT:
             continue
-        here = _parts(files, module)
-        for part in here:
+        module_parts = _parts(files, module)
+        for part in module_parts:
             if part.always or name == ALL or name in part.binds:
                 counted.setdefault(module, set()).add(part)
                 todo += [*part.imports, *((module, used) for used in part.uses)]
         if f"{module}.{name}" in files:
             todo.append((f"{module}.{name}", ALL))
-        elif name != NOTHING and not any(name in part.binds for part in here):
+        elif name != NOTHING and not any(name in part.binds for part in module_parts):
             todo.append((module, ALL))  # whatever in it gives it that name
     return {
-        module: [part for part in _parts(files, module) if part in found]
-        for module, found in counted.items()
+        module: [part for part in _parts(files, module) if part in selected]
+        for module, selected in counted.items()
     }
 
 
@@ -127,27 +127,27 @@ def _parts(files: Mapping[str, Path], module: str) -> tuple[Part, ...]:
 
 def _data(folders: Iterable[Path]) -> set[Path]:
     """The files that are no Python in `folders`, and in their subfolders that are no packages."""
-    found = set()
+    files = set()
     for path in {path for folder in folders for path in _visible(folder)}:
         if path.is_file() and path.suffix != ".py":
-            found.add(path)
+            files.add(path)
         elif path.is_dir() and not (path / "__init__.py").is_file():
-            found |= _data([path])
-    return found
+            files |= _data([path])
+    return files
 
 
-def _shortened(folder: Path, wanted: set[Path]) -> Iterator[Path]:
-    """`wanted` as far as it lies in `folder`, a folder in place of all that is in it."""
+def _shortened(folder: Path, paths: set[Path]) -> Iterator[Path]:
+    """`paths` as far as it lies in `folder`, a folder in place of all that is in it."""
     present = list(_files_in(folder))
-    if wanted.isdisjoint(present):
+    if paths.isdisjoint(present):
         return
-    if all(path in wanted or _without_code(path) for path in present):
+    if all(path in paths or _without_code(path) for path in present):
         yield folder
         return
     for path in _visible(folder):
         if path.is_dir():
-            yield from _shortened(path, wanted)
-        elif path in wanted:
+            yield from _shortened(path, paths)
+        elif path in paths:
             yield path
 
 

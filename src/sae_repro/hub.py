@@ -61,10 +61,10 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def unreachable(what: str, why: object) -> StudyError:
+def unreachable(what: str, reason: object) -> StudyError:
     """The error for `what` that could not be fetched."""
     return StudyError(
-        f"{what}: the hub at {endpoint()} can't be reached ({one_line(why)}); check the network, "
-        "set HF_ENDPOINT to a mirror, or fetch it elsewhere and use a local source (kind: files "
-        "for text, kind: local for a model)"
+        f"{what}: the hub at {endpoint()} can't be reached ({one_line(reason)}); check the "
+        "network, set HF_ENDPOINT to a mirror, or fetch it elsewhere and use a local source (kind: "
+        "files for text, kind: local for a model)"
     )

@@ -45,10 +45,10 @@ def neighbours(sae: SAE, latent: int, n: int = 10) -> list[tuple[int, float]]:
         raise StudyError(f"latent {latent}: its atom is zero, near to nothing; choose another")
     norm_k = sae.weights.W_dec.norm(dim=1)
     cosine_k = sae.weights.W_dec @ atom / (norm_k * atom.norm())
-    others = norm_k > 0
-    others[latent] = False
-    cosine_k = torch.where(others, cosine_k, -torch.inf)
-    values, latents = cosine_k.topk(min(n, int(others.sum())))
+    candidates = norm_k > 0
+    candidates[latent] = False
+    cosine_k = torch.where(candidates, cosine_k, -torch.inf)
+    values, latents = cosine_k.topk(min(n, int(candidates.sum())))
     return list(zip(latents.tolist(), values.tolist(), strict=True))
 
 

@@ -25,10 +25,10 @@ def git_state(folder: Path) -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
     )
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def versions() -> dict[str, str]:

@@ -22,16 +22,16 @@ Work = Callable[[Callable[[int], None]], None]
 
 def workers() -> int:
     """SAE_REPRO_JOBS, or the cores this process may use."""
-    given = os.environ.get("SAE_REPRO_JOBS", "")
-    if not given:
+    setting = os.environ.get("SAE_REPRO_JOBS", "")
+    if not setting:
         return (
             len(os.sched_getaffinity(0))
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count() or 1
         )
-    if not given.isdigit() or int(given) < 1:
-        raise StudyError(f"SAE_REPRO_JOBS = {given}: must be a whole number of workers, ≥ 1")
-    return int(given)
+    if not setting.isdigit() or int(setting) < 1:
+        raise StudyError(f"SAE_REPRO_JOBS = {setting}: must be a whole number of workers, ≥ 1")
+    return int(setting)
 
 
 def side_by_side(pieces: Sequence[tuple[Work, int]], *, what: str, unit: str) -> None:

@@ -54,13 +54,13 @@ def parts(code: bytes, module: str, is_init: bool) -> tuple[Part, ...]:
         return (Part(tree, tuple(_imports(tree, module.rpartition(".")[0]))),)
     statements = list(_divided(tree.body))
     bound = [frozenset(_bound(statement)) for statement in statements]
-    known = frozenset().union(*bound)
+    names = frozenset().union(*bound)
     return tuple(
         Part(
             node=statement,
             imports=tuple(_imports(statement, module)),
             binds=binds,
-            uses=known & {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)},
+            uses=names & {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)},
             always=not _only_binds(statement),
         )
         for statement, binds in zip(statements, bound, strict=True)

@@ -89,17 +89,17 @@ def _compare(name: str, ours: Path, theirs: Path) -> Difference:
 def _first_value(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> Difference | None:
     """The first differing value of two readings, and the largest relative difference of all."""
     if list(ours) != list(theirs):
-        other = sorted(set(ours) ^ set(theirs)) or ["another order"]
-        return Difference(name, f"other columns, keys or rows: {', '.join(other[:3])}")
+        theirs_value = sorted(set(ours) ^ set(theirs)) or ["another order"]
+        return Difference(name, f"other columns, keys or rows: {', '.join(theirs_value[:3])}")
     first, largest, only_numbers = "", 0.0, True
-    for where, mine in ours.items():
-        other = theirs[where]
-        if isinstance(mine, np.ndarray):
-            part, relative = _arrays(mine, other)
-        elif mine == other:
+    for where, value in ours.items():
+        theirs_value = theirs[where]
+        if isinstance(value, np.ndarray):
+            part, relative = _arrays(value, theirs_value)
+        elif value == theirs_value:
             continue
         else:
-            part, relative = f"{mine} against {other}", _relative(mine, other)
+            part, relative = f"{value} against {theirs_value}", _relative(value, theirs_value)
         if part:
             first = first or f"{where}: {part}"
             only_numbers &= relative is not None

@@ -95,8 +95,8 @@ class _JumpReLU(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         (g_nk,) = gradients
         u_nk, threshold_k = ctx.saved_tensors
-        near = _rectangle(u_nk, threshold_k, ctx.epsilon)
-        slope = -(threshold_k / ctx.epsilon) * (g_nk * near).sum(0)
+        window_nk = _rectangle(u_nk, threshold_k, ctx.epsilon)
+        slope = -(threshold_k / ctx.epsilon) * (g_nk * window_nk).sum(0)
         return g_nk * (u_nk > threshold_k), slope, None
 
 
@@ -111,8 +111,8 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
         (g_nk,) = gradients
         u_nk, threshold_k = ctx.saved_tensors
-        near = _rectangle(u_nk, threshold_k, ctx.epsilon)
-        return None, -(1 / ctx.epsilon) * (g_nk * near).sum(0), None
+        window_nk = _rectangle(u_nk, threshold_k, ctx.epsilon)
+        return None, -(1 / ctx.epsilon) * (g_nk * window_nk).sum(0), None
 
 
 def _rectangle(u_nk: Tensor, threshold_k: Tensor, epsilon: float) -> Tensor:
@@ -146,12 +146,12 @@ def batchtopk_threshold(scores: Iterable[Tensor], k: int, tokens: int) -> float:
     A latent fires if its score is > τ, which lets through k per token on average. With fewer than
     k·N + 1 positive scores τ = 0. `scores` are batches [n, K]; memory O(k·N).
     """
-    kept, needed = torch.empty(0), k * tokens + 1
+    largest, needed = torch.empty(0), k * tokens + 1
     for batch in scores:
-        kept = torch.cat([kept.to(batch), batch[batch > 0]])
-        if len(kept) > 2 * needed:
-            kept = kept.topk(needed).values
-    return float(kept.topk(needed).values[-1]) if len(kept) >= needed else 0.0
+        largest = torch.cat([largest.to(batch), batch[batch > 0]])
+        if len(largest) > 2 * needed:
+            largest = largest.topk(needed).values
+    return float(largest.topk(needed).values[-1]) if len(largest) >= needed else 0.0
 
 
 def _relu_code(cell: Cell, weights: Weights, x_nd: Tensor, epsilon: float) -> Code:

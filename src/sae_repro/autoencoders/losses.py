@@ -85,8 +85,8 @@ def auxk_loss(
     # fewer dead than k_aux: the living ones among the chosen are −∞, which ReLU makes 0
     z_aux = torch.zeros_like(u_nk).scatter(1, chosen, torch.relu(values))
     e_hat = (z_aux @ weights.W_dec).to(x_nd.dtype)
-    left = (residual_nd - residual_nd.mean(0)).square().sum()
+    total = (residual_nd - residual_nd.mean(0)).square().sum()
     variance = (x_nd - x_nd.mean(0)).square().sum() / (x_nd.numel() if mean else len(x_nd))
-    ratio = (residual_nd - e_hat).square().sum() / left.clamp_min(torch.finfo(left.dtype).tiny)
-    usable = dead_k.any() & (left > 0)
+    ratio = (residual_nd - e_hat).square().sum() / total.clamp_min(torch.finfo(total.dtype).tiny)
+    usable = dead_k.any() & (total > 0)
     return torch.where(usable, variance.detach() * ratio, torch.zeros_like(ratio))

@@ -88,14 +88,18 @@ def geometric_median(x_nd: Tensor, *, steps: int = 100, tolerance: float = 1e-7)
     for _ in range(steps):
         difference = x_nd - y
         distance = difference.norm(dim=1)
-        here = distance <= 1e-12 * scale
-        weight = torch.where(here, 0.0, 1 / distance.clamp_min(torch.finfo(torch.float64).tiny))
+        coincident = distance <= 1e-12 * scale
+        weight = torch.where(
+            coincident, 0.0, 1 / distance.clamp_min(torch.finfo(torch.float64).tiny)
+        )
         if not bool(weight.any()):
             return y  # all points are one
         pull = (weight[:, None] * difference).sum(0)
         step = pull / weight.sum()
         # points that coincide with y hold it back; they are the median once they outweigh the pull
-        hold = (here.sum() / pull.norm().clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(1.0)
+        hold = (
+            coincident.sum() / pull.norm().clamp_min(torch.finfo(torch.float64).tiny)
+        ).clamp_max(1.0)
         y = y + (1 - hold) * step
         if float(((1 - hold) * step).norm()) <= tolerance * float(scale):
             break

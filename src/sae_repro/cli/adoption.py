@@ -77,7 +77,7 @@ def _new_cells(
     chosen: Sequence[Trial], existing: Mapping[str, Any], prefix: str
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """(name → choices, notes); a trial that is a cell already is left out, with a note."""
-    known = {
+    names = {
         str(check_section(Cell, choices, within=f"cells.{name}").identity()): name
         for name, choices in existing.items()
     }
@@ -86,15 +86,15 @@ def _new_cells(
     for trial in chosen:
         name = f"{prefix}-{trial.recipe}-{trial.number}"
         identity = str(check_section(Cell, trial.choices, within=name).identity())
-        if identity in known:
-            notes.append(f"trial {trial.number} is the cell {known[identity]} already")
+        if identity in names:
+            notes.append(f"trial {trial.number} is the cell {names[identity]} already")
         elif name in existing:
             raise StudyError(
                 f"params.yaml: cells.{name} exists already and is another cell; choose another "
                 "--prefix"
             )
         else:
-            cells[name], known[identity] = dict(trial.choices), name
+            cells[name], names[identity] = dict(trial.choices), name
     return cells, notes
 
 

@@ -24,8 +24,8 @@ def summary(study: Study) -> str:
     """One line: how many cells, on which hooks, how wide."""
     hooks = sorted({study.hook_of(cell) for cell in study.cells.values()})
     d_in = width_of(study)
-    own = [cell for cell in study.cells.values() if cell.import_ is None]
-    widths = sorted({cell.width(d_in) for cell in own}) if d_in else []
+    sized = [cell for cell in study.cells.values() if cell.import_ is None]
+    widths = sorted({cell.width(d_in) for cell in sized}) if d_in else []
     saes = sum(len(cell.members()) for cell in study.cells.values())
     more = f" ({saes} SAEs)" if saes > len(study.cells) else ""
     return f"ok: {len(study.cells)} cells{more} on {', '.join(hooks)}" + (
@@ -56,10 +56,10 @@ def cells_table(study: Study, folder: Path) -> str:
 
 
 def _done(files: list[Path]) -> str:
-    done = sum(file.is_file() for file in files)
-    if done in (0, len(files)):
-        return "yes" if done else "–"
-    return f"{done} of {len(files)}"
+    finished = sum(file.is_file() for file in files)
+    if finished in (0, len(files)):
+        return "yes" if finished else "–"
+    return f"{finished} of {len(files)}"
 
 
 def _activation(cell: Cell) -> str:

@@ -74,10 +74,10 @@ def _own_or_foreign(cell: str, study: Path) -> "SAE":
     if Path(cell).is_dir():
         return import_sae(Path(cell))
     params = study / "params.yaml"
-    known = load_study(params).cells.get(cell) if params.is_file() else None
-    if known is not None and known.seeds is not None:
+    entry = load_study(params).cells.get(cell) if params.is_file() else None
+    if entry is not None and entry.seeds is not None:
         raise StudyError(
-            f"{cell} has several SAEs: name one, such as {sae_names({cell: known})[0]}"
+            f"{cell} has several SAEs: name one, such as {sae_names({cell: entry})[0]}"
         )
     raise StudyError(
         f"{cell}: neither a folder, nor a cell with an SAE in {folder.parent}; `sae-repro cells` "

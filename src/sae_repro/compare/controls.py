@@ -61,16 +61,16 @@ def findings(trials: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
         ("half dead", "topk + auxk", "revived_fraction", "≥", 0.9, "lives again"),
     )
     for world, recipe, metric, sign, bound, expectation in expected:
-        mine = trials[trials["world"].str.startswith(world) & (trials["recipe"] == recipe)]
-        for name, group in mine.groupby("world", sort=False):
+        runs = trials[trials["world"].str.startswith(world) & (trials["recipe"] == recipe)]
+        for name, group in runs.groupby("world", sort=False):
             # a trial that failed shows nothing
             values = group.reindex(columns=[metric])[metric].to_numpy(float)
-            held = (values >= bound) if sign == "≥" else (values <= bound)
-            shown = ", ".join(number(float(v), 3) for v in values)
-            verdict = "observed" if held.all() else "not observed"
+            holds = (values >= bound) if sign == "≥" else (values <= bound)
+            listing = ", ".join(number(float(v), 3) for v in values)
+            verdict = "observed" if holds.all() else "not observed"
             yield (
                 f"{name}, {recipe} {expectation}: **{verdict}** ({metric} {sign} {bound:g} in "
-                f"{int(held.sum())} of {len(held)} seeds: {shown})."
+                f"{int(holds.sum())} of {len(holds)} seeds: {listing})."
             )
     yield from _parents(table)
 
@@ -101,7 +101,7 @@ def write_control(folder: Path, artifacts: Path) -> None:
     if not len(trials):
         return
     table = over_seeds(trials)
-    shown = pd.DataFrame(
+    printed = pd.DataFrame(
         {
             "world": table["world"],
             "recipe": table["recipe"],
@@ -118,7 +118,7 @@ def write_control(folder: Path, artifacts: Path) -> None:
         "Student's t, of fractions on their angles so that it stays in [0, 1]]; each seed draws a "
         f"world, data and weights of its own. METRICS.md defines each metric.\n\n{lines}"
     )
-    write_table(folder, "control", table, caption, shown)
+    write_table(folder, "control", table, caption, printed)
     atoms = _read(artifacts / "control" / "atoms.csv")
     if not len(atoms):
         return

@@ -78,7 +78,7 @@ def _write_monosemantic(folder: Path, results: Sequence[Result]) -> None:
         ]
     ).astype("Int64")
     text = counts.map(lambda count: ABSENT if pd.isna(count) else f"{count:,}")
-    shown = pd.concat([_shown(results, metrics), text], axis=1)
+    printed = pd.concat([_shown(results, metrics), text], axis=1)
     caption = (
         f"# Monosemanticity\n\nEach latent against the concept bank, on {measured_on(results)}: "
         "concept and threshold chosen on one half of the documents, scored on the other. "
@@ -86,7 +86,7 @@ def _write_monosemantic(folder: Path, results: Sequence[Result]) -> None:
         "last cells are negative controls if the study has them: what scores there like a trained "
         "SAE measures nothing."
     )
-    write_table(folder, "monosemantic", pd.concat([frame, counts], axis=1), caption, shown)
+    write_table(folder, "monosemantic", pd.concat([frame, counts], axis=1), caption, printed)
 
 
 def _count(result: Result, name: str) -> int | None:
@@ -123,9 +123,9 @@ def _against_controls(trained: Sequence[Result], controls: Sequence[Result]) -> 
             base = known(control, metric)
             if base is None or not cells:
                 continue
-            apart = [c for c in cells if differ(c.interval, base.interval)]
-            above = [c for c in apart if c.value > base.value]
-            below = [c.cell for c in apart if c.value < base.value]
+            distinct = [c for c in cells if differ(c.interval, base.interval)]
+            above = [c for c in distinct if c.value > base.value]
+            below = [c.cell for c in distinct if c.value < base.value]
             unclear = [c.cell for c in cells if not differ(c.interval, base.interval)]
             yield (
                 f"{metric}: {base.cell} reaches {base}; {len(above)} of {len(cells)} trained "
@@ -138,13 +138,13 @@ def _above_zero(trained: Sequence[Result], metric: str) -> Iterator[str]:
     cells = [value for r in trained if (value := known(r, metric))]
     if not cells:
         return
-    seen = [f"{c.cell} {c}" for c in cells if differ(c.interval, (0.0, 0.0)) and c.value > 0]
-    if not seen:
+    positive = [f"{c.cell} {c}" for c in cells if differ(c.interval, (0.0, 0.0)) and c.value > 0]
+    if not positive:
         yield f"{metric}: not observed; no interval of {len(cells)} cells excludes 0."
     else:
         yield (
-            f"{metric}: above 0 in {len(seen)} of {len(cells)} cells ({'; '.join(seen)}); in the "
-            "others not observed."
+            f"{metric}: above 0 in {len(positive)} of {len(cells)} cells "
+            f"({'; '.join(positive)}); in the others not observed."
         )
 
 
@@ -157,7 +157,7 @@ def _at_equal_target_l0(trained: Sequence[Result], metric: str) -> Iterator[str]
     for (hook, width, l0), values in groups.items():
         if len(values) < 2:
             continue
-        where = f"{metric} at target L0 = {l0:g}, K = {width}, {hook}"
+        subject = f"{metric} at target L0 = {l0:g}, K = {width}, {hook}"
         different = [
             f"{low} {values[low]} below {high} {values[high]}"
             for low, high in (_ordered(pair, values) for pair in combinations(values, 2))
@@ -165,12 +165,12 @@ def _at_equal_target_l0(trained: Sequence[Result], metric: str) -> Iterator[str]
         ]
         pairs = len(values) * (len(values) - 1) // 2
         if different:
-            rest = pairs - len(different)
-            yield f"{where}: {'; '.join(different)}" + (
-                f"; the other {rest} pairs are not distinguishable." if rest else "."
+            undecided = pairs - len(different)
+            yield f"{subject}: {'; '.join(different)}" + (
+                f"; the other {undecided} pairs are not distinguishable." if undecided else "."
             )
         else:
-            yield f"{where}: {', '.join(values)} not distinguishable."
+            yield f"{subject}: {', '.join(values)} not distinguishable."
 
 
 def _ordered(pair: tuple[str, str], values: Mapping[str, Known]) -> tuple[str, str]:

@@ -67,12 +67,12 @@ def frontier(folder: Path, results: Sequence[Result]) -> None:
     with drawn(folder, "frontier", 4.4 * len(hooks) + 2.2, 4.2) as figure:
         axes = figure.subplots(1, len(hooks), squeeze=False)[0]
         for ax, hook in zip(axes, hooks, strict=True):
-            here = [r for r in results if r.hook == hook]
-            for architecture in dict.fromkeys(r.architecture for r in here):
-                for x in sorted({r.expansion for r in here if r.architecture == architecture}):
+            of_hook = [r for r in results if r.hook == hook]
+            for architecture in dict.fromkeys(r.architecture for r in of_hook):
+                for x in sorted({r.expansion for r in of_hook if r.architecture == architecture}):
                     line = sorted(
                         (r.metrics["l0"], r.metrics["fvu"])
-                        for r in here
+                        for r in of_hook
                         if r.architecture == architecture and r.expansion == x
                     )
                     l0, fvu = zip(*line, strict=True)
@@ -179,10 +179,10 @@ def training_curves(folder: Path, results: Sequence[Result]) -> None:
     with drawn(folder, "training_curves", 9.0, 2.0 * len(architectures) + 0.6) as figure:
         axes = figure.subplots(len(architectures), len(panels), squeeze=False, sharex=True)
         for row, architecture in zip(axes, architectures, strict=True):
-            mine = [r for r in results if r.architecture == architecture]
-            colours = sns.color_palette("viridis", len(mine))
+            cells = [r for r in results if r.architecture == architecture]
+            colours = sns.color_palette("viridis", len(cells))
             for ax, (column, title) in zip(row, panels.items(), strict=True):
-                for colour, r in zip(colours, mine, strict=True):
+                for colour, r in zip(colours, cells, strict=True):
                     curves = [sae.curve for sae in r.saes if column in sae.curve]
                     for number, curve in enumerate(curves):
                         label = f"{r.expansion:g}x, {r.sparsity}" if not number else None

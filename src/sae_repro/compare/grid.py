@@ -87,8 +87,8 @@ def published_table(results: Sequence[Result]) -> pd.DataFrame:
     for resampling, block in BLOCKS:
         for lam in published.LAMBDAS:
             for x in published.EXPANSIONS:
-                ours = grid.get((resampling, lam, float(x)))
-                dead = ours.metrics["dead_fraction_below"] if ours else None
+                cell = grid.get((resampling, lam, float(x)))
+                dead = cell.metrics["dead_fraction_below"] if cell else None
                 rows.append(
                     {
                         "block": block,
@@ -101,7 +101,7 @@ def published_table(results: Sequence[Result]) -> pd.DataFrame:
                             for kind in ("dead", "monosemantic")
                         },
                         "this_study_dead_percent": None if dead is None else 100 * dead,
-                        "this_study_cell": ours.name if ours else None,
+                        "this_study_cell": cell.name if cell else None,
                     }
                 )
     return pd.DataFrame(rows)
@@ -131,7 +131,7 @@ def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
             )
             write_table(folder, metric, long, caption, wide)
     frame = published_table(results)
-    shown = frame.map(lambda v: number(v) if isinstance(v, float) else v or ABSENT)
+    printed = frame.map(lambda v: number(v) if isinstance(v, float) else v or ABSENT)
     caption = (
         "# Published numbers to stand beside: another model and corpus\n\nNo targets. Published: "
         f"{published.SETTING}; monosemantic = fraction of {published.JUDGED_LATENTS} latents that "
@@ -139,4 +139,4 @@ def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
         f"{published.INTERVAL_AT_80_PERCENT}). "
         f"This study: dead_fraction_below on {measured_on(results)}."
     )
-    write_table(folder, "published", frame, caption, shown)
+    write_table(folder, "published", frame, caption, printed)

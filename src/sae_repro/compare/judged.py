@@ -49,16 +49,16 @@ def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame,
             row = {"model": "this study", "": block, "λ": f"{lam:g}"}
             for x in expansions:
                 r = grid.get((resampling, lam, x))
-                rate = _over_seeds(r, judged) if r else {}
-                row[f"{x:g}x"] = _percent(rate)
+                summary = _over_seeds(r, judged) if r else {}
+                row[f"{x:g}x"] = _percent(summary)
                 long.append(
                     {
                         "block": block,
                         "lambda": lam,
                         "expansion": x,
                         "cell": r.name if r else None,
-                        "seeds": rate.get("seeds"),
-                        **_rate_columns("extremes", rate),
+                        "seeds": summary.get("seeds"),
+                        **_rate_columns("extremes", summary),
                         "published_gpt2_monosemantic_percent": published.percent(
                             "monosemantic", resampling, lam, x
                         ),
@@ -68,56 +68,61 @@ def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame,
     for resampling, block in BLOCKS:
         for lam in published.LAMBDAS:
             values = (published.percent("monosemantic", resampling, lam, x) for x in expansions)
-            shown = (ABSENT if value is None else f"{value:g}" for value in values)
+            text = (ABSENT if value is None else f"{value:g}" for value in values)
             names = (f"{x:g}x" for x in expansions)
             wide.append(
                 {"model": "published: GPT-2 small", "": block, "λ": f"{lam:g}",
-                 **dict(zip(names, shown, strict=True))}
+                 **dict(zip(names, text, strict=True))}
             )  # fmt: skip
     return _whole(pd.DataFrame(long)), pd.DataFrame(wide)
 
 
 def _over_seeds(r: Result, judged: Judged) -> Mapping[str, Any]:
     """The rate over the extremes of all judged seeds together, and its interval."""
-    rates = [judged[sae.name]["rates"]["extremes"] for sae in r.members if sae.name in judged]
-    counts = {name: sum(rate[name] for rate in rates) for name in COUNTS}
+    seeds = [judged[sae.name]["rates"]["extremes"] for sae in r.members if sae.name in judged]
+    counts = {name: sum(group[name] for group in seeds) for name in COUNTS}
     if not counts["answered"]:
-        return {**counts, "seeds": len(rates)}
-    groups = [[rate[name] for rate in rates] for name in ("labelled", "answered")]
+        return {**counts, "seeds": len(seeds)}
+    groups = [[group[name] for group in seeds] for name in ("labelled", "answered")]
     return {
         "rate": counts["labelled"] / counts["answered"],
         "interval": wilson_over_groups(groups[0], groups[1]),
         **counts,
-        "seeds": len(rates),
+        "seeds": len(seeds),
     }
 
 
-def _percent(rate: Mapping[str, Any]) -> str:
-    if rate.get("rate") is None:
+def _percent(labelled: Mapping[str, Any]) -> str:
+    if labelled.get("rate") is None:
         return ABSENT
-    low, high = rate["interval"]
-    return f"{100 * rate['rate']:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+    low, high = labelled["interval"]
+    return f"{100 * labelled['rate']:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def _rate_columns(group: str, rate: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = rate.get("interval", (None, None))
-    counts = {f"{group}_{name}": rate.get(name) for name in COUNTS}
-    return {f"{group}_rate": rate.get("rate"), f"{group}_low": low, f"{group}_high": high, **counts}
+def _rate_columns(group: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = summary.get("interval", (None, None))
+    counts = {f"{group}_{name}": summary.get(name) for name in COUNTS}
+    return {
+        f"{group}_rate": summary.get("rate"),
+        f"{group}_low": low,
+        f"{group}_high": high,
+        **counts,
+    }
 
 
 def cells_table(judged: Judged) -> pd.DataFrame:
     """A row per judged SAE: rates with intervals and counts, scores, agreement of M."""
     rows = []
     for name, summary in judged.items():
-        row: dict[str, Any] = {"cell": name, "judge": summary["judge"], **summary["counts"]}
+        columns: dict[str, Any] = {"cell": name, "judge": summary["judge"], **summary["counts"]}
         for group in GROUPS:
-            row |= _rate_columns(group, summary["rates"][group])
+            columns |= _rate_columns(group, summary["rates"][group])
         for score, value in summary["scores"].items():
-            row |= _score_columns(score, value)
-        row |= _agreement_columns(summary["agreement"] or {})
+            columns |= _score_columns(score, value)
+        columns |= _agreement_columns(summary["agreement"] or {})
         for prompt, counts in summary["answers"].items():
-            row |= {f"{prompt}_answers_{what}": n for what, n in counts.items()}
-        rows.append(row)
+            columns |= {f"{prompt}_answers_{suffix}": n for suffix, n in counts.items()}
+        rows.append(columns)
     return _whole(pd.DataFrame(rows))
 
 
@@ -224,8 +229,8 @@ def _shown(judged: Judged) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _counted(rate: Mapping[str, Any]) -> str:
-    return f"{_percent(rate)} ({rate['labelled']}/{rate['answered']})"
+def _counted(summary: Mapping[str, Any]) -> str:
+    return f"{_percent(summary)} ({summary['labelled']}/{summary['answered']})"
 
 
 def _score(score: str, value: Mapping[str, Any] | None) -> str:

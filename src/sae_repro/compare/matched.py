@@ -87,7 +87,7 @@ def bootstrap(
     by_documents: dict[bytes, list[Result]] = defaultdict(list)
     for r in usable:  # cells on one hook share their documents
         by_documents[r.documents["document"].to_numpy().tobytes()].append(r)
-    drawn: dict[str, tuple[Floats, Floats]] = {}
+    resampled: dict[str, tuple[Floats, Floats]] = {}
     for group in by_documents.values():
         sums_cnm = np.stack(
             [r.documents[["tokens", "l0_sum", "squared_error", "total_variance"]].to_numpy(float)
@@ -101,14 +101,14 @@ def bootstrap(
         ]
         total_cbm = np.concatenate(blocks, axis=1)
         for r, t in zip(group, total_cbm, strict=True):
-            drawn[r.name] = (t[:, 1] / t[:, 0], t[:, 2] / t[:, 3])
-    return {r.name: _over_seeds(r, drawn, resamplings, seed) for r in results if r.ok}
+            resampled[r.name] = (t[:, 1] / t[:, 0], t[:, 2] / t[:, 3])
+    return {r.name: _over_seeds(r, resampled, resamplings, seed) for r in results if r.ok}
 
 
 def _over_seeds(
-    r: Result, drawn: dict[str, tuple[Floats, Floats]], resamplings: int, seed: int
+    r: Result, resampled: dict[str, tuple[Floats, Floats]], resamplings: int, seed: int
 ) -> tuple[Floats, Floats]:
-    parts = [drawn[sae.name] for sae in r.saes]
+    parts = [resampled[sae.name] for sae in r.saes]
     n = len(parts)
     if n == 1:
         return parts[0]
@@ -124,13 +124,13 @@ def matched_table(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(a row per frontier and target, a row per pair of frontiers and target)."""
     metrics = names_in("matched_l0.md")
-    drawn = bootstrap([r for r in results if not r.negative], resamplings, seed)
+    resampled = bootstrap([r for r in results if not r.negative], resamplings, seed)
     rows: list[dict[str, Any]] = []
     samples: dict[tuple[str, float, str, float], Floats] = {}
     for f in frontiers(results):
         for target in targets:
-            l0 = np.stack([drawn[r.name][0] for r in f.cells], axis=-1)
-            fvu = np.stack([drawn[r.name][1] for r in f.cells], axis=-1)
+            l0 = np.stack([resampled[r.name][0] for r in f.cells], axis=-1)
+            fvu = np.stack([resampled[r.name][1] for r in f.cells], axis=-1)
             point = {m: float(interpolate(f.l0, f.values(m), target)) for m in metrics}
             outside = np.isnan(point["fvu"])
             sample = np.full(resamplings, np.nan) if outside else interpolate(l0, fvu, target)
@@ -167,8 +167,8 @@ def _pairs(
             continue
         low, high = bounds
         # the difference over the same documents, against none: paired, so known better than a or b
-        apart = differ((low, high), (0.0, 0.0))
-        verdict = ("lower" if high < 0 else "higher") if apart else "not distinguishable"
+        distinct = differ((low, high), (0.0, 0.0))
+        verdict = ("lower" if high < 0 else "higher") if distinct else "not distinguishable"
         pairs.append(
             {
                 "hook": a[0],
@@ -189,14 +189,14 @@ def findings(pairs: pd.DataFrame) -> list[str]:
     """One sentence per pair of architectures at each target L0, no stronger than its interval."""
     sentences = []
     for row in pairs.itertuples(index=False):
-        where = f"At L0 = {row.target_l0:g}, {row.expansion:g}x, {row.hook}:"
+        subject = f"At L0 = {row.target_l0:g}, {row.expansion:g}x, {row.hook}:"
         difference = (
             f"(difference {row.fvu_a_minus_b:+.4f}, 95 % [{row.low:+.4f}, {row.high:+.4f}])"
         )
         if row.a_is == "not distinguishable":
             sentences.append(
-                f"{where} FVU of {row.a} and {row.b} not distinguishable {difference}."
+                f"{subject} FVU of {row.a} and {row.b} not distinguishable {difference}."
             )
         else:
-            sentences.append(f"{where} {row.a} has {row.a_is} FVU than {row.b} {difference}.")
+            sentences.append(f"{subject} {row.a} has {row.a_is} FVU than {row.b} {difference}.")
     return sentences

@@ -49,7 +49,7 @@ def write_matched(
     if not len(frame):
         write_text(folder / "matched_l0.md", caption + "\n\nNo cell finished.\n")
         return []
-    shown = pd.DataFrame(
+    printed = pd.DataFrame(
         {
             "hook": frame["hook"],
             "expansion": [f"{x:g}x" for x in frame["expansion"]],
@@ -61,7 +61,7 @@ def write_matched(
             "cells": frame["cells"],
         }
     )
-    write_table(folder, "matched_l0", frame, caption, shown)
+    write_table(folder, "matched_l0", frame, caption, printed)
     text = pairs.map(lambda v: number(v) if isinstance(v, float) else v)
     write_table(
         folder,

@@ -77,8 +77,8 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     last = frame.pop("reason")
     # what a cell lacks must not make the others' counts floats
-    whole = {"k", *(name for r in results for name in r.measured["counts"])}
-    for column in whole:
+    count_columns = {"k", *(name for r in results for name in r.measured["counts"])}
+    for column in count_columns:
         frame[column] = frame[column].astype("Int64")
     return frame.assign(reason=last)
 
@@ -109,7 +109,7 @@ def headline(r: Result) -> dict[str, float | None]:
 def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
     """cells.csv and cells.md."""
     frame = cells_table(results)
-    shown = pd.DataFrame(
+    printed = pd.DataFrame(
         {
             column: [_mean_and_sd(row, column) for row in frame.to_dict("records")]
             if column in frame
@@ -117,7 +117,7 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
             for column in ("cell", "K", "target_l0", *names_in("cells.md"))
         }
     )
-    shown["cell"] = [_name_and_seeds(r) for r in results]
+    printed["cell"] = [_name_and_seeds(r) for r in results]
     failed = [f"{r.name}: {r.measured['reason']}" for r in results if "reason" in r.measured]
     counts: dict[str, int] = next((r.measured["counts"] for r in results if r.ok), {})
     caption = (
@@ -131,7 +131,7 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
         caption += " Of cells with several seeds: mean ± standard deviation over their SAEs."
     if failed:
         caption += "\n\n**Failed:** " + "; ".join(failed)
-    write_table(folder, "cells", frame, caption, shown)
+    write_table(folder, "cells", frame, caption, printed)
     members = [member for r in results if len(r.members) > 1 for member in r.members]
     if members:
         write_table(

@@ -63,16 +63,16 @@ def with_shifts(kind: str, names: list[str], label: Label, rows: Rows) -> Iterat
 
 def token_identity(rows: Rows, corpus: TokenDocuments) -> Labels:
     """`token:piece` for every id that occurs; pieces are unique in a vocabulary, texts are not."""
-    ids, which = np.unique(rows.token, return_inverse=True)
+    ids, column = np.unique(rows.token, return_inverse=True)
     pieces = corpus.tokenizer().convert_ids_to_tokens(ids.tolist())
-    return Labels("token", [f"token:{piece}" for piece in pieces], one_hot(which, len(ids)))
+    return Labels("token", [f"token:{piece}" for piece in pieces], one_hot(column, len(ids)))
 
 
-def one_hot(which: npt.NDArray[Any], n: int) -> csr_array:
-    """Bool [N, n] with column `which` [N] set in each row; none where it is negative."""
-    rows = np.flatnonzero(which >= 0)
+def one_hot(column: npt.NDArray[Any], n: int) -> csr_array:
+    """Bool [N, n] with column `column` [N] set in each row; none where it is negative."""
+    rows = np.flatnonzero(column >= 0)
     ones = np.ones(len(rows), dtype=bool)
-    return csr_array((ones, (rows, which[rows])), shape=(len(which), n))
+    return csr_array((ones, (rows, column[rows])), shape=(len(column), n))
 
 
 def story_labels(rows: Rows, folder: Path) -> Iterator[Labels]:
@@ -122,10 +122,10 @@ def user_labels(rows: Rows, path: Path) -> Labels:
             f"evaluate.concepts: {path} lacks {', '.join(missing)}; its columns are "
             f"{', '.join(SPAN_COLUMNS)}, a row per span of tokens"
         )
-    wrong = spans.index[(spans["start"] < 0) | (spans["end"] <= spans["start"])]
-    if len(wrong):
+    invalid = spans.index[(spans["start"] < 0) | (spans["end"] <= spans["start"])]
+    if len(invalid):
         raise StudyError(
-            f"evaluate.concepts: {path}, row {wrong[0]}: start must be ≥ 0 and before end"
+            f"evaluate.concepts: {path}, row {invalid[0]}: start must be ≥ 0 and before end"
         )
     concept, names = pd.factorize(spans["concept"].astype(str), sort=True)
     document = spans["document"].to_numpy(np.int64) << 32

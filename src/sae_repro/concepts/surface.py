@@ -54,13 +54,13 @@ def texts_of(tokenizer: "PreTrainedTokenizerFast") -> list[str]:
     """
     backend = tokenizer.backend_tokenizer
     n = len(tokenizer)
-    alone: list[str] = backend.decode_batch([[i] for i in range(n)], skip_special_tokens=False)
-    anchor = next((i for i, text in enumerate(alone) if text.isascii() and text.isalpha()), 0)
+    texts: list[str] = backend.decode_batch([[i] for i in range(n)], skip_special_tokens=False)
+    anchor = next((i for i, text in enumerate(texts) if text.isascii() and text.isalpha()), 0)
     pairs = backend.decode_batch([[anchor, i] for i in range(n)], skip_special_tokens=False)
-    front = alone[anchor]
+    front = texts[anchor]
     return [
         pair[len(front) :] if pair.startswith(front) else text
-        for pair, text in zip(pairs, alone, strict=True)
+        for pair, text in zip(pairs, texts, strict=True)
     ]
 
 

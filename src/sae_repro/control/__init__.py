@@ -38,17 +38,17 @@ def run(context: StageContext) -> None:
             side_by_side([(job, job.trial.steps) for job in jobs], what="control", unit="step")
         for i, trial in enumerate(planned):
             outcome = read_json(folder / f"{i}.json")
-            which = {"world": trial.name, "recipe": trial.recipe, "seed": trial.seed}
+            labels = {"world": trial.name, "recipe": trial.recipe, "seed": trial.seed}
             rows.append(
                 {
-                    **which,
+                    **labels,
                     "status": outcome["status"],
                     "target_l0": trial.cell.l0_target,
                     **outcome.get("summary", {}),
                     "reason": outcome.get("reason"),
                 }
             )
-            atoms += [{**which, **atom} for atom in outcome.get("atoms", [])]
+            atoms += [{**labels, **atom} for atom in outcome.get("atoms", [])]
             if "heat" in outcome:
                 heat.setdefault(trial.name, {})[trial.recipe] = outcome["heat"]
     with replacing_folder(context.artifacts("control")) as out:

@@ -74,35 +74,35 @@ def measure(sae: SAE, atoms: Atoms, sample: Sample) -> Matching:
     w_dec = sae.weights.W_dec.detach().double().numpy()
     cosine_fk = cosines(atoms.directions_fd, w_dec)
     match_f = assign(cosine_fk)
-    has = match_f >= 0
+    matched = match_f >= 0
     x_nd = torch.from_numpy(sample.x_nd)
     with torch.no_grad():
         z_nk = sae.encode(x_nd)
         x_hat = sae.decode(z_nk).double().numpy()
     fires = (z_nk > 0).numpy()
-    fires_nf = np.where(has, fires[:, match_f], False)
+    fires_nf = np.where(matched, fires[:, match_f], False)
     on_nf = sample.a_nf > 0
-    both = (fires_nf & on_nf).sum(0)
-    precision, recall = _ratio(both, fires_nf.sum(0)), _ratio(both, on_nf.sum(0))
+    hits = (fires_nf & on_nf).sum(0)
+    precision, recall = _ratio(hits, fires_nf.sum(0)), _ratio(hits, on_nf.sum(0))
     hole, childless = {}, {}
     for parent in atoms.parents:
         children = atoms.children(parent)
         silent = ~fires_nf[:, parent]
-        seen = [silent[on_nf[:, c]].mean() for c in children if on_nf[:, c].any()]
-        if seen:
-            hole[parent] = float(np.mean(seen))
-        alone = on_nf[:, parent] & ~on_nf[:, children].any(1)
-        if alone.any():
-            childless[parent] = float(fires_nf[alone, parent].mean())
-    child = np.flatnonzero((atoms.parent_f >= 0) & has)
+        hole_rates = [silent[on_nf[:, c]].mean() for c in children if on_nf[:, c].any()]
+        if hole_rates:
+            hole[parent] = float(np.mean(hole_rates))
+        childless_rows = on_nf[:, parent] & ~on_nf[:, children].any(1)
+        if childless_rows.any():
+            childless[parent] = float(fires_nf[childless_rows, parent].mean())
+    child = np.flatnonzero((atoms.parent_f >= 0) & matched)
     to_parent = cosine_fk[atoms.parent_f[child], match_f[child]] if len(child) else np.zeros(1)
     centred = sample.x_nd - sample.x_nd.mean(0, dtype=np.float64)
     return Matching(
         match_f=match_f,
-        cosine_f=np.where(has, cosine_fk[np.arange(len(match_f)), match_f], 0.0),
+        cosine_f=np.where(matched, cosine_fk[np.arange(len(match_f)), match_f], 0.0),
         precision_f=precision,
         recall_f=recall,
-        f1_f=_ratio(2 * both, fires_nf.sum(0) + on_nf.sum(0)),
+        f1_f=_ratio(2 * hits, fires_nf.sum(0) + on_nf.sum(0)),
         hole_p=hole,
         childless_recall_p=childless,
         child_parent_cosine=float(to_parent.mean()),

@@ -111,9 +111,9 @@ def labels(
     documents = TokenDocuments.load(corpus).documents
     chosen = documents[documents["split"] == split]
     start, length = chosen["start"].to_numpy(), chosen["length"].to_numpy()
-    which = rng.integers(length.sum(), size=n)
-    document = np.searchsorted(np.cumsum(length), which, side="right")
-    token = start[document] + which - (np.cumsum(length) - length)[document]
+    token_rank = rng.integers(length.sum(), size=n)
+    document = np.searchsorted(np.cumsum(length), token_rank, side="right")
+    token = start[document] + token_rank - (np.cumsum(length) - length)[document]
     bits = np.unpackbits(packed[np.sort(token)], axis=1, count=width, bitorder="little")
     return bits[rng.permutation(n)].astype(bool)
 
@@ -159,12 +159,12 @@ def _outcome(
         half = len(fires_k) // 2
         outcome["summary"] |= {"revived_fraction": float(fires_k[:half].mean())}
     if trial.world == "tree" and trial.seed == 0:
-        shown = np.flatnonzero(held_out.a_nf.sum(1))[:SHOWN]
-        has = matching.match_f >= 0
-        z_nf = np.where(has, z_nk[shown][:, matching.match_f], 0.0)
-        rows = np.where(has[:, None], sae.weights.W_dec.numpy()[matching.match_f], 0.0)
+        examples = np.flatnonzero(held_out.a_nf.sum(1))[:SHOWN]
+        matched = matching.match_f >= 0
+        z_nf = np.where(matched, z_nk[examples][:, matching.match_f], 0.0)
+        rows = np.where(matched[:, None], sae.weights.W_dec.numpy()[matching.match_f], 0.0)
         outcome["heat"] = {
-            "true": held_out.a_nf[shown].tolist(),
+            "true": held_out.a_nf[examples].tolist(),
             "learnt": z_nf.tolist(),
             "cosines": worlds.cosines(atoms.directions_fd, rows).tolist(),
         }

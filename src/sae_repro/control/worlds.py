@@ -68,9 +68,9 @@ def tree_sample(atoms: Atoms, n: int, rng: np.random.Generator) -> Sample:
     on = np.zeros((n, len(atoms.names)), dtype=bool)
     for parent in atoms.parents:
         on[:, parent] = rng.random(n) < P_PARENT
-        which = (rng.random(n) / P_CHILD).astype(int)
+        child_rank = (rng.random(n) / P_CHILD).astype(int)
         for number, child in enumerate(atoms.children(parent)):
-            on[:, child] = on[:, parent] & (which == number)
+            on[:, child] = on[:, parent] & (child_rank == number)
     leaves = slice(len(atoms.names) - LEAVES, None)
     on[:, leaves] = rng.random((n, LEAVES)) < P_LEAF
     a_nf = on.astype(np.float32)

@@ -60,8 +60,8 @@ class TextSource:
 
 def _label(value: Any) -> str | None:
     # whole numbers come as floats from a column in which some are missing
-    whole = isinstance(value, float) and value.is_integer()
-    return None if value is None else str(int(value) if whole else value)
+    integral = isinstance(value, float) and value.is_integer()
+    return None if value is None else str(int(value) if integral else value)
 
 
 def open_files(source: FilesSource, folder: Path) -> TextSource:
@@ -100,11 +100,11 @@ def open_files(source: FilesSource, folder: Path) -> TextSource:
 
 def open_hub(source: HubSource) -> TextSource:
     """A data set of the hub at its pinned commit; StudyError within seconds without the hub."""
-    what = f"corpus.source: {source.name} at {source.revision}"
-    reachable(what)
-    with fetching(what):
+    source_name = f"corpus.source: {source.name} at {source.revision}"
+    reachable(source_name)
+    with fetching(source_name):
         rows = _load(
-            what,
+            source_name,
             source.name,
             name=source.config,
             split=source.split,
@@ -114,7 +114,7 @@ def open_hub(source: HubSource) -> TextSource:
     return _with_columns(source.name, rows, source.columns, source.label, source.n_documents)
 
 
-def _load(what: str, *args: Any, **options: Any) -> Any:
+def _load(source_name: str, *args: Any, **options: Any) -> Any:
     import datasets
     from datasets.exceptions import DatasetsError
 
@@ -127,7 +127,7 @@ def _load(what: str, *args: Any, **options: Any) -> Any:
         text = one_line(error.__cause__ or error)
         if "corresponds to no data" in text:
             text = "no documents in it"
-        raise StudyError(f"{what}: {text}") from None
+        raise StudyError(f"{source_name}: {text}") from None
 
 
 def _unbroken(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -150,14 +150,14 @@ def _with_columns(
 ) -> TextSource:
     columns = columns or ("text",)
     # a stream may not know its columns before its first row
-    known = list(rows.column_names or next(_unbroken(name, rows), {}))
+    names = list(rows.column_names or next(_unbroken(name, rows), {}))
     for key, column in [*(("columns", c) for c in columns), *([("label", label)] if label else [])]:
-        if known and column not in known:
+        if names and column not in names:
             raise StudyError(
                 f"corpus.source.{key} = {column}: {name} has no such column; it has "
-                f"{', '.join(known)}"
+                f"{', '.join(names)}"
             )
-    if known and rows.features is not None:
+    if names and rows.features is not None:
         for column in columns:
             feature = rows.features[column]
             kind = getattr(feature, "dtype", type(feature).__name__.lower())

@@ -24,23 +24,23 @@ def pretrained(source: LocalSubject | HubSubject, folder: Path) -> "PreTrainedTo
     """
     if isinstance(source, LocalSubject):
         path = check_model(source, folder)
-        what = f"subject.source.path: {path}"
+        source_name = f"subject.source.path: {path}"
         try:
-            return _read(what, path, local_files_only=True)
+            return _read(source_name, path, local_files_only=True)
         except OSError as error:
-            raise StudyError(f"{what}: no tokenizer there ({one_line(error)})") from None
-    what = f"subject.source: the tokenizer of {source.name} at {source.revision}"
+            raise StudyError(f"{source_name}: no tokenizer there ({one_line(error)})") from None
+    source_name = f"subject.source: the tokenizer of {source.name} at {source.revision}"
     try:
-        return _read(what, source.name, revision=source.revision, local_files_only=True)
+        return _read(source_name, source.name, revision=source.revision, local_files_only=True)
     except OSError:
-        reachable(what)
-        with fetching(what):
-            _read(what, source.name, revision=source.revision)
+        reachable(source_name)
+        with fetching(source_name):
+            _read(source_name, source.name, revision=source.revision)
     # read from the cache in both cases: the saved folder records how it was read
-    return _read(what, source.name, revision=source.revision, local_files_only=True)
+    return _read(source_name, source.name, revision=source.revision, local_files_only=True)
 
 
-def _read(what: str, name: str | Path, **options: Any) -> "PreTrainedTokenizerFast":
+def _read(source_name: str, name: str | Path, **options: Any) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:
@@ -50,12 +50,12 @@ def _read(what: str, name: str | Path, **options: Any) -> "PreTrainedTokenizerFa
         raise  # missing, not in the cache, or the hub is unreachable
     except Exception as error:  # a damaged tokenizer.json raises errors of many kinds
         raise StudyError(
-            f"{what}: the tokenizer can't be read ({one_line(error)}); it must come whole, as "
-            "tokenizer.json, and need no code of its own"
+            f"{source_name}: the tokenizer can't be read ({one_line(error)}); it must come "
+            "whole, as tokenizer.json, and need no code of its own"
         ) from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise StudyError(
-            f"{what}: {type(tokenizer).__name__} has no fast form; choose a model with a "
+            f"{source_name}: {type(tokenizer).__name__} has no fast form; choose a model with a "
             "tokenizer.json"
         )
     # a tokenizer.json can carry both from its training; documents stay whole, rows are cut later

@@ -38,8 +38,8 @@ class Best:
 
     def add(self, group: Array, key: Array, document: Array, position: Array, value: Array) -> None:
         """Offer entries; `value` travels along."""
-        good = key <= self.bound[group]
-        self._new.append([a[good] for a in (group, key, document, position, value)])
+        eligible = key <= self.bound[group]
+        self._new.append([a[eligible] for a in (group, key, document, position, value)])
         if sum(len(new[0]) for new in self._new) > len(self._kept[0]) + UNSORTED:
             self._sort()
 

@@ -35,8 +35,8 @@ def fidelity_columns(
     subject = load_subject(study.subject, device=study.settings.device)
     windows = Windows(study.activations / "windows", study.settings.fidelity_tokens)
     baseline = _baseline(study, store, hook, subject, windows)
-    ours = fidelity(subject, windows, hook, {"sae": lambda x: sae.decode(sae.encode(x))}).sums
-    return _aligned(baseline | {"ce_sae": ours["ce_sae"], "kl": ours["kl_sae"]}, document)
+    measured = fidelity(subject, windows, hook, {"sae": lambda x: sae.decode(sae.encode(x))}).sums
+    return _aligned(baseline | {"ce_sae": measured["ce_sae"], "kl": measured["kl_sae"]}, document)
 
 
 def _aligned(measured: Columns, document: Counts) -> Columns:

@@ -32,7 +32,11 @@ def over_seeds(measured: Mapping[str, Measured]) -> dict[str, Any]:
         "status": "ok" if finished else "failed",
         **{name: first[name] for name in ("hook", "d_in", "d_sae", "activation")},
         "choices": {name: v for name, v in first["choices"].items() if name not in SEED},
-        **({"reason": "; ".join(f"{p}: {why}" for p, why in failed.items())} if failed else {}),
+        **(
+            {"reason": "; ".join(f"{p}: {reason}" for p, reason in failed.items())}
+            if failed
+            else {}
+        ),
         "metrics": {n: float(np.mean(v)) if v else None for n, v in values.items()},
         "sd": {n: float(np.std(v, ddof=1)) if len(v) > 1 else None for n, v in values.items()},
         "n": {name: len(v) for name, v in values.items()},

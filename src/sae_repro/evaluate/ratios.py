@@ -21,9 +21,9 @@ Ratio = Callable[[Mapping[str, Any]], Any]
 
 def _recovered(baseline: str) -> Ratio:
     """(baseline − sae) / (baseline − clean), never clipped."""
-    ours, theirs = _per_target("ce_sae"), _per_target(baseline)
+    spliced, ablated = _per_target("ce_sae"), _per_target(baseline)
     clean = _per_target("ce_clean")
-    return lambda total: (theirs(total) - ours(total)) / (theirs(total) - clean(total))
+    return lambda total: (ablated(total) - spliced(total)) / (ablated(total) - clean(total))
 
 
 def _per_target(name: str) -> Ratio:
@@ -61,8 +61,8 @@ def intervals(columns: Columns, seed: int) -> dict[str, list[float]]:
     measured on.
     """
     names = [name for name in columns if name != "document"]
-    drawn = sums(np.stack([columns[name] for name in names], axis=1), seed, "documents")
-    total = dict(zip(names, drawn.T, strict=True))
+    resampled = sums(np.stack([columns[name] for name in names], axis=1), seed, "documents")
+    total = dict(zip(names, resampled.T, strict=True))
     bounds: dict[str, list[float]] = {}
     for ratios, measured_on in ((RECONSTRUCTION, "tokens"), (FIDELITY, "targets")):
         if np.count_nonzero(columns[measured_on]) < LEAST_UNITS:

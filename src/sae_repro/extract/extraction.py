@@ -120,8 +120,10 @@ def check_fit(settings: Extract, subject: "TransformerBridge") -> None:
                 f"extract: {hook}: the model has layers 0 … {subject.cfg.n_layers - 1}"
             )
         if hook not in subject.hook_dict:
-            near = [h for h in subject.hook_dict if h.startswith(hook.rpartition(".")[0] + ".hook")]
-            raise StudyError(f"extract: the model has no {hook}; it has {', '.join(near)}")
+            similar = [
+                h for h in subject.hook_dict if h.startswith(hook.rpartition(".")[0] + ".hook")
+            ]
+            raise StudyError(f"extract: the model has no {hook}; it has {', '.join(similar)}")
     if settings.context > subject.cfg.n_ctx:
         raise StudyError(
             f"extract.context = {settings.context}: the model has {subject.cfg.n_ctx} positions"
@@ -130,9 +132,9 @@ def check_fit(settings: Extract, subject: "TransformerBridge") -> None:
 
 def _expected_rows(corpus: TokenDocuments, split: str, settings: Extract, limit: int) -> int:
     """About how many activations `split` will give: sets the number of shuffled shards."""
-    which = corpus.split(split)
-    lengths = corpus.documents["length"].to_numpy()[which]
-    rows = len(which) if settings.pooling == "document_mean" else int(lengths.sum())
+    documents = corpus.split(split)
+    lengths = corpus.documents["length"].to_numpy()[documents]
+    rows = len(documents) if settings.pooling == "document_mean" else int(lengths.sum())
     return max(1, min(rows, limit))
 
 
@@ -141,9 +143,9 @@ def _check_finite(
 ) -> None:
     """StudyError for a value that is infinite or NaN in the shards' precision."""
     bound = np.finfo(settings.dtype).max
-    bad = ~(np.abs(values) <= bound).all(axis=1)
-    if bad.any():
-        row = int(np.argmax(bad))
+    invalid = ~(np.abs(values) <= bound).all(axis=1)
+    if invalid.any():
+        row = int(np.argmax(invalid))
         document, position, token = index[row].tolist()
         worst = np.abs(values[row]).max()
         raise StudyError(

@@ -56,14 +56,14 @@ def bos_and_special(corpus: TokenDocuments, settings: Extract) -> tuple[int | No
     """
     tokenizer = corpus.tokenizer()
     ids = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
-    known = [i for i in ids if i is not None]
+    special = [i for i in ids if i is not None]
     if settings.prepend_bos and ids[0] is None and ids[1] is None:
         raise StudyError(
             "extract.prepend_bos = true: the tokenizer has neither BOS nor EOS; set it to false"
         )
     bos = (ids[0] if ids[0] is not None else ids[1]) if settings.prepend_bos else None
     # padded positions are masked by length, so that any id serves
-    return bos, set(known), known[-1] if known else 0
+    return bos, set(special), special[-1] if special else 0
 
 
 def passes(
@@ -79,22 +79,22 @@ def passes(
     from tqdm import tqdm
 
     bos, special, pad = bos_and_special(corpus, settings)
-    which = corpus.split(split)
-    kept = 0
-    shown = min(limit, int(corpus.documents["length"].to_numpy()[which].sum()))
+    documents = corpus.split(split)
+    n_rows = 0
+    expected = min(limit, int(corpus.documents["length"].to_numpy()[documents].sum()))
     with tqdm(
-        total=shown, desc=f"extract {split}", unit="tok", unit_scale=True, disable=None
+        total=expected, desc=f"extract {split}", unit="tok", unit_scale=True, disable=None
     ) as bar:
         for batch in windows(
             corpus,
-            which,
+            documents,
             context=settings.context,
             bos=bos,
             special=special,
             pad=pad,
             batch_size=settings.batch_size,
         ):
-            batch = _at_most(batch, limit - kept)
+            batch = _at_most(batch, limit - n_rows)
             width = int(batch.length.max())
             mask = batch.mask[:, :width]
             kept_bl = torch.from_numpy(mask).to(settings.device)
@@ -103,10 +103,10 @@ def passes(
             if record is not None:
                 record(batch)
             index = _index(batch, mask, bos is not None)
-            kept += len(index)
+            n_rows += len(index)
             bar.update(len(index))
             yield rows, index
-            if kept >= limit:
+            if n_rows >= limit:
                 return
 
 

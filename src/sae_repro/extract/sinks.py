@@ -116,9 +116,9 @@ class ShuffledSink:
         self._rng = rng
 
     def append(self, rows: Rows, index: npt.NDArray[np.int32]) -> None:
-        where = self._rng.integers(len(self._shards), size=len(index))
-        order = np.argsort(where, kind="stable")
-        ends = np.searchsorted(where[order], np.arange(len(self._shards) + 1))
+        shard_n = self._rng.integers(len(self._shards), size=len(index))
+        order = np.argsort(shard_n, kind="stable")
+        ends = np.searchsorted(shard_n[order], np.arange(len(self._shards) + 1))
         for number, shard in enumerate(self._shards):
             chosen = order[ends[number] : ends[number + 1]]
             if len(chosen):

@@ -122,8 +122,8 @@ def _case(
         return dense
 
     windows = [
-        draw_windows(latent, column(latent), column(other) > 0, tokens, settings, seed)
-        for latent, other in zip(latents.explained, neighbours, strict=True)
+        draw_windows(latent, column(latent), column(neighbour) > 0, tokens, settings, seed)
+        for latent, neighbour in zip(latents.explained, neighbours, strict=True)
     ]
     return Case(name, evaluated, latents, [w for w in windows if w is not None])
 
@@ -149,8 +149,12 @@ def _results(
         cases, first[: len(cases)], described, questions, strict=True
     ):
         explained = [
-            ExplainedLatent(windows, explanation, asked, {score: next(second) for score in asked})
-            for windows, explanation, asked in zip(case.windows, explanations, of_case, strict=True)
+            ExplainedLatent(
+                windows, explanation, questions_of, {score: next(second) for score in questions_of}
+            )
+            for windows, explanation, questions_of in zip(
+                case.windows, explanations, of_case, strict=True
+            )
         ]
         results[case.name] = _result(case, answers, explained, counts, settings, seed)
     return results

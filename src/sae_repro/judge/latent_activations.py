@@ -24,17 +24,17 @@ def activations(sae: SAE, batches: Iterable[Tensor], latents: Sequence[int]) -> 
     norm_k = sae.weights.W_dec.norm(dim=1)[chosen]
     part = sae if sae.latents_compete else restricted(sae, chosen)
     parts: list[list[npt.NDArray[Any]]] = [[], [], []]
-    done = 0
+    offset = 0
     for x_nd in batches:
         with torch.no_grad():
             z_nk = part.encode(x_nd)
         a_nk = (z_nk[:, chosen] if part is sae else z_nk) * norm_k
         row, column = a_nk.nonzero(as_tuple=True)
-        for kept, new in zip(parts, (a_nk[row, column], row + done, column), strict=True):
-            kept.append(new.cpu().numpy())
-        done += len(x_nd)
+        for values, new in zip(parts, (a_nk[row, column], row + offset, column), strict=True):
+            values.append(new.cpu().numpy())
+        offset += len(x_nd)
     value, row_n, column_n = (np.concatenate(arrays) for arrays in parts)
-    return csc_array((value, (row_n, column_n)), shape=(done, len(latents)))
+    return csc_array((value, (row_n, column_n)), shape=(offset, len(latents)))
 
 
 def restricted(sae: SAE, latents: Tensor) -> SAE:

@@ -49,10 +49,10 @@ def interval(statistics: Floats, *, least: float = 0.0) -> list[float] | None:
 
     None where less than `least` of them, or none at all, have the statistic.
     """
-    known = statistics[np.isfinite(statistics)]
-    if not len(known) or len(known) < least * len(statistics):
+    finite = statistics[np.isfinite(statistics)]
+    if not len(finite) or len(finite) < least * len(statistics):
         return None
-    return [float(bound) for bound in np.quantile(known, ENDS)]
+    return [float(bound) for bound in np.quantile(finite, ENDS)]
 
 
 def ratio_interval(

@@ -148,8 +148,8 @@ def _unread(cell: "Cell", read: tuple[str, ...], reason: str) -> Iterator[str]:
 
 
 def _import_faults(cell: "Cell") -> Iterator[str]:
-    own = cell.model_fields_set - {"import_", "sha256", "hook"}
-    for field in sorted(own):
+    extra = cell.model_fields_set - {"import_", "sha256", "hook"}
+    for field in sorted(extra):
         name = type(cell).model_fields[field].alias or field
         yield f"{name} is the imported SAE's own choice: delete it"
     if cell.sha256 is None:

@@ -111,11 +111,11 @@ def _block(seed: int, block: int) -> Stories:
     chosen = _choose_sentences(rng, slots)
     lengths = np.where(chosen >= 0, compiled.lengths[chosen], 0)
     longest = rng.integers(MIN_LENGTH + LONGEST_SENTENCE, MAX_LENGTH + 1, size=(BLOCK, 1))
-    kept = (np.cumsum(lengths, axis=1) <= longest) & (chosen >= 0)
-    starts = np.concatenate([[0], np.cumsum((lengths * kept).sum(axis=1))])
+    fits = (np.cumsum(lengths, axis=1) <= longest) & (chosen >= 0)
+    starts = np.concatenate([[0], np.cumsum((lengths * fits).sum(axis=1))])
 
     # Tokens: the sentences' symbols end to end, slots looked up in their document.
-    document, template = np.nonzero(kept)[0], chosen[kept]
+    document, template = np.nonzero(fits)[0], chosen[fits]
     size = compiled.lengths[template]
     ends = np.cumsum(size)
     symbol = np.repeat(compiled.offsets[template] - (ends - size), size) + np.arange(ends[-1])
@@ -155,9 +155,9 @@ def _choose_sentences(rng: np.random.Generator, slots: Slots) -> np.ndarray:
         chosen: np.ndarray = padded[slots.cast, index]
         return chosen
 
-    known = choose(templates.OPENING_KNOWN)
+    acquainted = choose(templates.OPENING_KNOWN)
     introduced = choose(templates.OPENING_TOLD)
-    opening = np.where(slots.hero_unmarked, introduced, known)
+    opening = np.where(slots.hero_unmarked, introduced, acquainted)
     episodes = np.full((BLOCK, n_episodes, 2), -1)
     for number, episode in enumerate(templates.EPISODES.values()):
         for part, group in enumerate(episode):

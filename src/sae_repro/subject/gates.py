@@ -113,10 +113,10 @@ def _pronouns(
 ) -> tuple[int, int]:
     right = total = 0
     for pronoun, opposites in lexicon.OPPOSITES.items():
-        here = predictions[words == ids[pronoun]]
-        others = here[:, [ids[word] + offset for word in opposites]].max(axis=1)
-        right += int((here[:, ids[pronoun] + offset] > others).sum())
-        total += len(here)
+        scores = predictions[words == ids[pronoun]]
+        rival = scores[:, [ids[word] + offset for word in opposites]].max(axis=1)
+        right += int((scores[:, ids[pronoun] + offset] > rival).sum())
+        total += len(scores)
     return right, total
 
 

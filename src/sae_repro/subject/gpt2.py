@@ -65,8 +65,8 @@ def schedule(step: int, settings: Training) -> float:
     warmup = max(1, round(settings.lr_warmup * settings.steps))
     if step < warmup:
         return (step + 1) / warmup
-    done = (step - warmup) / max(1, settings.steps - warmup)
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
+    progress = (step - warmup) / max(1, settings.steps - warmup)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
 
 
 def _new_model(settings: Training, vocabulary: int, bos: int, seed: int) -> "GPT2LMHeadModel":

@@ -24,13 +24,13 @@ def without_duplicates(client: "MlflowClient", same: "Sequence[Run]") -> "tuple[
     """
     if not same:
         return None, 0
-    kept, *others = sorted(
+    survivor, *duplicates = sorted(
         same,
         key=lambda r: ("sae_repro.content" not in r.data.tags, r.info.start_time, r.info.run_id),
     )
-    for run in others:
+    for run in duplicates:
         client.delete_run(run.info.run_id)
-    return kept, len(others)
+    return survivor, len(duplicates)
 
 
 def settle(client: "MlflowClient", runs: "Sequence[Run]", current: str | None) -> None:

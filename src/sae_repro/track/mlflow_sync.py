@@ -74,29 +74,29 @@ class Sender:
 
     def send(self, run: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> str:
         """The id of the run in MLflow, complete and current; `tags` are more for a new one."""
-        others = self._known.pop((run["kind"], run["name"]), [])
+        recorded = self._known.pop((run["kind"], run["name"]), [])
         result = identity(run)
         content = digest([result, run["artifacts"]])
-        mine = {"sae_repro.study": self._origin.study, "sae_repro.kind": run["kind"],
+        own_tags = {"sae_repro.study": self._origin.study, "sae_repro.kind": run["kind"],
                 "sae_repro.cell": run["name"], "sae_repro.key": run["key"],
                 "sae_repro.result": result, "sae_repro.superseded": "false"}  # fmt: skip
-        same = [r for r in others if self._is(r, run["key"], result)]
-        known, removed = without_duplicates(self._client, same)
+        same = [r for r in recorded if self._is(r, run["key"], result)]
+        current, removed = without_duplicates(self._client, same)
         self.sent.duplicates_removed += removed
-        if known is None:
-            known = self._client.create_run(
-                self._experiment_id, tags={**(tags or {}), **mine}, run_name=self._name(run)
+        if current is None:
+            current = self._client.create_run(
+                self._experiment_id, tags={**(tags or {}), **own_tags}, run_name=self._name(run)
             )
             self.sent.runs_created += 1
-        if known.data.tags.get("sae_repro.content") == content:
+        if current.data.tags.get("sae_repro.content") == content:
             self.sent.runs_unchanged += 1
         else:
-            self._complete(known, run, content)
+            self._complete(current, run, content)
             self.sent.runs_completed += 1
-        self._link(known, run)
-        history = [other for other in others if other not in same]
-        settle(self._client, [*history, known], known.info.run_id)
-        return str(known.info.run_id)
+        self._link(current, run)
+        history = [other for other in recorded if other not in same]
+        settle(self._client, [*history, current], current.info.run_id)
+        return str(current.info.run_id)
 
     def settle_rest(self) -> None:
         """Mark the runs of cells that were not sent as superseded."""
@@ -112,12 +112,12 @@ class Sender:
         study = self._origin.study
         return run["name"] if study == "root" else f"{study}/{run['name']}"
 
-    def _complete(self, known: "Run", run: Mapping[str, Any], content: str) -> None:
-        run_id, start = known.info.run_id, known.info.start_time
+    def _complete(self, current: "Run", run: Mapping[str, Any], content: str) -> None:
+        run_id, start = current.info.run_id, current.info.start_time
         # complete runs have the values of `result` already
-        if "sae_repro.content" not in known.data.tags:
+        if "sae_repro.content" not in current.data.tags:
             self._log(run_id, start, run)
-        self._upload(known, run)
+        self._upload(current, run)
         self._client.set_terminated(run_id, STATUS[run["status"]], end_time=start)
         # last of all: only a complete run carries it
         self._client.set_tag(run_id, "sae_repro.content", content)
@@ -137,29 +137,29 @@ class Sender:
         if datasets:
             self._client.log_inputs(run_id, datasets)
 
-    def _upload(self, known: "Run", run: Mapping[str, Any]) -> None:
+    def _upload(self, current: "Run", run: Mapping[str, Any]) -> None:
         """Send the artifacts whose hash the run does not have yet."""
         for path, sha256 in run["artifacts"].items():
             tag = "sae_repro.sent." + path.replace("/", ".")
-            if known.data.tags.get(tag) == sha256:
+            if current.data.tags.get(tag) == sha256:
                 continue
             folder = str(Path(path).parent) if run["kind"] == "report" else None
-            self._client.log_artifact(known.info.run_id, str(self._folder / path), folder)
-            self._client.set_tag(known.info.run_id, tag, sha256)
+            self._client.log_artifact(current.info.run_id, str(self._folder / path), folder)
+            self._client.set_tag(current.info.run_id, tag, sha256)
             self.sent.artifacts += 1
 
-    def _link(self, known: "Run", run: Mapping[str, Any]) -> None:
+    def _link(self, current: "Run", run: Mapping[str, Any]) -> None:
         """Update the run's DVC hashes and, only with them, its description."""
         from mlflow.entities import RunTag
 
         tags = self._origin.dvc_tags(run)
-        if NOTE in known.data.tags and tags.items() <= known.data.tags.items():
+        if NOTE in current.data.tags and tags.items() <= current.data.tags.items():
             return
         # the run's own commit: the checkout may be at another one by now
-        commit = {**self._origin.tags, **known.data.tags}.get("mlflow.source.git.commit", "")
+        commit = {**self._origin.tags, **current.data.tags}.get("mlflow.source.git.commit", "")
         tags[NOTE] = self._origin.note(run, commit)
-        for some in _chunks(list(tags.items()), TAGS_PER_BATCH):
-            self._client.log_batch(known.info.run_id, tags=[RunTag(k, v) for k, v in some])
+        for batch in _chunks(list(tags.items()), TAGS_PER_BATCH):
+            self._client.log_batch(current.info.run_id, tags=[RunTag(k, v) for k, v in batch])
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

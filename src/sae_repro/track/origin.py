@@ -70,28 +70,28 @@ class Origin:
         """The data a cell was trained and evaluated on, by DVC's hash."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        known = self._hashes(run)["deps"] if run["kind"] == "cell" else {}
+        hashes = self._hashes(run)["deps"] if run["kind"] == "cell" else {}
         return [
             DatasetInput(
                 Dataset(
                     name=f"{self.study}/{path}",
-                    digest=known[path],
+                    digest=hashes[path],
                     source_type="dvc",
-                    source=canonical_json({"path": path, "md5": known[path]}),
+                    source=canonical_json({"path": path, "md5": hashes[path]}),
                 ),
                 [InputTag("mlflow.data.context", context)],
             )
             for path, context in DATASETS.items()
-            if known.get(path)
+            if hashes.get(path)
         ]
 
     def note(self, run: Mapping[str, Any], commit: str) -> str:
         """The run's description in Markdown: how to get its code, weights and numbers again."""
         lines = [f"{run['kind']} `{run['name']}` of study `{self.study}`, key `{run['key']}`", ""]
         if commit:
-            shown = f"`{commit[:12]}`"
-            page = f"[{shown}]({self._repository}/commit/{commit})"
-            lines.append(f"- code: commit {page if self._repository else shown}")
+            short = f"`{commit[:12]}`"
+            page = f"[{short}]({self._repository}/commit/{commit})"
+            lines.append(f"- code: commit {page if self._repository else short}")
         for path, md5 in self._hashes(run)["outs"].items():
             lines.append(
                 f"- `{path}`: DVC md5 `{md5}`; `git log -S {md5} -- dvc.lock` names the commits "

@@ -111,13 +111,13 @@ def _artifacts(root: Path) -> str | None:
 def search(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> "Iterator[Run]":
     """The runs with these tags that sae-repro made; copies by others are left out."""
     # MLflow's filters have no escape for a quote: such a value is compared below
-    where = " and ".join(f"tags.`{n}` = '{v}'" for n, v in tags.items() if "'" not in v)
+    query = " and ".join(f"tags.`{n}` = '{v}'" for n, v in tags.items() if "'" not in v)
     token = None
     while True:
-        page = client.search_runs([experiment_id], where, page_token=token)
+        page = client.search_runs([experiment_id], query, page_token=token)
         for run in page:
-            own = run.data.tags.get(MINE, run.info.run_id) == run.info.run_id
-            if own and tags.items() <= run.data.tags.items():
+            original = run.data.tags.get(MINE, run.info.run_id) == run.info.run_id
+            if original and tags.items() <= run.data.tags.items():
                 yield run
         token = page.token
         if not token:

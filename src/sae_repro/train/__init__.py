@@ -62,10 +62,10 @@ def jobs_of(
     saes = {
         (name, place): sae for name, cell in cells.items() for place, sae in cell.members().items()
     }
-    for where, cell in saes.items():
+    for member, cell in saes.items():
         hook = cell.hook or next(iter(activations.manifest["hooks"]))
         key = cell_key(cell, settings, hook, seed, activations, metadata, codes[cell.kind])
-        jobs[where] = CellJob(
+        jobs[member] = CellJob(
             cell=cell,
             settings=settings,
             hook=hook,

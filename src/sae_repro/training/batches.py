@@ -37,7 +37,7 @@ class Batches:
         rng = generator(self._seed, self._cell_id, "order", epoch)
         order = rng.permutation(len(self._shards.entries))
         skip = first * self._size
-        left = torch.empty(0)
+        remainder = torch.empty(0)
         for number in order.tolist():
             rows = self._shards.entries[number]["rows"]
             if skip >= rows:
@@ -47,12 +47,12 @@ class Batches:
             chunk = np.asarray(self._shards.load(number))[within[skip:]].astype(np.float32)
             skip = 0
             x_nd = torch.from_numpy(chunk)
-            if len(left):
-                x_nd = torch.cat([left, x_nd])
-            whole = len(x_nd) // self._size * self._size
-            if whole:  # split() of no rows gives one batch of none
-                yield from x_nd[:whole].split(self._size)
-            left = x_nd[whole:]
+            if len(remainder):
+                x_nd = torch.cat([remainder, x_nd])
+            usable = len(x_nd) // self._size * self._size
+            if usable:  # split() of no rows gives one batch of none
+                yield from x_nd[:usable].split(self._size)
+            remainder = x_nd[usable:]
 
     def sample(self, rows: int, *name: int | str) -> Tensor:
         """About `rows` random training rows (whole shards' heads), fp32, named for their use.

@@ -52,9 +52,9 @@ def resample(
     loss = token_losses(cell, weights, x_nd, epsilon=epsilon).double().cpu().numpy()
     p = loss if published else loss**2
     total = p.sum()
-    drawn = rng.choice(len(p), size=len(dead), p=p / total if total > 0 else None)
+    rows = rng.choice(len(p), size=len(dead), p=p / total if total > 0 else None)
     with torch.no_grad():
-        direction = x_nd[torch.from_numpy(drawn).to(x_nd.device)]
+        direction = x_nd[torch.from_numpy(rows).to(x_nd.device)]
         if not published:
             direction = direction - weights.b_dec
         direction = direction / direction.norm(dim=1, keepdim=True).clamp_min(

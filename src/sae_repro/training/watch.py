@@ -54,8 +54,10 @@ class Watch:
         self._starved.copy_(torch.where(l0 < STARVED_L0, self._starved + 1, 0))
         # on the last step nothing is left that could bring a latent back
         patience = 1 if step == self._steps - 1 else self._patience
-        fine = torch.stack([losses.loss.isfinite(), error <= self._limit, self._starved < patience])
-        self._first.copy_(torch.where(fine | (self._first >= 0), self._first, step))
+        healthy = torch.stack(
+            [losses.loss.isfinite(), error <= self._limit, self._starved < patience]
+        )
+        self._first.copy_(torch.where(healthy | (self._first >= 0), self._first, step))
 
     def fault(self) -> tuple[int, int] | None:
         """(step, number in FAULTS) of the first fault noted."""

@@ -88,15 +88,15 @@ def _run_batch(
 
     earlier = journal.trials(start)
     proposals = propose_batch(tune, journal.name, earlier, size)
-    done = len(journal.trials()) - start
-    for proposal in proposals[:done]:
+    completed = len(journal.trials()) - start
+    for proposal in proposals[:completed]:
         journal.check(proposal)
     jobs = _jobs(context, tune, evaluation, journal, proposals)
     best = best_so_far(tune, [record_of(trial) for trial in journal.trials()])
     what = f"tune {start}…{start + size - 1} of {tune.trials}, {best}"
     steps = steps_of(context)
-    _work([(job, steps) for job in jobs[done:]], what)
-    for proposal, job in list(zip(proposals, jobs, strict=True))[done:]:
+    _work([(job, steps) for job in jobs[completed:]], what)
+    for proposal, job in list(zip(proposals, jobs, strict=True))[completed:]:
         journal.append(finished_trial(tune, proposal, job.cell.key, job.outcome()))
 
 

@@ -77,13 +77,13 @@ def front(
             ax.scatter(grid[x], grid[y], s=18, marker="s", color="0.75", label="cells of the grid")
         for recipe, colour in colours.items():
             for feasible in (True, False):
-                mine = [
+                trials = [
                     t for t in finished
                     if t.recipe == recipe and t.feasible == feasible and {x, y} <= t.metrics.keys()
                 ]  # fmt: skip
-                if mine:
+                if trials:
                     ax.scatter(
-                        [t.metrics[x] for t in mine], [t.metrics[y] for t in mine], s=26,
+                        [t.metrics[x] for t in trials], [t.metrics[y] for t in trials], s=26,
                         marker="o" if feasible else "x", color=colour,
                         label=recipe + ("" if feasible else ", a constraint broken"),
                     )  # fmt: skip
@@ -109,10 +109,10 @@ def history(
         for ax, name in zip(axes, names, strict=True):
             finished = [t for t in records if t.status == "ok"]
             for recipe, colour in colours.items():
-                mine = [t for t in finished if t.recipe == recipe]
+                trials = [t for t in finished if t.recipe == recipe]
                 ax.scatter(
-                    [t.number for t in mine], [t.metrics[name] for t in mine], s=18, color=colour,
-                    label=recipe if name == names[0] else None,
+                    [t.number for t in trials], [t.metrics[name] for t in trials], s=18,
+                    color=colour, label=recipe if name == names[0] else None,
                 )  # fmt: skip
             for t in records:
                 if t.status != "ok":
@@ -123,10 +123,10 @@ def history(
             _scale(ax, ["", name])
         axes[-1].set(xlabel="trial")
         figure.legend(loc="outside right center")
-        other = {s: sum(t.status == s for t in records) for s in ("failed", "pruned")}
+        unfinished = {s: sum(t.status == s for t in records) for s in ("failed", "pruned")}
         figure.suptitle(
-            f"{len(records)} trials, {other['failed']} failed (broad), {other['pruned']} pruned "
-            "(narrow); line: best so far",
+            f"{len(records)} trials, {unfinished['failed']} failed (broad), "
+            f"{unfinished['pruned']} pruned (narrow); line: best so far",
             fontsize=10,
         )
 
@@ -184,12 +184,12 @@ def slices(
         for row, objective in zip(grid, objectives, strict=True):
             for ax, param in zip(row, params, strict=True):
                 for recipe, colour in colours.items():
-                    mine = [t for t in finished if t.recipe == recipe and param in t.params]
-                    values = [t.params[param] for t in mine]
+                    trials = [t for t in finished if t.recipe == recipe and param in t.params]
+                    values = [t.params[param] for t in trials]
                     words = any(isinstance(v, str | bool) for v in values)
                     ax.scatter(
                         [str(v) for v in values] if words else values,
-                        [t.metrics[objective] for t in mine], s=12, color=colour,
+                        [t.metrics[objective] for t in trials], s=12, color=colour,
                         )  # fmt: skip
                 _scale(ax, [param, objective])
                 ax.tick_params(labelsize=7)
@@ -208,9 +208,9 @@ def slices(
 
 def _scale(ax: Axes, names: Sequence[str]) -> None:
     """Logarithmic axes, with plain numbers, for quantities that span decades."""
-    for name, axis, which in zip(names, (ax.xaxis, ax.yaxis), "xy", strict=True):
+    for name, axis, letter in zip(names, (ax.xaxis, ax.yaxis), "xy", strict=True):
         if name.rpartition(".")[2] in LOGARITHMIC:
-            ax.set(**{f"{which}scale": "log"})
+            ax.set(**{f"{letter}scale": "log"})
             axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
             axis.set_minor_formatter(mpl.ticker.NullFormatter())

@@ -62,11 +62,11 @@ class Rungs:
         path = self._path(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            known = self.replay(job)
+            result = self.replay(job)
             ended = _read(path)[1] and CellStore(job.store).find(job.key)
-            if known.pruned or ended:
-                return known
-            _drop_checkpoint_without_reports(job, known.reports)
+            if result.pruned or ended:
+                return result
+            _drop_checkpoint_without_reports(job, result.reports)
             try:
                 self._train(job, progress)
             except _TrialPruned:
@@ -84,16 +84,16 @@ class Rungs:
         reports, _ = _read(self._path(job))
         with quiet():
             study, trial = self._trial(pruner)
-            seen: dict[int, float] = {}
+            scores: dict[int, float] = {}
             pruned = False
             for step, fvu in sorted(reports.items()):
                 trial.report(fvu, step)
-                seen[step] = fvu
+                scores[step] = fvu
                 pruned = trial.should_prune()
                 if pruned:
                     break
             notes = study.get_trials(deepcopy=False)[self.proposal.number].system_attrs
-        return Looks(seen, pruned, dict(notes))
+        return Looks(scores, pruned, dict(notes))
 
     def _trial(self, pruner: optuna.pruners.BasePruner) -> tuple[optuna.Study, optuna.Trial]:
         """The trial under its number, which decides its bracket, among the earlier batches."""

@@ -145,10 +145,10 @@ def _csv(tune: Tune, records: Sequence[TrialRecord], best: set[int]) -> str:
         for t in records
     ]
     # metrics in order of appearance; columns of the trial as a whole at both ends
-    seen = list(dict.fromkeys(column for row in rows for column in row))
-    own = [c for c in seen if c.startswith(PARAM)]
-    rest = [c for c in seen if c not in FIXED and c not in own]
-    columns = [*FIXED[:4], *sorted(own), *rest, *FIXED[4:]]
+    all_columns = list(dict.fromkeys(column for row in rows for column in row))
+    searched = [c for c in all_columns if c.startswith(PARAM)]
+    measured = [c for c in all_columns if c not in FIXED and c not in searched]
+    columns = [*FIXED[:4], *sorted(searched), *measured, *FIXED[4:]]
     # objects: a column with gaps keeps its whole numbers
     frame = pd.DataFrame(rows, columns=columns, dtype=object)
     return frame.to_csv(index=False, lineterminator="\n")

@@ -31,18 +31,18 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
     corners = dict(_corners(tune))
     settings = read_yaml(study / "params.yaml")
     try:
-        whole = parse({**settings, "cells": corners}, source=str(path))
+        parsed = parse({**settings, "cells": corners}, source=str(path))
     except StudyError as error:
         raise StudyError(str(error).replace(": cells.", ": tune.recipes.")) from None
-    problems = list(_unmeasured(tune, whole))
+    problems = list(_unmeasured(tune, parsed))
     if problems:
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
-    if tune.pruner is not None and tune.pruner.min_steps % whole.train.checkpoint_every:
+    if tune.pruner is not None and tune.pruner.min_steps % parsed.train.checkpoint_every:
         raise StudyError(
             f"{path}: tune.pruner.min_steps = {tune.pruner.min_steps}: must be a multiple of "
-            f"train.checkpoint_every = {whole.train.checkpoint_every}, where trials are evaluated"
+            f"train.checkpoint_every = {parsed.train.checkpoint_every}, where trials are evaluated"
         )
-    return tune, whole
+    return tune, parsed
 
 
 def _unmeasured(tune: Tune, study: Study) -> Iterator[str]:
@@ -84,11 +84,13 @@ def recipe_of(tune: Tune, params: Mapping[str, Any]) -> str:
 
 def _merged(tune: Tune, recipe: str) -> dict[str, tuple[str, Any]]:
     """Choice → (its parameter's name, its value or range), a recipe's own last."""
-    own = tune.recipes[recipe]
-    overridden = {*own, TARGET_L0} if "k" in own else own.keys()
+    settings_of_recipe = tune.recipes[recipe]
+    overridden = (
+        {*settings_of_recipe, TARGET_L0} if "k" in settings_of_recipe else settings_of_recipe.keys()
+    )
     return {
         **{key: (key, choice) for key, choice in tune.all.items() if key not in overridden},
-        **{key: (f"{recipe}.{key}", choice) for key, choice in own.items()},
+        **{key: (f"{recipe}.{key}", choice) for key, choice in settings_of_recipe.items()},
     }
 
 

@@ -106,11 +106,11 @@ def import_release(release: str, sae_id: str) -> SAE:
 
     StudyError where sae_lens is not installed, the hub can't be reached, or it has no such SAE.
     """
-    what = f"{release}:{sae_id}"
+    source = f"{release}:{sae_id}"
     if find_spec("sae_lens") is None:
-        raise StudyError(f"{what}: needs sae_lens; pip install 'sae-repro[saelens]'")
-    reachable(what)  # before the import, which takes longer than the answer
-    with TemporaryDirectory() as temporary, fetching(what):
+        raise StudyError(f"{source}: needs sae_lens; pip install 'sae-repro[saelens]'")
+    reachable(source)  # before the import, which takes longer than the answer
+    with TemporaryDirectory() as temporary, fetching(source):
         _download(release, sae_id, Path(temporary))
         return import_sae(Path(temporary))
 

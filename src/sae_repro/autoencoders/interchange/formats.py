@@ -41,12 +41,12 @@ METADATA = ("model_name", "hook_name", "hook_head_index", "context_size", "prepe
 """What SAELens before 6 kept beside the architecture in cfg.json."""
 
 
-def _usable(where: object, sae: SAE) -> SAE:
+def _usable(path: object, sae: SAE) -> SAE:
     """`sae` as stored, made one of ours: fp32, rows unit."""
     row = ARCHITECTURES[sae.architecture]
     if row.reads_k and (not isinstance(sae.k, int) or not 1 <= sae.k <= sae.d_sae):
-        raise StudyError(f"{where}: k = {sae.k}: allowed are 1 … {sae.d_sae}; mend its config")
-    weights = as_stored(where, sae.weights) if row.latents_compete else unit_rows(sae.weights)
+        raise StudyError(f"{path}: k = {sae.k}: allowed are 1 … {sae.d_sae}; mend its config")
+    weights = as_stored(path, sae.weights) if row.latents_compete else unit_rows(sae.weights)
     return replace(sae, weights=weights)
 
 
@@ -57,11 +57,11 @@ def read_saelens(folder: Path) -> SAE:
     architecture = _saelens_architecture(config)
     layout = _known(path, "architecture", architecture, SAELENS)
     _check_input(path, config)
-    where = folder / "sae_weights.safetensors"
-    tensors = _safetensors(where)
+    weights_path = folder / "sae_weights.safetensors"
+    tensors = _safetensors(weights_path)
     if bool((tensors.get("scaling_factor", torch.ones(1)) == 1).all()):
         tensors.pop("scaling_factor", None)  # releases of old carry one that does nothing
-    weights = to_ours(where, tensors, layout)
+    weights = to_ours(weights_path, tensors, layout)
     # BatchTopK comes in checkpoints of training, where this is on by default
     batch = architecture != layout.architecture
     if (batch or layout.reads_k) and config.get("rescale_acts_by_decoder_norm", batch):
@@ -69,7 +69,7 @@ def read_saelens(folder: Path) -> SAE:
         threshold = weights.threshold
         weights = replace(unit_rows(replace(weights, threshold=None)), threshold=threshold)
     return _usable(
-        where,
+        weights_path,
         SAE(
             architecture=layout.architecture,
             weights=weights,
@@ -122,23 +122,23 @@ def read_dictionary_learning(folder: Path) -> SAE:
     trainer = config.get("trainer")
     trainer = trainer if isinstance(trainer, dict) else {}
     layout = _known(path, "trainer.dict_class", trainer.get("dict_class"), DICTIONARY_LEARNING)
-    where = folder / "ae.pt"
-    tensors = _state_dict(where)
+    weights_path = folder / "ae.pt"
+    tensors = _state_dict(weights_path)
     k = trainer.get("k", int(tensors["k"]) if "k" in tensors else None)
-    known = {
+    metadata = {
         "model_name": trainer.get("lm_name"),
         "layer": trainer.get("layer"),
         "submodule_name": trainer.get("submodule_name"),
         "context_size": (config.get("buffer") or {}).get("ctx_len"),
     }
     return _usable(
-        where,
+        weights_path,
         SAE(
             architecture=layout.architecture,
-            weights=to_ours(where, tensors, layout),
+            weights=to_ours(weights_path, tensors, layout),
             apply_b_dec_to_input=layout.apply_b_dec_to_input,
             k=k if layout.reads_k else None,
-            metadata=config.get("metadata") or {k: v for k, v in known.items() if v is not None},
+            metadata=config.get("metadata") or {k: v for k, v in metadata.items() if v is not None},
         ),
     )
 
@@ -189,12 +189,12 @@ def read_sparsify(folder: Path) -> SAE:
     _known(path, "activation", config.get("activation", "topk"), {"topk": SPARSIFY})
     if config.get("transcode") or config.get("skip_connection"):
         raise StudyError(f"{path}: a transcoder, which maps one activation to another; give an SAE")
-    where = folder / "sae.safetensors"
+    weights_path = folder / "sae.safetensors"
     return _usable(
-        where,
+        weights_path,
         SAE(
             architecture=SPARSIFY.architecture,
-            weights=to_ours(where, _safetensors(where), SPARSIFY),
+            weights=to_ours(weights_path, _safetensors(weights_path), SPARSIFY),
             apply_b_dec_to_input=SPARSIFY.apply_b_dec_to_input,
             k=config.get("k"),
             metadata=config.get("metadata") or {},

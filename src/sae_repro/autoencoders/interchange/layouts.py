@@ -97,27 +97,27 @@ SPARSIFY = Layout(
 def to_theirs(sae: SAE, layout: Layout) -> dict[str, Tensor]:
     """The tensors of `sae` as the class of `layout` stores them; it must be of its architecture."""
     assert sae.architecture == layout.architecture
-    ours = with_input_bias(sae, layout.apply_b_dec_to_input).weights.named()
-    theirs = {}
-    for name, tensor in ours.items():
+    tensors = with_input_bias(sae, layout.apply_b_dec_to_input).weights.named()
+    named = {}
+    for name, tensor in tensors.items():
         tensor = tensor.detach().cpu()
         their_name = layout.names[name]
-        theirs[their_name] = (tensor.T if _turned(their_name) else tensor).contiguous()
-    return theirs
+        named[their_name] = (tensor.T if _turned(their_name) else tensor).contiguous()
+    return named
 
 
-def to_ours(where: object, tensors: Mapping[str, Tensor], layout: Layout) -> Weights:
+def to_ours(path: object, tensors: Mapping[str, Tensor], layout: Layout) -> Weights:
     """Weights in the precision and with the row norms that were stored; a scalar threshold is [K].
 
     StudyError where tensors are missing, too many (they would change what the SAE does), or don't
-    fit each other. `where` names the file.
+    fit each other. `path` names the file.
     """
     expected = set(layout.names.values())
     missing = sorted(expected - set(tensors))
     extra = sorted(set(tensors) - expected - layout.ignored)
     if missing or extra:
         raise StudyError(
-            f"{where}: not a {layout.architecture} SAE of the format that its configuration names: "
+            f"{path}: not a {layout.architecture} SAE of the format that its configuration names: "
             + "; ".join(
                 f"{problem} {', '.join(names)}"
                 for problem, names in (("it lacks", missing), ("nothing here reads its", extra))
@@ -125,12 +125,12 @@ def to_ours(where: object, tensors: Mapping[str, Tensor], layout: Layout) -> Wei
             )
         )
     named = {
-        ours: tensors[theirs].T if _turned(theirs) else tensors[theirs]
-        for ours, theirs in layout.names.items()
+        name: tensors[stored_name].T if _turned(stored_name) else tensors[stored_name]
+        for name, stored_name in layout.names.items()
     }
     if "threshold" in named and named["threshold"].numel() == 1:
         named["threshold"] = named["threshold"].reshape(1).expand(named["b_enc"].shape[0])
-    _check_shapes(where, named)
+    _check_shapes(path, named)
     return Weights(**named)
 
 
@@ -138,7 +138,7 @@ def _turned(their_name: str) -> bool:
     return their_name.endswith(".weight")
 
 
-def _check_shapes(where: object, named: Mapping[str, Tensor]) -> None:
+def _check_shapes(path: object, named: Mapping[str, Tensor]) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     if len(shapes["W_enc"]) == 2:
         d_in, d_sae = shapes["W_enc"]
@@ -146,7 +146,7 @@ def _check_shapes(where: object, named: Mapping[str, Tensor]) -> None:
         if shapes == {name: expected.get(name, (d_sae,)) for name in named}:
             return
     raise StudyError(
-        f"{where}: the shapes don't fit each other: {shapes}; the file is damaged or of another "
+        f"{path}: the shapes don't fit each other: {shapes}; the file is damaged or of another "
         "library: fetch it again"
     )
 
@@ -188,7 +188,7 @@ def unit_rows(weights: Weights) -> Weights:
     )
 
 
-def as_stored(where: object, weights: Weights) -> Weights:
+def as_stored(path: object, weights: Weights) -> Weights:
     """TopK's `weights` in fp32; StudyError where rows of W_dec are neither unit nor zero.
 
     Nothing is folded, so that exactly the latents are chosen that were.
@@ -198,7 +198,7 @@ def as_stored(where: object, weights: Weights) -> Weights:
     off = float((_norms(weights.W_dec) - 1).abs().max())
     if off > tolerance:
         raise StudyError(
-            f"{where}: norms of decoder rows are off 1 by up to {off:.2g} (allowed "
+            f"{path}: norms of decoder rows are off 1 by up to {off:.2g} (allowed "
             f"{tolerance:.2g}), and TopK chooses by pre-activations: unit rows would choose "
             "other latents; train it with a normalised decoder, or in SAELens with "
             "rescale_acts_by_decoder_norm"

@@ -77,12 +77,14 @@ class _Run:
         from tqdm import tqdm
 
         missing = [key for key in keyed if key not in self._recorder.answers]
-        done = len(keyed) - len(missing)
+        n_answered = len(keyed) - len(missing)
         with (
             quiet_client(),
             self._client() as client,
             ThreadPoolExecutor(self._settings.in_flight) as pool,
-            tqdm(desc="judge", unit="answer", total=len(keyed), initial=done, disable=None) as bar,
+            tqdm(
+                desc="judge", unit="answer", total=len(keyed), initial=n_answered, disable=None
+            ) as bar,
         ):
             futures = [pool.submit(self._one, client, key, keyed[key]) for key in missing]
             try:
@@ -110,10 +112,10 @@ class _Run:
     def _failed(
         self, error: NoAnswerError, keyed: Mapping[str, Question], record: Path
     ) -> StudyError:
-        kept = len(keyed.keys() & self._recorder.answers.keys())
+        recorded = len(keyed.keys() & self._recorder.answers.keys())
         return StudyError(
-            f"judge.base_url = {self._settings.base_url}: {error}; {kept} of {len(keyed)} answers "
-            f"are kept in {record}; run the same command to request the rest"
+            f"judge.base_url = {self._settings.base_url}: {error}; {recorded} of {len(keyed)} "
+            f"answers are kept in {record}; run the same command to request the rest"
         )
 
     def _one(self, client: httpx2.Client, key: str, question: Question) -> None:
@@ -135,22 +137,23 @@ class _Run:
                 raise NoAnswerError(f"not a valid URL ({error}); correct it") from None
             except httpx2.RequestError as error:
                 # with the class's name: some messages are empty
-                why, wait = f"{type(error).__name__} {error}".strip(), None
+                reason, wait = f"{type(error).__name__} {error}".strip(), None
             else:
                 if reply.status == 200:
                     return answer_in(reply.body, self._key.hide)
-                why = error_in(reply, self._key.hide)
+                reason = error_in(reply, self._key.hide)
                 if not _is_temporary(reply.status):
                     raise NoAnswerError(
-                        f"request refused: {why}; check judge.model, base_url and key_env"
+                        f"request refused: {reason}; check judge.model, base_url and key_env"
                     )
                 wait = retry_after(reply, self._clock.date())
             if wait is not None and wait > LONGEST_ASKED_WAIT_S:
-                raise NoAnswerError(f"asks to wait {wait:.0f} s ({why}); retry after that")
+                raise NoAnswerError(f"asks to wait {wait:.0f} s ({reason}); retry after that")
             self._rate_limit.hold(_back_off(key, attempt) if wait is None else wait)
         raise NoAnswerError(
-            f"no answer in {self._settings.attempts} attempts, last error: {self._key.hide(why)}; "
-            "retry later, or lower judge.requests_per_minute and in_flight"
+            f"no answer in {self._settings.attempts} attempts, last error: "
+            f"{self._key.hide(reason)}; retry later, or lower "
+            "judge.requests_per_minute and in_flight"
         )
 
     def _post(self, client: httpx2.Client, question: Question) -> Reply:

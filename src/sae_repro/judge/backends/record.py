@@ -49,21 +49,21 @@ def _whole_lines(path: Path) -> list[bytes]:
     return content.split(b"\n")[:-1]
 
 
-def _parse(line: bytes, where: str) -> tuple[str, Answer]:
+def _parse(line: bytes, place: str) -> tuple[str, Answer]:
     try:
         entry = json.loads(line)
         key, text, fault = entry["key"], entry["text"], entry["fault"]
-        good = (
+        valid = (
             _KEY.fullmatch(key)
             and len(entry) == 3
             # exactly one of the two
             and {type(text), type(fault)} == {str, type(None)}
         )
     except (ValueError, KeyError, TypeError, RecursionError):
-        good = None
-    if not good:
+        valid = None
+    if not valid:
         raise StudyError(
-            f"{where}: not a recorded answer; restore the file (`dvc checkout`), or delete the "
+            f"{place}: not a recorded answer; restore the file (`dvc checkout`), or delete the "
             "line to have its question asked again"
         )
     return key, Answer(text, fault)

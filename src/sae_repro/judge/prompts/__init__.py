@@ -98,7 +98,7 @@ def load_prompts(settings: Judge, folder: Path) -> Mapping[str, Template]:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             raise StudyError(f"{path}: not UTF-8; save it as UTF-8") from None
-        own = Template.parse(name, text, str(path))
-        own.require(templates[name].placeholders)
-        templates[name] = own
+        override = Template.parse(name, text, str(path))
+        override.require(templates[name].placeholders)
+        templates[name] = override
     return templates

@@ -46,9 +46,9 @@ def detection(truth: Sequence[Sequence[int]], answers: Sequence[Sequence[int] | 
     fp, tn = flat.count((0, 1)), flat.count((0, 0))
     if tp + fn + fp + tn != len(flat):
         raise ValueError("truth and answers must be 0 or 1")
-    both = tp + fn and fp + tn
+    defined = tp + fn and fp + tn
     return Detection(
-        balanced_accuracy=(tp / (tp + fn) + tn / (fp + tn)) / 2 if both else None,
+        balanced_accuracy=(tp / (tp + fn) + tn / (fp + tn)) / 2 if defined else None,
         f1=2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None,
         positives=tp + fn,
         negatives=fp + tn,
@@ -70,12 +70,12 @@ def pooled_detection(values: Sequence[Detection], seed: int) -> dict[str, Any]:
     total = counts.sum(axis=0)
     accuracy = float(_balanced_accuracy(total[None])[0])
     tp, positives, tn, negatives = total.tolist()
-    wrong = positives - tp + negatives - tn
-    drawn = sums(counts, seed, "judge", "bootstrap") if len(values) else counts
+    errors = positives - tp + negatives - tn
+    resampled = sums(counts, seed, "judge", "bootstrap") if len(values) else counts
     return {
         "balanced_accuracy": accuracy if np.isfinite(accuracy) else None,
-        "interval": interval(_balanced_accuracy(drawn)),
-        "f1": 2 * tp / (2 * tp + wrong) if tp + wrong else None,
+        "interval": interval(_balanced_accuracy(resampled)),
+        "f1": 2 * tp / (2 * tp + errors) if tp + errors else None,
         "latents": len(values),
         "positives": int(positives),
         "negatives": int(negatives),

@@ -52,7 +52,9 @@ def simulation(
     answered_quantiles = np.array(
         [q for q, a in zip(quantiles, answers, strict=True) if a is not None], dtype=np.int64
     )
-    weights, lost = _quantile_weights(answered_quantiles, np.asarray(population, dtype=np.float64))
+    weights, uncovered = _quantile_weights(
+        answered_quantiles, np.asarray(population, dtype=np.float64)
+    )
     true, predicted = (_concatenated([pair[side] for pair in pairs]) for side in (0, 1))
     weight = np.repeat(weights, [len(t) for t, _ in pairs])
     counted = weight > 0
@@ -62,7 +64,7 @@ def simulation(
         constant=constant,
         tokens=int(counted.sum()),
         unparsable=len(answers) - len(pairs),
-        lost_quantiles=lost,
+        lost_quantiles=uncovered,
     )
 
 
@@ -101,12 +103,14 @@ def _concatenated(parts: Sequence[Sequence[float]]) -> Floats:
 
 def pooled_simulation(values: Sequence[Simulation], seed: int) -> dict[str, Any]:
     """Mean correlation over the latents that have one; the interval resamples these."""
-    known = np.array([s.correlation for s in values if s.correlation is not None])
+    correlations = np.array([s.correlation for s in values if s.correlation is not None])
     return {
-        "correlation": float(known.mean()) if len(known) else None,
-        "interval": mean_interval(known, seed, "judge", "bootstrap") if len(known) else None,
-        "latents": len(known),
-        "without_correlation": len(values) - len(known),
+        "correlation": float(correlations.mean()) if len(correlations) else None,
+        "interval": mean_interval(correlations, seed, "judge", "bootstrap")
+        if len(correlations)
+        else None,
+        "latents": len(correlations),
+        "without_correlation": len(values) - len(correlations),
         "constant": sum(s.constant for s in values),
         "tokens": sum(s.tokens for s in values),
         "lost_quantiles": sum(s.lost_quantiles for s in values),

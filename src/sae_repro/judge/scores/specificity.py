@@ -31,7 +31,9 @@ def specificity(bins: Sequence[int], answers: Sequence[int | None], n_bins: int)
     return Specificity(
         mean=[sum(values) / len(values) if values else None for values in parsed],
         answered=[len(values) for values in parsed],
-        unparsable=[len(all_) - len(values) for all_, values in zip(per_bin, parsed, strict=True)],
+        unparsable=[
+            len(replies) - len(values) for replies, values in zip(per_bin, parsed, strict=True)
+        ],
     )
 
 

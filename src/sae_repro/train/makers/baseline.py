@@ -78,7 +78,10 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
         sae = principal((torch.from_numpy(np.array(x)) for x in shards.batches(CHUNK)), mean_d)
     else:
         sae = untrained(cell, job.settings, store, hook, seed=job.seed)
-    own = {"training_architecture": f"{cell.baseline}-{cell.activation}", **hook_metadata(hook)}
-    save(replace(sae, metadata={**own, **job.metadata}), folder)
+    metadata = {
+        "training_architecture": f"{cell.baseline}-{cell.activation}",
+        **hook_metadata(hook),
+    }
+    save(replace(sae, metadata={**metadata, **job.metadata}), folder)
     choices = {"activation": cell.activation, **cell.identity()}
     write_records(folder, job, id=cell_id(cell), d_in=sae.d_in, d_sae=sae.d_sae, choices=choices)

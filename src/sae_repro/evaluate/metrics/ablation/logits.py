@@ -114,25 +114,25 @@ def _difference(
     """Ablated less clean logits [n, 16, V] on the token and the next 15, fp64."""
     device = next(subject.parameters()).device
     tokens = torch.from_numpy(passages.tokens[row, : int(column.max()) + POSITIONS]).to(device)
-    each = torch.arange(len(row), device=device)
+    entries = torch.arange(len(row), device=device)
     at, of = (torch.from_numpy(part).to(device) for part in (column, latent))
     window = at[:, None] + torch.arange(POSITIONS, device=device)
     with torch.no_grad():
         cache: Any
         clean, cache = subject.run_with_cache(tokens, names_filter=[hook])
-        z_n = sae.encode(cache[hook][each, at].float())[each, of]
+        z_n = sae.encode(cache[hook][entries, at].float())[entries, of]
         ablated = subject.run_with_hooks(
-            tokens, fwd_hooks=[(hook, _subtract(each, at, z_n[:, None] * sae.weights.W_dec[of]))]
+            tokens, fwd_hooks=[(hook, _subtract(entries, at, z_n[:, None] * sae.weights.W_dec[of]))]
         )
-    of_window = each[:, None], window
+    of_window = entries[:, None], window
     difference: Tensor = ablated[of_window].double() - clean[of_window].double()
     return difference
 
 
-def _subtract(each: Tensor, at: Tensor, part_nd: Tensor) -> Callable[..., Tensor]:
+def _subtract(entries: Tensor, at: Tensor, part_nd: Tensor) -> Callable[..., Tensor]:
     def hook_function(activation: Tensor, hook: object) -> Tensor:
         result = activation.clone()
-        result[each, at] -= part_nd.to(activation.dtype)
+        result[entries, at] -= part_nd.to(activation.dtype)
         return result
 
     return hook_function

@@ -86,8 +86,8 @@ def _bin_counts(canonical: Codes, step: float, k: int) -> tuple[Ints, Ints]:
         table += np.bincount(latent * TABLE_BINS + bins, minlength=len(table))
     # which bin it was no longer matters: its latent and its count do
     occupied = np.flatnonzero(table)
-    rest = np.array(list(beyond), dtype=np.int64) % k
-    latent = np.concatenate([occupied // TABLE_BINS, rest])
+    latents = np.array(list(beyond), dtype=np.int64) % k
+    latent = np.concatenate([occupied // TABLE_BINS, latents])
     count = np.concatenate([table[occupied], np.array(list(beyond.values()), dtype=np.int64)])
     order = np.lexsort((count, latent))
     return latent[order], count[order]

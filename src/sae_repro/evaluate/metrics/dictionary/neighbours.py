@@ -49,13 +49,13 @@ def decoder_max_cosine(
     }
     if not len(scored):
         return frame, Summary(dict.fromkeys(NAMES), counts, {})
-    near = int((scored > NEAR).sum())
+    copies = int((scored > NEAR).sum())
     return frame, Summary(
-        {NAMES[0]: float(scored.mean()), NAMES[1]: near / len(scored)},
+        {NAMES[0]: float(scored.mean()), NAMES[1]: copies / len(scored)},
         counts,
         {
             NAMES[0]: mean_interval(scored, seed, NAMES[0]),
-            NAMES[1]: list(wilson(near, len(scored))),
+            NAMES[1]: list(wilson(copies, len(scored))),
         },
     )
 
@@ -63,18 +63,18 @@ def decoder_max_cosine(
 def _nearest(w_dec_kd: Tensor) -> tuple[Tensor, Tensor]:
     """(neighbour [K], its cosine [K]); −1 and NaN for zero rows and where all others are zero."""
     norm_k = w_dec_kd.norm(dim=1)
-    has = norm_k > 0
-    unit_kd = w_dec_kd / torch.where(has, norm_k, 1.0)[:, None]
+    nonzero = norm_k > 0
+    unit_kd = w_dec_kd / torch.where(nonzero, norm_k, 1.0)[:, None]
     nearest = torch.full_like(norm_k, -1, dtype=torch.int64)
     cosine = torch.full_like(norm_k, torch.nan)
     for start in range(0, len(unit_kd), BLOCK):
         block_bk = unit_kd[start : start + BLOCK] @ unit_kd.T
-        block_bk[:, ~has] = -torch.inf
+        block_bk[:, ~nonzero] = -torch.inf
         block_bk.diagonal(start).fill_(-torch.inf)
         value, latent = block_bk.max(dim=1)
-        scored = torch.zeros_like(has)
+        scored = torch.zeros_like(nonzero)
         scored[start : start + BLOCK] = value.isfinite()
-        scored &= has
+        scored &= nonzero
         nearest[scored] = latent[scored[start : start + BLOCK]]
         cosine[scored] = value[scored[start : start + BLOCK]]
     return nearest, cosine

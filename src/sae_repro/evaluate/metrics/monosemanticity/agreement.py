@@ -39,10 +39,10 @@ def bin_weights(values: npt.NDArray[Any], edges: Floats) -> Floats:
     to 1, so that M, a weighted mean of κ_b, is κ of a weighted mean of labels. Empty bins, those
     between equal edges among them, have neither mass nor rows.
     """
-    where = np.searchsorted(edges, values, side="right")
-    count = np.bincount(where, minlength=len(edges) + 1)
-    mass = np.bincount(where, weights=values.astype(np.float64), minlength=len(edges) + 1)
-    c: Floats = (mass / np.maximum(count, 1) / mass.sum())[where]
+    bins = np.searchsorted(edges, values, side="right")
+    count = np.bincount(bins, minlength=len(edges) + 1)
+    mass = np.bincount(bins, weights=values.astype(np.float64), minlength=len(edges) + 1)
+    c: Floats = (mass / np.maximum(count, 1) / mass.sum())[bins]
     return c
 
 
@@ -78,8 +78,8 @@ def shifted_sums(weight: Floats, rows: Ints, positives: Ints, offsets: Ints, n: 
             # from a view, several times faster than by an index of all shifts at once; there is
             # nothing to clip, and without the check numpy needs no buffer
             twice[first : first + n].take(points, out=buffer[i], mode="clip")
-        here = buffer[: len(part)]
-        sums[begin : begin + step] = here @ weight if points is rows else here.sum(axis=1)
+        head = buffer[: len(part)]
+        sums[begin : begin + step] = head @ weight if points is rows else head.sum(axis=1)
     return sums
 
 

@@ -44,10 +44,10 @@ def firings(
 
 
 def _blocks(fired_k: npt.NDArray[np.int64], limit: int) -> Iterator[tuple[int, int]]:
-    first, held = 0, 0
+    first, size = 0, 0
     for latent, fired in enumerate(fired_k.tolist()):
-        if held and held + fired > limit:
+        if size and size + fired > limit:
             yield first, latent
-            first, held = latent, 0
-        held += fired
+            first, size = latent, 0
+        size += fired
     yield first, len(fired_k)

@@ -152,8 +152,8 @@ def _fitted(a_kn: csr_array, bank: ConceptBank, rows_nc: csr_array) -> _Fit:
     k, levels = a_kn.shape[0], at_thresholds(a_kn, bank.fit, rows_nc)
     n = int(bank.fit.sum())
     positives_c = bank.labels.T.astype(np.int64) @ bank.fit.astype(np.int64)
-    whole = phi(levels.both_ktc[:, 0], levels.fires_kt[:, :1], positives_c, n)
-    shortlist = np.argsort(-whole, axis=1, kind="stable")[:, :SHORTLIST]
+    overall = phi(levels.both_ktc[:, 0], levels.fires_kt[:, :1], positives_c, n)
+    shortlist = np.argsort(-overall, axis=1, kind="stable")[:, :SHORTLIST]
     both_kts = np.take_along_axis(levels.both_ktc, shortlist[:, None, :], axis=2)
     all_kct = phi(
         both_kts.transpose(0, 2, 1),
@@ -164,10 +164,10 @@ def _fitted(a_kn: csr_array, bank: ConceptBank, rows_nc: csr_array) -> _Fit:
     # of equals the first: the concept ahead in the shortlist, the lowest threshold
     best = all_kct.reshape(k, -1).argmax(axis=1)
     concept, threshold = np.divmod(best, THRESHOLDS)
-    each = np.arange(k)
+    latents = np.arange(k)
     return _Fit(
-        concept_k=shortlist[each, concept],
-        threshold_k=levels.threshold_kt[each, threshold],
+        concept_k=shortlist[latents, concept],
+        threshold_k=levels.threshold_kt[latents, threshold],
         edges_kb=quantile_edges(levels.histogram_kb, ACTIVATION_BINS),
     )
 

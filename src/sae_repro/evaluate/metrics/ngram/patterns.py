@@ -48,10 +48,8 @@ class _Contexts:
     column: Ints
     activation: Floats
 
-    def __getitem__(self, which: Mask | Ints) -> "_Contexts":
-        return _Contexts(
-            self.group[which], self.row[which], self.column[which], self.activation[which]
-        )
+    def __getitem__(self, rows: Mask | Ints) -> "_Contexts":
+        return _Contexts(self.group[rows], self.row[rows], self.column[rows], self.activation[rows])
 
 
 def explainability_ngram(
@@ -86,24 +84,24 @@ def explainability_ngram(
     firings = _firings(canonical, latent, passages, len(fired_k))
     fit_w = fit_d[passages.document]
     top = _top(firings, fit_w, len(latent))
-    length, kept = _shortest(activate, passages, latent, top)
-    patterns = _patterns(activate, passages, latent, top, length, kept, fit_d, seed)
+    length, retained = _shortest(activate, passages, latent, top)
+    patterns = _patterns(activate, passages, latent, top, length, retained, fit_d, seed)
     test = passages.mask & ~fit_w[:, None]
     rows = []
-    for number, every in enumerate(patterns):
-        mine, own = top.group == number, firings.group == number
-        nontrivial = sorted(pattern for pattern in every if set(pattern) != {ANY})
+    for number, latent_patterns in enumerate(patterns):
+        top_rows, firing_rows = top.group == number, firings.group == number
+        nontrivial = sorted(pattern for pattern in latent_patterns if set(pattern) != {ANY})
         fires = np.zeros_like(test)
-        fires[firings.row[own], firings.column[own]] = True
+        fires[firings.row[firing_rows], firings.column[firing_rows]] = True
         predicted = _ends_with_any(passages, nontrivial) & test
         rows.append(
             {
                 "latent": latent[number],
                 "patterns": " | ".join(map(_written, nontrivial)),
                 "n_patterns": len(nontrivial),
-                "n_trivial": len(every) - len(nontrivial),
-                "n_too_long": int((mine & (length == 0)).sum()),
-                "fit_contexts": int(mine.sum()),
+                "n_trivial": len(latent_patterns) - len(nontrivial),
+                "n_too_long": int((top_rows & (length == 0)).sum()),
+                "fit_contexts": int(top_rows.sum()),
                 "predicted": int(predicted.sum()),
                 "fired": int((fires & test).sum()),
                 "both": int((fires & predicted).sum()),
@@ -158,7 +156,7 @@ def _shortest(
 
     The length is 0 where no suffix of at most `LONGEST` tokens does.
     """
-    length, kept = np.zeros(len(top.group), dtype=np.int64), np.zeros(len(top.group))
+    length, retained = np.zeros(len(top.group), dtype=np.int64), np.zeros(len(top.group))
     for tokens in range(1, LONGEST + 1):
         candidates = np.flatnonzero((length == 0) & (top.column - tokens + 1 >= passages.first))
         if not len(candidates):
@@ -166,8 +164,8 @@ def _shortest(
         text = passages.suffix(top.row[candidates], top.column[candidates], tokens)
         a_n = activate(passages.behind_bos(text), latent[top.group[candidates]])
         enough = a_n >= KEPT * top.activation[candidates]
-        length[candidates[enough]], kept[candidates[enough]] = tokens, a_n[enough]
-    return length, kept
+        length[candidates[enough]], retained[candidates[enough]] = tokens, a_n[enough]
+    return length, retained
 
 
 def _patterns(
@@ -176,7 +174,7 @@ def _patterns(
     latent: Ints,
     top: _Contexts,
     length: Ints,
-    kept: Floats,
+    retained: Floats,
     fit_d: Mask,
     seed: int,
 ) -> list[set[Pattern]]:
@@ -185,14 +183,16 @@ def _patterns(
     fit = fit_d[passages.index[:, DOCUMENT]]
     running = np.cumsum(np.bincount(passages.index[fit, TOKEN]))
     for tokens in range(1, LONGEST + 1):
-        these = length == tokens
-        if not these.any():
+        of_length = length == tokens
+        if not of_length.any():
             continue
-        mine = top[these]
-        text_nt = passages.suffix(mine.row, mine.column, tokens)
-        mean_nt = _substituted(activate, passages, latent[mine.group], mine, text_nt, running, seed)
-        pattern_nt = np.where(mean_nt > KEPT * kept[these][:, None], ANY, text_nt)
-        for group, pattern in zip(mine.group.tolist(), pattern_nt.tolist(), strict=True):
+        contexts = top[of_length]
+        text_nt = passages.suffix(contexts.row, contexts.column, tokens)
+        mean_nt = _substituted(
+            activate, passages, latent[contexts.group], contexts, text_nt, running, seed
+        )
+        pattern_nt = np.where(mean_nt > KEPT * retained[of_length][:, None], ANY, text_nt)
+        for group, pattern in zip(contexts.group.tolist(), pattern_nt.tolist(), strict=True):
             patterns[group].add(tuple(pattern))
     return patterns
 
@@ -209,12 +209,12 @@ def _substituted(
     """Mean activation [n, T] on `text_nt` with substitutes for each of its tokens in turn."""
     n, tokens = text_nt.shape
     variant = np.broadcast_to(text_nt[:, None, None], (n, tokens, SUBSTITUTES, tokens)).copy()
-    entry, place, which = (axis.ravel() for axis in np.indices((n, tokens, SUBSTITUTES)))
+    entry, place, substitute = (axis.ravel() for axis in np.indices((n, tokens, SUBSTITUTES)))
     draw = uniform_hash(
         seed, "ngram/substitutes", latent_n[entry], contexts.row[entry], contexts.column[entry],
-        place, which,
+        place, substitute,
     )  # fmt: skip
-    variant[entry, place, which, place] = _other_token(running, text_nt[entry, place], draw)
+    variant[entry, place, substitute, place] = _other_token(running, text_nt[entry, place], draw)
     rows = passages.behind_bos(variant.reshape(-1, tokens))
     a_nts = activate(rows, latent_n[entry]).reshape(n, tokens, SUBSTITUTES)
     mean: Floats = a_nts.mean(axis=2)
@@ -224,13 +224,13 @@ def _substituted(
 def _other_token(running: Ints, token: Ints, draw: Floats) -> Ints:
     """For each draw in [0, 1) a token by the counts' running sum, any but `token`."""
     upto = running[np.minimum(token, len(running) - 1)]
-    own = np.diff(running, prepend=0)[np.minimum(token, len(running) - 1)]
-    own = np.where(token < len(running), own, 0)
-    at = np.floor(draw * (running[-1] - own)).astype(np.int64)
+    own_count = np.diff(running, prepend=0)[np.minimum(token, len(running) - 1)]
+    own_count = np.where(token < len(running), own_count, 0)
+    at = np.floor(draw * (running[-1] - own_count)).astype(np.int64)
     # steps over the token's own stretch
-    at += np.where(at >= upto - own, own, 0)
-    other: Ints = np.searchsorted(running, at, side="right")
-    return other
+    at += np.where(at >= upto - own_count, own_count, 0)
+    substitute: Ints = np.searchsorted(running, at, side="right")
+    return substitute
 
 
 def _ends_with_any(passages: Passages, patterns: list[Pattern]) -> Mask:

@@ -67,12 +67,12 @@ def sampled_rows(batches: Callable[[], Iterable[Batch]], tokens: int, seed: int)
 
     `tokens` is the number of rows streamed; with fewer than 16,384 all documents are in.
     """
-    parts, where = [], []
+    parts, indices = [], []
     for x_nd, index in batches():
         chosen = uniform_hash(seed, "references", index[:, DOCUMENT]) < TOKENS / tokens
         parts.append(x_nd[torch.from_numpy(chosen).to(x_nd.device)])
-        where.append(index[chosen])
-    index = np.concatenate(where)
+        indices.append(index[chosen])
+    index = np.concatenate(indices)
     order = np.lexsort((index[:, POSITION], index[:, DOCUMENT]))
     x_nd = torch.cat(parts)
     at = torch.from_numpy(order).to(x_nd.device)
@@ -106,15 +106,15 @@ def correlations(
     chosen = np.sort(np.argsort(-np.asarray(fired_k), kind="stable")[:MAPPED])
     both_nr = csr_array(hstack(_joined(list(small.values()), rows, seed), format="csr"))
     k = len(fired_k)
-    with_references, own = _Sums(both_nr.shape[1], k), _Sums(len(chosen), len(chosen))
+    with_references, among_chosen = _Sums(both_nr.shape[1], k), _Sums(len(chosen), len(chosen))
     for code in codes():
         row = rows.find(code.index)
         a_nk = _sampled(code, row >= 0, k)
         with_references.add(both_nr[row[row >= 0]], a_nk)
-        own.add(a_nk[:, chosen], a_nk[:, chosen])
+        among_chosen.add(a_nk[:, chosen], a_nk[:, chosen])
     frame = _maxima(small, with_references.correlations())
     summary = _summary(frame, small, references, rows, seed)
-    return frame, _clustered(chosen, own.correlations()), summary
+    return frame, _clustered(chosen, among_chosen.correlations()), summary
 
 
 def _encoded(sae: SAE, x_nd: Tensor) -> csr_array:
@@ -191,14 +191,14 @@ def _maxima(small: Mapping[int, csr_array], both_rk: Floats) -> "pd.DataFrame":
     """The row per reference latent that varies; `both_rk`: aligned, then shifted if there are."""
     import pandas as pd
 
-    each = [(width, latent) for width, code in small.items() for latent in range(code.shape[1])]
-    aligned, shifted = both_rk[: len(each)], both_rk[len(each) :]
-    frame = pd.DataFrame(each, columns=["width", "reference_latent"], dtype=np.int64)
-    some = np.flatnonzero((~np.isnan(aligned)).any(axis=1))
+    latents = [(width, latent) for width, code in small.items() for latent in range(code.shape[1])]
+    aligned, shifted = both_rk[: len(latents)], both_rk[len(latents) :]
+    frame = pd.DataFrame(latents, columns=["width", "reference_latent"], dtype=np.int64)
+    varying = np.flatnonzero((~np.isnan(aligned)).any(axis=1))
     frame["latent"] = np.where(np.isnan(aligned), -np.inf, aligned).argmax(axis=1)
     frame["correlation"] = np.fmax.reduce(aligned, axis=1)
     frame["null"] = np.fmax.reduce(shifted, axis=1) if len(shifted) else np.nan
-    return frame.iloc[some].reset_index(drop=True)
+    return frame.iloc[varying].reset_index(drop=True)
 
 
 def _summary(

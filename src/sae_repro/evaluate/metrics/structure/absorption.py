@@ -126,8 +126,8 @@ def own_candidates(contrast: Contrast, family: Family) -> Ints:
     """
     largest_k = contrast.precision_ck[family.children].max(axis=0)
     order: Ints = np.argsort(-np.abs(contrast.difference_ck[family.parent]), kind="stable")
-    own: Ints = order[(largest_k[order] < OF_A_CHILD) & (contrast.fires_k[order] > 0)]
-    return own[:MOST]
+    candidates: Ints = order[(largest_k[order] < OF_A_CHILD) & (contrast.fires_k[order] > 0)]
+    return candidates[:MOST]
 
 
 def unit_rows(d_kd: npt.NDArray[Any]) -> Floats:
@@ -153,12 +153,12 @@ def family_pairs(
     outside = test.carries_cn[family.parent] & ~large
     childless = outside & probe.right_n
     cosine_k = unit_kd @ probe.direction_d
-    near = cosine_k >= COSINE
-    near[split.latents] = False
+    aligned = cosine_k >= COSINE
+    aligned[split.latents] = False
     pairs = []
     for child in family.children.tolist():
         tokens = test.carries_cn[child] & probe.right_n
-        absorbers = np.flatnonzero(near & (contrast.precision_ck[child] >= OF_A_CHILD))
+        absorbers = np.flatnonzero(aligned & (contrast.precision_ck[child] >= OF_A_CHILD))
         stood_in_for = _stood_in_for(test, absorbers, cosine_k, probe.along_n)
         for silence in SILENCES:
             silent, recalled = tokens & ~speaks[silence], childless & speaks[silence]

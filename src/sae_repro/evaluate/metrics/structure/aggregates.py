@@ -67,12 +67,12 @@ def summary(
     if point.interval is not None:
         intervals["coverage_half_log10_frequency"] = list(point.interval)
     for silence, suffix in SUFFIX.items():
-        mine = pairs[pairs["silence"] == silence]
-        tested = mine[mine["status"] == TESTABLE]
+        rows = pairs[pairs["silence"] == silence]
+        tested = rows[rows["status"] == TESTABLE]
         parent = tested["parent"].to_numpy()
         add_mean(f"hole_rate{suffix}", tested["hole_rate"].to_numpy(np.float64), parent)
         add_mean(f"absorption_rate{suffix}", tested["absorption"].to_numpy(np.float64), parent)
-        probed = mine[mine["status"].isin([TESTABLE, "low recall"])].drop_duplicates("parent")
+        probed = rows[rows["status"].isin([TESTABLE, "low recall"])].drop_duplicates("parent")
         recall = probed["childless_recall"].to_numpy(np.float64)
         add_mean(f"childless_recall{suffix}", recall, np.arange(len(recall)))
     return Summary(metrics, _counts(concepts, pairs, bank, tree), intervals)
@@ -97,11 +97,11 @@ def _counts(
         "parents_without_split_set": int(of_parents.isna().sum()),
     }
     for silence, suffix in SUFFIX.items():
-        mine = pairs[pairs["silence"] == silence]
-        counts[f"pairs{suffix}"] = len(mine)
+        rows = pairs[pairs["silence"] == silence]
+        counts[f"pairs{suffix}"] = len(rows)
         for status in STATUSES:
             name = f"pairs_{status.replace(' ', '_')}{suffix}"
-            counts[name] = int((mine["status"] == status).sum())
+            counts[name] = int((rows["status"] == status).sum())
     tested = pairs[(pairs["silence"] == "zero") & (pairs["status"] == TESTABLE)]
     counts["child_tokens"] = int(tested["child_tokens"].sum())
     counts["child_tokens_behind"] = int(tested["child_behind"].sum())

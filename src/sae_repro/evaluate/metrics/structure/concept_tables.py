@@ -71,7 +71,7 @@ def concept_structure(
 def _concepts(sample: Sample, halves: Halves, tree: Hierarchy) -> "pd.DataFrame":
     import pandas as pd
 
-    bank, own = sample.bank, coverage(sample, halves.test)
+    bank, cover = sample.bank, coverage(sample, halves.test)
     positives_fit, positives_test = (
         half.carries_cn.sum(axis=1) for half in (halves.fit, halves.test)
     )
@@ -84,14 +84,14 @@ def _concepts(sample: Sample, halves: Halves, tree: Hierarchy) -> "pd.DataFrame"
             "frequency": (positives_fit + positives_test) / len(bank.fit),
             "positives_fit": positives_fit,
             "positives_test": positives_test,
-            "phi": own.phi_c,
-            "latent": own.latent_c,
-            "covered": own.covered_c,
-            "recall_at_p80": own.recall_c,
-            "precise_latent": own.precise_latent_c,
-            "union_recall": own.union_recall_c,
-            "union_latents": own.union_latents_c,
-            "fragmented": own.fragmented_c,
+            "phi": cover.phi_c,
+            "latent": cover.latent_c,
+            "covered": cover.covered_c,
+            "recall_at_p80": cover.recall_c,
+            "precise_latent": cover.precise_latent_c,
+            "union_recall": cover.union_recall_c,
+            "union_latents": cover.union_latents_c,
+            "fragmented": cover.fragmented_c,
             **auc,
             "probe_loss": loss,
             "probe_loss_latent": loss_latent,

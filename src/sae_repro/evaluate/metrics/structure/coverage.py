@@ -103,16 +103,16 @@ def coverage(sample: Sample, test: Half) -> Coverage:
         fires = levels.fires_kt[..., None]
         agreement = phi(levels.both_ktc, fires, positives, int(bank.fit.sum()))
         by_phi.offer(agreement, levels.threshold_kt, first)
-        good = _is_precise(levels)
-        recall = np.where(good, levels.both_ktc / positives, 0.0)
+        precise_kt = _is_precise(levels)
+        recall = np.where(precise_kt, levels.both_ktc / positives, 0.0)
         by_recall.offer(recall, levels.threshold_kt, first)
-        precise.add(good, levels.threshold_kt, first)
+        precise.add(precise_kt, levels.threshold_kt, first)
     union, union_recall = _union(test, precise)
     on_test = test.carries_cn.sum(axis=1)
-    both, reached = _counts(test, by_phi)
+    hits, firings = _counts(test, by_phi)
     return Coverage(
         latent_c=by_phi.latent_c,
-        phi_c=phi(both, reached, on_test, test.carries_cn.shape[1]),
+        phi_c=phi(hits, firings, on_test, test.carries_cn.shape[1]),
         precise_latent_c=by_recall.latent_c,
         recall_c=_counts(test, by_recall)[0] / on_test,
         union_latents_c=union,
@@ -134,11 +134,11 @@ def _above(half: Half, latent: int, threshold: float) -> npt.NDArray[np.int32]:
 
 def _counts(test: Half, best: _Best) -> tuple[Ints, Ints]:
     """(tokens with the concept, all tokens) on which its latent reaches its threshold."""
-    both, fires = np.zeros((2, len(best.latent_c)), dtype=np.int64)
+    hits, firings = np.zeros((2, len(best.latent_c)), dtype=np.int64)
     for c in np.flatnonzero(best.latent_c >= 0):
         rows = _above(test, best.latent_c[c], best.threshold_c[c])
-        both[c], fires[c] = test.carries_cn[c, rows].sum(), len(rows)
-    return both, fires
+        hits[c], firings[c] = test.carries_cn[c, rows].sum(), len(rows)
+    return hits, firings
 
 
 def _union(test: Half, precise: _Precise) -> tuple[Ints, Floats]:

@@ -35,14 +35,14 @@ def probe_auc(halves: Halves, k: int) -> Floats:
     difference_ck = halves.contrast.difference_ck
     latents = ranked(np.abs(difference_ck), k)
     auc = np.full(len(latents), np.nan)
-    for which in chunks(halves.fit, latents):
-        fit, test = designs(halves, latents[which], which)
+    for chunk in chunks(halves.fit, latents):
+        fit, test = designs(halves, latents[chunk], chunk)
         if k == 1:  # the order of the scores is all that counts: β's sign, the difference's own
-            beta = np.sign(np.take_along_axis(difference_ck[which], latents[which], axis=1))
+            beta = np.sign(np.take_along_axis(difference_ck[chunk], latents[chunk], axis=1))
         else:
             beta, _ = newton(fit.x_bmk, *balanced(fit.positives_bm, fit.rows_bm))
         parts = zip(_scores(test, beta), test.positives_bm, test.rows_bm, strict=True)
-        auc[which] = [roc_area(*part) for part in parts]
+        auc[chunk] = [roc_area(*part) for part in parts]
     return auc
 
 
@@ -56,17 +56,17 @@ def probe_loss(halves: Halves) -> tuple[Floats, Ints]:
     concept = np.repeat(np.arange(len(latents)), latents.shape[1])
     single = latents.reshape(-1, 1)
     loss = np.full((2, len(single)), np.nan)
-    for which in chunks(halves.fit, single):
-        fit, test = designs(halves, single[which], concept[which])
+    for chunk in chunks(halves.fit, single):
+        fit, test = designs(halves, single[chunk], concept[chunk])
         weights = balanced(fit.positives_bm, fit.rows_bm)
         beta, intercept = newton(fit.x_bmk, *weights)
-        loss[0, which] = cross_entropy(_scores(fit, beta) + intercept[:, None], *weights)
+        loss[0, chunk] = cross_entropy(_scores(fit, beta) + intercept[:, None], *weights)
         weights = balanced(test.positives_bm, test.rows_bm)
-        loss[1, which] = cross_entropy(_scores(test, beta) + intercept[:, None], *weights)
+        loss[1, chunk] = cross_entropy(_scores(test, beta) + intercept[:, None], *weights)
     fit_cj, test_cj = loss.reshape(2, *latents.shape)
     best = fit_cj.argmin(axis=1)[:, None]
-    taken = (np.take_along_axis(part, best, axis=1)[:, 0] for part in (test_cj, latents))
-    test_loss, latent = taken
+    best_of_each = (np.take_along_axis(part, best, axis=1)[:, 0] for part in (test_cj, latents))
+    test_loss, latent = best_of_each
     return test_loss, latent
 
 
@@ -96,14 +96,14 @@ def split_sets(halves: Halves, concepts: Ints, candidates: list[Ints]) -> list[S
 def _f1(halves: Halves, latents_bk: Ints, concept_b: Ints) -> tuple[Floats, Floats]:
     """F1 on fit and on test of the probe of each concept on its latents."""
     f1 = np.zeros((2, len(latents_bk)))
-    for which in chunks(halves.fit, latents_bk):
-        fit, test = designs(halves, latents_bk[which], concept_b[which])
+    for chunk in chunks(halves.fit, latents_bk):
+        fit, test = designs(halves, latents_bk[chunk], concept_b[chunk])
         beta, intercept = newton(fit.x_bmk, fit.positives_bm, fit.rows_bm)
         for i, probe in enumerate((fit, test)):
             called = _scores(probe, beta) + intercept[:, None] > 0
             hits = (probe.positives_bm * called).sum(axis=1)
             sizes = (probe.rows_bm * called).sum(axis=1) + probe.positives_bm.sum(axis=1)
-            f1[i, which] = 2 * hits / sizes
+            f1[i, chunk] = 2 * hits / sizes
     return f1[0], f1[1]
 
 

@@ -70,12 +70,12 @@ def restricted(bank: ConceptBank, rows: Mask) -> ConceptBank:
     labels, fit = csc_array(csr_array(bank.labels)[rows]), bank.fit[rows]
     enough = frequent_enough(labels, fit)
     dropped = Counter(bank.kinds[i] for i in np.flatnonzero(~enough))
-    kept = np.flatnonzero(enough)
+    columns = np.flatnonzero(enough)
     return replace(
         bank,
-        names=tuple(bank.names[i] for i in kept),
-        kinds=tuple(bank.kinds[i] for i in kept),
-        labels=labels[:, kept],
+        names=tuple(bank.names[i] for i in columns),
+        kinds=tuple(bank.kinds[i] for i in columns),
+        labels=labels[:, columns],
         document=bank.document[rows],
         position=bank.position[rows],
         token=bank.token[rows],
@@ -96,9 +96,9 @@ def sampled_tokens(
     places: list[npt.NDArray[Any]] = []
     rows: list[npt.NDArray[Any]] = []
     for x, index in batches:
-        mine, at = _places(small, documents, index)
+        mask, at = _places(small, documents, index)
         places.append(at)
-        rows.append(x.float().cpu().numpy()[mine])
+        rows.append(x.float().cpu().numpy()[mask])
     x_nd = np.zeros((len(small.fit), rows[0].shape[1]), dtype=np.float32)
     x_nd[np.concatenate(places)] = np.concatenate(rows)
     return SampledTokens(small, documents, x_nd)
@@ -120,16 +120,16 @@ def collect(
     latents: list[npt.NDArray[Any]] = []
     values: list[npt.NDArray[Any]] = []
     for code in codes():
-        mine, at = _places(tokens.bank, tokens.document, code.index)
-        place = np.full(len(mine), -1)
-        place[mine] = at
+        mask, at = _places(tokens.bank, tokens.document, code.index)
+        place = np.full(len(mask), -1)
+        place[mask] = at
         row = place[code.row]
         inside = row >= 0
         rows.append(row[inside])
         latents.append(code.latent[inside])
         values.append(code.value[inside].astype(np.float32))
-    where = np.concatenate(rows), np.concatenate(latents)
-    a_nk = csc_array((np.concatenate(values), where), shape=(n, len(d_kd)))
+    positions = np.concatenate(rows), np.concatenate(latents)
+    a_nk = csc_array((np.concatenate(values), positions), shape=(n, len(d_kd)))
     decoder = np.ascontiguousarray(d_kd, dtype=np.float32)
     return Sample(x_nd=tokens.x_nd, a_nk=a_nk, d_kd=decoder, mean_d=mean_d, bank=tokens.bank)
 
@@ -138,6 +138,6 @@ def _places(
     bank: ConceptBank, documents: npt.NDArray[Any], index: npt.NDArray[Any]
 ) -> tuple[Mask, npt.NDArray[np.int64]]:
     """(which rows of `index` are of `documents`, where these stand in `bank`)."""
-    mine: Mask = np.isin(index[:, DOCUMENT], documents)
-    at = bank.rows(index[mine]) if mine.any() else np.empty(0, dtype=np.int64)
-    return mine, at
+    mask: Mask = np.isin(index[:, DOCUMENT], documents)
+    at = bank.rows(index[mask]) if mask.any() else np.empty(0, dtype=np.int64)
+    return mask, at
