@@ -1,4 +1,4 @@
-"""What each stage of the root study costs: wall time, CPU time, peak memory, as a Markdown table.
+"""The cost of each stage of the root study: wall time, CPU time, peak memory, as a Markdown table.
 
     python benchmarks/stage_costs.py
 

@@ -1,4 +1,4 @@
-"""How docstrings reach the API pages: read as text by griffe, the package is never imported.
+"""Docstrings on the API pages: read as text by griffe, without importing the package.
 
 - A pydantic field's description stands in its `Field(…)`: it becomes the attribute's docstring.
 - Of a module's docstring the first paragraph is shown; the page itself has the examples.

@@ -67,7 +67,7 @@ def _resolved(page: str, target: str) -> str:
 
 
 def _site_uri(path: str) -> str:
-    """Where the file at `path` in the repository stands among the site's sources."""
+    """The place of the repository's file `path` among the site's sources."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     return f"repository/{path}" + (".md" if PurePosixPath(path).suffix in LANGUAGE else "")

@@ -1,4 +1,4 @@
-"""What tests of several packages share: small activations on disk, and the real inputs."""
+"""Fixtures of several packages: small activations on disk, and the real inputs."""
 
 from collections.abc import Callable
 from pathlib import Path

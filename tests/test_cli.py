@@ -16,7 +16,7 @@ runner = CliRunner()
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What `new` needs of a checkout."""
+    """The files of a checkout that `new` needs."""
     folder = tmp_path / "checkout"
     (folder / "stages").mkdir(parents=True)
     for name in ("dvc.yaml", "params.yaml"):

@@ -1,4 +1,4 @@
-"""Which code decides an output, and what of it counts."""
+"""The import closure that decides an output, and the digest of its code."""
 
 import os
 import re
@@ -328,7 +328,7 @@ def plain(modules: Iterable[str]) -> set[str]:
 
 
 def in_functions(modules: Iterable[str]) -> set[str]:
-    """What the functions of `modules` import of the package, by their compiled code."""
+    """Imports of the package in the functions of `modules`, by their compiled code."""
     codes = [compile(MODULES[module].read_text(), module, "exec") for module in plain(modules)]
     found = set()
     for code in codes:

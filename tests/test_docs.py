@@ -203,7 +203,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Links(HTMLParser):
-    """Where a page leads (`a`), and what it loads (everything else)."""
+    """The links of a page (`a`), and the files that it loads (everything else)."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One word, five places: stage, script, package, parameters, artifacts and tests bear one name."""
+"""Conventions of the repository: names of stages, the import contract, module docstrings."""
 
 import ast
 import re
@@ -96,6 +96,14 @@ def test_every_study_is_valid_and_linked(study: Path) -> None:
     loaded = load(study / "params.yaml")
     assert (study / loaded.root).resolve() == ROOT
     assert (study / "dvc.yaml").resolve() == ROOT / "dvc.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def test_a_module_docstring_names_the_module(path: Path) -> None:
+    """It begins with a noun phrase, not with a question that the reader must answer first."""
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring
+    assert not re.match(r"(What|Which|Who|Whose|Where|When|Why|How|Whether|That)\b", docstring)
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)

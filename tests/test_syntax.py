@@ -1,4 +1,4 @@
-"""What a source file says to Python, and what is only for people."""
+"""Syntax of source files: code that counts, and text for people that does not."""
 
 import ast
 from pathlib import Path

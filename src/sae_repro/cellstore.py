@@ -1,7 +1,7 @@
 """Finished cells by content: a folder per key, a hash of everything the folder follows from.
 
 A grid's cells are made side by side into it, and each is there once it is finished, whatever
-happens to the others. It also has what a cell came to before, and the trials of `tune`. Local to a
+happens to the others. It also holds earlier results of a cell, and the trials of `tune`. Local to a
 checkout, safe to delete. `SAE_REPRO_NO_STORE=1` bypasses it.
 """
 

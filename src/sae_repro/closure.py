@@ -1,8 +1,8 @@
-"""Which code decides an output: what a module imports, what that imports, and so on.
+"""The import closure of a module: all code and data of the package that decide its output.
 
     closure(Path("src"), "sae_repro.train")       # the modules
     dependencies(Path("src"), "sae_repro.train")  # the same as few paths, for dvc.yaml
-    code_digest(Path("src"), "sae_repro.train")   # a hash of what they say
+    code_digest(Path("src"), "sae_repro.train")   # a hash of their code
 
 Read from the syntax; nothing is imported. Imports count at the head of a module and inside its
 functions, but not under `if TYPE_CHECKING:`, and a string annotation is none.
@@ -10,16 +10,16 @@ functions, but not under `if TYPE_CHECKING:`, and a string annotation is none.
 - A module that is reached counts whole, and all its imports are followed.
 - An `__init__` counts by statement, so that a name that it re-exports leads to where the name is
   defined, and to nothing else. Its imports, undecorated functions, and assignments that call
-  nothing count once a name that they bind is asked for; the names that they use are then asked for,
+  nothing count once a name that they bind is requested; the names that they use are then requested,
   too. Its other statements (a class, a decorated function, a call, an `if`) count always: they run
-  for whoever imports a module below. An `__init__` of which nothing counts is not in the closure.
-- All of an `__init__` is asked for by a start, by `import a.b`, by `from a import b` where b is a
+  with the import of any module below. An `__init__` of which nothing counts is not in the closure.
+- All of an `__init__` is requested by a start, by `import a.b`, by `from a import b` where b is a
   package, and by `from a.b import *`.
 - What `EXEMPT` lists is neither followed nor counted.
 - With the modules count their data: what is no Python in the folder of one of them, and in its
   subfolders that are no packages; hidden files apart.
 
-Taken for granted is a rule of the house: a module that is imported does nothing but bind names.
+Assumed: a module does nothing on import but bind names.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,13 +34,13 @@ PACKAGE = "sae_repro"
 EXEMPT: Mapping[str, str] = {
     "sae_repro.closure": "names the keys of cells, decides nothing in them",
     "sae_repro.errors": "messages only",
-    "sae_repro.sidebyside": "which worker does what; no result depends on it",
-    "sae_repro.stage": "the lock, errors, which parameters a stage may read: it only refuses",
+    "sae_repro.sidebyside": "distribution of jobs over workers; no result depends on it",
+    "sae_repro.stage": "locks, errors and access to parameters: it only refuses",
     "sae_repro.syntax": "as closure",
 }
 """Modules that decide no output, and why not."""
 
-NOTHING = ""  # asked for in place of a name: what runs at import
+NOTHING = ""  # requested in place of a name: what runs at import
 
 
 def closure(source: Path, *modules: str) -> frozenset[str]:
@@ -118,9 +118,7 @@ def _counted(files: Mapping[str, Path], modules: Iterable[str]) -> dict[str, lis
 
 def _parts(files: Mapping[str, Path], module: str) -> tuple[Part, ...]:
     if module not in files:
-        raise StudyError(
-            f"{module}: no such module in the package; look for the name's misspelling"
-        )
+        raise StudyError(f"{module}: no such module in the package; check its spelling")
     path = files[module]
     return parts(path.read_bytes(), module, path.name == "__init__.py")
 
@@ -164,7 +162,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    """What is in `folder`, without hidden files and Python's caches."""
+    """The contents of `folder`, without hidden files and Python's caches."""
     for path in folder.iterdir():
         if not path.name.startswith(".") and path.name != "__pycache__":
             yield path

@@ -41,8 +41,8 @@ def fetching(what: str) -> Iterator[None]:
         yield
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise StudyError(
-            f"{what}: the hub at {endpoint()} has no such repository or commit, or shows it only "
-            f"to its members ({one_line(error)}); check the name and the revision, or log in with "
+            f"{what}: the hub at {endpoint()} has no such repository or commit, or it is "
+            f"private ({one_line(error)}); check the name and the revision, or log in with "
             "`hf auth login`"
         ) from None
     except connection_errors() as error:

@@ -42,7 +42,7 @@ def neighbours(sae: SAE, latent: int, n: int = 10) -> list[tuple[int, float]]:
     """
     atom = decoder_weights(sae, latent)
     if not bool(atom.any()):
-        raise StudyError(f"latent {latent}: its atom is zero, near to nothing; choose another")
+        raise StudyError(f"latent {latent}: its atom is zero and has no neighbours; choose another")
     norm_k = sae.weights.W_dec.norm(dim=1)
     cosine_k = sae.weights.W_dec @ atom / (norm_k * atom.norm())
     candidates = norm_k > 0

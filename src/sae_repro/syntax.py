@@ -1,7 +1,7 @@
-"""What a source file says to Python: its parts, and what each binds, uses and imports.
+"""Syntax of a source file: its parts, with the names that each binds, uses and imports.
 
 Comments, layout, docstrings, the `description` of a pydantic `Field` or of an axis' row, and what
-stands under `if TYPE_CHECKING:` are no part of it: no result depends on them.
+is under `if TYPE_CHECKING:` are left out: no result depends on them.
 """
 
 import ast
@@ -34,7 +34,7 @@ class Part:
     uses: frozenset[str] = frozenset()
     """Names that this part or others of the `__init__` bind."""
     always: bool = True
-    """Whether it runs for whoever imports something else of its package, and may do anything."""
+    """Whether it runs at any import from its package and can have side effects."""
 
     @cached_property
     def digest(self) -> str:
@@ -154,7 +154,7 @@ def _only_binds(statement: ast.stmt) -> bool:
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[Import]:
-    """All imports in `tree`, which stands in a module of `package`."""
+    """All imports in `tree`, the syntax of a module of `package`."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=aliases):

@@ -343,7 +343,7 @@ def test_saelens_before_version_6(tmp_path: Path) -> None:
         ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor"),
         ({"architecture": "transcoder"}, "architecture = transcoder: can't be read"),
         ({"architecture": "standard", "activation_fn_str": "tanh-relu"}, "with tanh-relu"),
-        ({"architecture": "gated"}, r"lacks b_gate, b_mag, r_mag; nothing here reads its b_enc"),
+        ({"architecture": "gated"}, r"lacks b_gate, b_mag, r_mag; it has unsupported b_enc"),
     ],
 )
 def test_input_normalisation_that_weights_cannot_hold_is_refused(

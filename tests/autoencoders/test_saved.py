@@ -1,4 +1,4 @@
-"""What is saved acts on raw activations, loads again, and is what SAELens reads."""
+"""Saved SAEs: they act on raw activations, load again, and load in SAELens."""
 
 import json
 from pathlib import Path

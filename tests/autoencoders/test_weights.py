@@ -1,4 +1,4 @@
-"""Where weights start."""
+"""Initial weights."""
 
 import numpy as np
 import torch

@@ -81,7 +81,7 @@ def test_ours_stands_above_the_published_grid(write: Callable[..., Result], tmp_
     theirs = ["published: GPT-2 small", "resampling", "0.01", "72", "78", "88", "80"]
     assert theirs in cells
     assert "another model" in text
-    assert "No language model was asked" in text
+    assert "The judge is no language model" in text
     long = pd.read_csv(folder / "judged.csv")
     assert len(long) == 2 * 2 * 4
     first = long.iloc[0]

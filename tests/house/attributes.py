@@ -1,4 +1,4 @@
-"""Which attributes of parameter sections a package uses, and where: mypy's own types say so.
+"""The attributes of parameter sections that a package uses, resolved by mypy's types.
 
 A word in the source proves nothing: `.name` may be anybody's. Here an attribute is one of a section
 only where mypy takes what stands before the dot for an instance of that section.
@@ -61,7 +61,7 @@ class Use(NamedTuple):
 
 
 class Names(NamedTuple):
-    """What the classes of a schema are called in full."""
+    """The full names of the classes of a schema."""
 
     section: str
     """the base class of all sections"""

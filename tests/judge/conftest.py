@@ -24,7 +24,7 @@ KEY = "sk-test-0123456789abcdef"
 
 @dataclass
 class Response:
-    """What the endpoint does with one request."""
+    """The endpoint's behaviour on one request."""
 
     status: int = 200
     body: bytes = b""

@@ -55,7 +55,7 @@ class Checkout:
     folder: Path
 
     def environment(self, **more: str) -> dict[str, str]:
-        """What the pipeline sees: this checkout's own code, one worker per core."""
+        """Environment of the pipeline: this checkout's own code, one worker per core."""
         bin_ = Path(sys.executable).parent
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DVC_"))}
         return {

@@ -176,7 +176,7 @@ def test_without_the_store_one_change_trains_one_cell(finished: Checkout, tmp_pa
 def test_without_the_store_one_change_evaluates_one_cell(
     finished: Checkout, tmp_path: Path
 ) -> None:
-    """What artifacts/evaluate has of cells whose SAE is the same is kept."""
+    """Results in artifacts/evaluate are kept for cells whose SAE is the same."""
     checkout = finished.copy(tmp_path / "pulled", ".sae-repro")
     checkout.change("lambda: 1e-2", "lambda: 3e-2")
     checkout.repro("evaluate")

@@ -1,4 +1,4 @@
-"""What README.md and docs/ show in Python runs as it stands, in a small finished study."""
+"""Python snippets of README.md and docs/: each runs unchanged in a small finished study."""
 
 import re
 import subprocess

@@ -170,7 +170,7 @@ def test_words_of_a_kind_follow_zipf(name):
 
 
 def next_word(list_name: str, word: str) -> set[str]:
-    """What follows `word` where it is labelled as a word of the list, within a document."""
+    """The words after `word` where it is labelled as a word of the list, within a document."""
     concept = lexicon.LISTS[list_name].concepts[0]
     where = np.flatnonzero((sample().tokens == WORDS.index(word)) & holds(concept))
     assert len(where) > 20

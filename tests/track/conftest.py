@@ -57,7 +57,7 @@ def make_study(empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 
 def write_cell(study: Path, name: str, *, key: str, failed: bool = False, fvu: float = 0.5) -> None:
-    """What `train` and `evaluate` leave of a cell."""
+    """The files that `train` and `evaluate` write for a cell."""
     trained, evaluated = (study / "artifacts" / part / name for part in ("train", "evaluate"))
     for folder in (trained, evaluated):
         folder.mkdir(parents=True, exist_ok=True)

@@ -97,7 +97,7 @@ OUTAGES = (down, deaf, mute_on_creation, deaf_midway, killed_mid_batch, locked, 
 
 
 def held(server: Server, experiment: str) -> dict[str, Any]:
-    """What the database has of an experiment's active runs, by name, each row as often as there."""
+    """Rows of an experiment's active runs in the database, by name, duplicates included."""
     where = (
         "join runs r on r.run_uuid = x.run_uuid join experiments e "
         "on e.experiment_id = r.experiment_id "
@@ -133,7 +133,7 @@ def study(make_study: Callable[[Path], Path], tmp_path: Path) -> Path:
 def undisturbed(
     study: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[dict[str, Any], Counter[str]]:
-    """What a sync without an outage leaves."""
+    """The database after a sync without an outage."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     sync(projection(CELLS, study, weights=True), study, study, "undisturbed")

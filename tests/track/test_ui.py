@@ -41,7 +41,7 @@ def study(make_study: Callable[[Path], Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def address(study: Path) -> Iterator[str]:
-    """What `sae-repro ui` prints, while it serves."""
+    """The output of `sae-repro ui`, while it serves."""
     port = free_port()
     process = subprocess.Popen(
         [Path(sys.executable).parent / "sae-repro", "ui", str(study), "--port", str(port)],

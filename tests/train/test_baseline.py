@@ -1,4 +1,4 @@
-"""What a trained SAE is compared with: saved like one, made without training one."""
+"""Baselines: saved like trained SAEs, made without training one."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which rows a step sees."""
+"""The batches of training: rows by step, epoch and seed."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -15,7 +15,7 @@ def export(
     cell: Annotated[str, typer.Argument(help="Name of a trained cell, or a folder with an SAE.")],
     format: Annotated[
         Literal["saelens", "dictionary_learning", "sparsify"],
-        typer.Option(help="Library that shall read it; sparsify holds TopK only."),
+        typer.Option(help="Library that will read it; sparsify holds TopK only."),
     ],
     to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
     study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),

@@ -109,7 +109,7 @@ class Result:
     def negative(self) -> bool:
         """Whether it is a negative control: nothing was trained, or on a model that was not.
 
-        Such a cell stands in the tables of cells, and is no point of a frontier or a grid.
+        Such a cell is in the tables of cells, but no point of a frontier or a grid.
         """
         return self.cell.baseline is not None or self._on_random_weights
 
@@ -128,7 +128,7 @@ class Result:
 
     @property
     def sparsity(self) -> str:
-        """What sets its sparsity: `k = 16` or `λ = 0.01`."""
+        """The setting of its sparsity: `k = 16` or `λ = 0.01`."""
         cell = self.cell
         if cell.import_ is not None:
             return "imported"

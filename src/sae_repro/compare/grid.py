@@ -133,7 +133,7 @@ def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
     frame = published_table(results)
     printed = frame.map(lambda v: number(v) if isinstance(v, float) else v or ABSENT)
     caption = (
-        "# Published numbers to stand beside: another model and corpus\n\nNo targets. Published: "
+        "# Published numbers for comparison: another model and corpus\n\nNo targets. Published: "
         f"{published.SETTING}; monosemantic = fraction of {published.JUDGED_LATENTS} latents that "
         "an LLM judge labelled (at 80 % its 95 % interval is "
         f"{published.INTERVAL_AT_80_PERCENT}). "

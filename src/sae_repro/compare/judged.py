@@ -18,7 +18,7 @@ GROUPS = ("extremes", "top", "bottom", "uniform")
 COUNTS = ("labelled", "answered", "unparsable")
 WHOLE = (*COUNTS, "tokens", "latents", "seeds", "positives", "negatives", "constant", "parsed",
          "faults")  # fmt: skip
-"""How names of counts end."""
+"""Suffixes of the columns that hold counts."""
 
 Judged = Mapping[str, Mapping[str, Any]]
 
@@ -78,7 +78,7 @@ def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame,
 
 
 def _over_seeds(r: Result, judged: Judged) -> Mapping[str, Any]:
-    """The rate over the extremes of all judged seeds together, and its interval."""
+    """The labelled fraction over the extremes of all judged seeds together, and its interval."""
     seeds = [judged[sae.name]["rates"]["extremes"] for sae in r.members if sae.name in judged]
     counts = {name: sum(group[name] for group in seeds) for name in COUNTS}
     if not counts["answered"]:
@@ -111,7 +111,7 @@ def _rate_columns(group: str, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cells_table(judged: Judged) -> pd.DataFrame:
-    """A row per judged SAE: rates with intervals and counts, scores, agreement of M."""
+    """A row per judged SAE: labelled fractions, intervals, counts, scores, agreement of M."""
     rows = []
     for name, summary in judged.items():
         columns: dict[str, Any] = {"cell": name, "judge": summary["judge"], **summary["counts"]}
@@ -127,7 +127,7 @@ def cells_table(judged: Judged) -> pd.DataFrame:
 
 
 def _whole(frame: pd.DataFrame) -> pd.DataFrame:
-    """Where a row lacks a count, the others' stay whole numbers."""
+    """`frame` with counts as integers, also in columns with gaps."""
     return frame.astype({name: "Int64" for name in frame if str(name).endswith(WHOLE)})
 
 
@@ -166,7 +166,7 @@ def write_judged(folder: Path, results: Sequence[Result], artifacts: Path, seed:
     judge = next(iter(judged.values()))["judge"]
     described = (
         "the text's own concepts: a label is a concept whose fraction of the latent's contexts, "
-        "corrected for chance, reaches judge.concept_share. No language model was asked"
+        "corrected for chance, reaches judge.concept_share. The judge is no language model"
         if judge == "concepts"
         else f"{judge}, a language model"
     )
@@ -192,7 +192,7 @@ def write_judged(folder: Path, results: Sequence[Result], artifacts: Path, seed:
 
 def _caption(judge: str, described: str, seed: int) -> str:
     agreement = (
-        "Agreement of M with a judge: not measured, for no language model was asked."
+        "Agreement of M with a judge: not measured, for the judge is no language model."
         if judge == "concepts"
         else "AUC of M: how well M tells the labelled latents of the uniform sample from the "
         "polysemantic ones (0.5: not at all)."

@@ -1,4 +1,4 @@
-"""Published numbers that stand beside ours: facts about another model, and no targets."""
+"""Published numbers shown beside ours: facts about another model, and no targets."""
 
 SUBJECT = "GPT-2 small, residual stream after layer 6"
 SETTING = (

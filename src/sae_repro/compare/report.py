@@ -21,14 +21,14 @@ INDEX = {
     "dead_fraction_below": "the grid: dead latents, as published (largest activation < threshold)",
     "dead_fraction_never": "the grid: latents that never fire on the held-out tokens",
     "published": "the published GPT-2 grid beside ours: another model, facts and not targets",
-    "judged": "monosemantic latents as a judge sees them, laid out as published, beside that grid",
-    "judged_cells": "the same for every cell: rates, intervals, counts, scores of explanations",
+    "judged": "monosemantic latents by the judge, laid out as published, beside that grid",
+    "judged_cells": "the same for every cell: fractions, intervals, counts, scores of explanations",
     "matched_l0": "architectures at equal L0, with intervals",
     "matched_l0_pairs": "the same, pair by pair: which differences are distinguishable",
-    "control": "the same autoencoders where the truth is known, and what was expected of them",
+    "control": "the same autoencoders on known atoms, with the expected and the observed outcome",
     "monosemantic": "each cell's latents against the concept bank: classes, fractions, intervals",
     "structure": "splitting, holes, absorption, coverage, probes, correlations, description length",
-    "findings": "all of it in plain sentences, no stronger than their intervals",
+    "findings": "the results in sentences, no stronger than their intervals",
     "METRICS": "every metric: definition, unit, denominator, kind of interval, source",
 }
 
@@ -82,8 +82,8 @@ def write_findings(folder: Path, results: Sequence[Result], settings: Compare, s
             at_matched_l0 or ["No two architectures overlap at a target L0."],
             f"From matched_l0_pairs. The intervals are over documents; {_scope(results, seed)}.",
         ),
-        "What the features mean": (
-            list(features.sentences(results)) or ["Nothing of this was measured."],
+        "Monosemanticity and structure": (
+            list(features.sentences(results)) or ["None of these metrics was measured."],
             "From the tables monosemantic and structure. The intervals are over latents, concepts "
             "or parents of these SAEs; one seed of a cell says nothing of another.",
         ),
@@ -96,7 +96,7 @@ def write_findings(folder: Path, results: Sequence[Result], settings: Compare, s
 
 
 def _scope(results: Sequence[Result], seed: int) -> str:
-    """What the intervals do not cover."""
+    """The variation that the intervals leave out."""
     several = [r for r in results if len(r.saes) > 1 and not r.negative]
     if not several:
         return (

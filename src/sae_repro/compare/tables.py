@@ -32,7 +32,7 @@ def number(value: object, digits: int = 4) -> str:
 
 
 def measured_on(results: Sequence[Result]) -> str:
-    """Where the numbers come from: "100,000 held-out tokens of 1,953 documents"."""
+    """The data behind the numbers: "100,000 held-out tokens of 1,953 documents"."""
     counts = next((r.measured["counts"] for r in results if r.ok), None)
     if counts is None:
         return "no cell finished"

@@ -93,7 +93,7 @@ def bank_of(parts: list[Labels], rows: Rows, fit: Mask) -> ConceptBank:
 
 
 def frequent_enough(labels: csc_array, fit: Mask) -> Mask:
-    """Which concepts of `labels` [N, C] have `LEAST` positives and negatives in both halves."""
+    """Mask of `labels`' [N, C] concepts with `LEAST` positives and negatives in both halves."""
     keep = np.ones(labels.shape[1], dtype=bool)
     for half in (fit, ~fit):
         positives = labels.T.astype(np.int64) @ half.astype(np.int64)

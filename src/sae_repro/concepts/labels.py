@@ -37,7 +37,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the rows of a bank stand, all int64 [N]: by document, then by position in it."""
+    """Positions of the rows of a bank, all int64 [N]: by document, then by position in it."""
 
     document: Ints
     position: Ints

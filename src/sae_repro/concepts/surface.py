@@ -1,4 +1,4 @@
-"""Surface concepts, which every text has without anybody labelling it: looks, place, frequency.
+"""Surface concepts, which any text has without manual labels: looks, place, frequency.
 
 All follow from the token's decoded text, its position, its frequency in training documents and its
 document's class.
@@ -65,7 +65,7 @@ def texts_of(tokenizer: "PreTrainedTokenizerFast") -> list[str]:
 
 
 def looks_of(text: str) -> tuple[bool, ...]:
-    """Which of `LOOKS` a token's text has. UPPER needs two letters; "I" is Capitalised."""
+    """The `LOOKS` of a token's text. UPPER needs two letters; "I" is Capitalised."""
     bare = text.strip()
     letters = [c for c in bare if c.isalpha()]
     upper = len(letters) > 1 and all(c.isupper() for c in letters)
@@ -83,7 +83,7 @@ def looks_of(text: str) -> tuple[bool, ...]:
 
 
 def training_counts(corpus: TokenDocuments, vocabulary: int) -> Ints:
-    """How often each id occurs in training documents, [V]."""
+    """Occurrences of each id in training documents, [V]."""
     length = corpus.documents["length"].to_numpy()
     train = (corpus.documents["split"] == "train").to_numpy()
     ends = np.cumsum(length, dtype=np.int64)

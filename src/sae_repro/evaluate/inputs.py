@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a study evaluates its SAEs, whichever they are."""
+    """The inputs of a study's evaluations that are the same for all its SAEs."""
 
     settings: Evaluate
     seed: int

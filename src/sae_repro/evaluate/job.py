@@ -20,7 +20,7 @@ class EvaluateJob:
     study: Evaluation
     sae: Path
     key: str
-    """Where the store keeps the result."""
+    """Path of the result in the store."""
 
     def __call__(self, progress: Callable[[int], None]) -> None:
         """Evaluate into the store, unless it is there by now."""

@@ -53,7 +53,7 @@ def least_of_largest(counts: npt.NDArray[Any], m: int) -> npt.NDArray[np.float64
 
 
 class Groups:
-    """Which of n groups a value of a row falls into, by its bin; `edges_kn` is [K, n − 1]."""
+    """The group, of n, that a value of a row falls into, by its bin; `edges_kn` is [K, n − 1]."""
 
     def __init__(self, edges_kn: npt.NDArray[np.float64]) -> None:
         self.n = edges_kn.shape[1] + 1
@@ -65,7 +65,7 @@ class Groups:
         self._group_kb = begins_kb[:, :BINS].cumsum(axis=1, dtype=np.int8)
 
     def of(self, row: npt.NDArray[Any], bins: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
-        """How many edges of its `row` each value reaches; `bins` are the values' own."""
+        """The number of edges of its `row` that each value reaches; `bins` are the values' own."""
         group: npt.NDArray[np.int8] = self._group_kb.ravel()[row * BINS + bins]
         return group
 

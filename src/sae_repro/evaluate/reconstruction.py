@@ -69,7 +69,7 @@ def accumulate(
 ) -> Totals:
     """Run the SAE over all batches, those that `held_out` was measured on.
 
-    `keep` is handed each batch's code, so that nobody has to encode it again.
+    `keep` receives each batch's code, so that it is encoded once.
     """
     k, n = sae.d_sae, len(held_out.document)
     t = Totals(

@@ -43,7 +43,7 @@ __all__ = [
 
 
 def run(context: StageContext) -> None:
-    """Write artifacts/judge; an endpoint is asked for what judge/answers.jsonl lacks."""
+    """Write artifacts/judge; an endpoint gets the questions that judge/answers.jsonl lacks."""
     from sae_repro.judge.judging import judge_cells
 
     study = Path()

@@ -1,4 +1,4 @@
-"""The parts of a judged SAE's results: rates of labels, agreement with M, scores."""
+"""The parts of a judged SAE's results: labelled fractions, agreement with M, scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -44,7 +44,7 @@ def rate(labels: Sequence[str | None]) -> Rate:
 
 
 def rates(latents: SelectedLatents, labels: Mapping[int, str | None]) -> dict[str, Any]:
-    """The rates over the extremes, as published, and over the uniform sample."""
+    """The labelled fractions over the extremes, as published, and over the uniform sample."""
     selection = latents.selection
     groups = {
         "extremes": [*selection.top, *selection.bottom],

@@ -53,7 +53,7 @@ def judge_cells(
     """The results of each SAE of `cells`: plain values, ready to be written.
 
     SAEs are named as their cell; where it has several, cell/seed-<n>. One that failed, and each
-    where rows are whole documents, has a `reason` and no rates. `study` holds params.yaml and
+    where rows are whole documents, has a `reason` and no results. `study` holds params.yaml and
     artifacts, `record` the recorded answers, `spans` the study's own concept labels.
     """
     from sae_repro.numerics.determinism import prepare

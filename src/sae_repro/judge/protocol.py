@@ -19,7 +19,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the model draws its answer; another `seed` asks the same question anew (test–retest)."""
+    """Sampling settings of the model; another `seed` asks the same question anew (test–retest)."""
 
     temperature: float = 0.0
     max_tokens: int = 512

@@ -41,7 +41,7 @@ Place = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What there is to know of a metric before it is measured."""
+    """The definition of a metric, or of a family of metrics with a parameter in the name."""
 
     name: str
     """As in metrics.json. `<k>` stands for a number, `<kind>` for a word, `[_faint]` for a part

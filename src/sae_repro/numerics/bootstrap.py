@@ -23,7 +23,7 @@ LEAST_UNITS = 5
 def weights(
     n: int, seed: int, *name: int | str, resamplings: int = RESAMPLINGS
 ) -> Iterator[Floats]:
-    """How often each of n units is drawn, block by block: [b, n], whose rows sum to n.
+    """Counts of the draws of each of n units, block by block: [b, n], whose rows sum to n.
 
     `name` names the draw: two statistics of one name see the same resamplings, as paired
     differences need it.

@@ -1,7 +1,7 @@
 """A row per value of the four axes of an SAE: activation × penalty × prefixes × revival.
 
-Every fact about a value that decides a result and is no formula stands in its row; whoever needs
-one asks the row and never compares names. Formulas are keyed by the same names in
+The row of a value holds every fact about it that decides a result and is no formula: code reads
+the row and never compares names. Formulas are keyed by the same names in
 `sae_repro.autoencoders`, names for tables in `params.axis_labels`.
 
     ACTIVATIONS["batchtopk"].threshold  # 'calibrated'
@@ -34,7 +34,7 @@ class Architecture:
     extra: tuple[str, ...] = ()
     """Tensors per latent beside W_enc, b_enc and W_dec."""
     b_enc_name: str = "b_enc"
-    """What the file calls b_enc."""
+    """The name of b_enc in the file."""
     reads_k: bool = False
     """Whether encoding needs k."""
     latents_compete: bool = False
@@ -46,13 +46,13 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class Activation(Row):
-    """How z comes from x."""
+    """An activation: the function from u to z."""
 
     architecture: str
-    """What it is at inference: a name in `ARCHITECTURES`."""
+    """Its architecture at inference: a name in `ARCHITECTURES`."""
     l0_set_by: Literal["k", "penalty"]
     threshold: Literal["none", "trained", "calibrated"] = "none"
-    """Where the threshold of the saved SAE comes from: training, or calibration tokens after it."""
+    """Source of the saved threshold: training, or calibration tokens after it."""
     gated: bool = False
     """Whether u is a gate's pre-activation π: penalties and auxiliary losses see max(π, 0)."""
 
@@ -66,7 +66,7 @@ class Activation(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Penalty(Row):
-    """What keeps z sparse."""
+    """A sparsity penalty on z."""
 
     counts: bool = False
     """Whether it counts the latents above their threshold, which must be trained then."""
@@ -80,7 +80,7 @@ class Penalty(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Prefixes(Row):
-    """Which truncations of z must reconstruct x too."""
+    """A choice of the truncations of z that must reconstruct x too."""
 
     published: bool = False
     """Whether it repeats published code, which is allowed what the schema refuses otherwise."""
@@ -88,7 +88,7 @@ class Prefixes(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Revival(Row):
-    """What brings dead latents back."""
+    """A method of reviving dead latents."""
 
     resamples: bool = False
     """Whether dead latents get new weights at set steps."""

@@ -17,9 +17,9 @@ class ActivationLabel:
     example: Mapping[str, Any]
     """The other choices of a sensible small cell; tests and benchmarks try every activation so."""
     usual_penalty: str = "none"
-    """The penalty that goes without saying."""
+    """The default penalty, which labels leave out."""
     usual_revival: str = "none"
-    """The revival that goes without saying."""
+    """The default revival, which labels leave out."""
 
 
 ACTIVATION_LABELS = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sae_repro.params import axes
-from sae_repro.params.base import Count, Section, Sha256, Share
+from sae_repro.params.base import Count, Fraction, Section, Sha256
 from sae_repro.params.cell_rules import faults
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Cell(Section):
         description="target latents per token: λ is steered to hold it (l0_quadratic: the L0* of "
         "the penalty, λ stays)",
     )
-    lambda_warmup: Share = Field(
+    lambda_warmup: Fraction = Field(
         0.0, description="fraction of the steps over which λ rises linearly from 0"
     )
     reconstruction: Literal["mean", "sum"] = Field(
@@ -131,7 +131,7 @@ class Cell(Section):
         description="resample: steps between resamplings, and the window in which a latent "
         "must fire to count as alive",
     )
-    resample_until: Share = Field(
+    resample_until: Fraction = Field(
         0.8, description="resample: fraction of the steps after which none happens any more"
     )
     resample_tokens: Count = Field(
@@ -162,8 +162,10 @@ class Cell(Section):
     )
 
     lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="Adam's peak learning rate, > 0")
-    lr_warmup: Share = Field(0.05, description="fraction of the steps with linear warm-up")
-    lr_decay: Share = Field(0.2, description="fraction of the steps, at the end, with linear decay")
+    lr_warmup: Fraction = Field(0.05, description="fraction of the steps with linear warm-up")
+    lr_decay: Fraction = Field(
+        0.2, description="fraction of the steps, at the end, with linear decay"
+    )
     adam_eps: Annotated[float, Field(gt=0)] = Field(1e-8, description="Adam's ε (β = .9, .999)")
     grad_clip: Annotated[float, Field(gt=0)] | None = Field(
         1.0, description="bound on the gradient's global norm; null: no clipping"
@@ -182,7 +184,7 @@ class Cell(Section):
 
     @property
     def kind(self) -> Literal["trained", "imported", "baseline"]:
-        """Who makes its SAE: the trainer, somebody elsewhere, or nobody (a negative control)."""
+        """Origin of its SAE: trained here, imported, or a baseline (a negative control)."""
         if self.import_ is not None:
             return "imported"
         return "trained" if self.baseline is None else "baseline"

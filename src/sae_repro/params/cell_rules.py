@@ -1,6 +1,6 @@
 """The rules by which a cell's choices go together; a combination that breaks one is refused.
 
-What concerns one value of an axis stands in its row (`params.axes`); the rules here read rows.
+Facts about one value of an axis are in its row (`params.axes`); the rules here read rows.
 """
 
 from collections.abc import Callable, Iterator

@@ -42,7 +42,7 @@ Score = Literal["detection", "fuzzing", "simulation", "specificity"]
 
 @dataclass(frozen=True)
 class ScoreInfo:
-    """What tables and documentation say of a score; its computation is a row of judge.scores."""
+    """The text on a score in tables and documentation; its computation is a row of judge.scores."""
 
     headline: str
     """Key of the value in the score's summary that tables show first; a list has one per bin."""

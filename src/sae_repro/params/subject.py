@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sae_repro.params.base import Commit, Count, Device, Section, Sha256, Share
+from sae_repro.params.base import Commit, Count, Device, Fraction, Section, Sha256
 
 
 class TrainedSubject(Section):
@@ -41,7 +41,7 @@ class Training(Section):
     steps: Count = Field(1000, description="AdamW steps")
     batch_size: Count = Field(64, description="rows per step")
     lr: Annotated[float, Field(gt=0, lt=1)] = Field(3e-3, description="peak rate, cosine to 10 %")
-    lr_warmup: Share = Field(0.05, description="fraction of the steps with linear warm-up")
+    lr_warmup: Fraction = Field(0.05, description="fraction of the steps with linear warm-up")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="of matrices only")
     threads: Annotated[int, Field(ge=1, le=64)] = Field(
         2, description="CPU threads; another number gives other bits"

@@ -50,7 +50,7 @@ class TokenDocuments:
     def bounds(
         self, numbers: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Where each of the documents `numbers` begins and ends in `tokens`."""
+        """Begin and end of each of the documents `numbers` in `tokens`."""
         start, end = self._bounds
         return start[numbers], end[numbers]
 
@@ -66,7 +66,7 @@ class TokenDocuments:
 
     @property
     def name(self) -> str:
-        """What the text is called: the hub's name, the files', or `stories`."""
+        """Name of the text: the hub's name, the files', or `stories`."""
         return str(read_json(self.folder / "corpus.json")["name"])
 
     def tokenizer(self) -> "PreTrainedTokenizerFast":

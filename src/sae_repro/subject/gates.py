@@ -17,7 +17,7 @@ THRESHOLDS = {"pronoun_agreement": 0.95, "name_reuse": 0.8, "quote_closing": 0.9
 
 @dataclass(frozen=True)
 class Gates:
-    """Shares in [0, 1], NaN where nothing was there to measure, and the number of targets each.
+    """Fractions in [0, 1], NaN where nothing was there to measure, and the number of targets each.
 
     `n_quote` counts both sides of `quote_closing`.
     """
@@ -49,17 +49,17 @@ def measure(
     are those plus `token_offset`. Every document's token is a target, the first one included.
 
     - `pronoun_agreement`: of the targets that are a gendered pronoun (in the stories, each refers
-      to a person already introduced), the share where it gets a strictly higher logit than the
+      to a person already introduced), the fraction where it gets a strictly higher logit than the
       other gender's pronoun of the same case. "her" has two cases and must beat "him" and "his".
-    - `name_reuse`: of the targets that are a name already in the document, the share where that
+    - `name_reuse`: of the targets that are a name already in the document, the fraction where that
       name gets the highest logit of all names, the story's other names included. Top-1 among names
       rather than among all words, since a pronoun often could stand there as well; it still fails
       a model that copies any name it has seen instead of the right one.
     - `quote_closing`: at the targets right after `.`, `!` or `?`, does the model predict (top-1 of
-      everything) a quote mark if and only if a quote is open? The smaller of two shares: inside
+      everything) a quote mark if and only if a quote is open? The smaller of two fractions: inside
       quotes, where the mark always closes, and outside, without the targets where a new quote
       opens, which is unpredictable. A model that ignores whether a quote is open answers
-      both sides alike, so the smaller share stays at or below one half if the two look the same.
+      both sides alike, so the smaller fraction stays at or below one half if the two look the same.
 
     Raises ValueError for an empty document, logits of a wrong shape, or logits not finite.
     """
@@ -84,12 +84,12 @@ def measure(
             raise ValueError("logits are not finite")
         counts += _count(predictions, words, token_offset)
 
-    shares = [right / total if total else float("nan") for right, total in counts.tolist()]
+    fractions = [right / total if total else float("nan") for right, total in counts.tolist()]
     totals = counts[:, 1].tolist()
     return Gates(
-        pronoun_agreement=shares[0],
-        name_reuse=shares[1],
-        quote_closing=float(np.minimum(shares[2], shares[3])),
+        pronoun_agreement=fractions[0],
+        name_reuse=fractions[1],
+        quote_closing=float(np.minimum(fractions[2], fractions[3])),
         n_pronoun=totals[0],
         n_name=totals[1],
         n_quote=totals[2] + totals[3],

@@ -61,7 +61,7 @@ def train_subject(
 
 
 def schedule(step: int, settings: Training) -> float:
-    """Share of the peak rate: linear warm-up, then half a cosine down to a tenth."""
+    """Fraction of the peak learning rate: linear warm-up, then half a cosine down to a tenth."""
     warmup = max(1, round(settings.lr_warmup * settings.steps))
     if step < warmup:
         return (step + 1) / warmup

@@ -1,7 +1,7 @@
 """Training one sparse autoencoder: a library that stages use, and no stage itself.
 
 `train` trains the study's cells with it, `tune` its trials, `control` SAEs on synthetic data, and
-`evaluate` the families that stand for chance. It knows no stage, no folder of artifacts and no
+`evaluate` the small reference SAEs. It knows no stage, no folder of artifacts and no
 params.yaml: a `Cell`, the settings `Train` and a store of activations are all it is given.
 
     from sae_repro.training import Trainer

@@ -15,7 +15,8 @@ class Contribution:
     def order_k(self, z_nk: Tensor, norm_k: Tensor | None) -> Tensor | None:
         """The latents by falling contribution after a step's code z; None where they are in order.
 
-        `norm_k` is ‖d_k‖ where rows of W_dec aren't unit. Whoever sorts must sort `mean_k` too.
+        `norm_k` is ‖d_k‖ where rows of W_dec aren't unit. A caller that sorts
+        latents must sort `mean_k` too.
         """
         square_k = z_nk.square().mean(0) * (1.0 if norm_k is None else norm_k.square())
         self.mean_k.mul_(CONTRIBUTION_DECAY).add_(square_k, alpha=1 - CONTRIBUTION_DECAY)

@@ -44,7 +44,7 @@ class TrialJob:
                 step, fvu = list(looks.reports.items())[-1]
                 return Outcome(
                     "pruned", {}, looks.reports, looks.notes,
-                    f"stopped at step {step}: FVU {fvu:.4g}, others did better by then",
+                    f"stopped at step {step}: FVU {fvu:.4g}, other trials were better at that step",
                 )  # fmt: skip
         evaluated = job_of(self.evaluation, self._trained)
         measured = read_json(evaluated.study.store / evaluated.key / "metrics.json")
@@ -74,4 +74,4 @@ class Outcome:
     notes: dict[str, Any]
     """The pruner's own attributes of the trial."""
     reason: str
-    """Why there are no metrics; empty where there are."""
+    """Reason for missing metrics; empty where there are metrics."""

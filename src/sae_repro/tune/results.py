@@ -33,7 +33,7 @@ class Trial:
     choices: Mapping[str, Any]
     """The cell, as in params.yaml."""
     params: Mapping[str, str]
-    """What was searched, by its name in the space."""
+    """Values of the searched parameters, by name in the space."""
     metrics: Mapping[str, float]
     """Held-out metrics, the ends of their intervals as <name>_low and _high, and counts."""
     key: str
@@ -41,7 +41,7 @@ class Trial:
     evaluation: str
     """Its evaluation in the store; empty where there is none."""
     reason: str
-    """Why it failed or was stopped."""
+    """Reason of a failure or of pruning."""
 
 
 def trials(study: Path = Path()) -> list[Trial]:

@@ -46,7 +46,7 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
 
 
 def _unmeasured(tune: Tune, study: Study) -> Iterator[str]:
-    """What is wrong with the names of objectives and constraints: none that evaluate writes."""
+    """Problems of objectives and constraints: names that `evaluate` does not write."""
     chosen = study.evaluate.metrics if tune.metrics is None else tune.metrics
     for key in ("objectives", "constraints"):
         for name in getattr(tune, key):

@@ -34,11 +34,11 @@ NOT_FOLDED = {
     "layer_norm": "each activation is divided by its own deviation, which no weights can do; use "
     "sae_lens itself for it",
 }
-"""What to do about a SAELens folder whose `normalize_activations` is no part of its weights."""
+"""Advice on SAELens folders whose `normalize_activations` is not part of the weights."""
 
 METADATA = ("model_name", "hook_name", "hook_head_index", "context_size", "prepend_bos",
             "dataset_path", "neuronpedia_id")  # fmt: skip
-"""What SAELens before 6 kept beside the architecture in cfg.json."""
+"""Keys that SAELens before 6 kept beside the architecture in cfg.json."""
 
 
 def _usable(path: object, sae: SAE) -> SAE:

@@ -120,7 +120,7 @@ def to_ours(path: object, tensors: Mapping[str, Tensor], layout: Layout) -> Weig
             f"{path}: not a {layout.architecture} SAE of the format that its configuration names: "
             + "; ".join(
                 f"{problem} {', '.join(names)}"
-                for problem, names in (("it lacks", missing), ("nothing here reads its", extra))
+                for problem, names in (("it lacks", missing), ("it has unsupported", extra))
                 if names
             )
         )

@@ -44,7 +44,7 @@ def label_from(
 
 
 class ConceptsBackend:
-    """A backend that reads each question's `truth`; `base_rates` has the rate of every concept.
+    """A backend that reads each question's `truth`; `base_rates` has one for every concept.
 
     An explanation is the concept of largest fraction, however small: the scores tell its worth.
     """

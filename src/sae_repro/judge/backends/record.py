@@ -1,7 +1,7 @@
 """Recorded answers: one append-only file of JSON lines, under the hash of their questions.
 
 Each answer is on disk before the next one is awaited. A crash can only truncate the last line,
-which then has no line end: it is dropped, and its question asked again. When writing ends, the
+which then has no line end: it is dropped, and its question sent again. When writing ends, the
 lines are sorted by key, so that the bytes do not depend on the order of the answers.
 """
 
@@ -64,7 +64,7 @@ def _parse(line: bytes, place: str) -> tuple[str, Answer]:
     if not valid:
         raise StudyError(
             f"{place}: not a recorded answer; restore the file (`dvc checkout`), or delete the "
-            "line to have its question asked again"
+            "line to request its answer again"
         )
     return key, Answer(text, fault)
 

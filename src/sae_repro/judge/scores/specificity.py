@@ -12,7 +12,7 @@ from sae_repro.judge.scores.row import Score, ScoringQuestion
 
 @dataclass(frozen=True)
 class Specificity:
-    """How well a description fits, per activation bin."""
+    """Fit of a description to the marked token, per activation bin."""
 
     mean: list[float | None]
     """Mean of 0–3 in each bin; None where nothing was answered."""

@@ -50,7 +50,7 @@ CLASSES = ("dead", "rare", "dense", "monosemantic-complete", "monosemantic-narro
 
 @dataclass(frozen=True)
 class _Fit:
-    """What the fit half decides, per latent."""
+    """Per latent, the values fitted on the fit half."""
 
     concept_k: Ints
     threshold_k: Floats

@@ -56,7 +56,7 @@ def recipe(width: int, d_in: int) -> Cell:
 
 
 def references(family: Family, hook: str, widths: Sequence[int]) -> dict[int, SAE | None]:
-    """The SAE of each width on `hook`; None where its training came to nothing."""
+    """The SAE of each width on `hook`; None where its training failed."""
     return {width: _reference(family, hook, width) for width in widths}
 
 

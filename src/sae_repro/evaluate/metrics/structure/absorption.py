@@ -28,7 +28,7 @@ SILENCES = ("zero", "faint")
 TESTABLE = "testable"
 STATUSES = (TESTABLE, "no childless token", "no split set", "dense probe", "no token right",
             "low recall")  # fmt: skip
-"""Why a pair is not testable: the first that holds, from the second on."""
+"""TESTABLE, then the reasons why a pair is not testable; the first that holds is recorded."""
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,14 @@ AUC_LATENTS = (1, 2, 5)
 
 @dataclass(frozen=True)
 class Frames:
-    """What is written as tables."""
+    """The tables of one SAE, as they are written."""
 
     concepts: "pd.DataFrame"
     """concept, kind, frequency, positives_fit, positives_test; phi, latent; recall_at_p80,
     precise_latent, union_recall, union_latents, fragmented; probe_auc_1, _2, _5; probe_loss,
     probe_loss_latent; and of parents alone splitting and split_f1."""
     pairs: "pd.DataFrame"
-    """The fields and rates of `absorption.Pair`, concepts by name."""
+    """The fields and fractions of `absorption.Pair`, concepts by name."""
 
 
 def concept_structure(

@@ -155,7 +155,7 @@ def _union(test: Half, precise: _Precise) -> tuple[Ints, Floats]:
 
 @dataclass(frozen=True)
 class HalfPoint:
-    """Where the logistic of coverage over log10 frequency is ½."""
+    """The log10 frequency at which the logistic fit of coverage is ½."""
 
     log10_frequency: float | None
     """None where coverage does not rise with frequency, or all concepts are alike."""

@@ -50,7 +50,7 @@ class SampledTokens:
 
 
 def sampled(bank: ConceptBank, seed: int, tokens: int = TOKENS) -> Mask:
-    """Which rows of `bank` are in the sample, [N].
+    """Mask of the rows of `bank` that are in the sample, [N].
 
     Of either half as many documents, in the order of their hash, as stay within half of `tokens`,
     and one at least.

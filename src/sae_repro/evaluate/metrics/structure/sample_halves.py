@@ -43,7 +43,7 @@ class Half:
 
 @dataclass(frozen=True)
 class Contrast:
-    """How latents differ between the tokens that carry a concept and those that do not."""
+    """Differences of latents between the tokens that carry a concept and those that do not."""
 
     fires_k: Ints
     both_ck: Ints
@@ -89,7 +89,7 @@ def contrast(half: Half) -> Contrast:
 
 @dataclass(frozen=True)
 class Halves:
-    """What every structure metric reads: it is fitted on one half and measured on the other."""
+    """The input of every structure metric: fitted on one half, measured on the other."""
 
     fit: Half
     test: Half
