@@ -58,7 +58,7 @@ def test_new_on_ones_own_text_trains_a_subject_on_it(checkout: Path) -> None:
     check_inputs(study, checkout / "studies/mine")
 
 
-def test_metrics_are_listed_and_one_is_told_in_full() -> None:
+def test_metrics_lists_all_rows_and_describes_one() -> None:
     listed = invoke("metrics")
     assert "Fidelity to the language model" in listed and "probe_auc_<k>" in listed
     one = invoke("metrics", "monosemantic_fraction_alive")

@@ -201,7 +201,7 @@ def test_a_name_leads_to_where_it_is_defined(tmp_path: Path, asks: str, expected
         "def f(): return used\nf()",
     ],
 )
-def test_what_runs_in_an_init_counts_for_all_below_it(tmp_path: Path, runs: str) -> None:
+def test_code_run_by_an_init_counts_for_its_submodules(tmp_path: Path, runs: str) -> None:
     init = f"from sae_repro.b import used\nfrom sae_repro.c import unused\n{runs}"
     files = {"a.py": "from sae_repro.p.m import f", "p/__init__.py": init}
     source = written(tmp_path, files | dict.fromkeys(("p/m.py", "b.py", "c.py"), ""))
@@ -266,7 +266,7 @@ def packages(draw: st.DrawFn) -> dict[str, str]:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(files=packages(), module=st.sampled_from(["pa", "pc", "qa", "qc", "ra", "rb", "rc"]))
-def test_what_python_calls_is_what_counts(
+def test_functions_that_run_are_in_the_closure(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, str], module: str
 ) -> None:
     source = written(tmp_path_factory.mktemp("src"), files)
@@ -298,7 +298,7 @@ def __getattr__(name):
 
 
 @pytest.mark.parametrize("start", ["sae_repro.autoencoders.saved", "sae_repro.training.trainer"])
-def test_what_is_not_in_the_closure_can_be_taken_away(tmp_path: Path, start: str) -> None:
+def test_modules_outside_the_closure_can_be_deleted(tmp_path: Path, start: str) -> None:
     """Its modules are imported beside stubs that refuse to be used, and have nothing of these."""
     inside = closure(SOURCE, start)
     shutil.copytree(SOURCE / "sae_repro", tmp_path / "sae_repro")
@@ -317,7 +317,7 @@ def test_the_closure_is_no_larger_than_what_python_loads() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_functions_import_is_in_the_closure(stage: str) -> None:
+def test_imports_inside_functions_are_in_the_closure(stage: str) -> None:
     inside = closure(SOURCE, stage)
     assert plain(in_functions(inside)) <= inside | EXEMPT.keys()
 
@@ -362,7 +362,7 @@ def imported(source: Path, modules: Iterable[str]) -> tuple[set[str], set[str]]:
 # ---- this package
 
 
-def test_what_is_exempt_is_there_with_its_reason() -> None:
+def test_exempt_modules_exist_and_have_a_reason() -> None:
     assert EXEMPT.keys() <= MODULES.keys()
     assert all(EXEMPT.values())
 
@@ -393,7 +393,7 @@ def test_no_result_follows_from_a_docstring_or_a_description() -> None:
 # ---- what of the code counts
 
 
-def test_what_is_reached_counts_and_nothing_else(tmp_path: Path) -> None:
+def test_only_reachable_modules_count(tmp_path: Path) -> None:
     files = {"a.py": "from sae_repro.b import f", "b.py": "f = 1", "c.py": "f = 1"}
     source = written(tmp_path, files)
     before = code_digest(source, "sae_repro.a")
@@ -418,7 +418,7 @@ def test_what_is_reached_counts_and_nothing_else(tmp_path: Path) -> None:
         ("from .b import f\nclass C: ...", True),
     ],
 )
-def test_of_an_init_counts_what_is_asked_of_it(tmp_path: Path, init: str, counts: bool) -> None:
+def test_only_requested_names_of_an_init_count(tmp_path: Path, init: str, counts: bool) -> None:
     """One more section that `params` re-exports must not retrain a grid."""
     files = {"a.py": "from sae_repro.p import f", "p/b.py": "", "p/c.py": ""}
     source = written(tmp_path, {**files, "p/__init__.py": "from .b import f"})

@@ -90,7 +90,7 @@ def invoke(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_differences_are_told_and_nothing_is_written(root: Path) -> None:
+def test_check_lists_differences_and_writes_no_file(root: Path) -> None:
     code, told = invoke("dvc.yaml")
     assert code == 1
     assert told.splitlines() == [
@@ -139,12 +139,14 @@ def test_a_stage_can_start_at_modules_of_its_own(root: Path) -> None:
         ("  four:\n    deps:\n      - a\n", "sae_repro.four: no such module"),
     ],
 )
-def test_what_can_not_be_written_is_named(root: Path, stages: str, says: str) -> None:
+def test_dvc_yaml_that_cannot_be_edited_is_named(root: Path, stages: str, says: str) -> None:
     with pytest.raises(StudyError, match=says):
         with_imported_code(f"stages:\n{stages}", root / "src")
 
 
-def test_it_says_where_to_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_the_root_the_error_names_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["deps"])
     assert isinstance(result.exception, StudyError)

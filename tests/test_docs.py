@@ -230,7 +230,7 @@ def test_the_site_is_complete_and_loads_nothing_from_elsewhere(site: Path) -> No
                 assert (page.parent / path).exists(), f"{page.name} links to {target}"
 
 
-def test_what_lies_outside_docs_is_on_the_site(site: Path) -> None:
+def test_linked_files_outside_docs_are_on_the_site(site: Path) -> None:
     for name in (
         "CONTRIBUTING.html",
         "params.yaml.html",

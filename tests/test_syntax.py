@@ -101,12 +101,12 @@ def test_text_for_people_changes_nothing(old: str, new: str) -> None:
         ("Field(default=4", "field(default=4"),
     ],
 )
-def test_what_runs_counts(old: str, new: str) -> None:
+def test_changed_code_changes_the_digest(old: str, new: str) -> None:
     assert CODE.count(old) == 1
     assert said(CODE.replace(old, new)) != said(CODE)
 
 
-def test_what_stands_there_for_types_only_does_not_count() -> None:
+def test_imports_for_types_only_do_not_count() -> None:
     before = "from typing import TYPE_CHECKING"
     only_types = f"{before}\nif TYPE_CHECKING:\n    from sae_repro.b import B\n"
     assert said(only_types) == said(before)

@@ -182,7 +182,9 @@ def test_sparsify_computes_the_same(apply: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("apply", [True, False])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_through_saelens_itself(architecture: str, apply: bool, tmp_path: Path) -> None:
+def test_saelens_loads_the_export_and_encodes_alike(
+    architecture: str, apply: bool, tmp_path: Path
+) -> None:
     sae_lens = pytest.importorskip("sae_lens")
     sae, x = example(architecture, apply), activations()
     export(sae, tmp_path / "ours", "saelens")
@@ -424,7 +426,7 @@ def test_tensors_that_do_not_fit_each_other(tmp_path: Path) -> None:
         import_sae(tmp_path / "a")
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_export_overwrites_no_existing_folder(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     export(example("topk"), tmp_path / "mine", "saelens")  # an empty folder may be there
     with pytest.raises(StudyError, match="not an empty folder"):
@@ -500,7 +502,7 @@ def test_cli_exports_a_cell_and_imports_it_again(
         (["import", "release:id", "--to", "x"], "the hub at http://127.0.0.1:9 can't be reached"),
     ],
 )
-def test_cli_refuses_and_leaves_nothing(
+def test_cli_refuses_faults_and_writes_no_folder(
     arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("sae_lens")

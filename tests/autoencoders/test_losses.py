@@ -240,7 +240,7 @@ def test_no_penalty_has_a_gradient_that_is_not_a_number() -> None:
         assert all(g is None or g.isfinite().all() for g in gradients)
 
 
-def test_terms_sum_to_the_loss() -> None:
+def test_loss_is_the_sum_of_its_terms() -> None:
     cell = Cell(expansion=K / D, penalty="l1", lambda_=0.3, revival="auxk", dead_tokens=1)
     w = random_weights(7, cell)
     x = torch.randn(N, D, dtype=torch.float64, generator=torch.Generator().manual_seed(8))

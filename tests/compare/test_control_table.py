@@ -98,7 +98,7 @@ EXPECTED = [
     EXPECTED,
     ids=lambda v: v if isinstance(v, str) else "",
 )
-def test_what_was_expected_is_observed_only_if_every_seed_keeps_the_bound(
+def test_expectation_is_observed_only_if_every_seed_meets_the_bound(
     world: str, recipe: str, metric: str, within: list[float], outside: list[float]
 ) -> None:
     (sentence,) = sentences_of(frame({(world, recipe): within}, metric))
@@ -116,7 +116,7 @@ def test_a_failed_seed_is_not_an_observation() -> None:
     assert "1 of 2 seeds: 1, —" in sentence
 
 
-def test_nothing_is_said_of_worlds_and_recipes_that_were_not_tried() -> None:
+def test_worlds_and_recipes_without_trials_get_no_finding() -> None:
     assert not sentences_of(frame({("tree d=20", "gated"): [0.5]}))
     assert len(sentences_of(frame(HOLES))) == 2
 

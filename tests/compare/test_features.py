@@ -63,7 +63,7 @@ def test_controls_are_not_compared_with_one_another() -> None:
     assert sentences_of(NEURONS, about="monosemantic_fraction_alive") == []
 
 
-def test_what_no_interval_excludes_was_not_observed() -> None:
+def test_metric_is_not_observed_where_every_interval_contains_zero() -> None:
     none = [result(name, TOPK, {"absorption_rate": (0.01, 0.0, 0.04)}) for name in "ab"]
     assert sentences_of(*none, about="absorption_rate:") == [
         "absorption_rate: not observed; no interval of 2 cells excludes 0."
@@ -108,6 +108,6 @@ def test_tables_hold_values_intervals_and_failed_cells(tmp_path: Path) -> None:
     assert features_table([whole], ["coverage"])["coverage_high"].tolist() == [1]
 
 
-def test_nothing_measured_makes_no_table(tmp_path: Path) -> None:
+def test_no_table_without_measured_metrics(tmp_path: Path) -> None:
     write_features(tmp_path, [result("a", TOPK, {})])
     assert list(tmp_path.iterdir()) == []

@@ -132,6 +132,6 @@ def test_a_language_model_is_named_and_agreement_shown(
     assert (row["auc_of_M"], row["auc_without_M"]) == (0.8, 3)
 
 
-def test_nothing_judged_is_no_table(write: Callable[..., Result], tmp_path: Path) -> None:
+def test_no_table_without_judged_cells(write: Callable[..., Result], tmp_path: Path) -> None:
     folder = tables(tmp_path, [write("d", {"status": "failed", "reason": "collapsed"})])
     assert not list(folder.iterdir())

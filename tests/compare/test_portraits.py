@@ -43,7 +43,7 @@ def test_figures_come_twice_with_the_same_bytes(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
-def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
+def test_no_figure_of_unmeasured_metrics(tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
     write_portraits(tmp_path / "figures", [result(tmp_path, "a", 8, l0=8, measured=False)])
     assert list((tmp_path / "figures").iterdir()) == []

@@ -61,7 +61,7 @@ def one(world: str, recipe: str, settings: Control | None = None, **changes: Any
     return replace(trial, cell=trial.cell.model_copy(update=changes))
 
 
-def test_every_activation_is_tried_where_the_truth_is_known() -> None:
+def test_every_activation_has_a_control_trial() -> None:
     tried = {choices.get("activation", "relu") for choices in TREE.values()}
     assert tried == set(ACTIVATIONS), "give each a recipe in control/recipes.py: TREE"
 

@@ -134,7 +134,7 @@ def test_an_atom_without_a_latent_counts_as_not_found() -> None:
     assert found.summary(atoms)["matched_cosine"] == pytest.approx(17 / 20)
 
 
-def test_a_latent_that_fires_at_random_costs_precision_and_one_that_sleeps_recall() -> None:
+def test_random_firing_lowers_precision_and_silence_lowers_recall() -> None:
     atoms, sample = tree()
     sae = perfect(atoms)
     always, never = 12, 13

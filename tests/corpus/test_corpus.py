@@ -209,7 +209,7 @@ def test_byte_pairs_give_every_text_back(text: str) -> None:
     assert tokenizer.decode(ids) == text
 
 
-def test_special_ids_and_words() -> None:
+def test_special_ids_and_vocabulary_of_a_word_level_tokenizer() -> None:
     tokenizer = word_level(["a", "b"])
     assert [tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id] == [0, 1, 2]
     assert tokenizer.encode("b a c", add_special_tokens=False) == [4, 3, 0]

@@ -98,7 +98,7 @@ def test_a_missing_or_damaged_tokenizer_is_a_clear_error(
         pretrained(pinned(model), tmp_path)
 
 
-def test_without_the_hub_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_the_hub_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(StudyError, match=r"tokenizer of someone/model .*HF_ENDPOINT.*kind: local"):
@@ -148,7 +148,7 @@ def test_trained_tokenizers_load_again_with_their_special_tokens(kind: str, tmp_
     assert found.decode(found.encode("cat sat", add_special_tokens=False)) == "cat sat"
 
 
-def test_text_gives_the_same_bits_again(tmp_path: Path) -> None:
+def test_tokenizer_trained_twice_has_the_same_bytes(tmp_path: Path) -> None:
     corpus = corpus_of(texts(tmp_path))
     hashes = set()
     for name in ("one", "two"):

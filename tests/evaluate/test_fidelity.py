@@ -119,7 +119,7 @@ def test_no_sum_depends_on_how_rows_are_batched(
         assert cut.sums[name] == pytest.approx(sums, rel=1e-5), name
 
 
-def test_windows_hold_the_tokens_asked_for(windows: Windows, tmp_path: Path) -> None:
+def test_windows_hold_the_requested_tokens(windows: Windows, tmp_path: Path) -> None:
     total = int(windows.mask.sum())
     for tokens in (1, 30, total):
         some = Windows(tmp_path, tokens)

@@ -80,7 +80,7 @@ def test_intervals_of_fractions_stay_between_0_and_1() -> None:
     assert whole["intervals"]["decoder_near_copy_fraction"] == list(pooled)
 
 
-def test_what_may_leave_0_and_1_keeps_students_interval() -> None:
+def test_metrics_without_bounds_keep_students_interval() -> None:
     values = [-0.1, 0.2, 0.4]
     for name in ("hole_rate", "ce_recovered_zero", "of_a_row_that_does_not_exist"):
         whole = over_seeds(with_metric(name, values, [9] * 3))
@@ -102,7 +102,7 @@ def test_counts_on_which_seeds_agree_stand_and_the_rest_is_kept_seed_by_seed() -
     assert whole["choices"] == {"k": 3}
 
 
-def test_what_was_not_measured_stays_so() -> None:
+def test_unmeasured_metrics_stay_unmeasured() -> None:
     whole = over_seeds(named(measured(0), measured(1)))
     assert (whole["metrics"]["kl"], whole["sd"]["kl"], whole["n"]["kl"]) == (None, None, 0)
 

@@ -32,7 +32,7 @@ def columns(n: int, rng: np.random.Generator, *, targets: int | None = None) -> 
     }
 
 
-def test_values_against_the_definitions() -> None:
+def test_ratios_equal_the_definitions() -> None:
     c = columns(40, np.random.default_rng(0))
     total = {name: column.sum() for name, column in c.items()}
     ce = {name: total[f"ce_{name}_sum"] / total["targets"] for name in
@@ -66,7 +66,7 @@ def test_recovered_cross_entropy_is_never_clipped() -> None:
     assert recovered(2.0, 2.0, 9.0) == 1.0
 
 
-def test_nothing_to_recover_and_nothing_measured_are_none() -> None:
+def test_ratio_without_denominator_or_measurement_is_none() -> None:
     assert recovered(2.0, 1.0, 2.0) is None
     empty = columns(10, np.random.default_rng(0), targets=0)
     assert values(FIDELITY, empty) == dict.fromkeys(FIDELITY)

@@ -62,7 +62,7 @@ def test_no_metric_depends_on_batches_or_order(size: int, seed: int, n: int) -> 
         assert column == pytest.approx(columns[name], rel=1e-12, abs=1e-12), name
 
 
-def test_values_against_the_definitions() -> None:
+def test_metrics_equal_the_definitions() -> None:
     x, sae = integer_activations(), integer_sae()
     t = run(sae, x, 64)
     m = summarise(t, D, dead_threshold=3.0)

@@ -242,7 +242,7 @@ def test_random_weights_follow_from_the_seed_and_the_subjects_configuration(
     assert not any(p.requires_grad for p in random.parameters())
 
 
-def test_special_ids(corpus: TokenDocuments) -> None:
+def test_special_ids_of_the_tokenizer(corpus: TokenDocuments) -> None:
     assert bos_and_special(corpus, SETTINGS) == (1, {1, 2}, 2)
     without = SETTINGS.model_copy(update={"prepend_bos": False})
     assert bos_and_special(corpus, without)[0] is None

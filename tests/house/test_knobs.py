@@ -274,7 +274,7 @@ SMALL_READ = {
 }
 
 
-def test_a_read_is_told_from_a_mention(tmp_path: Path) -> None:
+def test_reads_are_distinguished_from_mentions(tmp_path: Path) -> None:
     """Every way to read a field counts, and no way to name it without reading."""
     package = tmp_path / "small"
     package.mkdir()
@@ -285,7 +285,7 @@ def test_a_read_is_told_from_a_mention(tmp_path: Path) -> None:
     assert read == {f"small.params.{name}" for name in SMALL_READ}
 
 
-def test_a_field_lives_only_through_what_lives() -> None:
+def test_field_read_only_by_dead_code_counts_as_unread() -> None:
     """Two methods of the schema that only call one another keep nothing alive."""
     ring = [Use("p.S.a", "p.S.b"), Use("p.S.b", "p.S.a"), Use("p.S.field", "p.S.a")]
     assert live(ring, ["p"]) == set()

@@ -81,7 +81,7 @@ def test_a_weight_is_a_latent_drawn_that_often(pairs: list[tuple[int, bool]], se
         assert math.isnan(value) if repeated is None else value == pytest.approx(repeated)
 
 
-def test_agreement_counts_what_it_leaves_out() -> None:
+def test_agreement_counts_excluded_latents() -> None:
     m = np.array([0.9, 0.8, 0.1, math.nan, 0.5, 0.2])
     labels = {0: "a", 1: "b", 2: "POLYSEMANTIC", 3: "c", 4: None, 5: "POLYSEMANTIC"}
     result = agreement_with_m(labels, m, 0)

@@ -58,7 +58,7 @@ def test_escaping_loses_nothing_and_leaves_one_plain_line(text: str) -> None:
 
 
 @given(st.lists(st.builds(Context, HOSTILE, HOSTILE, HOSTILE), max_size=4))
-def test_nothing_gets_out_of_a_fence(contexts: list[Context]) -> None:
+def test_no_text_can_close_its_fence(contexts: list[Context]) -> None:
     lines = fenced_texts(contexts, marked=True).splitlines()
     assert lines[0] == "<texts>"
     assert lines[-1] == "</texts>"
@@ -113,7 +113,7 @@ def test_every_prompt_fills() -> None:
     assert "<tokens>\n1: a\n2:  cat\n</tokens>" in simulate("animals", ["a", " cat"]).text
 
 
-def test_every_prompt_is_asked_and_can_be_overridden() -> None:
+def test_every_prompt_is_used_and_can_be_overridden() -> None:
     assert set(BUILT_IN) == {"label", "explain", *(score.prompt for score in SCORES.values())}
     assert set(BUILT_IN) == set(get_args(PromptName))
 

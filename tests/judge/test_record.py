@@ -70,7 +70,7 @@ def test_a_torn_last_line_is_dropped_and_written_over(
     assert path.read_bytes() == whole
 
 
-def test_nothing_is_glued_to_a_torn_line(tmp_path: Path) -> None:
+def test_answer_after_a_torn_line_begins_a_line(tmp_path: Path) -> None:
     """Should the next run be killed as well, what it wrote must be readable."""
     path = tmp_path / "a.jsonl"
     write(path, (KEYS[0], Answer("x")))

@@ -234,7 +234,7 @@ def test_a_users_label_is_a_label_of_the_judge(study: Path) -> None:
         judge(["clean"], concepts=pinned)
 
 
-def test_a_study_asks_in_its_own_words(study: Path, endpoint: Endpoint) -> None:
+def test_study_prompts_reach_the_endpoint(study: Path, endpoint: Endpoint) -> None:
     endpoint.script = answering
     judge(["clean"], **http(endpoint))
     before = len(endpoint.prompts)

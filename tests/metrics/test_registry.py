@@ -56,7 +56,7 @@ def test_a_full_name_goes_before_a_family_that_it_fits() -> None:
 
 
 @pytest.mark.parametrize("name", ["fvus", "probe_auc_", "probe_auc_x", "probe_auc_<k>", ""])
-def test_what_is_no_concrete_name_has_no_row(name: str) -> None:
+def test_names_with_placeholders_have_no_row(name: str) -> None:
     assert find(name) is None
 
 
@@ -105,7 +105,7 @@ def test_a_place_shows_the_parameters_that_the_row_states() -> None:
     ]  # fmt: skip
 
 
-def test_what_pools_latents_over_seeds_has_their_count() -> None:
+def test_pooled_fractions_have_the_count_of_latents() -> None:
     pooled = [metric for metric in METRICS if metric.interval == "Wilson over latents"]
     assert pooled and all(metric.denominator for metric in pooled)
 

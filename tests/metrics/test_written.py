@@ -81,7 +81,7 @@ def test_every_metric_has_a_row_and_every_row_is_written(written: dict[str, Summ
     assert not [name for name in names if name.endswith(COLUMN_SUFFIXES)]
 
 
-def test_rows_say_what_is_counted_and_bounded(written: dict[str, Summary]) -> None:
+def test_rows_state_denominators_and_intervals(written: dict[str, Summary]) -> None:
     always = written["always"].counts
     for choice, summary in written.items():
         for name, value in summary.metrics.items():

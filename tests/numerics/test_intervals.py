@@ -19,7 +19,7 @@ from sae_repro.numerics.intervals import (
 
 
 @given(st.integers(0, 500), st.integers(1, 500))
-def test_as_statsmodels_computes_it(successes: int, n: int) -> None:
+def test_wilson_equals_statsmodels(successes: int, n: int) -> None:
     successes = min(successes, n)
     low, high = wilson(successes, n)
     theirs = proportion_confint(successes, n, method="wilson")

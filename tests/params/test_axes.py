@@ -58,7 +58,7 @@ def test_an_imported_architecture_counts_as_an_activation_that_is_saved_so(name:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_what_sets_the_l0_is_required(name: str) -> None:
+def test_setting_of_the_l0_is_required(name: str) -> None:
     row = ACTIVATIONS[name]
     assert cell(name).activation_row is row
     if row.l0_set_by == "k":

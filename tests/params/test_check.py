@@ -338,7 +338,7 @@ def test_a_cell_with_seeds_stands_for_cells_with_one_seed_each() -> None:
     assert cells["topk"].members() == {".": cells["topk"]}
 
 
-def test_what_a_cell_asks_for() -> None:
+def test_l0_target_of_a_cell() -> None:
     cells = parse(STUDY).cells
     assert cells["topk"].l0_target == 8
     assert cells["vanilla"].l0_target is None

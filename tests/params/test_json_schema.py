@@ -42,7 +42,7 @@ def test_every_study_fits_its_schema_as_editors_read_it_and_as_we_do(path: Path)
     assert found("params.schema.json", as_an_editor_reads(path)) == []
 
 
-def test_what_is_tuned_fits_its_schema_as_editors_read_it_and_as_we_do() -> None:
+def test_tune_params_fit_their_schema_as_editors_read_them_and_as_we_do() -> None:
     path = ROOT / "tune" / "params.yaml"
     assert found("tune.schema.json", read_yaml(path)) == []
     assert found("tune.schema.json", as_an_editor_reads(path)) == []

@@ -249,7 +249,9 @@ def test_killed_ten_times_it_ends_with_the_same_bits(
     assert same(checkout, finished).differences == []
 
 
-def test_two_at_once_corrupt_nothing(fresh: Checkout, finished: Checkout, tmp_path: Path) -> None:
+def test_two_concurrent_runs_corrupt_no_file(
+    fresh: Checkout, finished: Checkout, tmp_path: Path
+) -> None:
     checkout = fresh.copy(tmp_path / "twice")
     first = checkout.start()
     time.sleep(3)

@@ -83,7 +83,7 @@ def test_a_stream_depends_on_its_seed_and_on_no_global_generator():
     assert not np.array_equal(one.tokens[:1000], generate(50, seed=4).tokens[:1000])
 
 
-def test_blocks_differ():
+def test_blocks_of_stories_differ():
     stories = generate(2 * BLOCK, seed=0)
     first = stories.tokens[: stories.starts[1]]
     assert not np.array_equal(first, generate(1, seed=0, first=BLOCK).tokens[: len(first)])

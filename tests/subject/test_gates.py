@@ -54,7 +54,7 @@ def with_bonus(words: Callable[[list[int]], dict[int, float]]) -> Model:
     return model
 
 
-def test_a_model_that_knows_passes():
+def test_model_with_the_stories_rules_passes():
     got = gates(clairvoyant)
     assert (got.pronoun_agreement, got.name_reuse, got.quote_closing) == (1, 1, 1)
     assert min(got.n_pronoun, got.n_name, got.n_quote) > 1000
@@ -164,7 +164,7 @@ def test_the_offset_moves_ids_only(offset, bos):
     assert seen[0].tolist() == [[bos, *(row + offset)]]
 
 
-def test_nothing_to_measure_is_not_passed():
+def test_gate_without_targets_is_not_passed():
     got = gates(clairvoyant, [story("once there was a story about a cow .")])
     assert (got.n_pronoun, got.n_name, got.n_quote) == (0, 0, 0)
     assert got.failed() == list(THRESHOLDS)

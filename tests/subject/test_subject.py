@@ -61,7 +61,7 @@ def test_training_learns_deterministic_continuations(corpus: TokenDocuments) -> 
     assert logits[1:].argmax(-1).tolist() == [4, 5, 6, 7]
 
 
-def test_it_sees_training_documents_only(corpus: TokenDocuments) -> None:
+def test_subject_trains_on_training_documents_only(corpus: TokenDocuments) -> None:
     changed = corpus.tokens.copy()
     start = corpus.documents["start"].to_numpy()[250]
     changed[start:] = 3
@@ -120,7 +120,7 @@ def test_an_unreachable_hub_says_what_to_do(
         download(HUB, tmp_path)
 
 
-def test_the_hub_is_asked_for_the_pinned_commit_and_nothing_pickled(
+def test_only_safetensors_of_the_pinned_commit_are_downloaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model_folder: Path
 ) -> None:
     import huggingface_hub

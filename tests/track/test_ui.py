@@ -94,7 +94,7 @@ def test_the_page_shows_the_current_runs_as_three_charts_and_contacts_no_other_h
     }
 
 
-def test_without_any_runs_it_says_what_to_do(
+def test_error_without_runs_names_the_remedy(
     make_study: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     folder = make_study(tmp_path / "study")

@@ -86,7 +86,7 @@ def test_files_that_belong_to_no_cell_are_deleted(stage: Callable[..., Path]) ->
     assert sha256_folder(stage("topk", {"topk": TOPK})) == was
 
 
-def test_without_the_store_it_is_the_same(
+def test_seeds_are_the_same_without_the_store(
     stage: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = {"several": {**TOPK, "seeds": [0, 1]}}

@@ -93,7 +93,7 @@ def test_a_fault_is_named_before_any_compute(
     assert "tune/params.yaml" in str(refused.value)
 
 
-def test_every_corner_is_checked(study: TinyStudy) -> None:
+def test_every_corner_of_the_space_is_checked(study: TinyStudy) -> None:
     _, corners = load_tune(study.folder)
     ks = {cell.k for name, cell in corners.cells.items() if name.startswith("topk")}
     assert ks == {1, 6}

@@ -104,7 +104,7 @@ def test_the_next_fifteen_positions_count_too() -> None:
     assert frame["ablation_effective_logits"].to_numpy() == pytest.approx(16.0)
 
 
-def test_what_moves_all_logits_alike_moves_none() -> None:
+def test_uniform_shift_of_all_logits_counts_as_no_effect() -> None:
     """Softmax does not see it: less the position's median nothing is left; excluded, counted."""
     shift = np.zeros((D, VOCABULARY))
     shift[0], shift[1, 2] = 1.0, 1.0
@@ -141,7 +141,7 @@ def test_neither_batches_nor_order_change_a_bit(
     assert summary == other
 
 
-def test_nothing_fires() -> None:
+def test_silent_latents_have_no_ablation_sparsity() -> None:
     silent = SAE("standard", Weights(torch.eye(D), torch.full((D,), -99.0), torch.eye(D),
                                      torch.zeros(D)))  # fmt: skip
     stub = Stub(np.eye(D, VOCABULARY))

@@ -50,7 +50,7 @@ def codes(n: int, k: int, density: float, seed: int, scale: float = 1.0) -> np.n
     return a.astype(np.float32)
 
 
-def test_by_hand() -> None:
+def test_description_length_of_a_case_by_hand() -> None:
     """One latent fires on half of 8 tokens, in two bins equally often: 1 + ½ · 1 bits."""
     l0 = 0.5
     variance = l0 / 0.12  # a step of 1
@@ -65,7 +65,7 @@ def test_by_hand() -> None:
 @given(st.integers(2, 300), st.integers(1, 6), st.floats(0.05, 1), st.integers(0, 99),
        st.sampled_from([0.1, 1.0, 300.0]))  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_against_a_naive_computation(
+def test_description_length_equals_a_naive_computation(
     n: int, k: int, density: float, seed: int, scale: float
 ) -> None:
     """Also where values lie beyond the table of bins."""
@@ -101,13 +101,13 @@ def test_silent_latents_cost_nothing_and_the_parts_add_up() -> None:
     assert low < m["description_length"] < high
 
 
-def test_units_do_not_matter() -> None:
+def test_description_length_does_not_depend_on_the_scale_of_activations() -> None:
     a = codes(500, 4, 0.3, 2)
     assert described(a, 1.5)[1].metrics == described(a * 4, 1.5 * 16)[1].metrics
 
 
 @pytest.mark.parametrize("variance", [0.0, 1.0])
-def test_nothing_to_describe(variance: float) -> None:
+def test_description_length_without_variance(variance: float) -> None:
     frame, summary = described(np.zeros((50, 3), dtype=np.float32), variance)
     assert set(summary.metrics.values()) == {None}
     assert len(frame) == 3

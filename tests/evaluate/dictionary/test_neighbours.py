@@ -18,7 +18,9 @@ def atoms(k: int, d: int, seed: int = 0) -> np.ndarray:
 
 @given(st.integers(2, 40), st.integers(2, 9), st.integers(1, 12), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
-def test_against_scikit_learn_in_any_blocks(k: int, d: int, block: int, seed: int) -> None:
+def test_nearest_atoms_equal_scikit_learns_for_any_block_size(
+    k: int, d: int, block: int, seed: int
+) -> None:
     w = atoms(k, d, seed)
     expected = cosine_similarity(w)
     np.fill_diagonal(expected, -np.inf)
@@ -57,7 +59,7 @@ def test_latents_without_an_atom_or_dead_are_left_out_and_counted() -> None:
     assert summary.metrics["decoder_max_cosine"] == pytest.approx(scored.mean())
 
 
-def test_an_atom_that_is_zero_is_nobodys_neighbour() -> None:
+def test_zero_atom_is_no_neighbour() -> None:
     """Its cosine is not 0, which would beat every obtuse angle; it has none."""
     w = torch.tensor([[1.0, 0.0], [-1.0, 0.1], [0.0, 0.0]])
     frame, _ = decoder_max_cosine(w, np.ones(3), 0)

@@ -231,7 +231,7 @@ def brute(a: np.ndarray, labels: np.ndarray, bank: ConceptBank) -> tuple[int, fl
     return c, tau, m, agreement(c, tau, test)
 
 
-def test_values_against_the_definition() -> None:
+def test_scores_equal_the_definition() -> None:
     n = 6_000
     rng = np.random.default_rng(4)
     labels = random_labels(n, 30, 0.1, 6)
@@ -269,7 +269,7 @@ def test_too_few_documents_leave_no_null() -> None:
     assert summary(frame, bank, 0).counts["latents_without_null"] == 4
 
 
-def test_an_empty_bank_claims_nothing() -> None:
+def test_empty_bank_gives_no_monosemantic_latent() -> None:
     labels = random_labels(4000, 3, 0.1, 0)
     bank = bank_with(labels[:, :0])
     frame = scored(amplitudes(labels), bank)

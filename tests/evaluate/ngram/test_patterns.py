@@ -124,7 +124,7 @@ def explained(world: SimpleNamespace, size: int = 10**6, order: np.ndarray | Non
 @pytest.mark.parametrize("reads,pattern", [
     (bigram, "5 7"), (unigram, "3"), (skip, "5 * 7"),
 ])  # fmt: skip
-def test_what_a_pattern_says_exactly_is_explained_exactly(reads: Reads, pattern: str) -> None:
+def test_latent_that_fires_on_one_pattern_is_fully_explained(reads: Reads, pattern: str) -> None:
     frame, summary = explained(made([reads]))
     assert frame["patterns"].tolist() == [pattern]
     assert frame["fired"][0] > 5

@@ -58,7 +58,7 @@ def correlated(
     return correlations(codes, references, every if rows is None else rows, (a > 0).sum(0), 0)
 
 
-def test_values_against_numpy() -> None:
+def test_correlations_equal_numpys() -> None:
     x = codes(5000, 15)
     x[:, 3] = 0.7 * x[:, 9] + 0.3 * x[:, 3]
     frame, _, summary = correlated(x[:, 5:], x, {5: reads(15, 0, 1, 2, 3, 4)})
@@ -125,7 +125,7 @@ def test_without_a_second_document_there_is_no_null() -> None:
     assert list(summary.intervals) == ["mean_max_correlation_2"]
 
 
-def test_what_does_not_vary_is_left_out_and_counted() -> None:
+def test_constant_latents_are_left_out_and_counted() -> None:
     x = codes(1000, 4)
     x[:, 0], x[:, 1] = 0.0, 0.1
     x[:, 2] = 0.3 * x[:, 3]

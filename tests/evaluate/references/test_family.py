@@ -36,7 +36,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_they_reconstruct_better_the_wider_they_are(family: Family) -> None:
+def test_wider_references_reconstruct_better(family: Family) -> None:
     small = references(family, HOOK, (6, 24))
     assert [small[w].d_sae for w in (6, 24)] == [6, 24]
     store = ActivationStore(family.activations)
@@ -49,7 +49,9 @@ def test_they_reconstruct_better_the_wider_they_are(family: Family) -> None:
     assert fvu[24] < fvu[6] < 0.8
 
 
-def test_they_are_trained_once_for_all_who_ask(family: Family, trained: list[int]) -> None:
+def test_references_are_trained_once_for_all_evaluations(
+    family: Family, trained: list[int]
+) -> None:
     small: list[dict] = []
     asking = [
         threading.Thread(target=lambda: small.append(references(family, HOOK, (6,))))
@@ -63,7 +65,7 @@ def test_they_are_trained_once_for_all_who_ask(family: Family, trained: list[int
     assert len({small[i][6].weights.W_dec.numpy().tobytes() for i in range(3)}) == 1
 
 
-def test_what_they_follow_from_trains_them_anew(
+def test_changed_inputs_train_the_references_anew(
     family: Family, trained: list[int], make_store: Callable[..., Path]
 ) -> None:
     references(family, HOOK, (6,))
@@ -86,9 +88,7 @@ def test_the_same_bits_from_an_empty_store(family: Family, tmp_path: Path) -> No
         assert torch.equal(tensor, two.weights.named()[name]), name
 
 
-def test_a_reference_that_comes_to_nothing_is_none(
-    family: Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_diverged_reference_is_none(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(Trainer):
         def run(self, *arguments: object) -> object:
             raise Diverged("the loss is not finite", Journal())

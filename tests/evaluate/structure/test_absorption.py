@@ -209,7 +209,7 @@ def test_rates_match_their_definitions(planted: Callable[..., Sample]) -> None:
     assert row["absorbers"] == 1
 
 
-def test_a_latent_that_speaks_against_the_parent_does_not_fill_its_hole(
+def test_latent_anticorrelated_with_the_parent_does_not_fill_its_hole(
     planted: Callable[..., Sample],
 ) -> None:
     """It fires on most other tokens and on some children: loud, and in the split set."""

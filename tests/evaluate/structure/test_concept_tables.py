@@ -83,7 +83,7 @@ def test_the_order_of_documents_does_not_matter(planted: Callable[..., Sample]) 
 
 
 @pytest.mark.parametrize("latents", [1, 3])
-def test_a_sample_without_concepts_claims_nothing(
+def test_sample_without_concepts_has_no_metrics(
     planted: Callable[..., Sample], latents: int
 ) -> None:
     a = np.random.default_rng(0).random((400, latents))

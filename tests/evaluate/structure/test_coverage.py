@@ -21,7 +21,7 @@ def thresholds(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("block", [3, 512])
-def test_values_against_the_definition(
+def test_coverage_equals_the_definition(
     planted: Callable[..., Sample], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coverage_module, "LATENTS", block)

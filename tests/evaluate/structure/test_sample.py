@@ -65,7 +65,7 @@ def test_neither_batches_nor_order_matter(
     assert np.array_equal(one.bank.document, other.bank.document)
 
 
-def test_rows_carry_what_they_carry_in_the_whole(planted: Callable[..., Sample]) -> None:
+def test_sampled_rows_have_the_activations_of_all_rows(planted: Callable[..., Sample]) -> None:
     source = whole(planted)
     sample = drawn(source, 777, 5)
     row = sample.bank.document * LENGTH + sample.bank.position
@@ -80,7 +80,7 @@ def test_rows_carry_what_they_carry_in_the_whole(planted: Callable[..., Sample])
     assert np.array_equal(sample.bank.labels.toarray(), source.bank.labels.toarray()[row, :2])
 
 
-def test_it_holds_whole_documents_of_both_halves(planted: Callable[..., Sample]) -> None:
+def test_sample_holds_whole_documents_of_both_halves(planted: Callable[..., Sample]) -> None:
     bank = whole(planted).bank
     chosen = sampled(bank, 1, 2000)
     for half in (bank.fit, ~bank.fit):
