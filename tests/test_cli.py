@@ -32,8 +32,8 @@ def invoke(*arguments: str) -> str:
 
 
 def test_new_copies_the_study_and_links_the_pipeline(checkout: Path) -> None:
-    said = invoke("new", "copy")
-    assert "next: dvc repro studies/copy/dvc.yaml" in said
+    message = invoke("new", "copy")
+    assert "next: dvc repro studies/copy/dvc.yaml" in message
     folder = checkout / "studies/copy"
     assert (folder / "dvc.yaml").resolve() == checkout / "dvc.yaml"
     assert (folder / "dvc.yaml").is_symlink()
@@ -96,11 +96,11 @@ def test_new_on_real_news(checkout: Path, shared: Path) -> None:
 
 
 def test_new_on_a_real_model_and_its_text(checkout: Path, shared: Path) -> None:
-    said = invoke(
+    message = invoke(
         "new", "tiny", "--text", str(shared / "data/tinystories/samples.jsonl"),
         "--model", str(shared / "models/stories260k"),
     )  # fmt: skip
-    assert "hook: blocks.2.hook_resid_post, the middle of 5 layers" in said
+    assert "hook: blocks.2.hook_resid_post, the middle of 5 layers" in message
     folder = checkout / "studies/tiny"
     study = load(folder / "params.yaml")
     check_inputs(study, folder)

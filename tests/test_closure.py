@@ -304,16 +304,16 @@ def test_modules_outside_the_closure_can_be_deleted(tmp_path: Path, start: str) 
     shutil.copytree(SOURCE / "sae_repro", tmp_path / "sae_repro")
     for module in plain(MODULES) - inside - EXEMPT.keys():
         (tmp_path / MODULES[module].relative_to(SOURCE)).write_text(OUTSIDE)
-    told, holders = imported(tmp_path, inside)
-    assert inside <= told
+    output, holders = imported(tmp_path, inside)
+    assert inside <= output
     assert not holders & plain(inside)
 
 
 def test_the_closure_is_no_larger_than_what_python_loads() -> None:
     inside = closure(SOURCE, "sae_repro.autoencoders.saved")
-    told, _ = imported(SOURCE, {"sae_repro.autoencoders.saved", *in_functions(inside)})
+    output, _ = imported(SOURCE, {"sae_repro.autoencoders.saved", *in_functions(inside)})
     # less, as Python loads what an `__init__` re-exports, too
-    assert inside < told
+    assert inside < output
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -355,8 +355,8 @@ def imported(source: Path, modules: Iterable[str]) -> tuple[set[str], set[str]]:
         [sys.executable, "-c", dedent(code), *modules], capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": str(source)},
     )  # fmt: skip
-    told, holders = done.stdout.split("\n")[:2]
-    return set(told.split()), set(holders.split())
+    output, holders = done.stdout.split("\n")[:2]
+    return set(output.split()), set(holders.split())
 
 
 # ---- this package

@@ -91,9 +91,9 @@ def invoke(*arguments: str) -> tuple[int, str]:
 
 
 def test_check_lists_differences_and_writes_no_file(root: Path) -> None:
-    code, told = invoke("dvc.yaml")
+    code, output = invoke("dvc.yaml")
     assert code == 1
-    assert told.splitlines() == [
+    assert output.splitlines() == [
         "dvc.yaml: one: - ${root}/src/sae_repro/gone.py",
         "dvc.yaml: one: + ${root}/src/sae_repro/a.py",
         "dvc.yaml: one: + ${root}/src/sae_repro/one",

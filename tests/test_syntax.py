@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "sae_repro"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def said(code: str | bytes | ast.Module) -> str:
+def code_digest(code: str | bytes | ast.Module) -> str:
     """The digest of a module."""
     if isinstance(code, ast.AST):
         code = ast.unparse(code)
@@ -67,7 +67,7 @@ class Fault(Exception):
 )
 def test_text_for_people_changes_nothing(old: str, new: str) -> None:
     assert CODE.count(old) == 1
-    assert said(CODE.replace(old, new)) == said(CODE)
+    assert code_digest(CODE.replace(old, new)) == code_digest(CODE)
 
 
 @pytest.mark.parametrize(
@@ -103,15 +103,15 @@ def test_text_for_people_changes_nothing(old: str, new: str) -> None:
 )
 def test_changed_code_changes_the_digest(old: str, new: str) -> None:
     assert CODE.count(old) == 1
-    assert said(CODE.replace(old, new)) != said(CODE)
+    assert code_digest(CODE.replace(old, new)) != code_digest(CODE)
 
 
 def test_imports_for_types_only_do_not_count() -> None:
     before = "from typing import TYPE_CHECKING"
     only_types = f"{before}\nif TYPE_CHECKING:\n    from sae_repro.b import B\n"
-    assert said(only_types) == said(before)
-    assert said(f"{only_types}else:\n    B = 1") == said(f"{before}\nB = 1")
-    assert said(only_types.replace("if TYPE", "if not TYPE")) != said(before)
+    assert code_digest(only_types) == code_digest(before)
+    assert code_digest(f"{only_types}else:\n    B = 1") == code_digest(f"{before}\nB = 1")
+    assert code_digest(only_types.replace("if TYPE", "if not TYPE")) != code_digest(before)
 
 
 @settings(deadline=None, max_examples=30)
@@ -121,13 +121,13 @@ def test_layout_does_not_count_and_each_number_and_operator_does(
 ) -> None:
     """The package's own code, as Python itself would lay it out, without and with one change."""
     tree = ast.parse(path.read_bytes())
-    before = said(path.read_bytes())
-    assert said(tree) == before
+    before = code_digest(path.read_bytes())
+    assert code_digest(tree) == before
     nodes = [node for node in ast.walk(tree) if changed(node)]
     if nodes:
         node = data.draw(st.sampled_from(nodes))
         vars(node).update(changed(node))
-        assert said(tree) != before
+        assert code_digest(tree) != before
 
 
 def changed(node: ast.AST) -> dict[str, object]:
@@ -193,4 +193,4 @@ class C(B, m=1):
 
 def test_versions_of_python_agree() -> None:
     """The hash that Python 3.11, 3.12, 3.13 and 3.14 gave."""
-    assert said(EVERYTHING).startswith("590a743734b004c3")
+    assert code_digest(EVERYTHING).startswith("590a743734b004c3")

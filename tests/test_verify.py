@@ -92,8 +92,8 @@ def test_files_of_one_side_only_are_named(tmp_path: Path) -> None:
     ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
     (theirs / "reports/cells.md").unlink()
     (ours / "artifacts/train/a.npy").unlink()
-    said = {d.file: d.where for d in verify(ours, theirs).differences}
-    assert said == {
+    places = {d.file: d.where for d in verify(ours, theirs).differences}
+    assert places == {
         "reports/cells.md": f"missing in {theirs}",
         "artifacts/train/a.npy": f"missing in {ours}",
     }

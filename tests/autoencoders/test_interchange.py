@@ -269,8 +269,8 @@ def test_topk_stored_in_half_precision_counts_as_unit(tmp_path: Path) -> None:
     save_file({n: t.bfloat16() for n, t in state.items()}, a / "sae.safetensors")
     again = import_sae(a)
     assert {t.dtype for t in again.weights.named().values()} == {torch.float32}
-    chosen, wanted = again.encode(activations()) > 0, sae.encode(activations()) > 0
-    assert float((chosen == wanted).double().mean()) > 0.99
+    chosen, expected = again.encode(activations()) > 0, sae.encode(activations()) > 0
+    assert float((chosen == expected).double().mean()) > 0.99
 
 
 @pytest.mark.parametrize("dict_class", ["BatchTopKSAE", "MatryoshkaBatchTopKSAE", "AutoEncoderNew"])
@@ -482,13 +482,13 @@ def test_cli_exports_a_cell_and_imports_it_again(
     cell.mkdir(parents=True)
     sae = example("topk")
     save(sae, cell)
-    said = runner.invoke(app, ["export", "topk-x8", "--format", "sparsify", "--to", "out"])
-    assert said.output == "out: sparsify, topk, D 12, K 24, hook blocks.3.hook_resid_post\n"
-    said = runner.invoke(app, ["import", "out", "--to", "in"])
-    assert said.output == "in: topk, D 12, K 24, hook blocks.3.hook_resid_post\n"
+    message = runner.invoke(app, ["export", "topk-x8", "--format", "sparsify", "--to", "out"])
+    assert message.output == "out: sparsify, topk, D 12, K 24, hook blocks.3.hook_resid_post\n"
+    message = runner.invoke(app, ["import", "out", "--to", "in"])
+    assert message.output == "in: topk, D 12, K 24, hook blocks.3.hook_resid_post\n"
     assert_alike(sae, load("in"))
-    said = runner.invoke(app, ["export", "in", "--format", "dictionary_learning", "--to", "b/c"])
-    assert said.exit_code == 0
+    message = runner.invoke(app, ["export", "in", "--format", "dictionary_learning", "--to", "b/c"])
+    assert message.exit_code == 0
     assert_alike(sae, import_sae(Path("b/c")))
 
 
@@ -523,5 +523,5 @@ def test_cli_lists_every_format_and_gives_examples() -> None:
     annotated = cli.export.__annotations__["format"]
     assert get_args(get_args(annotated)[0]) == FORMATS
     for command in ("export", "import"):
-        said = runner.invoke(app, [command, "--help"]).output
-        assert "Examples" in said and "sae-repro " + command in said
+        message = runner.invoke(app, [command, "--help"]).output
+        assert "Examples" in message and "sae-repro " + command in message

@@ -98,9 +98,9 @@ class TestGatedAuxiliary:
         gate = torch.relu((self.x - centre) @ w.W_enc.detach() + w.b_enc.detach())
         x_hat = gate @ w.W_dec.detach() + w.b_dec.detach()
         term = (self.x - x_hat).square().sum() / N
-        (wanted,) = torch.autograd.grad(term, centre)
-        assert wanted.norm() > 0.1
-        torch.testing.assert_close(got, wanted)
+        (expected,) = torch.autograd.grad(term, centre)
+        assert expected.norm() > 0.1
+        torch.testing.assert_close(got, expected)
 
     def test_b_dec_learns_nothing_from_it_where_x_is_not_centred(self) -> None:
         w = gated_weights()

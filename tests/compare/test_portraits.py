@@ -26,8 +26,8 @@ def result(folder: Path, name: str, k: int, *, l0: float, measured: bool = True)
             evaluated / "concepts.parquet"
         )
     cell = Cell.model_validate({"activation": "topk", "expansion": 8, "k": k, "revival": "auxk"})
-    said = {"status": "ok", "hook": "blocks.0.hook_resid_post", "metrics": {"l0": l0}}
-    return Result(name, cell, said, folder, evaluated)
+    message = {"status": "ok", "hook": "blocks.0.hook_resid_post", "metrics": {"l0": l0}}
+    return Result(name, cell, message, folder, evaluated)
 
 
 def test_figures_come_twice_with_the_same_bytes(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
     return stage
 
 
-def only(monkeypatch: pytest.MonkeyPatch, wanted: list[Trial]) -> None:
-    monkeypatch.setattr("sae_repro.control.trials", lambda settings: wanted)
+def only(monkeypatch: pytest.MonkeyPatch, expected: list[Trial]) -> None:
+    monkeypatch.setattr("sae_repro.control.trials", lambda settings: expected)
 
 
 def one(world: str, recipe: str, settings: Control | None = None, **changes: Any) -> Trial:
@@ -92,13 +92,13 @@ def test_every_trial_trains_for_its_steps_and_width(settings: Control) -> None:
         assert trial.epochs * rows_per_epoch == pytest.approx(trial.steps, rel=0.5 / trial.epochs)
         widths = {"tree": 20, "two atoms": 3, "half dead": 64}
         name = trial.name.partition(" d=")[0]
-        wanted = widths[name] if name in widths else int(trial.name.removeprefix("oracle K="))
-        assert trial.cell.width(trial.d_in) == wanted
+        expected = widths[name] if name in widths else int(trial.name.removeprefix("oracle K="))
+        assert trial.cell.width(trial.d_in) == expected
 
 
 def test_worlds_come_in_the_order_of_the_settings() -> None:
-    asked = ("revival", "two_atoms", "tree")
-    found = trials(Control(worlds=asked, seeds=2))
+    requests = ("revival", "two_atoms", "tree")
+    found = trials(Control(worlds=requests, seeds=2))
     assert [world for world, _ in groupby(t.world for t in found)] == [
         "sparse",
         "two_atoms",
@@ -118,8 +118,8 @@ def test_the_stage_writes_every_trial_the_same_twice_and_otherwise_for_another_s
     assert {p.name for p in folder.iterdir()} == {"trials.csv", "atoms.csv", "heat.json"}
 
     table = pd.read_csv(folder / "trials.csv")
-    wanted = [(t.name, t.recipe) for t in trials(Control(**TINY)) if t.world != "oracle"]
-    assert list(zip(table["world"], table["recipe"], strict=True)) == wanted
+    expected = [(t.name, t.recipe) for t in trials(Control(**TINY)) if t.world != "oracle"]
+    assert list(zip(table["world"], table["recipe"], strict=True)) == expected
     assert len(table) == len(TREE) + 2 + len(TWO_ATOMS) + len(REVIVAL)
     assert set(table["status"]) == {"ok"}
     assert table["matched_cosine"].between(-1, 1).all()
@@ -156,20 +156,20 @@ def test_the_number_of_workers_changes_no_byte(go: Go, monkeypatch: pytest.Monke
     assert sha256_folder(Path("artifacts/control")) == alone
 
 
-@pytest.mark.parametrize("asked", [1, 199, 200, 201, 450, 1000])
-def test_the_oracle_trains_for_its_steps(asked: int) -> None:
-    trial = trials(Control(worlds=("oracle",), seeds=1, oracle_steps=asked))[0]
+@pytest.mark.parametrize("steps", [1, 199, 200, 201, 450, 1000])
+def test_the_oracle_trains_for_its_steps(steps: int) -> None:
+    trial = trials(Control(worlds=("oracle",), seeds=1, oracle_steps=steps))[0]
     done = trial.epochs * (trial.rows // trial.batch_size)  # as `Batches` counts
     assert trial.steps == done
-    assert asked <= trial.steps < asked + trial.epochs
+    assert steps <= trial.steps < steps + trial.epochs
     assert trial.rows <= 200 * trial.batch_size
 
 
 def test_each_seed_of_a_trial_and_of_the_study_is_another_world(tmp_path: Path) -> None:
     settings = Control(worlds=("tree",), seeds=2, tree_steps=5)
     first, second = (t for t in trials(settings) if t.recipe == "topk")
-    asked = ((first, 0), (second, 0), (first, 1), (first, 0))
-    worlds = [make_world(t, seed, tmp_path)[0].directions_fd for t, seed in asked]
+    requests = ((first, 0), (second, 0), (first, 1), (first, 0))
+    worlds = [make_world(t, seed, tmp_path)[0].directions_fd for t, seed in requests]
     assert not np.array_equal(worlds[0], worlds[1])
     assert not np.array_equal(worlds[0], worlds[2])
     assert np.array_equal(worlds[0], worlds[3])
@@ -257,9 +257,9 @@ def test_a_trial_that_diverges_is_a_row_and_the_others_finish(
     go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("vanilla", "batchtopk", "gated")
-    wanted = [one("two atoms", name) for name in names]
-    wanted[0] = one("two atoms", "vanilla", lr=1e3)
-    only(monkeypatch, wanted)
+    expected = [one("two atoms", name) for name in names]
+    expected[0] = one("two atoms", "vanilla", lr=1e3)
+    only(monkeypatch, expected)
     folder = go()
     table = pd.read_csv(folder / "trials.csv").set_index("recipe")
     assert table["status"].to_dict() == {"vanilla": "failed", "batchtopk": "ok", "gated": "ok"}

@@ -37,8 +37,8 @@ def test_the_tree_has_three_parents_of_three_and_eight_leaves() -> None:
     atoms = worlds.tree_atoms(20, rng())
     assert [atoms.names[p] for p in atoms.parents] == ["parent 0", "parent 1", "parent 2"]
     for number, parent in enumerate(atoms.parents):
-        wanted = [f"child {number}.{c}" for c in range(3)]
-        assert [atoms.names[c] for c in atoms.children(parent)] == wanted
+        expected = [f"child {number}.{c}" for c in range(3)]
+        assert [atoms.names[c] for c in atoms.children(parent)] == expected
     leaves = [name for name in atoms.names if name.startswith("leaf")]
     assert len(leaves) == 8
     assert len(atoms.names) == 20

@@ -95,8 +95,8 @@ def test_empty_and_one_token_documents_are_skipped_and_counted(
     tmp_path: Path, write: Callable[..., TokenDocuments]
 ) -> None:
     corpus = write(files(save(tmp_path / "a.parquet", ["", *TEXTS, "  ", "x"])))
-    said = json.loads((corpus.folder / "corpus.json").read_text())
-    assert said["skipped"] == {"empty": 2, "one_token": 1}
+    summary = json.loads((corpus.folder / "corpus.json").read_text())
+    assert summary["skipped"] == {"empty": 2, "one_token": 1}
     assert len(corpus.documents) == len(TEXTS)
 
 
@@ -244,10 +244,10 @@ def test_an_unreachable_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_pinned_commit_is_requested_from_the_hub(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[Any] = []
+    requests: list[Any] = []
 
     def load_dataset(*args: Any, **options: Any) -> datasets.Dataset:
-        asked.append((args, options))
+        requests.append((args, options))
         return datasets.Dataset.from_dict({"text": TEXTS, "kind": ["x"] * len(TEXTS)})
 
     monkeypatch.setattr("sae_repro.corpus.sources.reachable", lambda what: None)
@@ -258,7 +258,7 @@ def test_the_pinned_commit_is_requested_from_the_hub(
     documents = list(open_hub(source))
     assert [d.text for d in documents] == TEXTS[:7]
     assert documents[0].label == "x"
-    assert asked == [
+    assert requests == [
         (
             ("someone/texts",),
             {"name": "plain", "split": "train[:10%]", "revision": "a" * 40, "streaming": False},

@@ -86,9 +86,9 @@ def test_damaged_parquet_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_local_files_open_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr("socket.socket.connect", lambda self, address: asked.append(address))
-    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **_: asked.append(args))
+    requests: list[Any] = []
+    monkeypatch.setattr("socket.socket.connect", lambda self, address: requests.append(address))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **_: requests.append(args))
     for suffix in ("jsonl", "parquet"):
         path = tmp_path / f"a.{suffix}"
         if suffix == "jsonl":
@@ -96,7 +96,7 @@ def test_local_files_open_no_connection(tmp_path: Path, monkeypatch: pytest.Monk
         else:
             pd.DataFrame(ROWS).to_parquet(path)
         assert len(texts(path)) == len(ROWS)
-    assert asked == []
+    assert requests == []
 
 
 # The hub, played by a local folder

@@ -120,11 +120,11 @@ def test_a_time_out_is_an_error_of_the_hub_not_of_the_tokenizer(
 def test_the_folder_is_the_same_whether_the_cache_was_full_or_not(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, asked = AutoTokenizer.from_pretrained, []
+    read, requests = AutoTokenizer.from_pretrained, []
 
     def from_folder(name: str, *, revision: str, **options: object) -> object:
-        asked.append((name, revision, options))
-        if len(asked) == 1:
+        requests.append((name, revision, options))
+        if len(requests) == 1:
             raise OSError("not in the cache")
         return read(model, **options)
 
@@ -133,8 +133,8 @@ def test_the_folder_is_the_same_whether_the_cache_was_full_or_not(
     for run in ("downloaded", "cached"):
         pretrained(HUB, Path()).save_pretrained(tmp_path / run)
     assert sha256_folder(tmp_path / "downloaded") == sha256_folder(tmp_path / "cached")
-    assert {call[:2] for call in asked} == {("someone/model", "a" * 40)}
-    assert all(call[2]["trust_remote_code"] is False for call in asked)
+    assert {call[:2] for call in requests} == {("someone/model", "a" * 40)}
+    assert all(call[2]["trust_remote_code"] is False for call in requests)
 
 
 @pytest.mark.parametrize("kind", ["byte pairs", "words"])

@@ -94,14 +94,14 @@ def test_every_real_token_is_there_once_with_transformers_own_activation(
     model = GPT2LMHeadModel.from_pretrained(model_folder).eval()
     for split in SPLITS:
         x, index = rows(store, HOOKS[0], split)
-        wanted = {
+        real_tokens = {
             (int(d), p, int(t))
             for d in corpus.split(split)
             for p, t in enumerate(corpus.document(d))
             if t != 1  # a stray BOS in a document is no token of it
         }
-        assert {tuple(row) for row in index.tolist()} == wanted
-        assert len(index) == len(wanted) == store.manifest["tokens"][split]
+        assert {tuple(row) for row in index.tolist()} == real_tokens
+        assert len(index) == len(real_tokens) == store.manifest["tokens"][split]
         for value, (document, position, _) in list(zip(x, index, strict=True))[:40]:
             start = position // 7 * 7  # rows of BOS and 7 tokens
             ids = [1, *corpus.document(document)[start : position + 1].tolist()]
@@ -136,10 +136,10 @@ def test_mean_and_rms_are_those_of_training_rows_only(run: Callable[..., Activat
     assert store.rms(HOOKS[0]) == pytest.approx(np.sqrt((x**2).sum(1).mean()), rel=1e-9)
 
 
-@pytest.mark.parametrize("wanted", [1, 17, 100])
-def test_token_limits_hold(run: Callable[..., ActivationStore], wanted: int) -> None:
-    store = run(SETTINGS.model_copy(update={"n_tokens": wanted}))
-    assert store.manifest["tokens"]["train"] == wanted
+@pytest.mark.parametrize("limit", [1, 17, 100])
+def test_token_limits_hold(run: Callable[..., ActivationStore], limit: int) -> None:
+    store = run(SETTINGS.model_copy(update={"n_tokens": limit}))
+    assert store.manifest["tokens"]["train"] == limit
 
 
 def test_a_documents_mean_is_one_row(run: Callable[..., ActivationStore]) -> None:

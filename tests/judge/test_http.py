@@ -30,8 +30,8 @@ def texts(answers: list[Answer]) -> list[str | None]:
 
 
 def test_answers_come_in_the_order_of_the_questions(endpoint: Endpoint, backend: Make) -> None:
-    asked = questions(20)
-    answers = backend(in_flight=5).answer([*asked, asked[3]])
+    requests = questions(20)
+    answers = backend(in_flight=5).answer([*requests, requests[3]])
     assert texts(answers) == [f"answer to question {i}" for i in [*range(20), 3]]
     assert len(endpoint.prompts) == 20, "an equal question is asked once"
 
@@ -263,14 +263,14 @@ def test_replay_gives_the_same_bytes_without_key_or_server(
     endpoint.script = lambda n, prompt: (
         completion(f"é \ud800 {prompt}\r\n ") if n % 2 else Response()
     )
-    asked = questions(6)
-    first = backend().answer(asked)
+    requests = questions(6)
+    first = backend().answer(requests)
     content = record.read_bytes()
     settings = http_settings(endpoint.url)
     endpoint.close()
     monkeypatch.delenv("JUDGE_KEY")
     replay = ReplayBackend(settings.model_copy(update={"kind": "replay"}), record)
-    assert replay.answer(asked) == first
-    assert replay.answer(asked[::-1]) == first[::-1]
-    assert HttpBackend(settings, record).answer(asked) == first, "nothing is missing, none is asked"
+    assert replay.answer(requests) == first
+    assert replay.answer(requests[::-1]) == first[::-1]
+    assert HttpBackend(settings, record).answer(requests) == first, "nothing is missing, no request"
     assert record.read_bytes() == content

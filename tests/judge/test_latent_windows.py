@@ -180,13 +180,13 @@ def test_lists_are_balanced_mixed_and_half_hard() -> None:
     n = len(result.positives)
     assert len(result.hard) == n // 2
     for score in ("detection", "fuzzing"):
-        asked = scoring(score, result, rows, corpus)
-        flags = [flag for one in asked for flag in one.truth]
+        requests = scoring(score, result, rows, corpus)
+        flags = [flag for one in requests for flag in one.truth]
         assert flags.count(1) == flags.count(0) == n
         assert flags not in (sorted(flags), sorted(flags)[::-1]), "the order tells nothing"
-        assert all(len(one.truth) <= LIST_LENGTH for one in asked)
+        assert all(len(one.truth) <= LIST_LENGTH for one in requests)
         other = scoring(score, result, rows, corpus, seed=1)
-        assert [one.truth for one in other] != [one.truth for one in asked]
+        assert [one.truth for one in other] != [one.truth for one in requests]
     easy = replace(result, hard=[])
     flags = [f for one in scoring("detection", easy, rows, corpus) for f in one.truth]
     assert flags.count(0) == n, "random ones stand in"
@@ -209,8 +209,8 @@ def test_hard_negatives_are_those_of_the_score(
         return flags(maker, prompt, windows, *rest, **named)
 
     monkeypatch.setattr(QuestionMaker, "flags", spy)
-    asked = scoring(score, result, rows, corpus)
-    truth = [flag for one in asked for flag in one.truth]
+    requests = scoring(score, result, rows, corpus)
+    truth = [flag for one in requests for flag in one.truth]
     negatives = {window for window, flag in zip(shown, truth, strict=True) if not flag}
     n = len(result.positives)
     assert negatives == {*getattr(result, hard), *result.random[: n - n // 2]}

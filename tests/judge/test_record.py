@@ -159,16 +159,16 @@ def test_replay_counts_missing_answers_and_names_the_command_that_records_them(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.jsonl"
-    asked = questions(4)
+    requests = questions(4)
     write(path, (KEYS[2], Answer("x")))
     message = (
         r"a\.jsonl: 3 of 4 answers of m are missing; .* judge\.kind: http and run `make judge`"
     )
     with pytest.raises(StudyError, match=message):
-        ReplayBackend(REPLAY, path, command="make judge").answer([*asked, asked[0]])
-    assert ReplayBackend(REPLAY, path).answer([asked[2], asked[2]]) == [Answer("x")] * 2
+        ReplayBackend(REPLAY, path, command="make judge").answer([*requests, requests[0]])
+    assert ReplayBackend(REPLAY, path).answer([requests[2], requests[2]]) == [Answer("x")] * 2
     with pytest.raises(StudyError, match="4 of 4"):
-        ReplayBackend(REPLAY, tmp_path / "none.jsonl").answer(asked)
+        ReplayBackend(REPLAY, tmp_path / "none.jsonl").answer(requests)
 
 
 def carrying(prompt: str, explanation: str, *contexts: set[str]) -> Question:

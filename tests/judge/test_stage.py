@@ -96,12 +96,12 @@ def test_replay_without_a_server_or_a_key_writes_the_same_bytes(
     endpoint.script = answering
     settings = http(endpoint)
     first = judge(**settings)
-    asked, digest, record = len(endpoint.prompts), sha256_folder(study / "artifacts/judge"), (
+    requests, digest, record = len(endpoint.prompts), sha256_folder(study / "artifacts/judge"), (
         study / ANSWERS
     ).read_bytes()  # fmt: skip
-    assert asked == record.count(b"\n") > 30
+    assert requests == record.count(b"\n") > 30
     assert judge(**settings) == first
-    assert len(endpoint.prompts) == asked, "nothing is asked twice"
+    assert len(endpoint.prompts) == requests, "nothing is asked twice"
     endpoint.close()
     monkeypatch.delenv("JUDGE_KEY")
     shutil.rmtree(study / "artifacts/judge")

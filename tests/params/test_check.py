@@ -255,8 +255,8 @@ def test_a_pinned_file_that_changed_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("three\n")
     broken = runner.invoke(app, ["check", str(tmp_path)])
     assert "has changed: its SHA-256 is" in str(broken.exception)
-    told = runner.invoke(app, ["pin", str(tmp_path)])
-    assert f"{pin} → {sha256_file(tmp_path / 'a.txt')}" in told.output
+    output = runner.invoke(app, ["pin", str(tmp_path)])
+    assert f"{pin} → {sha256_file(tmp_path / 'a.txt')}" in output.output
     assert runner.invoke(app, ["check", str(tmp_path)]).exit_code == 0
 
 
@@ -267,31 +267,31 @@ def test_a_judge_without_answers_is_refused_before_any_compute(
     record = tmp_path / "judge/answers.jsonl"
     judge = {"model": "m", "base_url": "https://host/v1", "key_env": "SOME_KEY"}
 
-    def said(kind: str) -> str:
+    def checked(kind: str) -> str:
         with (tmp_path / "params.yaml").open("w") as file:
             YAML().dump({**STUDY, "judge": {**judge, "kind": kind}}, file)
         result = CliRunner().invoke(app, ["check", str(tmp_path)])
         return result.output if result.exit_code == 0 else str(result.exception)
 
-    assert said("concepts").startswith("ok")
-    assert "answers.jsonl has no answers; fetch it (`dvc pull`)" in said("replay")
-    assert said("http") == "judge.key_env = SOME_KEY: not set in the environment; export it"
+    assert checked("concepts").startswith("ok")
+    assert "answers.jsonl has no answers; fetch it (`dvc pull`)" in checked("replay")
+    assert checked("http") == "judge.key_env = SOME_KEY: not set in the environment; export it"
     record.parent.mkdir()
     record.touch()  # as a study of the kind concepts leaves it
-    assert "has no answers" in said("replay")
+    assert "has no answers" in checked("replay")
     record.write_text("{}\n")
-    assert said("replay").startswith("ok")
-    assert said("http").startswith("ok"), "a complete record needs no key"
+    assert checked("replay").startswith("ok")
+    assert checked("http").startswith("ok"), "a complete record needs no key"
     record.unlink()
     monkeypatch.setenv("SOME_KEY", "k")
-    assert said("http").startswith("ok")
+    assert checked("http").startswith("ok")
 
 
 def test_the_schema_lists_every_key() -> None:
-    said = CliRunner().invoke(app, ["check", "--schema"]).output
+    output = CliRunner().invoke(app, ["check", "--schema"]).output
     for key in ("corpus.source [kind: hub].revision", "cells.<name>.lambda", "train.epochs",
                 "subject.training.lr", "judge.scores", "compare.matched_l0"):  # fmt: skip
-        assert f"\n{key} (" in said
+        assert f"\n{key} (" in output
 
 
 def test_published_recipes_may_leave_the_decoder_free_under_l1() -> None:

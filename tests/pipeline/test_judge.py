@@ -42,9 +42,9 @@ def test_answers_are_recorded_once_and_replayed_from_what_dvc_keeps(
     checkout.change(CONCEPTS, http)
     output = checkout.repro(SOME_KEY=KEY, no_proxy="127.0.0.1")
     assert checkout.ran(output) == ["judge", "compare", "track"]
-    asked = len(endpoint.prompts)
+    requests = len(endpoint.prompts)
     record = checkout.folder / "judge/answers.jsonl"
-    assert asked == record.read_bytes().count(b"\n") > 30
+    assert requests == record.read_bytes().count(b"\n") > 30
     assert checkout.ran(checkout.repro()) == [], "what was recorded makes nothing stale"
     assert KEY not in output
     written = [p for p in checkout.folder.rglob("*") if p.is_file()]
@@ -53,7 +53,7 @@ def test_answers_are_recorded_once_and_replayed_from_what_dvc_keeps(
 
     checkout.change("requests_per_minute: 600_000", "requests_per_minute: 600_001")
     checkout.repro("judge", SOME_KEY=KEY, no_proxy="127.0.0.1")
-    assert len(endpoint.prompts) == asked, "the record outlives a re-run"
+    assert len(endpoint.prompts) == requests, "the record outlives a re-run"
     checkout.change("requests_per_minute: 600_001", "requests_per_minute: 600_000")
     checkout.repro()
 

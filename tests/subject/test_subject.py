@@ -125,17 +125,17 @@ def test_only_safetensors_of_the_pinned_commit_are_downloaded(
 ) -> None:
     import huggingface_hub
 
-    asked: list[Any] = []
+    requests: list[Any] = []
 
     def snapshot_download(name: str, **options: Any) -> str:
-        asked.append((name, options))
+        requests.append((name, options))
         return str(model_folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     out = tmp_path / "out"
     out.mkdir()
     assert download(HUB, out) == {"name": "someone/model", "commit": "c" * 40}
-    ((name, options),) = asked
+    ((name, options),) = requests
     assert (name, options["revision"]) == ("someone/model", "c" * 40)
     assert not any(p.endswith((".bin", ".pt", ".py", "*")) and p != "tokenizer*"
                    for p in options["allow_patterns"])  # fmt: skip

@@ -55,10 +55,10 @@ class Chromium:
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression; RuntimeError if it throws."""
-        told = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
-        if "exceptionDetails" in told:
-            raise RuntimeError(told["exceptionDetails"])
-        return told["result"].get("value")
+        response = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+        if "exceptionDetails" in response:
+            raise RuntimeError(response["exceptionDetails"])
+        return response["result"].get("value")
 
     def wait_for(self, expression: str, seconds: float) -> None:
         """Return once `expression` is true; TimeoutError if it never is."""
@@ -86,9 +86,9 @@ class Chromium:
         What the browser itself asks its maker for, spelling and accounts, has no page's origin.
         """
         log = json.loads(self._net_log.read_text())
-        asked = (event.get("params", {}) for event in log["events"])
+        requests = (event.get("params", {}) for event in log["events"])
         return [
-            params["url"] for params in asked
+            params["url"] for params in requests
             if params.get("initiator", "not an origin") != "not an origin"
         ]  # fmt: skip
 
@@ -110,10 +110,10 @@ class Chromium:
         message, _, self._left = self._left.partition(b"\0")
         return json.loads(message)
 
-    def _note(self, method: str | None, told: dict[str, Any]) -> None:
+    def _note(self, method: str | None, response: dict[str, Any]) -> None:
         if method == "Runtime.exceptionThrown":
-            self.errors.append(json.dumps(told["exceptionDetails"]))
-        if method == "Runtime.consoleAPICalled" and told["type"] == "error":
-            self.errors.append(json.dumps(told["args"]))
-        if method == "Log.entryAdded" and told["entry"]["level"] == "error":
-            self.errors.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
+            self.errors.append(json.dumps(response["exceptionDetails"]))
+        if method == "Runtime.consoleAPICalled" and response["type"] == "error":
+            self.errors.append(json.dumps(response["args"]))
+        if method == "Log.entryAdded" and response["entry"]["level"] == "error":
+            self.errors.append(f"{response['entry']['text']} {response['entry'].get('url', '')}")

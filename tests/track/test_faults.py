@@ -223,7 +223,7 @@ def test_a_new_process_is_silent_but_for_the_one_line(study: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         closed = f"http://me:hunter2@127.0.0.1:{taken.getsockname()[1]}"
-    said = {}
+    message = {}
     for uri in (f"sqlite:///{study}/new.db", closed):
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -234,6 +234,6 @@ def test_a_new_process_is_silent_but_for_the_one_line(study: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "hunter2" not in done.stdout + done.stderr
-        said[uri] = done.stderr.splitlines()
-    assert said[f"sqlite:///{study}/new.db"] == []
-    assert len(said[closed]) == 1
+        message[uri] = done.stderr.splitlines()
+    assert message[f"sqlite:///{study}/new.db"] == []
+    assert len(message[closed]) == 1

@@ -76,11 +76,11 @@ def test_a_run_has_what_it_was_made_from(study: Path) -> None:
     assert run.data.tags["sae_repro.dvc.in.artifacts.extract"] == EXTRACT
     assert run.data.tags["sae_repro.dvc.in.src.sae_repro.train"] == "1111.dir"
     assert run.data.tags["sae_repro.dvc.out.artifacts.evaluate"] == "5555.dir"
-    told = {
+    output = {
         (i.dataset.name, i.dataset.digest, i.dataset.source_type, i.tags[0].value)
         for i in run.inputs.dataset_inputs
     }
-    assert told == {
+    assert output == {
         ("root/artifacts/extract", EXTRACT, "dvc", "training"),
         ("root/artifacts/corpus", "4" * 31 + ".dir", "dvc", "evaluation"),
     }
@@ -108,12 +108,12 @@ def test_denominators_and_intervals_stand_beside_the_values(study: Path) -> None
 
 def test_the_types_of_parameters_can_be_read_back() -> None:
     values = {"a": {"b": True, "c": [0.5, 1], "d": None}, "e": 1e-10, "f": 3, "g": "topk", "h": 2.0}
-    told = dict(flat(values))
-    assert told.pop("g") == "topk"
-    assert {name: json.loads(value) for name, value in told.items()} == {
+    output = dict(flat(values))
+    assert output.pop("g") == "topk"
+    assert {name: json.loads(value) for name, value in output.items()} == {
         "a.b": True, "a.c": [0.5, 1], "e": 1e-10, "f": 3, "h": 2.0,
     }  # fmt: skip
-    assert isinstance(json.loads(told["h"]), float)
+    assert isinstance(json.loads(output["h"]), float)
 
 
 def test_a_run_links_to_its_commit_without_the_origins_password(study: Path) -> None:

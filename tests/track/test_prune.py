@@ -72,8 +72,8 @@ def test_a_pruned_result_that_comes_back_is_sent_anew(study: Path) -> None:
     write_cell(study, "a", key="00000000")
     sync(study)
     experiment = client.get_experiment_by_name("test").experiment_id
-    told = {
+    output = {
         (run.data.tags["sae_repro.key"], run.data.tags["sae_repro.superseded"])
         for run in client.search_runs([experiment], "tags.`sae_repro.cell` = 'a'")
     }
-    assert told == {("00000000", "false"), ("99999999", "true")}
+    assert output == {("00000000", "false"), ("99999999", "true")}

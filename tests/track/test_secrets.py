@@ -43,12 +43,12 @@ def stage(study: Path, uri: str) -> str:
 def test_a_password_authenticates_and_is_stored_nowhere(
     study: Path, server: Server, proxy: Proxy
 ) -> None:
-    asked = []
-    proxy.seen = asked.append
+    requests = []
+    proxy.seen = requests.append
     uri = proxy.uri.replace("://", f"://me:{SECRET}@")
     assert stage(study, uri) == ""
-    assert asked, "nothing reached the server"
-    assert any(header.startswith("Basic ") for header in asked)
+    assert requests, "nothing reached the server"
+    assert any(header.startswith("Basic ") for header in requests)
     assert holding(study, SECRET.encode()) == []
     # the control: what was sent is there, and the password is not
     assert holding(server.database.parent, b"secrets") != []
@@ -57,7 +57,7 @@ def test_a_password_authenticates_and_is_stored_nowhere(
 
 @pytest.mark.slow
 def test_an_unreachable_server_is_named_without_the_password(study: Path) -> None:
-    said = stage(study, f"http://me:{SECRET}@127.0.0.1:{free_port()}")
-    assert "track: warning: MLflow at http://***@127.0.0.1" in said
-    assert SECRET not in said
+    message = stage(study, f"http://me:{SECRET}@127.0.0.1:{free_port()}")
+    assert "track: warning: MLflow at http://***@127.0.0.1" in message
+    assert SECRET not in message
     assert holding(study, SECRET.encode()) == []

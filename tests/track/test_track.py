@@ -108,12 +108,12 @@ def test_a_cell_that_changed_supersedes_its_old_run(study: Path) -> None:
     sent = send(study)
     assert (sent.runs_created, sent.runs_unchanged) == (1, 3)
     with sqlite3.connect(study / "mlflow.db") as connection:
-        told = connection.execute(
+        output = connection.execute(
             "select k.value, s.value from tags s join tags k on s.run_uuid = k.run_uuid "
             "where s.key = 'sae_repro.superseded' and k.key = 'sae_repro.key'"
         ).fetchall()
-    assert ("00000000", "true") in told
-    assert ("99999999", "true") not in told
+    assert ("00000000", "true") in output
+    assert ("99999999", "true") not in output
 
 
 def test_the_projection_has_no_clock_and_no_host(study: Path) -> None:
@@ -151,8 +151,8 @@ def test_an_unreachable_server_is_one_warning_and_the_stage_succeeds(
     declared = {"track": {"experiment": "test"}, "cells": {"a": {}, "b": {}, "bad": {}}}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     run(StageContext("track", declared))
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len([line for line in said if line.startswith("track: warning:")]) == 1
+    warnings = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in warnings if line.startswith("track: warning:")]) == 1
     offline = (study / "artifacts/track/runs.jsonl").read_bytes()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{study}/x.db")
     run(StageContext("track", declared))

@@ -27,9 +27,9 @@ def send(study: Path, trials: list[TrialEntry], name: str = "frontier-0a1b") -> 
 
 
 def test_trials_are_nested_below_their_study(study: Path) -> None:
-    told = [trial(0, l0=8.0, fvu=0.25), trial(1, "failed"), trial(3, "pruned")]
-    assert send(study, told).runs_created == 4
-    assert send(study, told) == Sent(runs_unchanged=4)
+    output = [trial(0, l0=8.0, fvu=0.25), trial(1, "failed"), trial(3, "pruned")]
+    assert send(study, output).runs_created == 4
+    assert send(study, output) == Sent(runs_unchanged=4)
     client = MlflowClient(f"sqlite:///{study / 'mlflow.db'}")
     assert client.get_experiment_by_name("test") is None
     experiment = client.get_experiment_by_name("test-tuning").experiment_id

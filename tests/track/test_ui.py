@@ -49,9 +49,9 @@ def address(study: Path) -> Iterator[str]:
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
-    said = process.stdout.readline().strip()
-    assert said.startswith(f"http://127.0.0.1:{port}/#/experiments/")
-    yield said
+    message = process.stdout.readline().strip()
+    assert message.startswith(f"http://127.0.0.1:{port}/#/experiments/")
+    yield message
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
     process.stdout.close()
@@ -87,9 +87,9 @@ def test_the_page_shows_the_current_runs_as_three_charts_and_contacts_no_other_h
     assert (tmp_path / "ui.png").stat().st_size > 20_000
     browser.close()
     assert [error for error in browser.errors if not re.search(HARMLESS, error)] == []
-    asked = [urlsplit(url) for url in browser.requests()]
-    assert len(asked) > 20
-    assert {url.netloc for url in asked if url.scheme not in ("data", "blob")} == {
+    requests = [urlsplit(url) for url in browser.requests()]
+    assert len(requests) > 20
+    assert {url.netloc for url in requests if url.scheme not in ("data", "blob")} == {
         urlsplit(address).netloc
     }
 

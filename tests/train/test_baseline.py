@@ -90,9 +90,9 @@ def test_a_basis_reconstructs_without_loss_and_its_folder_names_it(
     sae, x = make(store, baseline, baseline=baseline), rows(store, "validation")
     assert (sae.architecture, sae.d_sae) == ("standard", 2 * sae.d_in)
     assert torch.allclose(sae.decode(sae.encode(x)), x, atol=1e-4)
-    said = read_json(tmp_path / baseline / "train.json")
-    assert (said["status"], said["steps"], said["d_sae"]) == ("ok", 0, 2 * sae.d_in)
-    assert said["choices"] == {"activation": "relu", "baseline": baseline}
+    message = read_json(tmp_path / baseline / "train.json")
+    assert (message["status"], message["steps"], message["d_sae"]) == ("ok", 0, 2 * sae.d_in)
+    assert message["choices"] == {"activation": "relu", "baseline": baseline}
     assert sae.metadata is not None
     assert (sae.metadata["hook_name"], sae.metadata["context_size"]) == (HOOK, 21)
 

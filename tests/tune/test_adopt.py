@@ -54,9 +54,9 @@ def test_adopted_cells_are_in_the_store_already(tuned: TinyStudy) -> None:
 
 def test_a_dry_run_shows_the_diff_and_writes_nothing(tuned: TinyStudy) -> None:
     before = (tuned.folder / "params.yaml").read_bytes()
-    said = invoke("--trial", "1", "--dry-run")
-    assert "\n+  tuned-" in said
-    assert "dry run: nothing was written" in said
+    message = invoke("--trial", "1", "--dry-run")
+    assert "\n+  tuned-" in message
+    assert "dry run: nothing was written" in message
     assert (tuned.folder / "params.yaml").read_bytes() == before
 
 

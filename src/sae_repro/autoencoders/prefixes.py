@@ -37,22 +37,22 @@ def _fixed(cell: Cell, width: int, rng: np.random.Generator) -> list[int]:
 
 def _random(cell: Cell, width: int, rng: np.random.Generator) -> list[int]:
     lengths, alpha = np.arange(1, width, dtype=np.float64), cell.prefix_alpha
-    return _drawn(lengths**-alpha - (lengths + 1) ** -alpha, cell, width, rng)
+    return _sampled_lengths(lengths**-alpha - (lengths + 1) ** -alpha, cell, width, rng)
 
 
 def _random_published(cell: Cell, width: int, rng: np.random.Generator) -> list[int]:
     lengths, alpha = np.arange(1, width, dtype=np.float64), cell.prefix_alpha
-    return _drawn(lengths**alpha - (lengths - 1) ** alpha, cell, width, rng)
+    return _sampled_lengths(lengths**alpha - (lengths - 1) ** alpha, cell, width, rng)
 
 
-def _drawn(
+def _sampled_lengths(
     weight_l: npt.NDArray[np.float64], cell: Cell, width: int, rng: np.random.Generator
 ) -> list[int]:
     """K, and n − 1 others drawn without replacement with p ∝ `weight_l` of 1 … K − 1."""
     # the n − 1 largest of log p + Gumbel noise are a draw without replacement (Efraimidis-Spirakis)
     key = np.log(weight_l) + rng.gumbel(size=width - 1)
-    drawn = min(cell.n_prefixes, width) - 1
-    chosen = np.argpartition(-key, drawn - 1)[:drawn] + 1 if drawn else np.empty(0, dtype=int)
+    n_drawn = min(cell.n_prefixes, width) - 1
+    chosen = np.argpartition(-key, n_drawn - 1)[:n_drawn] + 1 if n_drawn else np.empty(0, dtype=int)
     return [*sorted(chosen.tolist()), width]
 
 

@@ -41,21 +41,21 @@ def cells_table(study: Study, folder: Path) -> str:
     rows = []
     for name, cell in study.cells.items():
         sparsity = _sparsity(cell)
-        done = [
-            _done([folder / "artifacts" / stage / name / place / file for place in cell.members()])
+        progress = [
+            _count([folder / "artifacts" / stage / name / place / file for place in cell.members()])
             for stage, file in (("train", "train.json"), ("evaluate", "metrics.json"))
         ]
         rows.append(
             [name, study.hook_of(cell), _width(cell, d_in),
              _activation(cell), sparsity, cell.prefixes, cell.revival,
-             ", ".join(map(str, cell.seeds or (cell.seed,))), *done]
+             ", ".join(map(str, cell.seeds or (cell.seed,))), *progress]
         )  # fmt: skip
     headers = ["cell", "hook", "K", "activation", "sparsity", "prefixes", "revival", "seed",
                "trained", "evaluated"]  # fmt: skip
     return str(tabulate(rows, headers=headers))
 
 
-def _done(files: list[Path]) -> str:
+def _count(files: list[Path]) -> str:
     finished = sum(file.is_file() for file in files)
     if finished in (0, len(files)):
         return "yes" if finished else "–"
@@ -119,7 +119,7 @@ def _field(key: str, field: FieldInfo) -> Iterator[str]:
         return
     missing = field.default is PydanticUndefined and field.default_factory is None
     default = (
-        "required" if missing else f"default {_shown(field.get_default(call_default_factory=True))}"
+        "required" if missing else f"default {_text(field.get_default(call_default_factory=True))}"
     )
     bounds = ", ".join(_bounds(field))
     kind_ = _type(field.annotation) + (f", {bounds}" if bounds else "")
@@ -168,9 +168,9 @@ def _bounds(field: FieldInfo) -> Iterator[str]:
                 yield f"{sign} {getattr(rule, name):g}"
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return "[" + ", ".join(_shown(v) for v in value) + "]"
+        return "[" + ", ".join(_text(v) for v in value) + "]"
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

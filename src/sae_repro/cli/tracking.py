@@ -18,9 +18,9 @@ def track(study: Path, *, prune: bool) -> Iterator[str]:
 
     loaded = load(study / "params.yaml")
     root, experiment = study / loaded.root, loaded.track.experiment
-    yield _shown(send(study, root, loaded.cells, loaded.track))
+    yield _printed(send(study, root, loaded.cells, loaded.track))
     if (study / "tune" / "trials.csv").is_file():
-        yield f"trials: {_shown(_send_trials(study, root, experiment))}"
+        yield f"trials: {_printed(_send_trials(study, root, experiment))}"
     if prune:
         yield f"superseded runs deleted: {delete_superseded(study, root, experiment)}"
 
@@ -47,5 +47,5 @@ def _send_trials(study: Path, root: Path, experiment: str) -> "Sent":
     return send_trials(name, entries, study, root, experiment)
 
 
-def _shown(sent: "Sent") -> str:
+def _printed(sent: "Sent") -> str:
     return ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in vars(sent).items())

@@ -19,7 +19,7 @@ from sae_repro.numerics.intervals import Interval, differ
 
 
 @dataclass(frozen=True)
-class Known:
+class Estimate:
     """A cell's value of a metric, with its 95 % interval."""
 
     cell: str
@@ -31,10 +31,10 @@ class Known:
         return f"{number(self.value, 3)} [{number(low, 3)}, {number(high, 3)}]"
 
 
-def known(result: Result, metric: str) -> Known | None:
+def estimate(result: Result, metric: str) -> Estimate | None:
     """The metric where it was measured and has an interval; else None."""
     value, interval = result.metrics.get(metric), result.interval(metric)
-    return None if value is None or interval is None else Known(result.name, value, interval)
+    return None if value is None or interval is None else Estimate(result.name, value, interval)
 
 
 def features_table(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
@@ -64,7 +64,7 @@ def write_features(folder: Path, results: Sequence[Result]) -> None:
             "recall: how well the parent's latents find it where no child is; mean_max_correlation "
             "with SAEs of that width, and its null. A dash: not measured, or nothing to measure."
         )
-        write_table(folder, "structure", frame, caption, _shown(results, present))
+        write_table(folder, "structure", frame, caption, _printed(results, present))
 
 
 def _write_monosemantic(folder: Path, results: Sequence[Result]) -> None:
@@ -78,7 +78,7 @@ def _write_monosemantic(folder: Path, results: Sequence[Result]) -> None:
         ]
     ).astype("Int64")
     text = counts.map(lambda count: ABSENT if pd.isna(count) else f"{count:,}")
-    printed = pd.concat([_shown(results, metrics), text], axis=1)
+    printed = pd.concat([_printed(results, metrics), text], axis=1)
     caption = (
         f"# Monosemanticity\n\nEach latent against the concept bank, on {measured_on(results)}: "
         "concept and threshold chosen on one half of the documents, scored on the other. "
@@ -95,12 +95,12 @@ def _count(result: Result, name: str) -> int | None:
     return sum(counts) if counts and None not in counts else None
 
 
-def _shown(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
+def _printed(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
     rows = []
     for r in results:
         row = {"cell": r.name}
         for metric in metrics:
-            value = known(r, metric)
+            value = estimate(r, metric)
             row[metric] = str(value) if value else number(r.metrics.get(metric), 3)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -118,9 +118,9 @@ def sentences(results: Sequence[Result]) -> Iterator[str]:
 
 def _against_controls(trained: Sequence[Result], controls: Sequence[Result]) -> Iterator[str]:
     for metric in names_in("findings: against controls"):
-        cells = [value for r in trained if (value := known(r, metric))]
+        cells = [value for r in trained if (value := estimate(r, metric))]
         for control in controls:
-            base = known(control, metric)
+            base = estimate(control, metric)
             if base is None or not cells:
                 continue
             distinct = [c for c in cells if differ(c.interval, base.interval)]
@@ -135,7 +135,7 @@ def _against_controls(trained: Sequence[Result], controls: Sequence[Result]) -> 
 
 
 def _above_zero(trained: Sequence[Result], metric: str) -> Iterator[str]:
-    cells = [value for r in trained if (value := known(r, metric))]
+    cells = [value for r in trained if (value := estimate(r, metric))]
     if not cells:
         return
     positive = [f"{c.cell} {c}" for c in cells if differ(c.interval, (0.0, 0.0)) and c.value > 0]
@@ -149,9 +149,9 @@ def _above_zero(trained: Sequence[Result], metric: str) -> Iterator[str]:
 
 
 def _at_equal_target_l0(trained: Sequence[Result], metric: str) -> Iterator[str]:
-    groups: dict[tuple[str, int, float], dict[str, Known]] = defaultdict(dict)
+    groups: dict[tuple[str, int, float], dict[str, Estimate]] = defaultdict(dict)
     for r in trained:
-        value = known(r, metric)
+        value = estimate(r, metric)
         if value and r.cell.l0_target is not None:
             groups[r.hook, int(r.measured["d_sae"]), r.cell.l0_target][r.architecture] = value
     for (hook, width, l0), values in groups.items():
@@ -173,7 +173,7 @@ def _at_equal_target_l0(trained: Sequence[Result], metric: str) -> Iterator[str]
             yield f"{subject}: {', '.join(values)} not distinguishable."
 
 
-def _ordered(pair: tuple[str, str], values: Mapping[str, Known]) -> tuple[str, str]:
+def _ordered(pair: tuple[str, str], values: Mapping[str, Estimate]) -> tuple[str, str]:
     a, b = pair
     return (a, b) if values[a].value <= values[b].value else (b, a)
 

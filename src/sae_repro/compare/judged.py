@@ -74,7 +74,7 @@ def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame,
                 {"model": "published: GPT-2 small", "": block, "λ": f"{lam:g}",
                  **dict(zip(names, text, strict=True))}
             )  # fmt: skip
-    return _whole(pd.DataFrame(long)), pd.DataFrame(wide)
+    return _with_integer_counts(pd.DataFrame(long)), pd.DataFrame(wide)
 
 
 def _over_seeds(r: Result, judged: Judged) -> Mapping[str, Any]:
@@ -123,10 +123,10 @@ def cells_table(judged: Judged) -> pd.DataFrame:
         for prompt, counts in summary["answers"].items():
             columns |= {f"{prompt}_answers_{suffix}": n for suffix, n in counts.items()}
         rows.append(columns)
-    return _whole(pd.DataFrame(rows))
+    return _with_integer_counts(pd.DataFrame(rows))
 
 
-def _whole(frame: pd.DataFrame) -> pd.DataFrame:
+def _with_integer_counts(frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` with counts as integers, also in columns with gaps."""
     return frame.astype({name: "Int64" for name in frame if str(name).endswith(WHOLE)})
 
@@ -187,7 +187,7 @@ def write_judged(folder: Path, results: Sequence[Result], artifacts: Path, seed:
     caption = _caption(judge, described, seed)
     if without:
         caption += "\n\n**Not judged:** " + "; ".join(without)
-    write_table(folder, "judged_cells", cells_table(judged), caption, _shown(judged))
+    write_table(folder, "judged_cells", cells_table(judged), caption, _printed(judged))
 
 
 def _caption(judge: str, described: str, seed: int) -> str:
@@ -208,7 +208,7 @@ def _caption(judge: str, described: str, seed: int) -> str:
     )
 
 
-def _shown(judged: Judged) -> pd.DataFrame:
+def _printed(judged: Judged) -> pd.DataFrame:
     rows = []
     for name, summary in judged.items():
         rates, scores = summary["rates"], summary["scores"]

@@ -25,7 +25,7 @@ def over_seeds(measured: Mapping[str, Measured]) -> dict[str, Any]:
     failed = {place: one["reason"] for place, one in measured.items() if one["status"] != "ok"}
     first = next(iter(measured.values()))
     names = dict.fromkeys(name for one in finished for name in one["metrics"])
-    values = {name: _known(finished, name) for name in names}
+    values = {name: _measured_values(finished, name) for name in names}
     bounded = dict.fromkeys(name for one in finished for name in one["intervals"])
     return {
         "key": [one["key"] for one in measured.values()],
@@ -54,7 +54,7 @@ def over_seeds(measured: Mapping[str, Measured]) -> dict[str, Any]:
 SEED = ("seed", "seeds")  # what the SAEs of a cell differ in
 
 
-def _known(finished: list[Measured], name: str) -> list[float]:
+def _measured_values(finished: list[Measured], name: str) -> list[float]:
     values = [one["metrics"].get(name) for one in finished]
     return [value for value in values if value is not None]
 

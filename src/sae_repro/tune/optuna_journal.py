@@ -108,10 +108,10 @@ def _differences(theirs: Any, ours: Any, key: str = "") -> list[str]:
                 theirs.get(name), ours.get(name), f"{key}.{name}" if key else name
             )
         ]
-    return [f"{key}: {_shown(theirs)} there, {_shown(ours)} here"]
+    return [f"{key}: {_printed(theirs)} there, {_printed(ours)} here"]
 
 
-def _shown(value: Any) -> str:
+def _printed(value: Any) -> str:
     if value is None:
         return "nothing"
     text = value if isinstance(value, str) else canonical_json(value)

@@ -55,7 +55,7 @@ def read_saelens(folder: Path) -> SAE:
     path = folder / "cfg.json"
     config = _config(path)
     architecture = _saelens_architecture(config)
-    layout = _known(path, "architecture", architecture, SAELENS)
+    layout = _layout(path, "architecture", architecture, SAELENS)
     _check_input(path, config)
     weights_path = folder / "sae_weights.safetensors"
     tensors = _safetensors(weights_path)
@@ -121,7 +121,7 @@ def read_dictionary_learning(folder: Path) -> SAE:
     config = _config(path)
     trainer = config.get("trainer")
     trainer = trainer if isinstance(trainer, dict) else {}
-    layout = _known(path, "trainer.dict_class", trainer.get("dict_class"), DICTIONARY_LEARNING)
+    layout = _layout(path, "trainer.dict_class", trainer.get("dict_class"), DICTIONARY_LEARNING)
     weights_path = folder / "ae.pt"
     tensors = _state_dict(weights_path)
     k = trainer.get("k", int(tensors["k"]) if "k" in tensors else None)
@@ -186,7 +186,7 @@ def read_sparsify(folder: Path) -> SAE:
     path = folder / "cfg.json"
     config = _config(path)
     # its first releases knew no other activation and didn't say so
-    _known(path, "activation", config.get("activation", "topk"), {"topk": SPARSIFY})
+    _layout(path, "activation", config.get("activation", "topk"), {"topk": SPARSIFY})
     if config.get("transcode") or config.get("skip_connection"):
         raise StudyError(f"{path}: a transcoder, which maps one activation to another; give an SAE")
     weights_path = folder / "sae.safetensors"
@@ -223,7 +223,7 @@ def write_sparsify(sae: SAE, folder: Path) -> None:
     write_json(folder / "cfg.json", config)
 
 
-def _known(path: Path, key: str, value: object, layouts: Mapping[str, Layout]) -> Layout:
+def _layout(path: Path, key: str, value: object, layouts: Mapping[str, Layout]) -> Layout:
     if not isinstance(value, str) or value not in layouts:
         raise StudyError(
             f"{path}: {key} = {value}: can't be read here; read are {', '.join(layouts)}"
