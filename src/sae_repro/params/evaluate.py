@@ -22,7 +22,9 @@ class ConceptLabels(Section):
 class Evaluate(Section):
     """One SAE on held-out activations."""
 
-    batch_size: Count = Field(4096, description="activations per pass; changes values by rounding only")
+    batch_size: Count = Field(
+        4096, description="activations per pass; changes values by rounding only"
+    )
     dead_threshold: Annotated[float, Field(ge=0)] = Field(
         0.07, description="a latent whose largest z stays below counts as dead_fraction_below"
     )
