@@ -21,6 +21,8 @@ import psutil
 import pytest
 
 STEPS = 400
+CELL = {"activation": "topk", "expansion": 4, "k": 2}
+"""The choices of every cell of the small study."""
 
 
 def free_port() -> int:

@@ -19,6 +19,8 @@ from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import projection
 from sae_repro.track.server import redacted
 
+from .conftest import CELL
+
 
 @pytest.fixture
 def study(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -130,7 +132,7 @@ def test_no_address_can_fail_the_stage(
 ) -> None:
     monkeypatch.chdir(study)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    run(StageContext("track", {"track": {"experiment": "test"}, "cells": {"a": {}}}))
+    run(StageContext("track", {"track": {"experiment": "test"}, "cells": {"a": CELL}}))
     out, err = capfd.readouterr()
     assert [line.startswith("track: warning: ") for line in err.splitlines()] == [True]
     assert "hunter2" not in out + err

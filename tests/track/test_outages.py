@@ -19,7 +19,7 @@ from sae_repro.track import run
 from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import projection
 
-from .conftest import STEPS, Proxy, Server
+from .conftest import CELL, STEPS, Proxy, Server
 
 pytestmark = pytest.mark.slow
 
@@ -172,7 +172,11 @@ def test_after_an_outage_the_next_sync_completes_the_picture(
     # what a user has who has set nothing
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     with outage(server, proxy):
-        run(StageContext("track", {"track": {"experiment": name}, "cells": dict.fromkeys(CELLS)}))
+        run(
+            StageContext(
+                "track", {"track": {"experiment": name}, "cells": dict.fromkeys(CELLS, CELL)}
+            )
+        )
     out, err = capfd.readouterr()
     assert [line.startswith("track: warning: MLflow at ") for line in err.splitlines()] == [True]
     assert out == ""

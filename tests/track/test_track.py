@@ -15,7 +15,7 @@ from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import projection
 from sae_repro.track.server import redacted, tracking_uri
 
-from .conftest import STEPS, free_port
+from .conftest import CELL, STEPS, free_port
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_an_unreachable_server_is_one_warning_and_the_stage_succeeds(
     from sae_repro.track import run
 
     monkeypatch.chdir(study)
-    declared = {"track": {"experiment": "test"}, "cells": {"a": {}, "b": {}, "bad": {}}}
+    declared = {"track": {"experiment": "test"}, "cells": dict.fromkeys(("a", "b", "bad"), CELL)}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     run(StageContext("track", declared))
     warnings = capsys.readouterr().err.strip().splitlines()

@@ -54,7 +54,12 @@ class ReferenceJob:
 
 def job_of(evaluation: Evaluation, sae: Path) -> EvaluateJob:
     """The job for the trained SAE in the folder `sae`."""
-    return EvaluateJob(evaluation, sae, digest([evaluation.shared, _digest_of(sae)]))
+    return EvaluateJob(evaluation, sae, evaluation_key(evaluation, sae))
+
+
+def evaluation_key(evaluation: Evaluation, sae: Path) -> str:
+    """Hash of everything that the evaluation of the SAE in the folder `sae` follows from."""
+    return digest([evaluation.shared, _digest_of(sae)])
 
 
 def _digest_of(folder: Path) -> str:

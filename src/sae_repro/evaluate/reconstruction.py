@@ -136,7 +136,7 @@ def _add_reconstruction(
 
 
 def summarise(t: Totals, d_in: int, dead_threshold: float) -> dict[str, float | None]:
-    """The metrics of firing and reconstruction, named with their units; see the README's table."""
+    """The metrics of firing and reconstruction, named with their units: docs/metrics.md."""
     k = len(t.fired_k)
     density = t.fired_k / t.tokens
     ratio = values(RECONSTRUCTION, t.by_document())

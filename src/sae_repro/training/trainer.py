@@ -5,15 +5,18 @@ A step, in order, and the module that does it:
      1. the step's batch, scaled                                 `batches`, `finishing.scale_of`
      2. lengths of the prefixes, from the step's own generator   `autoencoders.prefixes`
      3. λ as warmed up                                           `schedules`
-     4. code z, reconstruction, penalty, auxiliary losses        `autoencoders.losses`
-     5. gradient, radial part removed, clipped; Adam; unit rows  `optimiser`
+     4. code z, reconstruction, penalty, auxk of dead latents    `autoencoders.losses`, `_dead`
+     5. gradient without radial part, clipped; Adam; unit rows   `optimiser`, `schedules`
      6. tokens since each latent fired                           here
      7. λ steered towards target_l0                              `schedules.control_rate`, here
-     8. BatchTopK's running threshold                            `threshold`
+     8. BatchTopK's running threshold, for the record            `running_threshold`
      9. faults noted: not finite, diverged, collapsed            `watch`
     10. latents sorted by contribution                           `contribution`, `optimiser.permute`
     11. at set steps: dead latents resampled                     `resampling`
-    12. at set steps: a row of metrics, a checkpoint             `journal`, `checkpoint`
+    12. at set steps: metrics row, faults raised, checkpoint     `journal`, `watch`, `checkpoint`
+
+After the last step `finishing` folds the scale into the weights and calibrates BatchTopK's
+threshold.
 
 A step is a function of (weights, Adam's state, batch, step number, named generators). Logging and
 checkpoints only read, so that their intervals change no bit.
@@ -48,8 +51,8 @@ from sae_repro.training.finishing import finished_sae, scale_of
 from sae_repro.training.journal import Journal, metrics_row
 from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.resampling import resample
+from sae_repro.training.running_threshold import RunningThreshold
 from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
-from sae_repro.training.threshold import RunningThreshold
 from sae_repro.training.watch import Watch
 
 INITIAL_ROWS = 16_384  # inputs whose geometric median b_dec starts from
@@ -121,7 +124,7 @@ class Trainer:
         """λ after its warm-up; moved only by the controller of `target_l0`."""
 
     def run(self, progress: Callable[[int], None] = lambda step: None) -> Trained:
-        """Train to the end, or from the last checkpoint to the end."""
+        """Train to the end, or from the last checkpoint: numbers 1, 11 and 12 of the map."""
         start, journal = self._resumed()
         for step, batch in enumerate(self.batches.starting_at(start), start):
             losses = self._step(step, self._scaled(batch.to(self.device)))
@@ -140,6 +143,7 @@ class Trainer:
         return Trained(sae, journal, self._thresholds(sae))
 
     def _step(self, step: int, x_nd: Tensor) -> Losses:
+        """Numbers 2 to 10 of the map."""
         cell, steps = self.cell, self.batches.steps
         lengths = [self.weights.d_sae]
         if cell.prefixes != "none":

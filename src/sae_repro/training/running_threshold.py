@@ -1,4 +1,7 @@
-"""BatchTopK's threshold as training sees it: a running mean of the smallest selected score."""
+"""The running mean of BatchTopK's smallest selected score, recorded and never used.
+
+The threshold of the saved SAE is calibrated after training: `finishing.finished_sae`.
+"""
 
 import torch
 from torch import Tensor
@@ -9,7 +12,7 @@ THRESHOLD_DECAY = 0.99
 class RunningThreshold:
     """The mean over steps, an exponential one that starts at the first step's value.
 
-    Training never reads it: it is recorded beside the threshold that calibration finds.
+    Training never reads it: it is recorded beside the calibrated threshold.
     """
 
     def __init__(self, device: torch.device) -> None:
