@@ -82,6 +82,25 @@ def test_make_targets_exist(page: Path) -> None:
         assert set(re.findall(r"(?<![\w-])make ([a-z]+)", line)) <= targets, line
 
 
+def places() -> list[str]:
+    """The code spans of CONTRIBUTING.md that are a file or folder, or `file: name in it`."""
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    path = re.compile(r"[\w./-]*(/|\w\.(py|md|yaml|toml|yml|json))[\w./-]*(: \w+)?")
+    return sorted({span for span in re.findall(r"`([^`]+)`", text) if path.fullmatch(span)})
+
+
+@pytest.mark.parametrize("place", places())
+def test_places_to_edit_exist(place: str) -> None:
+    """A word in capitals stands for any name; paths start at the root, or at the package."""
+    path, _, name = place.partition(": ")
+    pattern = re.sub(r"\b[A-Z]+\b(?!\.md)|\bNAME\b", "*", path.rstrip("/"))
+    if pattern.startswith("artifacts/"):
+        return
+    found = [file for base in (ROOT, ROOT / "src/sae_repro") for file in base.glob(pattern)]
+    assert found, path
+    assert not name or any(name in file.read_text() for file in found), place
+
+
 @pages
 def test_variables_are_read_somewhere(page: Path) -> None:
     read = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))

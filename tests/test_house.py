@@ -1,6 +1,7 @@
 """Conventions of the repository: names of stages, the import contract, module docstrings."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+
+from sae_repro.params import Section, load, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINES = [
@@ -17,11 +19,10 @@ PIPELINES = [
     if not path.is_symlink()
 ]
 PIPELINE: dict[str, Any] = {
-    stage: entry
-    for path in PIPELINES
-    for stage, entry in YAML(typ="safe", pure=True).load(path)["stages"].items()
+    stage: entry for path in PIPELINES for stage, entry in read_yaml(path)["stages"].items()
 }
 STAGES = list(PIPELINE)
+PIPELINE_OF = {stage: path for path in PIPELINES for stage in read_yaml(path)["stages"]}
 PACKAGE = ROOT / "src" / "sae_repro"
 
 
@@ -34,15 +35,18 @@ def declared(stage: str) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_has_its_five_places(stage: str) -> None:
+def test_a_stage_has_its_six_places(stage: str) -> None:
     script = (ROOT / "stages" / f"{stage}.py").read_text()
     assert len(script.splitlines()) <= 30
     assert f'stage("{stage}"' in script
     assert f"from sae_repro.{stage} import run" in script
     assert PIPELINE[stage]["cmd"] == f"python ${{root}}/stages/{stage}.py"
     assert (PACKAGE / stage / "__init__.py").is_file()
-    assert list((ROOT / "tests" / stage).glob("test_*.py"))
+    schema = importlib.import_module(f"sae_repro.params.{stage}")
+    assert issubclass(getattr(schema, stage.title()), Section)
+    assert list((ROOT / "tests" / stage).glob("test_*.py")), f"tests/{stage}: no tests"
     assert stage in {p.partition(".")[0] for p in declared(stage)}
+    assert stage in read_yaml(PIPELINE_OF[stage].with_name("params.yaml")), f"params.yaml: {stage}"
     outs = [next(iter(o)) if isinstance(o, dict) else o
             for o in [*PIPELINE[stage]["outs"], *PIPELINE[stage].get("metrics", [])]]  # fmt: skip
     if stage == "compare":  # what people read stands in git
@@ -91,8 +95,6 @@ def test_the_import_contract_holds() -> None:
     "study", [ROOT, *sorted((ROOT / "studies").glob("*"))], ids=lambda p: p.name
 )
 def test_every_study_is_valid_and_linked(study: Path) -> None:
-    from sae_repro.params import load
-
     loaded = load(study / "params.yaml")
     assert (study / loaded.root).resolve() == ROOT
     assert (study / "dvc.yaml").resolve() == ROOT / "dvc.yaml"

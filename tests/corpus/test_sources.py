@@ -4,18 +4,23 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import datasets
 import pandas as pd
 import pytest
 from huggingface_hub.errors import HTTPError
 
-from sae_repro.corpus.sources import open_files, open_hub
+from sae_repro.corpus.sources import SOURCES, open_files, open_hub
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
-from sae_repro.params import FilesSource, HubSource
+from sae_repro.params import Corpus, FilesSource, HubSource
 
+KINDS = {
+    kind
+    for section in get_args(Corpus.model_fields["source"].annotation)
+    for kind in get_args(section.model_fields["kind"].annotation)
+}
 ROWS = [{"text": f"story number {n}", "n": n} for n in range(30)]
 
 
@@ -107,7 +112,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that `load_dataset` reads in place of the data set someone/texts."""
     folder, load_dataset = tmp_path / "hub", datasets.load_dataset
 
-    def from_folder(_: str, **options: Any) -> Any:
+    def from_folder(path: str, /, **options: Any) -> Any:
+        if path != "someone/texts":
+            return load_dataset(path, **options)
         return load_dataset(str(folder), **{**options, "revision": None})
 
     folder.mkdir()
@@ -122,6 +129,31 @@ def from_hub(**options: Any) -> list[str]:
         {"kind": "hub", "name": "someone/texts", "revision": "a" * 40, **options}
     )
     return [document.text for document in open_hub(source)]
+
+
+def some_files(folder: Path) -> FilesSource:
+    return files(save_jsonl(folder / "a.jsonl", ROWS))
+
+
+def some_hub(folder: Path) -> HubSource:
+    return HubSource(kind="hub", name="someone/texts", revision="a" * 40)
+
+
+EXAMPLES = {"files": some_files, "hub": some_hub}
+"""By kind: a source of the texts of `ROWS`."""
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("kind", sorted({*KINDS, *SOURCES} - {"stories"}))
+def test_every_kind_gives_its_documents_in_order_and_again(kind: str, tmp_path: Path) -> None:
+    assert kind in KINDS, "params/corpus.py: Corpus.source"
+    assert kind in SOURCES, "corpus/sources.py: SOURCES"
+    assert kind in str(Corpus.model_fields["source"].description), "params/corpus.py"
+    assert kind in EXAMPLES, "give it an example here"
+    source = SOURCES[kind](EXAMPLES[kind](tmp_path), tmp_path)
+    for _ in range(2):  # once for the tokenizer, once for the tokens
+        assert [document.text for document in source] == [row["text"] for row in ROWS]
+    assert not source.skipped
 
 
 streamed = pytest.mark.parametrize("streaming", [False, True])

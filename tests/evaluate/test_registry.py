@@ -26,6 +26,7 @@ from sae_repro.params.evaluate import Chosen
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
 
+ROOT = Path(__file__).resolve().parents[2]
 HOOK = "blocks.0.hook_resid_post"
 D = 8
 
@@ -116,8 +117,15 @@ def test_metrics_join(study: Evaluation, tmp_path: Path) -> None:
     assert both.counts == parts[0].counts | parts[1].counts
 
 
-def test_every_metric_that_params_offer_is_registered() -> None:
-    assert set(MEASURES) == set(get_args(Chosen))
+@pytest.mark.parametrize("choice", sorted({*MEASURES, *get_args(Chosen)}))
+def test_a_choice_has_its_places(choice: str) -> None:
+    assert choice in get_args(Chosen), "params/evaluate.py: Chosen"
+    assert choice in MEASURES, "evaluate/registry.py: MEASURES"
+    assert MEASURES[choice].measure.__module__ == f"sae_repro.evaluate.metrics.{choice}"
+    assert choice in str(Evaluate.model_fields["metrics"].description), "params/evaluate.py"
+    tests = Path(__file__).parent / choice
+    assert list(tests.glob("test_*.py")), f"{tests}: no tests"
+    assert f"\n| `{choice}` |" in (ROOT / "docs/metrics.md").read_text(), "docs/metrics.md"
 
 
 def test_whole_documents_carry_no_concepts(study: Evaluation, tmp_path: Path) -> None:

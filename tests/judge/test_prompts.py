@@ -114,8 +114,9 @@ def test_every_prompt_fills() -> None:
 
 
 def test_every_prompt_is_used_and_can_be_overridden() -> None:
-    assert set(BUILT_IN) == {"label", "explain", *(score.prompt for score in SCORES.values())}
-    assert set(BUILT_IN) == set(get_args(PromptName))
+    used = {"label", "explain", *(score.prompt for score in SCORES.values())}
+    assert set(BUILT_IN) == used, "judge/prompts against judge.scores: SCORES"
+    assert set(BUILT_IN) == set(get_args(PromptName)), "params/judge.py: PromptName"
 
 
 @pytest.mark.parametrize(

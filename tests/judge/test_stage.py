@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
     "contexts_per_quantile": 1,
     "quantiles": 4,
 }
-SCORES_TRIED = ["detection", "fuzzing", "simulation", "specificity"]
+SCORES_TRIED = [*SCORES]
 CELLS = ["clean", "mixed", "lost"]
 CELL = {"expansion": 1, "activation": "topk", "k": 4}
 """Any cell: the judge reads its seeds alone."""
@@ -295,13 +295,15 @@ def test_a_score_is_a_row_and_a_prompt(
 def test_every_score_has_its_row_its_facts_and_its_documentation(
     study: Path, endpoint: Endpoint
 ) -> None:
-    assert set(SCORES) == set(get_args(ScoreName)) == set(SCORE_INFO) == set(SCORES_TRIED)
+    assert set(SCORES) == set(get_args(ScoreName)), "judge.scores: SCORES; params.judge: Score"
+    assert set(SCORES) == set(SCORE_INFO), "params/judge.py: SCORE_INFO"
     documentation = (ROOT / "docs/judge.md").read_text()
     assert [name for name in SCORES if f"\n| `{name}` |" not in documentation] == []
     endpoint.script = answering
     summaries = judge(["clean"], **http(endpoint))["clean"]["scores"]
     for name, info in SCORE_INFO.items():
         value = summaries[name][info.headline]
+        assert value is not None, f"{name}: `answering` has no answer that it can read"
         assert isinstance(value, list) or len(summaries[name]["interval"]) == 2
 
 

@@ -16,15 +16,22 @@ KNOWN = ANNOTATIONS | {
 
 
 def problems(schema: Any, value: Any, root: Any, where: str = "") -> Iterator[str]:
-    """`place: keyword` for each rule that `value` breaks; AssertionError for an unknown keyword."""
+    """`place: keyword` for each rule that `value` breaks; AssertionError for an unknown keyword.
+
+    References are looked up in `root`, those to other files in its `files`.
+    """
     if isinstance(schema, bool):
         if not schema:
             yield f"{where}: false"
         return
     assert schema.keys() <= KNOWN, schema.keys() - KNOWN
     if "$ref" in schema:
-        name = schema["$ref"].removeprefix("#/$defs/")
-        yield from problems(root["$defs"][name], value, root, where)
+        file, _, pointer = schema["$ref"].partition("#/")
+        home = {**root["files"][file], "files": root["files"]} if file else root
+        target = home
+        for part in pointer.split("/"):
+            target = target[part]
+        yield from problems(target, value, home, where)
     for keyword, holds in _rules(schema, value, root).items():
         if not holds:
             yield f"{where}: {keyword}"

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from sae_repro.cli import app
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
 from sae_repro.params import load, parse
+from sae_repro.params.axes import ACTIVATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
+READ_K = [name for name, row in ACTIVATIONS.items() if "k" in row.reads]
 
 STUDY: dict[str, Any] = {
     "corpus": {"source": {"kind": "stories", "n_documents": 1000}},
@@ -31,6 +33,12 @@ STUDY: dict[str, Any] = {
         "topk": {"expansion": 4, "activation": "topk", "k": 8},
     },
 }
+
+
+def one_of(names: Iterable[str]) -> str:
+    """'a', 'b' or 'c'."""
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}"
 
 
 def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -58,7 +66,7 @@ FAULTS = {
     "not whole": (change("train/epochs", 1.5), "train.epochs = 1.5: must be a valid integer"),
     "unknown architecture": (
         change("cells/topk/activation", "gelu"),
-        "cells.topk.activation = gelu: must be 'relu', 'topk', 'batchtopk', 'jumprelu' or 'gated'"),
+        f"cells.topk.activation = gelu: must be {one_of(ACTIVATIONS)}"),
     "k > K": (
         change("cells/topk/k", 257), "cells.topk.k = 257: allowed are 1 … 256 (K = 4 × 64)"),
     "layer the model lacks": (
@@ -78,7 +86,8 @@ FAULTS = {
         change("cells/vanilla/lambda", float("inf")),
         "cells.vanilla.lambda = inf: must be a finite number"),
     "idle field": (
-        change("cells/vanilla/k", 3), "k is read only with activation: topk | batchtopk"),
+        change("cells/vanilla/k", 3),
+        f"k is read only with activation: {' | '.join(READ_K)}, here activation: relu"),
     "k missing": (change("cells/topk", {"expansion": 4, "activation": "topk"}), "needs k"),
     "a basis has no choices": (
         change("cells/topk", {"baseline": "pca", "expansion": 4}),

@@ -21,7 +21,7 @@ SCHEMAS = schemas()
 
 
 def found(name: str, values: Any) -> list[str]:
-    return list(problems(SCHEMAS[name], values, SCHEMAS[name]))
+    return list(problems(SCHEMAS[name], values, {**SCHEMAS[name], "files": SCHEMAS}))
 
 
 def as_an_editor_reads(path: Path) -> Any:
@@ -84,6 +84,7 @@ def test_a_fault_in_a_study_is_marked(change: Any, problem: str) -> None:
         ({"seeds": [0, 1]}, "tune.all.seeds: false"),
         ({"lr": {"lo": 1, "high": 2}}, "tune.all.lr: anyOf"),
         ({"penalty": "l3"}, "tune.all.penalty: anyOf"),
+        ({"penalty": {"values": ["l1"], "log": True}}, "tune.all.penalty: anyOf"),
     ],
 )
 def test_a_fault_in_what_is_tuned_is_marked(change: dict[str, Any], problem: str) -> None:

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from sae_repro.params.evaluate import Chosen
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +38,7 @@ extract:
 train: {batch_size: 64, epochs: 3, log_every: 50, checkpoint_every: 100}
 evaluate:
   fidelity_tokens: 1_000
-  metrics: [monosemanticity, structure, dictionary, references, ngram, ablation]
+  metrics: [METRICS]
   references: [10]
 judge: {extremes: 5, uniform: 10, latents: 4}
 control: {worlds: []}
@@ -130,7 +133,9 @@ def new_checkout(folder: Path) -> Checkout:
             text = " ".join(words[i] for i in stories.tokens[start:end])
             file.write(json.dumps({"text": text}) + "\n")
     pin = sha256_file(folder / "text.jsonl")
-    (folder / "params.yaml").write_text(PARAMS.replace("PIN", pin))
+    (folder / "params.yaml").write_text(
+        PARAMS.replace("PIN", pin).replace("METRICS", ", ".join(get_args(Chosen)))
+    )
     for command in (
         ["git", "init", "-q"],
         ["git", "add", "-A"],

@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 
 from sae_repro.files import write_json
 from sae_repro.params import Study, Tune
+from sae_repro.params.axes import AXES
 from sae_repro.params.tune import SEARCHABLE, TARGET_L0, Range, Values
 
 FILES = {"params.schema.json": "params.yaml", "tune.schema.json": "tune/params.yaml"}
@@ -76,7 +77,7 @@ def _tune_schema(study: JsonSchemaValue) -> JsonSchemaValue:
 
 def _choices_schema(cell: Mapping[str, JsonSchemaValue]) -> JsonSchemaValue:
     l0 = {**cell["target_l0"], "description": "k with topk and batchtopk, else target_l0"}
-    fixed = {**cell, TARGET_L0: l0}
+    fixed = {**cell, TARGET_L0: l0, **{axis: _elsewhere(axis, cell[axis]) for axis in AXES}}
     searched = [{"$ref": "#/$defs/Range"}, {"$ref": "#/$defs/Values"}]
     return {
         "type": "object",
@@ -85,6 +86,15 @@ def _choices_schema(cell: Mapping[str, JsonSchemaValue]) -> JsonSchemaValue:
             for name in sorted(SEARCHABLE)
         },
         "additionalProperties": False,
+    }
+
+
+def _elsewhere(axis: str, schema: JsonSchemaValue) -> JsonSchemaValue:
+    """The values of an axis by reference: they and their meanings stand in one file alone."""
+    return {
+        "description": schema["description"].partition(":")[0],
+        "default": schema["default"],
+        "$ref": f"params.schema.json#/$defs/Cell/properties/{axis}",
     }
 
 

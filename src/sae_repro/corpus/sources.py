@@ -1,7 +1,7 @@
 """Text from files or the hub, document by document; skipped documents are counted."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -112,6 +112,13 @@ def open_hub(source: HubSource) -> TextSource:
             streaming=source.streaming,
         )
     return _with_columns(source.name, rows, source.columns, source.label, source.n_documents)
+
+
+SOURCES: Mapping[str, Callable[[Any, Path], TextSource]] = {
+    "files": open_files,
+    "hub": lambda source, folder: open_hub(source),
+}
+"""By `corpus.source.kind`: its documents, from the section and the folder of params.yaml."""
 
 
 def _load(source_name: str, *args: Any, **options: Any) -> Any:

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.corpus.sources import Document, TextSource, open_files, open_hub
+from sae_repro.corpus.sources import SOURCES, Document, TextSource
 from sae_repro.corpus.split import SPLITS, split_of
 from sae_repro.errors import StudyError
 from sae_repro.files import write_json
 from sae_repro.numerics.hashing import fingerprint
 from sae_repro.params import (
     Corpus,
-    FilesSource,
-    HubSource,
     HubSubject,
     LocalSubject,
     StoriesSource,
@@ -130,15 +128,10 @@ def write_texts(
     *,
     study: Path,
 ) -> None:
-    """Tokenise files or a data set of the hub; `study` holds params.yaml."""
+    """Tokenise the documents of a source; `study` holds params.yaml."""
     from sae_repro.corpus.tokenizers import byte_pairs, pretrained
 
-    assert isinstance(corpus.source, FilesSource | HubSource)
-    texts = (
-        open_files(corpus.source, study)
-        if isinstance(corpus.source, FilesSource)
-        else open_hub(corpus.source)
-    )
+    texts = SOURCES[corpus.source.kind](corpus.source, study)
     if isinstance(subject, TrainedSubject):
         tokenizer = byte_pairs(_training_texts(texts, corpus, seed), corpus.vocabulary)
     else:
