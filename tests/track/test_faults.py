@@ -220,7 +220,9 @@ def test_a_new_process_is_silent_but_for_the_one_line(study: Path) -> None:
     """The first sync makes a database, which Alembic likes to talk about."""
     code = (
         "from sae_repro.stage import StageContext; from sae_repro.track import run;"
-        "run(StageContext('track', {'track': {}, 'cells': {'a': {}}}))"
+        "run(StageContext('track', {'track': {}, 'cells': {'a': CELL}}))".replace(
+            "CELL", repr(CELL)
+        )
     )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
