@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,16 @@ from typing import Any
 import psutil
 import pytest
 
+from sae_repro.params import Cell
+
 STEPS = 400
 CELL = {"activation": "topk", "expansion": 4, "k": 2}
 """The choices of every cell of the small study."""
+
+
+def cells_named(names: Iterable[str]) -> dict[str, Cell]:
+    """The small study's cells, as params.yaml would give them."""
+    return {name: Cell.model_validate(CELL) for name in names}
 
 
 def free_port() -> int:

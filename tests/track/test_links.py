@@ -16,7 +16,7 @@ from sae_repro.track.history import of_commit
 from sae_repro.track.mlflow_sync import Sent
 from sae_repro.track.projection import flat, projection
 
-from .conftest import write_cell
+from .conftest import cells_named, write_cell
 
 CELLS = ("a", "b", "bad")
 LOCK = """\
@@ -48,7 +48,7 @@ def study(make_study: Callable[[Path], Path], tmp_path: Path) -> Path:
 def sync(study: Path, cells: tuple[str, ...] = CELLS) -> Sent:
     from sae_repro.params import Track
 
-    return send(study, study, cells, Track(experiment="test"))
+    return send(study, study, cells_named(cells), Track(experiment="test"))
 
 
 def runs(study: Path) -> list[Run]:
@@ -176,7 +176,7 @@ def test_a_study_below_the_root_has_runs_of_its_own(study: Path) -> None:
     (other / "dvc.yaml").symlink_to("../dvc.yaml")
     from sae_repro.params import Track
 
-    sent = send(other, study, CELLS, Track(experiment="test"))
+    sent = send(other, study, cells_named(CELLS), Track(experiment="test"))
     assert sent.runs_created == 4
     assert named(study, "news/a").data.tags["sae_repro.study"] == "news"
     assert named(study, "a").data.tags["sae_repro.superseded"] == "false"

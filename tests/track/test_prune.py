@@ -11,7 +11,7 @@ from sae_repro.params import Track
 from sae_repro.track import send
 from sae_repro.track.history import prune
 
-from .conftest import write_cell
+from .conftest import cells_named, write_cell
 
 CELLS = ("a", "b", "bad")
 
@@ -22,7 +22,7 @@ def study(make_study: Callable[[Path], Path], tmp_path: Path) -> Path:
 
 
 def sync(study: Path, experiment: str = "test") -> None:
-    send(study, study, CELLS, Track(experiment=experiment))
+    send(study, study, cells_named(CELLS), Track(experiment=experiment))
 
 
 def active(client: MlflowClient) -> set[str]:

@@ -19,7 +19,7 @@ from sae_repro.track import send
 from sae_repro.track.ui import show
 
 from .chromium import Chromium, installed
-from .conftest import free_port, write_cell
+from .conftest import cells_named, free_port, write_cell
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = ("a", "b", "bad")
@@ -33,9 +33,9 @@ PLOTS = "[...document.querySelectorAll('.js-plotly-plot')]"
 def study(make_study: Callable[[Path], Path], tmp_path: Path) -> Path:
     folder = make_study(tmp_path / "study")
     shutil.copy(ROOT / "params.yaml", folder)
-    send(folder, folder, CELLS, Track())
+    send(folder, folder, cells_named(CELLS), Track())
     write_cell(folder, "a", key="99999999")  # so that there is history, which is not to be shown
-    send(folder, folder, CELLS, Track())
+    send(folder, folder, cells_named(CELLS), Track())
     return folder
 
 
