@@ -111,3 +111,20 @@ def test_a_module_docstring_names_the_module(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
 def test_files_stay_readable(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 320
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    """Imports inside functions count; those for type annotations alone do not run."""
+    from graphlib import CycleError, TopologicalSorter
+
+    import grimp
+
+    graph = grimp.build_graph("sae_repro", exclude_type_checking_imports=True)
+    imports = {
+        module: graph.find_modules_directly_imported_by(module) - {module}
+        for module in graph.modules
+    }
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
