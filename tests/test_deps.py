@@ -1,5 +1,6 @@
 """`sae-repro deps`: dvc.yaml lists the code that its stages import."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 
 from sae_repro.cli import app
 from sae_repro.cli.deps import with_imported_code
+from sae_repro.cli.pipelines import check_copy
 from sae_repro.errors import StudyError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -166,3 +168,57 @@ def test_the_pipelines_of_this_repository_can_be_written(path: str) -> None:
         assert [dep for dep in deps if "/src/" not in dep] == kept
         assert len(deps) > len(kept)
     assert new == old
+
+
+def with_a_study(root: Path) -> Path:
+    """studies/mine of a repository whose dvc.yaml is right."""
+    (root / "dvc.yaml").write_text(AFTER)
+    folder = root / "studies" / "mine"
+    folder.mkdir(parents=True)
+    return folder / "dvc.yaml"
+
+
+def as_link(copy: Path) -> None:
+    copy.symlink_to("../../dvc.yaml")
+
+
+def as_other_text(copy: Path) -> None:
+    copy.write_text(AFTER + "# mine\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [(as_link, "a link, which DVC can't read"), (as_other_text, "differs from the root's")],
+)
+def test_copies_in_studies_are_compared_and_renewed(
+    root: Path, make: Callable[[Path], None], says: str
+) -> None:
+    copy = with_a_study(root)
+    make(copy)
+    with pytest.raises(StudyError, match=says) as caught:
+        check_copy(copy.parent, root)
+    assert "`sae-repro deps --write`" in str(caught.value)
+    code, output = invoke("dvc.yaml")
+    assert code == 1 and output.startswith("studies/mine/dvc.yaml: ") and says in output
+    assert invoke("dvc.yaml", "--write")[0] == 0
+    assert not copy.is_symlink() and copy.read_text() == AFTER
+    check_copy(copy.parent, root)
+    assert invoke("dvc.yaml")[0] == 0
+
+
+def test_copies_follow_the_code_of_the_root(root: Path) -> None:
+    copy = with_a_study(root)
+    copy.write_text(BEFORE)
+    (root / "dvc.yaml").write_text(BEFORE)
+    assert "studies" not in invoke("dvc.yaml")[1]
+    invoke("dvc.yaml", "--write")
+    assert copy.read_text() == (root / "dvc.yaml").read_text() == AFTER
+
+
+def test_a_study_without_a_copy_or_with_a_wrong_root_is_refused(root: Path) -> None:
+    copy = with_a_study(root)
+    with pytest.raises(StudyError, match=r"mine/dvc\.yaml: missing; renew it by `cp "):
+        check_copy(copy.parent, root)
+    with pytest.raises(StudyError, match=r"no dvc\.yaml there; name the repository's root"):
+        check_copy(copy.parent, copy.parent / "..")
+    check_copy(root, root)

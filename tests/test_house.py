@@ -91,13 +91,39 @@ def test_the_import_contract_holds() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize(
-    "study", [ROOT, *sorted((ROOT / "studies").glob("*"))], ids=lambda p: p.name
-)
-def test_every_study_is_valid_and_linked(study: Path) -> None:
+def tracked(*patterns: str) -> list[Path]:
+    """Files that git tracks here, or is to track; none where this is no checkout."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "--", *patterns],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    return [ROOT / name for name in listed.stdout.splitlines()]
+
+
+STUDIES = [ROOT, *(path.parent for path in tracked("studies/*/params.yaml"))]
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda p: p.name)
+def test_every_study_is_valid_and_has_the_pipeline(study: Path) -> None:
     loaded = load(study / "params.yaml")
     assert (study / loaded.root).resolve() == ROOT
-    assert (study / "dvc.yaml").resolve() == ROOT / "dvc.yaml"
+    assert not (study / "dvc.yaml").is_symlink()
+    assert (study / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
+
+
+def test_no_file_in_git_is_a_link() -> None:
+    """DVC reads no link in a commit; one at a dvc.yaml makes every commit unreadable to it."""
+    assert [str(path) for path in tracked() if path.is_symlink()] == []
+
+
+def test_templates_of_studies_are_none_to_dvc() -> None:
+    """DVC loads every file of these names, wherever it lies."""
+    assert [
+        path for path in tracked("studies/templates")
+        if path.name == "dvc.yaml" or path.suffix == ".dvc"
+    ] == []  # fmt: skip
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)

@@ -102,7 +102,7 @@ def clone(source: Path, folder: Path) -> Path:
 def repository_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of this repository with its uncommitted changes; no artifacts, no DVC cache.
 
-    HEAD is the working tree as it is; HEAD~1 differs in compare.bootstrap of params.yaml. Copy it before you
+    HEAD is the working tree as it is; HEAD~1 differs in compare.bootstrap. Copy it before you
     change it.
     """
     if not (ROOT / ".git").exists():

@@ -32,7 +32,7 @@ def check(
         bool, typer.Option("--schema", help="List every key, its type, default and meaning.")
     ] = False,
 ) -> None:
-    """Validate a study before any compute is spent: params.yaml and its pinned inputs.
+    """Validate a study before any compute is spent: params.yaml, its pinned inputs, its dvc.yaml.
 
     With a tune/params.yaml, every corner of its search space must be a valid cell, too.
 
@@ -40,12 +40,14 @@ def check(
     """
     from sae_repro import params
     from sae_repro.cli.describe import schema_lines, summary
+    from sae_repro.cli.pipelines import check_copy
     from sae_repro.preflight import check_inputs
 
     if schema:
         typer.echo("\n".join(schema_lines()))
         return
     loaded = params.load(study / "params.yaml")
+    check_copy(study, study / loaded.root)
     check_inputs(loaded, study)
     if loaded.judge.prompts:
         from sae_repro.judge.prompts import load_prompts
@@ -252,6 +254,8 @@ def deps(
     write: Annotated[bool, typer.Option("--write", help="Correct them.")] = False,
 ) -> None:
     """Compare the code that stages depend on in dvc.yaml with the code that they import.
+
+    Each studies/NAME/dvc.yaml is compared with the root's, of which it is a copy.
 
     Run it in the repository's root. Exit code 1 where they differ, and --write does not mend it.
     """

@@ -6,20 +6,21 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from sae_repro.cli.pipelines import PIPELINE, renewed
 from sae_repro.closure import PACKAGE, dependencies
 from sae_repro.errors import StudyError
 from sae_repro.files import write_text
 
 CODE = "${root}/src/"
 LOCK = "${root}/requirements.lock"
-PIPELINES = (Path("dvc.yaml"), Path("tune/dvc.yaml"))
+PIPELINES = (PIPELINE, Path("tune/dvc.yaml"))
 
 
 def update(pipelines: Sequence[Path], *, write: bool) -> Iterator[str]:
     """A line for each dependency that stages of `pipelines` lack, or list and don't import.
 
-    With `write`, the files are corrected. The working folder is the repository's root; StudyError
-    where it isn't.
+    Of the root's dvc.yaml, also one for each study whose copy of it differs. With `write`, the
+    files are corrected. The working folder is the repository's root; StudyError where it isn't.
     """
     source = Path("src")
     for path in pipelines:
@@ -36,6 +37,8 @@ def update(pipelines: Sequence[Path], *, write: bool) -> Iterator[str]:
                 yield from (f"{path}: {stage}: {sign} {dep}" for dep in sorted(deps))
         if write and after != before:
             write_text(path, after)
+        if path == PIPELINE:
+            yield from renewed(Path(), after if write else before, write=write)
 
 
 def code_of(text: str) -> dict[str, set[str]]:
