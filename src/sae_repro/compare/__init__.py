@@ -6,11 +6,12 @@ from sae_repro.stage import StageContext
 
 
 def run(context: StageContext) -> None:
-    """Write reports/tables, reports/figures and reports/metrics.json."""
+    """Write reports/: tables, figures, metrics.json, and for DVC's commands metrics and plots."""
     from pathlib import Path
 
     from sae_repro.compare.collect import collect
     from sae_repro.compare.controls import heat_maps, write_control
+    from sae_repro.compare.dvc_views import write_metric_files, write_plot_tables
     from sae_repro.compare.features import write_features
     from sae_repro.compare.figures import write_figures
     from sae_repro.compare.grid import write_grid
@@ -40,3 +41,7 @@ def run(context: StageContext) -> None:
         write_portraits(folder, results)
         heat_maps(folder, artifacts)
     write_json(reports / "metrics.json", {r.name: headline(r) for r in results if r.ok})
+    with replacing_folder(reports / "metrics") as folder:
+        write_metric_files(folder, results)
+    with replacing_folder(reports / "plots") as folder:
+        write_plot_tables(folder, results)
