@@ -18,6 +18,7 @@ import typer
 from ruamel.yaml import YAML
 
 from sae_repro.cli import app
+from sae_repro.cli.schema import schemas
 from sae_repro.metrics import METRICS
 from sae_repro.params import Study, Tune, check_section, parse, read_yaml
 
@@ -26,6 +27,7 @@ from .track.chromium import Chromium, installed
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+SCHEMA = schemas()["params.schema.json"]
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -119,7 +121,7 @@ def test_keys_are_in_the_schema(page: Path) -> None:
             continue
         if not re.fullmatch(rf"({sections})(\.[\w<>*]+)+", span):
             continue
-        nodes = [Study.model_json_schema()]
+        nodes = [SCHEMA]
         for part in span.split("."):
             nodes = [inner for node in nodes for inner in below(node, part)]
             assert nodes, span
@@ -127,9 +129,8 @@ def test_keys_are_in_the_schema(page: Path) -> None:
 
 def below(node: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
     """The schemas of `name` in a JSON schema, whichever variant has it."""
-    definitions = Study.model_json_schema()["$defs"]
     if "$ref" in node:
-        node = definitions[node["$ref"].rpartition("/")[2]]
+        node = SCHEMA["$defs"][node["$ref"].rpartition("/")[2]]
     for variant in (*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())):
         yield from below(variant, name)
     if name == "*":
@@ -170,18 +171,11 @@ def test_the_pipeline_is_drawn_as_it_is(page: str) -> None:
 @pages
 def test_params_are_valid_in_the_root_study(page: Path) -> None:
     """Each fragment is merged into params.yaml, whose recipes it may use."""
-    root, text = read_yaml(ROOT / "params.yaml"), (ROOT / "params.yaml").read_text()
-    recipes = re.search(r"^recipes:\n(?:[ #].*\n)+", text, re.M)
-    assert recipes
+    root = read_yaml(ROOT / "params.yaml")
     for block in fences(page, "yaml"):
-        own = "recipes:" in block
-        fragment = YAML(typ="safe").load(
-            (block if own else recipes[0] + block).replace("…", "a" * 64)
-        )
-        if not own:
-            del fragment["recipes"]
+        fragment = YAML(typ="safe").load(block.replace("…", "a" * 64))
         if set(fragment) == {"tune"}:
-            check_section(Tune, fragment["tune"], within="tune")
+            check_section(Tune, fragment["tune"], within="tune").with_recipes(root["recipes"])
         else:
             parse(merged(root, fragment), source=f"{page.name}:\n{block}")
 

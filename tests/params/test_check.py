@@ -152,6 +152,32 @@ FAULTS = {
     "never resampled": (
         change("cells/vanilla/revival", "resample"),
         "cells.vanilla.resample_every = 25000: no resampling would ever happen"),
+    "no recipes": (lambda s: s.pop("recipes"), "recipes: missing, and the stages of dvc.yaml read"),
+    "unknown key of a recipe": (
+        change("recipes/shared", {"expnsion": 8}), "recipes.shared.expnsion = 8: unknown key"),
+    "wrong value in a recipe, which a cell uses": (
+        lambda s: (s["recipes"].update(shared={"expansion": 0}),
+                   s["cells"]["topk"].update(recipe="shared")),
+        "recipes.shared.expansion = 0: must be greater than 0"),
+    "no choices": (
+        change("recipes/hooks", ["blocks.0.hook_mlp_out"]),
+        "recipes.hooks = ['blocks.0.hook_mlp_out']: must be a mapping of a cell's choices"),
+    "a cell's unknown recipe": (
+        lambda s: (s["recipes"].update(shared={}), s["cells"]["topk"].update(recipe="share")),
+        "cells.topk.recipe = share: no such recipe; did you mean shared?"),
+    "no name of a recipe": (
+        change("cells/topk/recipe", ["shared"]), "cells.topk.recipe = ['shared']: no such recipe"),
+    "a recipe's unknown recipe": (
+        change("recipes/shared", {"recipe": "else"}),
+        "recipes.shared.recipe = else: no such recipe; recipes has shared"),
+    "recipes in a circle": (
+        lambda s: s["recipes"].update(a={"recipe": "c"}, b={"recipe": "a"}, c={"recipe": "b"},
+                                      d={"recipe": "c"}),
+        "recipes.a.recipe = c: it starts from itself, a → c → b → a"),
+    "nothing left of what is needed": (
+        lambda s: (s["recipes"].update(shared={"activation": "topk", "k": 8}),
+                   s["cells"].update(topk={"recipe": "shared", "expansion": 4, "k": None})),
+        "cells.topk: activation topk needs k"),
     "unknown source": (
         change("corpus/source", {"kind": "web"}), "corpus.source.kind = web: allowed are"),
     "missing section": (lambda s: s.pop("extract"), "extract: missing"),

@@ -2,18 +2,24 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import unified_diff
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from sae_repro.errors import StudyError
 from sae_repro.files import write_text
 from sae_repro.params import Cell, check_section, parse, read_yaml
+from sae_repro.params.recipes import RECIPE, merged
 from sae_repro.tune.results import Trial, trials
+
+WIDTH = 80
+"""Columns beyond which DVC breaks a line where it writes params.yaml."""
 
 
 def adopt(
@@ -26,8 +32,10 @@ def adopt(
     """
     path = study / "params.yaml"
     old = read_yaml(path)
-    parse(old, source=str(path))
-    cells, notes = _new_cells(_chosen(trials(study), numbers, pareto), old["cells"], prefix)
+    existing = parse(old, source=str(path)).cells
+    cells, notes = _new_cells(
+        _chosen(trials(study), numbers, pareto), existing, old["recipes"], prefix
+    )
     yield from notes
     if not cells:
         yield f"{path}: nothing to add"
@@ -74,13 +82,10 @@ def _chosen(recorded: Sequence[Trial], numbers: Sequence[int], pareto: bool) -> 
 
 
 def _new_cells(
-    chosen: Sequence[Trial], existing: Mapping[str, Any], prefix: str
+    chosen: Sequence[Trial], existing: Mapping[str, Cell], recipes: Mapping[str, Any], prefix: str
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """(name → choices, notes); a trial that is a cell already is left out, with a note."""
-    names = {
-        str(check_section(Cell, choices, within=f"cells.{name}").identity()): name
-        for name, choices in existing.items()
-    }
+    """(name → its entry, notes); a trial that is a cell already is left out, with a note."""
+    names = {str(cell.identity()): name for name, cell in existing.items()}
     cells: dict[str, dict[str, Any]] = {}
     notes = []
     for trial in chosen:
@@ -94,12 +99,26 @@ def _new_cells(
                 "--prefix"
             )
         else:
-            cells[name], names[identity] = dict(trial.choices), name
+            cells[name], names[identity] = _shortest(trial.choices, recipes), name
     return cells, notes
 
 
+def _shortest(choices: Mapping[str, Any], recipes: Mapping[str, Any]) -> dict[str, Any]:
+    """The same cell by the recipe that leaves it the fewest keys of its own; or by none."""
+    cell = Cell.model_validate(choices).identity()
+    entries = [dict(choices)]
+    for recipe in recipes:
+        shared = merged({RECIPE: recipe}, recipes)
+        own = {k: v for k, v in choices.items() if k not in shared or shared[k] != v}
+        entry = {RECIPE: recipe, **own}
+        with suppress(ValidationError):  # a recipe that sets what this cell must not have
+            if Cell.model_validate(merged(entry, recipes)).identity() == cell:
+                entries.append(entry)
+    return min(entries, key=len)
+
+
 def _with_cells(text: str, cells: Mapping[str, dict[str, Any]], path: Path) -> str:
-    """`text` with a line per cell after the last cell; nothing else moves, no comment, no space."""
+    """`text` with the cells after its last cell; nothing else moves, no comment, no space."""
     raw = YAML().load(text)
     if raw["cells"].fa.flow_style():
         raise StudyError(f"{path}: cells is one pair of braces; write a cell per line")
@@ -112,17 +131,27 @@ def _with_cells(text: str, cells: Mapping[str, dict[str, Any]], path: Path) -> s
         lines[end - 1] += "\n"
     indent = " " * raw["cells"].lc.col
     added = [f"{indent}# from tune/trials.csv\n"]
-    added += [f"{indent}{name}: {_flow(choices)}\n" for name, choices in cells.items()]
+    for name, choices in cells.items():
+        added += [indent + line + "\n" for line in _written(name, choices, WIDTH - len(indent))]
     return "".join([*lines[:end], *added, *lines[end:]])
 
 
-def _flow(choices: Mapping[str, Any]) -> str:
+def _written(name: str, choices: Mapping[str, Any], width: int) -> list[str]:
+    """The cell in one line, or in one per choice where it is wider, as DVC would write it."""
     mapping = CommentedMap(choices)
     mapping.fa.set_flow_style()
+    line = _dumped({name: mapping})
+    if len(line) > width:
+        mapping.fa.set_block_style()
+        return _dumped({name: mapping}).splitlines()
+    return [line]
+
+
+def _dumped(value: Mapping[str, Any]) -> str:
     yaml = YAML()
     yaml.width = 10_000
     text = StringIO()
-    yaml.dump(mapping, text)
+    yaml.dump(value, text)
     return text.getvalue().strip()
 
 

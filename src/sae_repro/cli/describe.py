@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sae_repro.params import Cell, HubSubject, Study, Tune
+from sae_repro.params.recipes import RECIPE, PartialCell
 
 
 def width_of(study: Study) -> int | None:
@@ -92,8 +93,11 @@ def _width(cell: Cell, d_in: int | None) -> str:
 def schema_lines() -> Iterator[str]:
     """Every key of params.yaml and tune/params.yaml: `key (type, default): meaning`."""
     for name, field in Study.model_fields.items():
-        if name == "cells":
+        if name == "recipes":
+            yield f"recipes.<name>: {field.description}; keys as in cells.<name>"
+        elif name == "cells":
             yield "cells.<name>: one SAE each; the name has lower-case letters, digits, - and _"
+            yield from _field(f"cells.<name>.{RECIPE}", PartialCell.model_fields[RECIPE])
             yield from _fields(Cell, "cells.<name>")
         else:
             yield from _field(name, field)

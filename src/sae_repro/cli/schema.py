@@ -14,7 +14,7 @@ from pydantic_core import core_schema
 from sae_repro.files import write_json
 from sae_repro.params import Study, Tune
 from sae_repro.params.axes import AXES
-from sae_repro.params.recipes import PartialCell
+from sae_repro.params.recipes import RECIPE, PartialCell
 from sae_repro.params.tune import SEARCHABLE, TARGET_L0, Range, Values
 
 FILES = {"params.schema.json": "params.yaml", "tune.schema.json": "tune/params.yaml"}
@@ -102,7 +102,8 @@ def _choices_schema(cell: Mapping[str, JsonSchemaValue]) -> JsonSchemaValue:
         "properties": {
             name: {**_documented(fixed[name]), "anyOf": [_undocumented(fixed[name]), *searched]}
             for name in sorted(SEARCHABLE)
-        },
+        }
+        | {RECIPE: cell[RECIPE]},
         "additionalProperties": False,
     }
 

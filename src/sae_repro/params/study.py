@@ -34,7 +34,7 @@ class Study(Section):
     control: Control = Control()
     compare: Compare
     track: Track
-    recipes: Recipes = Field(description="choices that several cells share, by name; {} for none")
+    recipes: Recipes = Field(description="choices that several cells share; {} for none")
     cells: Cells
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """tune/params.yaml: the search space, sampler and objectives of an Optuna study.
 
 A recipe is a cell's choices of which some are ranges: `{low: 1e-3, high: 1e-1, log: true}` or
-`{values: [fixed, random]}` stand where a cell has a value. `tune.space` makes cells of them.
+`{values: [fixed, random]}` stand where a cell has a value. `recipe: topk` among them starts from
+this recipe of params.yaml. `tune.space` makes cells of them.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from sae_repro.params.base import Count, Section
 from sae_repro.params.cell import Cell
 from sae_repro.params.evaluate import Chosen
+from sae_repro.params.recipes import NULL_IS_A_VALUE, RECIPE, merged
 
 Scalar = bool | int | float | str
 Number = int | float
@@ -117,11 +119,12 @@ class Tune(Section):
     )
     all: Choices = Field(
         default_factory=dict,
-        description="choices and ranges that all recipes have in common; a recipe's own come first",
+        description="choices and ranges that all recipes have in common: they override those of "
+        "params.yaml's recipes, and a recipe's own override them",
     )
     recipes: Annotated[dict[RecipeName, Choices], Field(min_length=1)] = Field(
-        description="name → choices and ranges as in a cell; with topk and batchtopk, "
-        "target_l0 becomes k"
+        description="name → choices and ranges as in a cell, and `recipe`, one of params.yaml's to "
+        "start from; with topk and batchtopk, target_l0 becomes k"
     )
 
     @property
@@ -129,13 +132,44 @@ class Tune(Section):
         """Whether one number, and not a front, decides which trial is best."""
         return len(self.objectives) == 1 or bool(self.weights)
 
+    def with_recipes(self, recipes: Mapping[str, Mapping[str, Any]]) -> "Tune":
+        """The same search, its recipes whole: with the choices of params.yaml's `recipes`.
+
+        ValueError, `name.recipe = …`, for one that is not there or sets what no trial can have.
+        """
+        whole = {
+            name: self._whole(name, choices, recipes) for name, choices in self.recipes.items()
+        }
+        return self.model_copy(update={"recipes": whole})
+
+    def _whole(
+        self, name: str, choices: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        try:
+            inherited = merged({RECIPE: choices.get(RECIPE)}, recipes)
+        except ValueError as error:
+            raise ValueError(f"{name}.{error}") from None
+        if fixed := inherited.keys() - SEARCHABLE:
+            raise ValueError(
+                f"{name}.{RECIPE} = {choices[RECIPE]}: sets {', '.join(sorted(fixed))}, which no "
+                "trial can have; name another recipe, or none"
+            )
+        replaced = {*self.all, *choices}
+        if replaced & {"k", TARGET_L0}:
+            replaced |= {"k", TARGET_L0}
+        return {key: value for key, value in inherited.items() if key not in replaced} | {
+            key: value
+            for key, value in choices.items()
+            if key != RECIPE and (value is not None or key in NULL_IS_A_VALUE)
+        }
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         problems = [
             f"{where}.{name}: no choice of a cell that can be searched"
             for where, choices in [("all", self.all), *self.recipes.items()]
             for name in choices
-            if name not in SEARCHABLE
+            if name not in SEARCHABLE and not (name == RECIPE and where != "all")
         ]
         if self.weights and set(self.weights) != set(self.objectives):
             problems.append(

@@ -40,7 +40,7 @@ def run(context: StageContext) -> None:
 
     _, corners = load_tune(Path())
     check_inputs(corners, Path())
-    tune = context.section(Tune, "tune")
+    tune = context.section(Tune, "tune").with_recipes(context.value("recipes"))
     evaluation = _evaluation(context, tune)
     journal = Journal(JOURNAL, tune, _identity(context, tune, evaluation.shared))
     for start in range(0, tune.trials, tune.batch):

@@ -19,7 +19,8 @@ DIGITS = 3  # significant, of a cell's values: short enough to be read
 
 
 def load_tune(study: Path) -> tuple[Tune, Study]:
-    """The checked tune/params.yaml of `study`, and the study with the space's corners as cells.
+    """The checked tune/params.yaml of `study`, its recipes whole, and the study with the space's
+    corners as cells.
 
     StudyError with one line per fault; a corner is every value with all ranges at one end.
     """
@@ -28,8 +29,13 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
     if set(raw) != {"tune"}:
         raise StudyError(f"{path}: must hold one section, tune; it has {', '.join(map(str, raw))}")
     tune = check_section(Tune, raw["tune"], source=str(path), within="tune")
-    corners = dict(_corners(tune))
     settings = read_yaml(study / "params.yaml")
+    parse(settings, source=str(study / "params.yaml"))
+    try:
+        tune = tune.with_recipes(settings["recipes"])
+    except ValueError as error:
+        raise StudyError(f"{path}: tune.recipes.{error}") from None
+    corners = dict(_corners(tune))
     try:
         parsed = parse({**settings, "cells": corners}, source=str(path))
     except StudyError as error:
