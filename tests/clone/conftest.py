@@ -43,6 +43,7 @@ judge: {extremes: 5, uniform: 10, latents: 4}
 control: {worlds: []}
 compare: {matched_l0: [3], bootstrap: 100}
 track: {experiment: small}
+recipes: {}
 cells:
   vanilla: {expansion: 4, penalty: l1, lambda: 1e-2}
   topk: {expansion: 4, activation: topk, k: 3}
