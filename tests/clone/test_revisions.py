@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,21 @@ def test_the_page_of_plots_says_that_it_needs_a_network(
     assert notice < page.index("cdn.jsdelivr.net/npm") < page.index("vegaEmbed('#")
     for source in re.findall(r'<img src="\.\./(.*?)"', page):
         assert source.startswith("reports/figures/")
+
+
+def test_a_browser_without_a_network_shows_the_notice(
+    repository_clone: Path, run: Run, tmp_path: Path
+) -> None:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium to open the page in")
+    run("dvc", "plots", "show", "--out", str(tmp_path), cwd=repository_clone)
+    page = run(
+        program, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom",
+        f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"file://{tmp_path / 'index.html'}", cwd=tmp_path,
+    ).stdout  # fmt: skip
+    assert re.search(r'id="without-network" style="display: block;?"', page)
 
 
 @pytest.mark.parametrize(

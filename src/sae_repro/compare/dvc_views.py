@@ -1,4 +1,4 @@
-"""What DVC's own commands show: a file of metrics per cell, and the tables behind its plots.
+"""Files that DVC's own commands show: metrics, one file per cell, and the tables of its plots.
 
 `dvc metrics` prints a row per file and a column per number in it, so each cell has a file of its
 own with few numbers. `dvc plots` draws the tables by the templates in .dvc/plots; negative controls
