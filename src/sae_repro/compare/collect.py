@@ -11,9 +11,7 @@ import pandas as pd
 from sae_repro.files import read_json
 from sae_repro.numerics.intervals import Interval
 from sae_repro.params import Cell, on_random_weights
-from sae_repro.params.axis_labels import ACTIVATION_LABELS, REVIVAL_LABELS
-
-BASES = {"neurons": "neurons", "pca": "PCA"}
+from sae_repro.params.architecture import architecture_of
 
 
 @dataclass(frozen=True)
@@ -77,33 +75,14 @@ class Result:
     @property
     def architecture(self) -> str:
         """Its name in tables: activation, penalty, prefixes, revival, without the sparsity."""
-        return self._kind + (" on random weights" if self._on_random_weights else "")
+        imported = self.cell.import_ is not None
+        return architecture_of(
+            self.cell, activation=self.choices["activation"] if imported else None
+        )
 
     @property
     def _on_random_weights(self) -> bool:
         return on_random_weights(self.cell.hook or "")
-
-    @property
-    def _kind(self) -> str:
-        cell = self.cell
-        if cell.import_ is not None:
-            return f"imported {self.choices['activation']}"
-        if cell.is_basis:
-            return BASES[str(cell.baseline)]
-        row = ACTIVATION_LABELS[cell.activation]
-        base = row.label
-        if cell.penalty not in ("none", row.usual_penalty):
-            base += f" ({cell.penalty.replace('_', ' ')})"
-        if cell.prefixes != "none":
-            ordered = "-ordered" if cell.order == "contribution" else ""
-            base = f"matryoshka-{cell.prefixes}{ordered}" + (
-                "" if base == "batchtopk" else f" over {base}"
-            )
-        if cell.baseline == "untrained":
-            return f"untrained {base}"
-        if cell.revival == row.usual_revival:
-            return base
-        return f"{base} {REVIVAL_LABELS[cell.revival]}"
 
     @property
     def negative(self) -> bool:
