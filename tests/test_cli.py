@@ -125,6 +125,11 @@ def test_cells_lists_which_are_trained_and_evaluated(checkout: Path) -> None:
     rows = {line.split()[0]: line.split() for line in invoke("cells").splitlines()}
     assert rows["topk-x8-k16"][-2:] == ["yes", "–"]
     assert rows["topk-x8-k32"][-2:] == ["–", "–"]
+    evaluated = checkout / "artifacts/evaluate/topk-x8-k32/metrics.json"
+    evaluated.parent.mkdir(parents=True)
+    evaluated.write_text('{"metrics": {"l0": 20.5, "fvu": 0.1}}')
+    row = next(line for line in invoke("cells").splitlines() if line.startswith("topk-x8-k32"))
+    assert row.endswith("yes          L0 20.5, target 32 missed")
     assert rows["vanilla-x32-l1em4"][2] == "2048"
 
 
