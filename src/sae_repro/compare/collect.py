@@ -15,7 +15,6 @@ from sae_repro.params.architecture import architecture_of
 from sae_repro.remarks import remarks
 
 
-
 @dataclass(frozen=True)
 class Result:
     """One cell: its choices, and what `train` and `evaluate` left of it."""
