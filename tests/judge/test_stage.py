@@ -57,7 +57,7 @@ def context(
     cells: dict[str, Any], settings: dict[str, Any], concepts: dict[str, str] | None = None
 ) -> StageContext:
     sections = {"judge": {**SMALL, **settings}, "evaluate": {"concepts": concepts}}
-    return StageContext("judge", {"seed": 0, "cells": cells, **sections})
+    return StageContext("judge", {"seed": 0, "recipes": {}, "cells": cells, **sections})
 
 
 def judge(

@@ -28,6 +28,7 @@ STUDY: dict[str, Any] = {
     "evaluate": {},
     "compare": {},
     "track": {},
+    "recipes": {},
     "cells": {
         "vanilla": {"expansion": 4, "penalty": "l1", "lambda": 0.01},
         "topk": {"expansion": 4, "activation": "topk", "k": 8},

@@ -44,6 +44,7 @@ judge: {extremes: 5, uniform: 10, latents: 4}
 control: {worlds: []}
 compare: {matched_l0: [3], bootstrap: 100}
 track: {experiment: small}
+recipes: {}
 cells:
   vanilla: {expansion: 4, penalty: l1, lambda: 1e-2}
   resample: {expansion: 4, penalty: l1, lambda: 5e-2, revival: resample, resample_every: 200}

@@ -132,7 +132,11 @@ def test_no_address_can_fail_the_stage(
 ) -> None:
     monkeypatch.chdir(study)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    run(StageContext("track", {"track": {"experiment": "test"}, "cells": {"a": CELL}}))
+    run(
+        StageContext(
+            "track", {"track": {"experiment": "test"}, "recipes": {}, "cells": {"a": CELL}}
+        )
+    )
     out, err = capfd.readouterr()
     assert [line.startswith("track: warning: ") for line in err.splitlines()] == [True]
     assert "hunter2" not in out + err
@@ -220,7 +224,7 @@ def test_a_new_process_is_silent_but_for_the_one_line(study: Path) -> None:
     """The first sync makes a database, which Alembic likes to talk about."""
     code = (
         "from sae_repro.stage import StageContext; from sae_repro.track import run;"
-        "run(StageContext('track', {'track': {}, 'cells': {'a': CELL}}))".replace(
+        "run(StageContext('track', {'track': {}, 'recipes': {}, 'cells': {'a': CELL}}))".replace(
             "CELL", repr(CELL)
         )
     )

@@ -174,7 +174,8 @@ def test_after_an_outage_the_next_sync_completes_the_picture(
     with outage(server, proxy):
         run(
             StageContext(
-                "track", {"track": {"experiment": name}, "cells": dict.fromkeys(CELLS, CELL)}
+                "track",
+                {"track": {"experiment": name}, "recipes": {}, "cells": dict.fromkeys(CELLS, CELL)},
             )
         )
     out, err = capfd.readouterr()

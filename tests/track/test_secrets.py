@@ -17,7 +17,7 @@ from sae_repro.stage import StageContext
 from sae_repro.track import run, send
 from sae_repro.params import Track
 cells = dict.fromkeys(("a", "b", "bad"), {"activation": "topk", "expansion": 4, "k": 2})
-run(StageContext("track", {"track": {"experiment": "secrets"}, "cells": cells}))
+run(StageContext("track", {"track": {"experiment": "secrets"}, "recipes": {}, "cells": cells}))
 """
 
 

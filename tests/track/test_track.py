@@ -148,7 +148,11 @@ def test_an_unreachable_server_is_one_warning_and_the_stage_succeeds(
     from sae_repro.track import run
 
     monkeypatch.chdir(study)
-    declared = {"track": {"experiment": "test"}, "cells": dict.fromkeys(("a", "b", "bad"), CELL)}
+    declared = {
+        "track": {"experiment": "test"},
+        "recipes": {},
+        "cells": dict.fromkeys(("a", "b", "bad"), CELL),
+    }
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     run(StageContext("track", declared))
     warnings = capsys.readouterr().err.strip().splitlines()

@@ -29,7 +29,11 @@ def test_an_imported_cell_is_made_under_the_studys_threads(
         torch.set_num_threads(2)
         cell = {"import": "theirs", "sha256": model_digest(tmp_path / "theirs")}
         settings = {"batch_size": 64, "epochs": 1, "threads": 1}
-        run(StageContext("train", {"seed": 0, "train": settings, "cells": {"theirs": cell}}))
+        run(
+            StageContext(
+                "train", {"seed": 0, "train": settings, "recipes": {}, "cells": {"theirs": cell}}
+            )
+        )
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

@@ -25,7 +25,7 @@ def stage(
     monkeypatch.setenv("SAE_REPRO_JOBS", "1")
 
     def go(name: str, cells: dict[str, Any]) -> Path:
-        run(StageContext("train", {"seed": 0, "train": TRAIN, "cells": cells}))
+        run(StageContext("train", {"seed": 0, "train": TRAIN, "recipes": {}, "cells": cells}))
         return Path("artifacts/train") / name
 
     return go

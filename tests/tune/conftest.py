@@ -35,6 +35,7 @@ train: {batch_size: 64, log_every: 8, checkpoint_every: 16}
 evaluate: {metrics: []}
 compare: {}
 track: {}
+recipes: {}
 cells:
   # a comment that stays
   own:  {expansion: 2, activation: topk, k: 3}

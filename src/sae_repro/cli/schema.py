@@ -1,7 +1,7 @@
 """JSON Schemas of params.yaml and tune/params.yaml, for editors that complete and check YAML.
 
-They describe the file as it reads once its merges (`<<`) are resolved, as YAML language servers
-do. What one value cannot show, `sae-repro check` finds: rules between keys, hooks, pinned files.
+A cell is described as it is written: beside its recipe, it has any of a cell's keys. What one value
+cannot show, `sae-repro check` finds: rules between keys, names of recipes, hooks, pinned files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,7 @@ from pydantic_core import core_schema
 from sae_repro.files import write_json
 from sae_repro.params import Study, Tune
 from sae_repro.params.axes import AXES
+from sae_repro.params.recipes import PartialCell
 from sae_repro.params.tune import SEARCHABLE, TARGET_L0, Range, Values
 
 FILES = {"params.schema.json": "params.yaml", "tune.schema.json": "tune/params.yaml"}
@@ -34,6 +35,15 @@ class _Generator(GenerateJsonSchema):
     def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
         return _or_grouped_digits(super().float_schema(schema))
 
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        inner = self.generate_inner(schema["schema"])
+        if "type" not in inner:
+            return super().nullable_schema(schema)
+        # one schema instead of two by anyOf: editors then say which rule a value breaks
+        types = inner["type"] if isinstance(inner["type"], list) else [inner["type"]]
+        enum = {"enum": [*inner["enum"], None]} if "enum" in inner else {}
+        return {**inner, **enum, "type": [*types, "null"]}
+
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
         json_schema = super().dict_schema(schema)
         if "patternProperties" in json_schema:
@@ -47,11 +57,19 @@ def _or_grouped_digits(number: JsonSchemaValue) -> JsonSchemaValue:
 
 def schemas() -> dict[str, JsonSchemaValue]:
     """The schema of each of `FILES`, by its own file name."""
-    study = Study.model_json_schema(schema_generator=_Generator)
+    study = _as_written(Study.model_json_schema(schema_generator=_Generator))
     return {
         name: {"$schema": _Generator.schema_dialect, "title": FILES[name], **schema}
         for name, schema in zip(FILES, (study, _tune_schema(study)), strict=True)
     }
+
+
+def _as_written(study: JsonSchemaValue) -> JsonSchemaValue:
+    """The schema of params.yaml before its cells are made whole with their recipes."""
+    del study["$defs"]["Cell"]
+    cells = study["properties"]["cells"]["patternProperties"]
+    cells.update({name: {"$ref": f"#/$defs/{PartialCell.__name__}"} for name in cells})
+    return study
 
 
 def _tune_schema(study: JsonSchemaValue) -> JsonSchemaValue:
@@ -62,7 +80,7 @@ def _tune_schema(study: JsonSchemaValue) -> JsonSchemaValue:
     recipes = tune["properties"]["recipes"]["patternProperties"]
     recipes.update(dict.fromkeys(recipes, choices))
     definitions = tune.pop("$defs") | {
-        "Choices": _choices_schema(study["$defs"]["Cell"]["properties"]),
+        "Choices": _choices_schema(study["$defs"][PartialCell.__name__]["properties"]),
         "Range": Range.model_json_schema(schema_generator=_Generator),
         "Values": Values.model_json_schema(schema_generator=_Generator),
     }
@@ -94,7 +112,7 @@ def _elsewhere(axis: str, schema: JsonSchemaValue) -> JsonSchemaValue:
     return {
         "description": schema["description"].partition(":")[0],
         "default": schema["default"],
-        "$ref": f"params.schema.json#/$defs/Cell/properties/{axis}",
+        "$ref": f"params.schema.json#/$defs/{PartialCell.__name__}/properties/{axis}",
     }
 
 

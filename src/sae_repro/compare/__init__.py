@@ -1,7 +1,7 @@
 """Stage `compare`: all cells → versioned tables and figures under reports/, and metrics.json."""
 
 from sae_repro.files import replacing_folder, write_json
-from sae_repro.params import Cell, Compare, check_section
+from sae_repro.params import Compare, read_cells
 from sae_repro.stage import StageContext
 
 
@@ -20,10 +20,7 @@ def run(context: StageContext) -> None:
     from sae_repro.compare.tables import headline, write_cells
 
     settings, seed = context.section(Compare, "compare"), context.value("seed")
-    cells = {
-        name: check_section(Cell, choices, within=f"cells.{name}")
-        for name, choices in context.value("cells").items()
-    }
+    cells = read_cells(context.value("recipes"), context.value("cells"))
     artifacts, reports = Path("artifacts"), Path("reports")
     results = collect(cells, artifacts)
     with replacing_folder(reports / "tables") as folder:

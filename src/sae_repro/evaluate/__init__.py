@@ -13,7 +13,7 @@ from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.job import EvaluateJob, ReferenceJob, job_of
 from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import read_json, write_json
-from sae_repro.params import Cell, Evaluate, check_section
+from sae_repro.params import Evaluate, read_cells
 from sae_repro.pins import check_concepts
 from sae_repro.sidebyside import Work, side_by_side
 from sae_repro.stage import STATE, StageContext
@@ -27,11 +27,8 @@ def run(context: StageContext) -> None:
         check_concepts(settings.concepts, Path())
     evaluation, trained = Evaluation.of(context, settings, store), context.artifacts("train")
     cells = {
-        name: {
-            place: job_of(evaluation, trained / name / place)
-            for place in check_section(Cell, choices, within=f"cells.{name}").members()
-        }
-        for name, choices in context.value("cells").items()
+        name: {place: job_of(evaluation, trained / name / place) for place in cell.members()}
+        for name, cell in read_cells(context.value("recipes"), context.value("cells")).items()
     }
 
     def make_all(jobs: Sequence[EvaluateJob]) -> None:

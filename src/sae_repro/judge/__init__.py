@@ -23,7 +23,7 @@ from sae_repro.judge.backends.concepts import ConceptsBackend
 from sae_repro.judge.backends.replay import ReplayBackend
 from sae_repro.judge.prompts.fence import Context
 from sae_repro.judge.protocol import Answer, Backend, Prompt, Question, Sampling, Truth
-from sae_repro.params import ANSWERS, Cell, Evaluate, Judge, check_section
+from sae_repro.params import ANSWERS, Evaluate, Judge, read_cells
 from sae_repro.pins import check_concepts
 from sae_repro.stage import StageContext
 
@@ -48,10 +48,7 @@ def run(context: StageContext) -> None:
 
     study = Path()
     settings, seed = context.section(Judge, "judge"), context.value("seed")
-    cells = {
-        name: check_section(Cell, raw, within=f"cells.{name}")
-        for name, raw in context.value("cells").items()
-    }
+    cells = read_cells(context.value("recipes"), context.value("cells"))
     own = context.section(Evaluate, "evaluate").concepts
     spans = check_concepts(own, study) if own and settings.kind == "concepts" else None
     # DVC expects the out: without answers it is empty

@@ -17,6 +17,7 @@ from sae_repro.params.extract import Extract
 from sae_repro.params.hooks import HOOKS, UNTRAINED, layer_of, model_hook, on_random_weights
 from sae_repro.params.judge import ANSWERS, SCORE_INFO, Judge, PromptFile, ScoreInfo
 from sae_repro.params.reading import load, parse, read_yaml
+from sae_repro.params.recipes import read_cells
 from sae_repro.params.study import Study, shape_problems
 from sae_repro.params.subject import (
     HubSubject,
@@ -66,6 +67,7 @@ __all__ = [
     "model_hook",
     "on_random_weights",
     "parse",
+    "read_cells",
     "read_yaml",
     "sae_names",
     "shape_problems",

@@ -1,9 +1,9 @@
 """The whole of params.yaml, and the rules that hold between its sections."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell
@@ -14,11 +14,10 @@ from sae_repro.params.evaluate import Evaluate
 from sae_repro.params.extract import Extract
 from sae_repro.params.hooks import UNTRAINED, layer_of, on_random_weights
 from sae_repro.params.judge import Judge
+from sae_repro.params.recipes import Cells, Recipes
 from sae_repro.params.subject import Subject
 from sae_repro.params.track import Track
 from sae_repro.params.train import Train
-
-CellName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=80)]
 
 
 class Study(Section):
@@ -35,10 +34,8 @@ class Study(Section):
     control: Control = Control()
     compare: Compare
     track: Track
-    recipes: dict[str, Any] = Field(
-        default_factory=dict, description="a place for YAML anchors; read by nothing else"
-    )
-    cells: Annotated[dict[CellName, Cell], Field(min_length=1)]
+    recipes: Recipes = Field(description="choices that several cells share, by name; {} for none")
+    cells: Cells
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:

@@ -18,6 +18,9 @@ def check_section(schema: type[S], raw: Any, *, source: str = "params.yaml", wit
         raise StudyError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
+BELOW = "below"
+"""Type of an error whose message's lines begin with what is below the place of the error."""
+
 _KINDS = {"stories", "files", "hub", "train", "local"}
 
 
@@ -32,6 +35,10 @@ def _explain(detail: ErrorDetails, within: str) -> list[str]:
     if kind == "value_error":
         text = message.removeprefix("Value error, ")
         return [f"{key}: {line}" if key else line for line in text.split("\n")]
+    if kind == BELOW:
+        return [f"{key}.{line}" for line in message.split("\n")]
+    if kind == "missing" and key == "recipes":
+        return ["recipes: missing, and the stages of dvc.yaml read it; add `recipes: {}`"]
     if kind == "missing":
         return [f"{key}: missing, and it has no default"]
     if kind == "extra_forbidden":
@@ -42,6 +49,8 @@ def _explain(detail: ErrorDetails, within: str) -> list[str]:
         return [f"{key}.kind = {context.get('tag')}: allowed are {tags}"]
     if kind == "union_tag_not_found":
         return [f"{key}.kind: missing, it says which kind of {key.split('.')[0]} this is"]
+    if kind == "model_type" and len(path) == 2:
+        return [f"{key} = {_short(value)}: must be a mapping of a cell's choices, {{…}}"]
     allowed = message.removeprefix("Input should be ").replace("Input should have", "allowed:")
     return [
         f"{key} = {_short(value)}: must be {allowed}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sae_repro.errors import StudyError
 from sae_repro.files import replacing_folder, write_text
-from sae_repro.params import Cell, Track, check_section, sae_names
+from sae_repro.params import Cell, Track, read_cells, sae_names
 from sae_repro.stage import StageContext
 
 if TYPE_CHECKING:
@@ -24,10 +24,7 @@ def run(context: StageContext) -> None:
     from sae_repro.track.projection import projection
 
     settings = context.section(Track, "track")
-    cells = {
-        name: check_section(Cell, choices, within=f"cells.{name}")
-        for name, choices in context.value("cells").items()
-    }
+    cells = read_cells(context.value("recipes"), context.value("cells"))
     runs = projection(sae_names(cells), Path(), weights=settings.weights)
     with replacing_folder(context.artifacts("track")) as folder:
         lines = "".join(canonical_json(run) + "\n" for run in runs)

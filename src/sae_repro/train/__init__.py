@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.cellstore import CellStore, deliver
-from sae_repro.params import Cell, Train, check_section
+from sae_repro.params import Cell, Train, read_cells
 from sae_repro.pins import check_imports
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.sidebyside import side_by_side
@@ -24,10 +24,7 @@ from sae_repro.train.job import CellJob, cell_key
 def run(context: StageContext) -> None:
     """Bring artifacts/train up to date with the study's cells."""
     store = CellStore(STATE / "cells")
-    cells = {
-        name: check_section(Cell, choices, within=f"cells.{name}")
-        for name, choices in context.value("cells").items()
-    }
+    cells = read_cells(context.value("recipes"), context.value("cells"))
     check_imports(cells, Path())  # before any cell is trained
     by_name: dict[str, dict[str, CellJob]] = {name: {} for name in cells}
     for (name, place), job in jobs_of(context, store, cells).items():

@@ -1,0 +1,145 @@
+"""Recipes: choices that several cells share, named once; and cells, read with their recipes.
+
+    recipes: {topk: {activation: topk, expansion: 8}}
+    cells: {topk-x8-k16: {recipe: topk, k: 16}}
+
+A cell's own keys override those of its recipe, and a recipe may start from another one. A key that
+is null is not set, whatever the recipe says, and so has its default; `grad_clip: null` alone is a
+value. Once read, a cell is whole: its identity does not depend on how it is written.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    create_model,
+)
+from pydantic_core import PydanticCustomError
+
+from sae_repro.errors import StudyError
+from sae_repro.params.base import Section
+from sae_repro.params.cell import Cell
+from sae_repro.params.validation import BELOW, check_section
+
+RECIPE = "recipe"
+"""The key by which a cell, or a recipe, names the recipe that it starts from."""
+
+NULL_IS_A_VALUE = frozenset({"grad_clip"})
+"""Keys whose null is not their default."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=80)]
+
+if TYPE_CHECKING:
+    PartialCell = BaseModel
+else:  # a cell's own fields: each may be left out or null; the rules between them are `Cell`'s
+    PartialCell = create_model(
+        "PartialCell",
+        __config__=Section.model_config,
+        __doc__="Choices of a cell: all that a recipe has, or what a cell has beside its recipe; "
+        "null: not set",
+        recipe=(
+            Name | None,
+            Field(None, description="the recipe that it starts from; its own keys override it"),
+        ),
+        **{name: (info.annotation | None, info) for name, info in Cell.model_fields.items()},
+    )
+
+
+def merged(entry: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The choices of `entry` over those of its recipes; what is null is left out.
+
+    ValueError, `key = name: …`, for an unknown recipe and for one that starts from itself.
+    """
+    choices: dict[str, Any] = {}
+    for part in reversed([entry, *(recipes[name] for name in _lineage(entry, recipes))]):
+        choices |= part
+    return {
+        key: value
+        for key, value in choices.items()
+        if key != RECIPE and (value is not None or key in NULL_IS_A_VALUE)
+    }
+
+
+def _lineage(entry: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The recipe that `entry` starts from, the one that this starts from, and so on."""
+    names: list[str] = []
+    while (name := (recipes[names[-1]] if names else entry).get(RECIPE)) is not None:
+        if not isinstance(name, str) or name not in recipes:
+            key = f"recipes.{names[-1]}.{RECIPE}" if names else RECIPE
+            raise ValueError(f"{key} = {name}: no such recipe; {_nearest(str(name), recipes)}")
+        if name in names:
+            circle = names[names.index(name) :]
+            start = circle.index(min(circle))
+            circle = [*circle[start:], *circle[: start + 1]]
+            raise ValueError(
+                f"recipes.{circle[0]}.{RECIPE} = {circle[1]}: it starts from itself, "
+                f"{' → '.join(circle)}"
+            )
+        names.append(name)
+    return names
+
+
+def _nearest(name: str, recipes: Mapping[str, Any]) -> str:
+    close = get_close_matches(name, list(recipes), 1)
+    return f"did you mean {close[0]}?" if close else f"recipes has {', '.join(recipes) or 'none'}"
+
+
+def _as_written(recipes: Mapping[str, BaseModel]) -> dict[str, dict[str, Any]]:
+    return {
+        name: recipe.model_dump(by_alias=True, exclude_unset=True)
+        for name, recipe in recipes.items()
+    }
+
+
+def _found(recipes: dict[str, BaseModel]) -> dict[str, BaseModel]:
+    """The recipes, if each of them starts from recipes that are there."""
+    written = _as_written(recipes)
+    problems = {}
+    for name in written:
+        try:
+            _lineage({RECIPE: name}, written)
+        except ValueError as error:
+            problems[str(error).removeprefix("recipes.")] = name
+    if problems:
+        raise PydanticCustomError(BELOW, "{lines}", {"lines": "\n".join(problems)})
+    return recipes
+
+
+def _whole(entry: Any, info: ValidationInfo) -> Any:
+    """The cell's choices with those of its recipes."""
+    if not isinstance(entry, Mapping):
+        return entry
+    recipes = info.data.get("recipes")
+    if recipes is None and RECIPE in entry:
+        return {"baseline": "neurons"}  # any valid cell: the recipes are refused, and all with them
+    try:
+        return merged(entry, _as_written(recipes or {}))
+    except ValueError as error:
+        raise PydanticCustomError(BELOW, "{lines}", {"lines": str(error)}) from None
+
+
+Recipes = Annotated[dict[Name, PartialCell], AfterValidator(_found)]
+Cells = Annotated[dict[Name, Annotated[Cell, BeforeValidator(_whole)]], Field(min_length=1)]
+"""Cells by name; in a section they follow the field `recipes`, which they are read with."""
+
+
+def read_cells(recipes: Mapping[str, Any], cells: Mapping[str, Any]) -> dict[str, Cell]:
+    """The cells of a study's params.yaml, whole; StudyError with one line per fault."""
+    return {
+        name: check_section(Cell, _of_study(name, choices, recipes), within=f"cells.{name}")
+        for name, choices in cells.items()
+    }
+
+
+def _of_study(name: str, entry: Mapping[str, Any], recipes: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return merged(entry, recipes)
+    except ValueError as error:
+        raise StudyError(f"params.yaml: cells.{name}.{error}") from None
