@@ -152,9 +152,9 @@ def _error(x: Floats, y: Floats, t: float, left: int) -> float:
     Each inner point, left out and predicted from its neighbours on the line, is off by e; e·(1/h +
     1/h′), with h and h′ the distances to them, is the change of slope there. A frontier that curves
     one way lies between the line and its neighbouring segments, prolonged, so within distance ×
-    change of slope of the line, seen from either point; where it curves both ways, within the nearer
-    distance × the larger change. An end, which cannot be left out, is taken to turn as much as the
-    point next to it.
+    change of slope of the line, seen from either point. Where it curves both ways: within the
+    nearer distance × the larger change. An end, which cannot be left out, is taken to turn as much
+    as the point next to it.
     """
     turn = np.diff(np.diff(y) / np.diff(x))  # at the inner points
     a, b = np.array([turn[0], *turn, turn[-1]])[[left, left + 1]]
