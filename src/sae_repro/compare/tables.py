@@ -40,7 +40,7 @@ def write_table(
 def number(value: object, digits: int = 3) -> str:
     """A number for reading, to three significant digits; an absent one as a dash.
 
-    Whole numbers, and all of 1,000 and more, are whole; below 1e-4 the exponent is written.
+    From 1,000 on it is whole; below 1e-4 the exponent is written.
     """
     if value is None or value != value:
         return ABSENT
