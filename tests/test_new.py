@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
@@ -184,7 +184,7 @@ def test_too_little_text_is_refused_with_what_is_needed(
     import re
 
     path = tmp_path / "a.csv"
-    path.write_text("text\n" + "".join(f"only a few words of text, {n}\n" for n in range(rows)))
+    path.write_text("text\n" + "".join(f"only a few words of text {n}\n" for n in range(rows)))
     message = refused("new", "x", "--text", str(path))
     assert re.search(says, message), message
     assert studies(checkout) == []
@@ -255,6 +255,7 @@ def fits(study: Study, d_model: int) -> None:
     assert {c.baseline for c in study.cells.values()} >= {"neurons", "pca", "untrained"}
 
 
+@settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(
     d_model=st.integers(4, 8192),
     tokens=st.integers(14_500, 10**10),

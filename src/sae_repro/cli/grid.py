@@ -4,7 +4,9 @@ Every cell of an architecture stands at a target L0 (k, or target_l0, to which Î
 that architectures are compared where cells are and no weight is taken over from another model.
 """
 
+import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from sae_repro.params import UNTRAINED
 
 CELL_FLOP = 1e13  # of training, per cell: minutes on one core
-MAX_TOKENS = {"train": 1_000_000, "calibration": 50_000, "validation": 60_000}
+MAX_TOKENS = {"train": 600_000, "calibration": 30_000, "validation": 40_000}
 TOKENS_SEEN = 600_000  # a text with fewer training tokens is passed over several times
 MAX_EPOCHS = 10
 EXPANSIONS = (8, 4, 2)
@@ -192,6 +194,7 @@ def _power_of_two(at_least: int) -> int:
     return int(1 << max(0, at_least - 1).bit_length())
 
 
+YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 COMMENTS = {
     "extract.untrained_hooks": "also from the same architecture, weights random",
     "extract.n_tokens": "at most, as the next two",
@@ -205,11 +208,11 @@ def lines(values: Mapping[str, Any], within: str = "", indent: str = "") -> Iter
     """YAML of sections: mappings as blocks, lists on a line, with the comments of `COMMENTS`."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield f"{indent}{key}:"
+            yield f"{indent}{_scalar(key)}:"
             yield from lines(value, f"{within}{key}.", indent + "  ")
         else:
             remark = COMMENTS.get(within + key)
-            yield f"{indent}{key}: {flow(value)}" + (f"  # {remark}" if remark else "")
+            yield f"{indent}{_scalar(key)}: {flow(value)}" + (f"  # {remark}" if remark else "")
 
 
 def flow(value: Any) -> str:
@@ -224,15 +227,11 @@ def flow(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    from io import StringIO
-
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.width = 10_000
-    text = StringIO()
-    yaml.dump([value], text)
-    return text.getvalue().removeprefix("- ").partition("\n")[0]
+    """A float, a word as it is, or any other text in JSON's quotes, which YAML reads too."""
+    if not isinstance(value, str):
+        return repr(value)
+    plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in YAML_WORDS
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def rows(named: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
