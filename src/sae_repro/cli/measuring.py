@@ -107,7 +107,11 @@ def check_enough(size: TextSize, d_model: int) -> None:
     """StudyError, with what is needed, where a split has too little for the smallest grid."""
     tokens = dict(MIN_TOKENS)
     width = 2 * d_model
-    tokens["train"] = max(tokens["train"], TOKENS_PER_LATENT * width)
+    seen = TOKENS_PER_LATENT * width
+    wide = ""
+    if seen > tokens["train"]:
+        tokens["train"] = seen
+        wide = f"; {seen:,} is {TOKENS_PER_LATENT} for each of the fewest latents, K = {width:,}"
     if not any(_lacking(size, tokens)):
         return
     validation, calibration = size.shares["validation"], size.shares["calibration"]
@@ -124,8 +128,7 @@ def check_enough(size: TextSize, d_model: int) -> None:
             f"{size.documents[split]:,})"
             for split, purpose in PURPOSES.items()
         )
-        + f". K = {width} latents, the smallest dictionary, are to see {TOKENS_PER_LATENT} tokens "
-        "each"
+        + wide
     )
 
 
