@@ -1,7 +1,11 @@
 """Fixtures of several packages: small activations on disk, and the real inputs."""
 
-from collections.abc import Callable
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -96,3 +100,65 @@ def make_store(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub that is up; what it says of a repository that it has not is `answer`, `code`."""
+
+    answer, code = 404, "RepoNotFound"
+    shas: ClassVar[dict[str, str]] = {}
+    """Newest commit by path of the API."""
+    files: ClassVar[dict[str, str]] = {}
+    """Content by path."""
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        path = self.path.partition("?")[0]
+        if path in self.shas:
+            name = "/".join(path.split("/")[3:5])
+            content = json.dumps({"id": name, "sha": self.shas[path]}).encode()
+        elif path in self.files:
+            content = self.files[path].encode()
+        else:
+            content = b""
+        known = path == "/" or content
+        self.send_response(200 if known else self.answer)
+        if not known:
+            self.send_header("X-Error-Code", self.code)
+        if path in self.files:
+            self.send_header("ETag", f'"{len(content)}"')
+            self.send_header("X-Repo-Commit", path.split("/")[4])
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Hub]]:
+    class Mine(Hub):
+        pass
+
+    server = HTTPServer(("127.0.0.1", 0), Mine)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+        address + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield Mine
+    server.shutdown()
+    server.server_close()

@@ -1,8 +1,11 @@
 """The Hugging Face hub: one short request before anything that would retry for minutes."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
 
 from sae_repro.errors import StudyError
 
@@ -47,6 +50,41 @@ def fetching(what: str) -> Iterator[None]:
         ) from None
     except connection_errors() as error:
         raise unreachable(what, error) from None
+
+
+def commit_of(kind: Literal["model", "dataset"], name: str, revision: str | None) -> str:
+    """The commit (40 hex digits) of a repository's branch or tag; None: its newest one.
+
+    A commit is returned as it is, without the network. StudyError where the hub can't be reached
+    or has no such repository.
+    """
+    if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    what = f"the commit of {kind} {name}"
+    reachable(what)
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=endpoint())
+    ask = api.model_info if kind == "model" else api.dataset_info
+    with fetching(what):
+        commit = ask(name, revision=revision, timeout=TIMEOUT_S).sha
+    if commit is None:
+        raise StudyError(f"{what}: the hub at {endpoint()} names none; give it with --revision")
+    return commit
+
+
+def config_of(name: str, commit: str) -> Path:
+    """config.json of a model at a commit, from the cache or the hub."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, "config.json", revision=commit, local_files_only=True))
+    except LocalEntryNotFoundError:
+        what = f"config.json of {name} at {commit}"
+        reachable(what)
+        with fetching(what):
+            return Path(hf_hub_download(name, "config.json", revision=commit, endpoint=endpoint()))
 
 
 def connection_errors() -> tuple[type[Exception], ...]:

@@ -8,20 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sae_repro.cellstore import prune
 from sae_repro.compare.collect import Result, collect
 from sae_repro.compare.figures import write_figures
+from sae_repro.compare.frontier import frontiers
 from sae_repro.compare.grid import dead_table, grid_of, published_table, write_grid
-from sae_repro.compare.matched import (
-    bootstrap,
-    findings,
-    frontiers,
-    interpolate,
-    matched_table,
-)
+from sae_repro.compare.matched import bootstrap
 from sae_repro.compare.report import write_index, write_matched
 from sae_repro.compare.tables import headline, write_cells
 from sae_repro.evaluate.over_seeds import over_seeds
@@ -30,7 +23,7 @@ from sae_repro.numerics.intervals import wilson
 from sae_repro.numerics.random import generator
 from sae_repro.params import Cell, Compare
 
-N_DOCUMENTS, PER = 60, 50
+N_DOCUMENTS, PER = 60, 50  # of the cells that `write` makes
 
 
 def vanilla(x: float, lam: float, **more: Any) -> Cell:
@@ -39,58 +32,6 @@ def vanilla(x: float, lam: float, **more: Any) -> Cell:
 
 def topk(k: int, **more: Any) -> Cell:
     return Cell(expansion=8, activation="topk", k=k, revival="auxk", dead_tokens=9, **more)
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Result]:
-    """Writes what `train` and `evaluate` leave of one cell, with the given numbers."""
-
-    def go(
-        name: str, cell: Cell, *, l0: float = 10.0, fvu: float = 0.1, dead: int = 0,
-        status: str = "ok", noise: int = 0, fidelity: bool = True,
-    ) -> Result:  # fmt: skip
-        trained = tmp_path / "artifacts/train" / name
-        evaluated = tmp_path / "artifacts/evaluate" / name
-        trained.mkdir(parents=True)
-        evaluated.mkdir(parents=True)
-        k = cell.width(64)
-        common = {"cell": name, "status": status, "hook": cell.hook or "blocks.1.hook_resid_post",
-                "d_in": 64, "d_sae": k,
-                "choices": cell.model_dump(mode="json", by_alias=True)}  # fmt: skip
-        (trained / "metrics.jsonl").write_text(
-            '{"step":0,"fvu":1.0,"l0":9.0,"dead":0}\n{"step":5,"fvu":0.5,"l0":8.0,"dead":1}\n'
-            if status == "ok" else ""
-        )  # fmt: skip
-        if status != "ok":
-            measured = {**common, "reason": "the loss is not finite from step 7 on", "metrics": {},
-                        "counts": {}, "intervals": {}}  # fmt: skip
-        else:
-            metrics = {
-                "l0": l0, "fvu": fvu, "dead_fraction_never": dead / k,
-                "dead_fraction_below": dead / k, "ce_recovered_zero": 0.9 if fidelity else None,
-                "kl": 0.1, "cosine": 0.9, "density_median": 0.01, "relative_norm": 0.9,
-            }  # fmt: skip
-            interval = list(wilson(dead, k))
-            measured = {
-                **common,
-                "metrics": metrics,
-                "counts": {"tokens": N_DOCUMENTS * PER, "documents": N_DOCUMENTS, "latents": k,
-                           "latents_alive": k - dead, "fidelity_tokens": 99},
-                "intervals": {"dead_fraction_never": interval, "dead_fraction_below": interval},
-            }  # fmt: skip
-            rng = np.random.default_rng(noise)
-            wobble = 1 + 0.2 * rng.standard_normal(N_DOCUMENTS)
-            error = fvu * PER * wobble / wobble.mean()
-            pd.DataFrame(
-                {"document": np.arange(N_DOCUMENTS), "tokens": PER, "l0_sum": l0 * PER,
-                 "squared_error": error, "total_variance": float(PER)}
-            ).to_parquet(evaluated / "documents.parquet")  # fmt: skip
-            logs = np.where(np.arange(k) < dead, np.nan, -2.0)
-            pd.DataFrame({"log10_density": logs}).to_parquet(evaluated / "latents.parquet")
-        (evaluated / "metrics.json").write_text(json.dumps(measured))
-        return Result(name, cell, measured, trained, evaluated)
-
-    return go
 
 
 def test_the_grid_is_laid_out_as_published(write: Callable[..., Result]) -> None:
@@ -105,13 +46,14 @@ def test_the_grid_is_laid_out_as_published(write: Callable[..., Result]) -> None
     long, wide = dead_table(results, "dead_fraction_never")
     low, high = wilson(64, 256)
     assert wide.to_dict("records") == [
-        {"": "no resampling", "λ": "0.01", "4x": f"25.0 [{100 * low:.1f}, {100 * high:.1f}]",
-         "8x": "0.4 [0.1, 1.4]"},
-        {"": "no resampling", "λ": "0.0001", "4x": "0.0 [0.0, 1.5]", "8x": "—"},
-        {"": "resampling", "λ": "0.01", "4x": "3.9 [2.1, 7.0]", "8x": "0.2 [0.0, 1.1]"},
-        {"": "resampling", "λ": "0.0001", "4x": "—", "8x": "—"},
-        {"": "difference", "λ": "0.01", "4x": "-21.1", "8x": "-0.2 (not distinguishable)"},
-        {"": "difference", "λ": "0.0001", "4x": "—", "8x": "—"},
+        {"": "no resampling", "λ": "0.01", "4×": f"0.250 [{low:.3f}, {high:.3f}]",
+         "8×": "0.00391 [0.00107, 0.0141]"},
+        {"": "no resampling", "λ": "0.0001", "4×": "0 [0, 0.0148]", "8×": "—"},
+        {"": "resampling", "λ": "0.01", "4×": "0.0391 [0.0214, 0.0704]",
+         "8×": "0.00195 [0.000345, 0.0110]"},
+        {"": "resampling", "λ": "0.0001", "4×": "—", "8×": "—"},
+        {"": "difference", "λ": "0.01", "4×": "-0.211", "8×": "-0.00195 (not distinguishable)"},
+        {"": "difference", "λ": "0.0001", "4×": "—", "8×": "—"},
     ]  # fmt: skip
     assert len(long) == 8
     assert long["dead"].isna().sum() == 3
@@ -133,32 +75,10 @@ def test_published_numbers_stand_beside_ours(write: Callable[..., Result]) -> No
     assert len(frame) == 16
     row = frame[(frame["block"] == "resampling") & (frame["lambda"] == 0.01)
                 & (frame["expansion"] == 8)].iloc[0]  # fmt: skip
-    assert row["published_gpt2_dead_percent"] == 3.9
-    assert row["published_gpt2_monosemantic_percent"] == 78
-    assert row["this_study_dead_percent"] == 25
+    assert row["published_gpt2_dead"] == 0.039
+    assert row["published_gpt2_monosemantic"] == 0.78
+    assert row["this_study_dead"] == 0.25
     assert frame["this_study_cell"].notna().sum() == 1
-
-
-def test_interpolation_is_linear_in_log_l0_and_never_beyond() -> None:
-    l0, fvu = np.array([16.0, 4.0]), np.array([0.1, 0.3])
-    assert interpolate(l0, fvu, 8.0) == pytest.approx(0.2)
-    assert interpolate(l0, fvu, 4.0) == 0.3
-    assert interpolate(l0, fvu, 16.0) == 0.1
-    assert np.isnan(interpolate(l0, fvu, 3.99))
-    assert np.isnan(interpolate(l0, fvu, 16.01))
-    assert np.isnan(interpolate(l0[:1], fvu[:1], 8.0))
-
-
-@given(st.lists(st.floats(1, 200), min_size=2, max_size=6, unique=True), st.floats(1, 200))
-@settings(max_examples=100, deadline=None)
-def test_interpolation_agrees_with_numpy(l0: list[float], target: float) -> None:
-    x = np.sort(np.array(l0))
-    y = np.arange(len(x), dtype=float)
-    ours = float(interpolate(x, y, target))
-    if x[0] <= target <= x[-1]:
-        assert ours == pytest.approx(np.interp(np.log(target), np.log(x), y), abs=1e-6)
-    else:
-        assert np.isnan(ours)
 
 
 def test_frontiers_mix_no_hooks_widths_or_choices(write: Callable[..., Result]) -> None:
@@ -176,38 +96,6 @@ def test_frontiers_mix_no_hooks_widths_or_choices(write: Callable[..., Result]) 
         "topk", "topk without revival", "matryoshka-random without revival",
         "matryoshka-random over topk without revival", "vanilla", "vanilla + resampling",
     }  # fmt: skip
-
-
-def test_a_planted_difference_is_found_and_equality_is_not(write: Callable[..., Result]) -> None:
-    results = []
-    for i, (choices, fvu) in enumerate(
-        [({}, 0.10), ({"prefixes": "fixed"}, 0.10), ({"prefixes": "random"}, 0.12)]
-    ):
-        for k, l0 in ((8, 8.0), (32, 32.0)):
-            cell = Cell(expansion=8, activation="batchtopk", k=k, **choices)
-            results.append(write(f"{i}-{k}", cell, l0=l0, fvu=fvu, noise=i))
-    table, pairs = matched_table(results, [16.0, 64.0], 400, seed=0)
-    at16 = table[table["target_l0"] == 16]
-    assert at16["fvu"].tolist() == pytest.approx([0.10, 0.10, 0.12])
-    assert ((at16["fvu_low"] < at16["fvu"]) & (at16["fvu"] < at16["fvu_high"])).all()
-    assert table[table["target_l0"] == 64]["fvu"].isna().all()
-    assert pairs["a_is"].tolist() == ["not distinguishable", "lower", "lower"]
-    sentences = findings(pairs)
-    assert "not distinguishable" in sentences[0]
-    assert "has lower FVU than matryoshka-random" in sentences[1]
-
-
-def test_the_bootstrap_is_paired(write: Callable[..., Result]) -> None:
-    """A tiny but constant difference is seen although each value alone is known far less well."""
-    results = []
-    for i, fvu in enumerate((0.100, 0.101)):
-        choices: dict[str, Any] = {"prefixes": "fixed"} if i else {}
-        for k in (8, 32):
-            cell = Cell(expansion=8, activation="batchtopk", k=k, **choices)
-            results.append(write(f"{i}-{k}", cell, l0=float(k), fvu=fvu, noise=0))
-    table, pairs = matched_table(results, [16.0], 400, seed=0)
-    assert table["fvu_high"][0] > table["fvu_low"][1]
-    assert pairs["a_is"].tolist() == ["lower"]
 
 
 def test_orphans_are_pruned_and_cells_come_from_params(
@@ -228,7 +116,7 @@ def everything(folder: Path, results: list[Result]) -> Path:
     write_grid(folder / "tables", results, 0)
     write_matched(folder / "tables", results, Compare(matched_l0=(12.0,), bootstrap=100), 0)
     write_index(folder / "tables")
-    write_figures(folder / "figures", results)
+    write_figures(folder / "figures", results, (12.0,))
     return folder
 
 
@@ -250,7 +138,8 @@ def test_reports_are_the_same_bytes_again_and_failures_are_shown(
     text = (one / "tables/cells.md").read_text()
     assert "**Failed:** e: the loss is not finite from step 7 on" in text
     assert "3,000 held-out tokens of 60 documents" in text
-    assert {p.suffix for p in (one / "figures").iterdir()} == {".png", ".svg"}
+    assert {p.suffix for p in (one / "figures").iterdir()} == {".png", ".svg", ".pdf"}
+    assert (one / "tables/matched_l0.tex").is_file()
     for name in (one / "tables/README.md").read_text().split("](")[1:]:
         assert (one / "tables" / name.partition(")")[0]).is_file()
 
@@ -356,7 +245,7 @@ def test_cells_with_several_seeds_show_mean_and_spread(
     )
     assert cells.loc[["h", "one"], "fvu_sd"].isna().all()
     shown = (folder / "tables/cells.md").read_text()
-    assert "s (2 seeds)" in shown and "0.11 ± 0.014" in shown and "h (1 of 2 seeds)" in shown
+    assert "s (2 seeds)" in shown and "0.110 ± 0.014" in shown and "h (1 of 2 seeds)" in shown
     assert "seed-1: the loss is not finite from step 7 on" in shown
     text = (folder / "tables/cells.csv").read_text()
     assert ",512," in text and "512.0" not in text  # counts stay whole where a cell lacks one
@@ -416,7 +305,7 @@ def test_seeds_that_lie_apart_are_not_called_different(
             write(f"{name}-resample", resample, dead=2),
         ]
         _, wide = dead_table(results, "dead_fraction_never")
-        return str(wide["4x"].iloc[-1])
+        return str(wide["4×"].iloc[-1])
 
     assert "not distinguishable" not in grid("even", (20, 20, 20))
     assert "not distinguishable" in grid("uneven", (60, 0, 0))

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from sae_repro.compare.controls import findings, heat_maps, over_seeds, read_trials, write_control
+from sae_repro.compare.tables import with_interval
 from sae_repro.files import sha256_folder
 from sae_repro.numerics.intervals import student_fraction
 
@@ -113,7 +114,7 @@ def test_expectation_is_observed_only_if_every_seed_meets_the_bound(
 def test_a_failed_seed_is_not_an_observation() -> None:
     (sentence,) = sentences_of(frame({("tree d=20", "vanilla"): [1.0, np.nan]}))
     assert "**not observed**" in sentence
-    assert "1 of 2 seeds: 1, —" in sentence
+    assert "1 of 2 seeds: 1.00, —" in sentence
 
 
 def test_worlds_and_recipes_without_trials_get_no_finding() -> None:
@@ -131,7 +132,7 @@ def test_parents_of_the_oracle_are_compared_by_their_intervals(
     recipes = {("oracle K=32", "vanilla"): [0.20, 0.21, 0.22],
                ("oracle K=32", "matryoshka-random"): matryoshka}  # fmt: skip
     (sentence,) = sentences_of(frame(recipes, "parent_recall"))
-    assert sentence.startswith("oracle K=32: recall of the parents, vanilla 0.21 [")
+    assert sentence.startswith("oracle K=32: recall of the parents, vanilla 0.210 [")
     assert sentence.endswith(verdict)
 
 
@@ -172,7 +173,7 @@ def test_the_tables_hold_the_numbers(artifacts: Callable[..., Path], reports: Pa
     )
     text = (reports / "control.md").read_text()
     _, low, high = student_fraction(HOLES["tree d=20", "vanilla"])
-    assert f"| 0.987 [{low:.2f}, {high:.2f}] " in text
+    assert f"| {with_interval(float(np.mean(HOLES['tree d=20', 'vanilla'])), (low, high))} " in text
     assert "| 3 (1 failed) " in text
     assert "tree d=20, vanilla leaves a hole in every parent: **observed**" in text
     assert "tree d=30, vanilla leaves a hole in every parent: **not observed**" in text

@@ -70,7 +70,7 @@ def test_metric_is_not_observed_where_every_interval_contains_zero() -> None:
     ]
     some = result("c", TOPK, {"absorption_rate": (0.2, 0.1, 0.3)})
     (sentence,) = sentences_of(*none, some, about="absorption_rate:")
-    assert "above 0 in 1 of 3 cells (c 0.2 [0.1, 0.3])" in sentence
+    assert "above 0 in 1 of 3 cells (c 0.200 [0.100, 0.300])" in sentence
 
 
 def test_a_negative_rate_is_no_observation() -> None:
@@ -83,7 +83,7 @@ def test_architectures_are_compared_at_equal_target_l0_alone() -> None:
     lower = {"absorption_rate": (0.01, 0.0, 0.1)}
     a, b = result("a", TOPK, values), result("b", MATRYOSHKA, lower)
     (sentence,) = sentences_of(a, b, about="absorption_rate at")
-    assert "matryoshka-random 0.01 [0, 0.1] below topk 0.3 [0.2, 0.4]" in sentence
+    assert "matryoshka-random 0.0100 [0, 0.100] below topk 0.300 [0.200, 0.400]" in sentence
     other = result("b", MATRYOSHKA | {"k": 16}, lower)
     assert sentences_of(a, other, about="absorption_rate at") == []
     near = result("b", MATRYOSHKA, {"absorption_rate": (0.25, 0.1, 0.35)})
@@ -103,7 +103,7 @@ def test_tables_hold_values_intervals_and_failed_cells(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "monosemantic.csv")
     assert table["monosemantic_fraction_low"].tolist()[0] == 0.2
     assert table["monosemantic_fraction"].isna().tolist() == [False, True]
-    assert "0.5 [0.4, 1]" in (tmp_path / "structure.md").read_text()
+    assert "0.500 [0.400, 1.00]" in (tmp_path / "structure.md").read_text()
     assert "hole_rate" not in pd.read_csv(tmp_path / "structure.csv")
     assert features_table([whole], ["coverage"])["coverage_high"].tolist() == [1]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sae_repro.compare import published
 from sae_repro.compare.collect import Result
 from sae_repro.compare.judged import write_judged
 from sae_repro.files import write_json
@@ -75,10 +76,18 @@ def test_ours_stands_above_the_published_grid(write: Callable[..., Result], tmp_
     text = (folder / "judged.md").read_text()
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
     cells = [[part.strip() for part in row] for row in rows]
-    assert cells[0] == ["model", "", "λ", "4x", "8x", "16x", "32x"]
-    assert cells[1] == ["this study", "no resampling", "0.01", "40 [28, 54]", "—", "—", "—"]
-    assert cells[3][3] == "80 [67, 89]", "as the published interval at 80 %"
-    theirs = ["published: GPT-2 small", "resampling", "0.01", "72", "78", "88", "80"]
+    assert cells[0] == ["model", "", "λ", "4×", "8×", "16×", "32×"]
+    assert cells[1] == [
+        "this study",
+        "no resampling",
+        "0.01",
+        "0.400 [0.276, 0.538]",
+        "—",
+        "—",
+        "—",
+    ]
+    assert cells[3][3] == f"0.800 {published.INTERVAL_AT_08}"
+    theirs = ["published: GPT-2 small", "resampling", "0.01", "0.720", "0.780", "0.880", "0.800"]
     assert theirs in cells
     assert "another model" in text
     assert "The judge is no language model" in text
@@ -86,7 +95,7 @@ def test_ours_stands_above_the_published_grid(write: Callable[..., Result], tmp_
     assert len(long) == 2 * 2 * 4
     first = long.iloc[0]
     assert (first["cell"], first["extremes_labelled"], first["extremes_answered"]) == ("a", 20, 50)
-    assert long["published_gpt2_monosemantic_percent"].notna().all()
+    assert long["published_gpt2_monosemantic"].notna().all()
 
 
 def test_every_judged_cell_has_a_row_with_its_counts(
@@ -99,7 +108,7 @@ def test_every_judged_cell_has_a_row_with_its_counts(
     assert counts == [10, 48, 2]
     assert (row["detection_low"], row["detection_unparsable"]) == (0.7, 1)
     text = (folder / "judged_cells.md").read_text()
-    assert "0.75 [0.70, 0.80]" in text
+    assert "0.750 [0.700, 0.800]" in text
     assert text.count("not measured") >= 3, "simulation, AUC, and the caption"
     assert "**Not judged:** d: collapsed" in text
 
@@ -127,7 +136,7 @@ def test_a_language_model_is_named_and_agreement_shown(
     folder = tables(tmp_path, [write("a", judged(20, judge="some-model", agreement=agreement))])
     text = (folder / "judged_cells.md").read_text()
     assert "some-model, a language model" in text
-    assert "0.80 [0.70, 0.90]" in text
+    assert "0.800 [0.700, 0.900]" in text
     row = pd.read_csv(folder / "judged_cells.csv").iloc[0]
     assert (row["auc_of_M"], row["auc_without_M"]) == (0.8, 3)
 

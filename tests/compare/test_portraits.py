@@ -38,8 +38,10 @@ def test_figures_come_twice_with_the_same_bytes(tmp_path: Path) -> None:
         write_portraits(tmp_path / name, cells)
         digests.add(sha256_folder(tmp_path / name))
         assert {p.name for p in (tmp_path / name).iterdir()} == {
-            "correlation_maps.png", "correlation_maps.svg", "coverage.png", "coverage.svg",
-        }  # fmt: skip
+            f"{figure}.{ending}"
+            for figure in ("correlation_maps", "coverage")
+            for ending in ("png", "svg", "pdf")
+        }
     assert len(digests) == 1
 
 
@@ -55,9 +57,10 @@ def test_the_sparsest_cell_of_an_architecture_is_shown(tmp_path: Path) -> None:
 
 
 def test_bins_hold_equally_many_concepts_by_frequency(tmp_path: Path) -> None:
-    frequency, share = covered_by_frequency(result(tmp_path, "a", 8, l0=8))
+    frequency, share, bounds = covered_by_frequency(result(tmp_path, "a", 8, l0=8))
     assert len(frequency) == len(share) == 8
     assert frequency == sorted(frequency)
+    assert all(low <= value <= high for value, (low, high) in zip(share, bounds, strict=True))
     assert share == [0, 0, 0, 0, 1, 1, 1, 1]
     expected = np.geomspace(1e-3, 1e-1, 16)[:2]
     assert frequency[0] == pytest.approx(np.sqrt(expected.prod()))

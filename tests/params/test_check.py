@@ -279,6 +279,14 @@ def test_a_default_spelled_out_is_the_same_cell() -> None:
     assert parse(spelled).cells["topk"].identity() == parse(STUDY).cells["topk"].identity()
 
 
+def test_a_cell_under_two_names_is_refused() -> None:
+    topk = STUDY["cells"]["topk"]
+    for twin in (topk, {**topk, "hook": "blocks.1.hook_resid_post", "lr": 1e-3}):
+        with pytest.raises(StudyError, match=r"cells\.twin: the same cell as topk"):
+            parse({**STUDY, "cells": {"topk": topk, "twin": twin}})
+    parse({**STUDY, "cells": {"topk": topk, "twin": {**topk, "seed": 1}}})
+
+
 def test_a_pinned_file_that_changed_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\ntwo\n")
     study = deepcopy(STUDY)

@@ -96,37 +96,68 @@ app.command("metrics")(list_metrics)
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the study: studies/NAME is made.")],
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the study: studies/NAME is made.")
+    ] = None,
     from_: Annotated[
-        Path, typer.Option("--from", help="Study whose params.yaml is the start.")
-    ] = Path(),
+        str | None,
+        typer.Option("--from", help="Template, or a study's folder or file. Default: the root."),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
     text: Annotated[
         list[Path] | None, typer.Option(help="Text file (txt, jsonl, csv, parquet); repeatable.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set of the hub, as text.")] = None,
+    dataset_revision: Annotated[
+        str | None, typer.Option(help="Its commit, branch or tag. Default: the newest commit.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
+    documents: Annotated[
+        int | None, typer.Option(help="Documents to read. Default: all; of a data set 20,000.")
     ] = None,
     column: Annotated[list[str] | None, typer.Option(help="Text column; repeatable.")] = None,
     label: Annotated[str | None, typer.Option(help="Column with each document's class.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Hugging Face folder, or name on the hub.")
+        str | None,
+        typer.Option(help="Hugging Face folder, or name on the hub. Default: trained on the text."),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Hub model: commit, 40 hex digits.")] = None,
-    d_model: Annotated[int | None, typer.Option(help="Hub model: residual stream width.")] = None,
-    n_layers: Annotated[int | None, typer.Option(help="Hub model: number of blocks.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Hub model: commit, branch or tag. Default: the newest.")
+    ] = None,
+    d_model: Annotated[
+        int | None, typer.Option(help="Hub model without the hub: residual stream width.")
+    ] = None,
+    n_layers: Annotated[
+        int | None, typer.Option(help="Hub model without the hub: number of blocks.")
+    ] = None,
     hook: Annotated[list[str] | None, typer.Option(help="Hook to extract; repeatable.")] = None,
 ) -> None:
-    """Make another study on your own text or model, inputs pinned by their content.
+    """Make another study: a copy, or a grid that fits your own text and model.
 
-    Run it in the repository's root. Examples:
+    Inputs are pinned by their content, hub models and data sets by their commit, and files from
+    outside the repository are copied into the study. Run it in the repository's root. Examples:
+
+    sae-repro new owt --from gpt2-openwebtext
 
     sae-repro new news --text news.csv --column title --column body
 
     sae-repro new mine --text stories.jsonl --model ../my-model --hook blocks.2.hook_resid_post
     """
-    from sae_repro.cli.studies import StudyRequest, make_study
+    from sae_repro.cli.new import StudyRequest, make_study, template_lines
 
+    if list_:
+        typer.echo("\n".join(template_lines()))
+        return
+    if name is None:
+        raise StudyError("NAME: missing; sae-repro new NAME, or sae-repro new --list")
     request = StudyRequest(
         text=tuple(text or ()),
         columns=tuple(column or ()),
         label=label,
+        dataset=dataset,
+        dataset_revision=dataset_revision,
+        split=split,
+        documents=documents,
         model=model,
         revision=revision,
         d_model=d_model,

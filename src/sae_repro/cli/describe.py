@@ -9,8 +9,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from sae_repro.files import read_json
 from sae_repro.params import Cell, HubSubject, Study, Tune
 from sae_repro.params.recipes import RECIPE, PartialCell
+from sae_repro.remarks import remarks
 
 
 def width_of(study: Study) -> int | None:
@@ -49,10 +51,11 @@ def cells_table(study: Study, folder: Path) -> str:
         rows.append(
             [name, study.hook_of(cell), _width(cell, d_in),
              _activation(cell), sparsity, cell.prefixes, cell.revival,
-             ", ".join(map(str, cell.seeds or (cell.seed,))), *progress]
+             ", ".join(map(str, cell.seeds or (cell.seed,))), *progress,
+             _found(cell, folder / "artifacts" / "evaluate" / name / "metrics.json")]
         )  # fmt: skip
     headers = ["cell", "hook", "K", "activation", "sparsity", "prefixes", "revival", "seed",
-               "trained", "evaluated"]  # fmt: skip
+               "trained", "evaluated", "remarks"]  # fmt: skip
     return str(tabulate(rows, headers=headers))
 
 
@@ -61,6 +64,15 @@ def _count(files: list[Path]) -> str:
     if finished in (0, len(files)):
         return "yes" if finished else "–"
     return f"{finished} of {len(files)}"
+
+
+def _found(cell: Cell, path: Path) -> str:
+    """The remarks on an evaluated cell, or why it failed; of several seeds: on their mean."""
+    if not path.is_file():
+        return ""
+    measured = read_json(path)
+    failed = [measured["reason"]] if "reason" in measured else []
+    return "; ".join([*failed, *remarks(cell, measured["metrics"])])
 
 
 def _activation(cell: Cell) -> str:

@@ -34,7 +34,7 @@ def run(context: StageContext) -> None:
         write_metrics(folder)
         write_index(folder)
     with replacing_folder(reports / "figures") as folder:
-        write_figures(folder, results)
+        write_figures(folder, results, settings.matched_l0)
         write_portraits(folder, results)
         heat_maps(folder, artifacts)
     write_json(reports / "metrics.json", {r.name: headline(r) for r in results if r.ok})

@@ -12,6 +12,7 @@ from sae_repro.files import read_json
 from sae_repro.numerics.intervals import Interval
 from sae_repro.params import Cell, on_random_weights
 from sae_repro.params.architecture import architecture_of
+from sae_repro.remarks import remarks
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,17 @@ class Result:
         """Standard deviations of its metrics over its seeds; none for one SAE."""
         sd: Mapping[str, float | None] = self.measured.get("sd", {})
         return sd
+
+    @cached_property
+    def remarks(self) -> list[str]:
+        """A missed target L0, no reconstruction; of several seeds, each one's with its name."""
+        if self.cell.seeds is None:
+            return remarks(self.cell, self.metrics)
+        return [
+            f"{sae.name.rpartition('/')[2]}: {remark}"
+            for sae in self.members
+            for remark in sae.remarks
+        ]
 
     @property
     def hook(self) -> str:

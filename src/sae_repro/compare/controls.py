@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sae_repro.compare.figures import drawn
-from sae_repro.compare.tables import ABSENT, number, write_table
+from sae_repro.compare.drawing import drawn
+from sae_repro.compare.tables import number, with_interval, write_table
 from sae_repro.files import read_json, write_text
 from sae_repro.metrics import CONTROLS, mean_over_seeds
+from sae_repro.metrics.labels import KEY, heading
 from sae_repro.numerics.intervals import differ
 
 HEAT = ("vanilla", "matryoshka-random")
@@ -66,7 +67,7 @@ def findings(trials: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
             # a trial that failed shows nothing
             values = group.reindex(columns=[metric])[metric].to_numpy(float)
             holds = (values >= bound) if sign == "≥" else (values <= bound)
-            listing = ", ".join(number(float(v), 3) for v in values)
+            listing = ", ".join(number(float(v)) for v in values)
             verdict = "observed" if holds.all() else "not observed"
             yield (
                 f"{name}, {recipe} {expectation}: **{verdict}** ({metric} {sign} {bound:g} in "
@@ -83,8 +84,8 @@ def _parents(table: pd.DataFrame) -> Iterator[str]:
         rows = pair.set_index("recipe").to_dict("index")
         a, b = (rows[recipe] for recipe in HEAT)
         recalls = [
-            f"{recipe} {number(row['parent_recall'], 3)} [{number(row['parent_recall_low'], 3)}, "
-            f"{number(row['parent_recall_high'], 3)}]"
+            f"{recipe} {number(row['parent_recall'])} [{number(row['parent_recall_low'])}, "
+            f"{number(row['parent_recall_high'])}]"
             for recipe, row in zip(HEAT, (a, b), strict=True)
         ]
         intervals = [(row["parent_recall_low"], row["parent_recall_high"]) for row in (a, b)]
@@ -108,7 +109,7 @@ def write_control(folder: Path, artifacts: Path) -> None:
             "seeds": [f"{s}" + (f" ({f} failed)" if f else "")
                       for s, f in zip(table["seeds"], table["failed"], strict=True)],
             "target L0": [number(v) for v in table["target_l0"]],
-            **{m.name: [_cell(row, m.name) for row in table.to_dict("records")]
+            **{heading(m.name, CONTROLS): [_cell(row, m.name) for row in table.to_dict("records")]
                for m in CONTROLS},
         }
     )  # fmt: skip
@@ -116,9 +117,9 @@ def write_control(folder: Path, artifacts: Path) -> None:
     caption = (
         "# Controls: activations whose atoms are known\n\nMean over seeds [95 % interval: "
         "Student's t, of fractions on their angles so that it stays in [0, 1]]; each seed draws a "
-        f"world, data and weights of its own. METRICS.md defines each metric.\n\n{lines}"
+        f"world, data and weights of its own. {KEY}. METRICS.md defines each metric.\n\n{lines}"
     )
-    write_table(folder, "control", table, caption, printed)
+    write_table(folder, "control", table, caption, printed, latex=True)
     atoms = _read(artifacts / "control" / "atoms.csv")
     if not len(atoms):
         return
@@ -130,9 +131,7 @@ def write_control(folder: Path, artifacts: Path) -> None:
 
 def _cell(row: dict[Any, Any], metric: str) -> str:
     mean, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
-    if mean != mean:
-        return ABSENT
-    return number(mean, 3) + ("" if low != low else f" [{low:.2f}, {high:.2f}]")
+    return with_interval(mean, (low, high))
 
 
 def heat_maps(folder: Path, artifacts: Path) -> None:

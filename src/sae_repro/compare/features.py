@@ -13,8 +13,15 @@ from pathlib import Path
 import pandas as pd
 
 from sae_repro.compare.collect import Result
-from sae_repro.compare.tables import ABSENT, interval_columns, measured_on, number, write_table
+from sae_repro.compare.tables import (
+    ABSENT,
+    interval_columns,
+    measured_on,
+    with_interval,
+    write_table,
+)
 from sae_repro.metrics import CLASSES, names_in
+from sae_repro.metrics.labels import KEY, heading
 from sae_repro.numerics.intervals import Interval, differ
 
 
@@ -27,8 +34,7 @@ class Estimate:
     interval: Interval
 
     def __str__(self) -> str:
-        low, high = self.interval
-        return f"{number(self.value, 3)} [{number(low, 3)}, {number(high, 3)}]"
+        return with_interval(self.value, self.interval)
 
 
 def estimate(result: Result, metric: str) -> Estimate | None:
@@ -59,9 +65,9 @@ def write_features(folder: Path, results: Sequence[Result]) -> None:
         frame = features_table(results, present)
         caption = (
             f"# Structure\n\nMeasured on {measured_on(results)} or the stated sample of them; "
-            "cells.csv has every denominator. Brackets: 95 % interval. hole_rate and "
-            "absorption_rate: over testable pairs of a parent concept and its child; childless_"
-            "recall: how well the parent's latents find it where no child is; mean_max_correlation "
+            f"cells.csv has every denominator. Brackets: 95 % interval. {KEY}. Hole rate and "
+            "absorption rate: over testable pairs of a parent concept and its child; childless "
+            "recall: how well the parent's latents find it where no child is; max correlation: "
             "with SAEs of that width, and its null. A dash: not measured, or nothing to measure."
         )
         write_table(folder, "structure", frame, caption, _printed(results, present))
@@ -82,9 +88,9 @@ def _write_monosemantic(folder: Path, results: Sequence[Result]) -> None:
     caption = (
         f"# Monosemanticity\n\nEach latent against the concept bank, on {measured_on(results)}: "
         "concept and threshold chosen on one half of the documents, scored on the other. "
-        "Monosemantic: M ≥ .7 (complete: φ ≥ .7 too; narrow: not). Brackets: 95 % interval. The "
-        "last cells are negative controls if the study has them: what scores there like a trained "
-        "SAE measures nothing."
+        "Monosemantic: M ≥ .7 (complete: φ ≥ .7 too; narrow: not). Brackets: 95 % interval. "
+        f"{KEY}. The last cells are negative controls if the study has them: what scores there "
+        "like a trained SAE measures nothing."
     )
     write_table(folder, "monosemantic", pd.concat([frame, counts], axis=1), caption, printed)
 
@@ -100,8 +106,7 @@ def _printed(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
     for r in results:
         row = {"cell": r.name}
         for metric in metrics:
-            value = estimate(r, metric)
-            row[metric] = str(value) if value else number(r.metrics.get(metric), 3)
+            row[heading(metric)] = with_interval(r.metrics.get(metric), r.interval(metric))
         rows.append(row)
     return pd.DataFrame(rows)
 

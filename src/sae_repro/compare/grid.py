@@ -7,7 +7,7 @@ import pandas as pd
 
 from sae_repro.compare import published
 from sae_repro.compare.collect import Result
-from sae_repro.compare.tables import ABSENT, measured_on, number, write_table
+from sae_repro.compare.tables import ABSENT, measured_on, number, with_interval, write_table
 from sae_repro.numerics.intervals import differ
 
 BLOCKS = ((False, "no resampling"), (True, "resampling"))
@@ -42,7 +42,9 @@ def dead_table(results: Sequence[Result], metric: str) -> tuple[pd.DataFrame, pd
             row = {"": block, "λ": f"{lam:g}"}
             for x in expansions:
                 r = grid.get((resampling, lam, x))
-                row[f"{x:g}x"] = ABSENT if r is None else _percent(r, metric)
+                row[f"{x:g}×"] = (
+                    ABSENT if r is None else with_interval(r.metrics[metric], r.interval(metric))
+                )
                 low, high = r.measured["intervals"][metric] if r else (None, None)
                 long.append(
                     {
@@ -62,22 +64,18 @@ def dead_table(results: Sequence[Result], metric: str) -> tuple[pd.DataFrame, pd
         row = {"": "difference", "λ": f"{lam:g}"}
         for x in expansions:
             pair = grid.get((False, lam, x)), grid.get((True, lam, x))
-            row[f"{x:g}x"] = _difference(*pair, metric)
+            row[f"{x:g}×"] = _difference(*pair, metric)
         wide.append(row)
     return pd.DataFrame(long), pd.DataFrame(wide)
-
-
-def _percent(r: Result, metric: str) -> str:
-    low, high = r.measured["intervals"][metric]
-    return f"{100 * (r.metrics[metric] or 0):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _difference(without: Result | None, with_: Result | None, metric: str) -> str:
     if without is None or with_ is None:
         return ABSENT
-    points = 100 * ((with_.metrics[metric] or 0) - (without.metrics[metric] or 0))
+    difference = (with_.metrics[metric] or 0) - (without.metrics[metric] or 0)
     a, b = without.measured["intervals"][metric], with_.measured["intervals"][metric]
-    return f"{points:+.1f}" + ("" if differ(a, b) else " (not distinguishable)")
+    sign = "+" if difference > 0 else ""
+    return f"{sign}{number(difference)}" + ("" if differ(a, b) else " (not distinguishable)")
 
 
 def published_table(results: Sequence[Result]) -> pd.DataFrame:
@@ -95,12 +93,10 @@ def published_table(results: Sequence[Result]) -> pd.DataFrame:
                         "lambda": lam,
                         "expansion": x,
                         **{
-                            f"published_gpt2_{kind}_percent": published.percent(
-                                kind, resampling, lam, x
-                            )
+                            f"published_gpt2_{kind}": published.fraction(kind, resampling, lam, x)
                             for kind in ("dead", "monosemantic")
                         },
-                        "this_study_dead_percent": None if dead is None else 100 * dead,
+                        "this_study_dead": dead,
                         "this_study_cell": cell.name if cell else None,
                     }
                 )
@@ -124,19 +120,31 @@ def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
                 else ""
             )
             caption = (
-                f"# Dead latents, % ({metric})\n\nReLU + L1; {definition}. Measured on "
+                f"# Dead latents, fraction of K ({metric})\n\nReLU + L1; {definition}. Measured on "
                 f"{measured_on(results)}, seed {seed}. In brackets: 95 % Wilson interval over the "
-                "cell's latents. Difference: resampling − no resampling in percentage points; "
+                "cell's latents. Difference: resampling − no resampling; "
                 f"overlapping intervals are called not distinguishable.{pooled}"
             )
-            write_table(folder, metric, long, caption, wide)
+            write_table(folder, metric, long, caption, wide, latex=True)
     frame = published_table(results)
-    printed = frame.map(lambda v: number(v) if isinstance(v, float) else v or ABSENT)
+    text = frame.map(lambda v: number(v) if isinstance(v, float) else v or ABSENT)
+    printed = text.rename(
+        columns={
+            "block": "",
+            "lambda": "λ",
+            "expansion": "K / D",
+            "published_gpt2_dead": "published: dead ↓",
+            "published_gpt2_monosemantic": "published: monosemantic ↑",
+            "this_study_dead": "this study: dead ↓",
+            "this_study_cell": "cell",
+        }
+    )
     caption = (
-        "# Published numbers for comparison: another model and corpus\n\nNo targets. Published: "
+        "# Published numbers for comparison: another model and corpus\n\nNo targets; fractions of "
+        "latents. Published: "
         f"{published.SETTING}; monosemantic = fraction of {published.JUDGED_LATENTS} latents that "
-        "an LLM judge labelled (at 80 % its 95 % interval is "
-        f"{published.INTERVAL_AT_80_PERCENT}). "
+        "an LLM judge labelled (at 0.8 its 95 % interval is "
+        f"{published.INTERVAL_AT_08}). "
         f"This study: dead_fraction_below on {measured_on(results)}."
     )
     write_table(folder, "published", frame, caption, printed)

@@ -1,4 +1,4 @@
-"""Tables of the judge: the published grid's percentages beside ours, and a row per cell."""
+"""Tables of the judge: the published grid's fractions beside ours, and a row per cell."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import pandas as pd
 from sae_repro.compare import published
 from sae_repro.compare.collect import Result
 from sae_repro.compare.grid import BLOCKS, grid_of
-from sae_repro.compare.tables import ABSENT, number, write_table
+from sae_repro.compare.tables import ABSENT, number, with_interval, write_table
 from sae_repro.files import read_json
 from sae_repro.numerics.intervals import wilson_over_groups
 from sae_repro.params import SCORE_INFO
@@ -38,7 +38,7 @@ def read_judged(
 def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(long table for machines, wide table for people): ours, then the published model's.
 
-    Percent of the most and the least selective latents that the judge labelled.
+    Fractions of the most and the least selective latents that the judge labelled.
     """
     grid = grid_of(results)
     lambdas = sorted({key[1] for key in grid} | set(published.LAMBDAS), reverse=True)
@@ -50,7 +50,7 @@ def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame,
             for x in expansions:
                 r = grid.get((resampling, lam, x))
                 summary = _over_seeds(r, judged) if r else {}
-                row[f"{x:g}x"] = _percent(summary)
+                row[f"{x:g}×"] = _fraction(summary)
                 long.append(
                     {
                         "block": block,
@@ -59,7 +59,7 @@ def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame,
                         "cell": r.name if r else None,
                         "seeds": summary.get("seeds"),
                         **_rate_columns("extremes", summary),
-                        "published_gpt2_monosemantic_percent": published.percent(
+                        "published_gpt2_monosemantic": published.fraction(
                             "monosemantic", resampling, lam, x
                         ),
                     }
@@ -67,9 +67,9 @@ def grid_table(results: Sequence[Result], judged: Judged) -> tuple[pd.DataFrame,
             wide.append(row)
     for resampling, block in BLOCKS:
         for lam in published.LAMBDAS:
-            values = (published.percent("monosemantic", resampling, lam, x) for x in expansions)
-            text = (ABSENT if value is None else f"{value:g}" for value in values)
-            names = (f"{x:g}x" for x in expansions)
+            values = (published.fraction("monosemantic", resampling, lam, x) for x in expansions)
+            text = map(number, values)
+            names = (f"{x:g}×" for x in expansions)
             wide.append(
                 {"model": "published: GPT-2 small", "": block, "λ": f"{lam:g}",
                  **dict(zip(names, text, strict=True))}
@@ -92,11 +92,8 @@ def _over_seeds(r: Result, judged: Judged) -> Mapping[str, Any]:
     }
 
 
-def _percent(labelled: Mapping[str, Any]) -> str:
-    if labelled.get("rate") is None:
-        return ABSENT
-    low, high = labelled["interval"]
-    return f"{100 * labelled['rate']:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+def _fraction(labelled: Mapping[str, Any]) -> str:
+    return with_interval(labelled.get("rate"), labelled.get("interval"))
 
 
 def _rate_columns(group: str, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,17 +170,17 @@ def write_judged(folder: Path, results: Sequence[Result], artifacts: Path, seed:
     if any(sae.name in judged for r in grid_of(results).values() for sae in r.members):
         long, wide = grid_table(results, judged)
         caption = (
-            "# Monosemantic latents, %, laid out as published\n\nFraction of the most and the "
-            f"least selective latents (half each, at most {published.JUDGED_LATENTS}) that the "
+            "# Monosemantic latents, fraction ↑, laid out as published\n\nFraction of the most and "
+            f"the least selective latents (half each, at most {published.JUDGED_LATENTS}) that the "
             "judge labelled instead of calling them polysemantic; in brackets its 95 % Wilson "
             f"interval. Judge: {described}. "
             "Extremes are not the population: judged_cells has a uniform sample beside them. "
             "Published, below: **another model, corpus and judge**, facts and no targets; "
-            f"{published.SUBJECT}, {published.JUDGED_LATENTS} latents each (at 80 % the interval "
-            f"is {published.INTERVAL_AT_80_PERCENT}). Of a cell with several seeds, the latents of "
+            f"{published.SUBJECT}, {published.JUDGED_LATENTS} latents each (at 0.8 the interval "
+            f"is {published.INTERVAL_AT_08}). Of a cell with several seeds, the latents of "
             f"all, the interval widened by the variance between seeds. Seed {seed}."
         )
-        write_table(folder, "judged", long, caption, wide)
+        write_table(folder, "judged", long, caption, wide, latex=True)
     caption = _caption(judge, described, seed)
     if without:
         caption += "\n\n**Not judged:** " + "; ".join(without)
@@ -198,12 +195,12 @@ def _caption(judge: str, described: str, seed: int) -> str:
         "polysemantic ones (0.5: not at all)."
     )
     return (
-        f"# Every cell as judged\n\nJudge: {described}. Labelled, % [95 % Wilson interval] "
-        "(labelled / answered): the most and least selective latents, and a uniform sample of "
-        "alive ones; answers that could not be read are counted as unparsable, not as either. "
-        "Explanations are written from documents of one half and scored on those of the other: "
-        "balanced accuracy [95 % interval over resampled latents] of telling contexts with the "
-        "latent's firing from silent ones (detection: over the whole context; fuzzing: at the "
+        f"# Every cell as judged\n\nJudge: {described}. Labelled ↑: fraction [95 % Wilson "
+        "interval] (labelled / answered): the most and least selective latents, and a uniform "
+        "sample of alive ones; answers that could not be read are counted as unparsable, not as "
+        "either. Explanations are written from documents of one half and scored on those of the "
+        "other: balanced accuracy [95 % interval over resampled latents] of telling contexts with "
+        "the latent's firing from silent ones (detection: over the whole context; fuzzing: at the "
         f"marked token), half of these hard; 0.5 is chance. {agreement} Seed {seed}."
     )
 
@@ -230,7 +227,7 @@ def _printed(judged: Judged) -> pd.DataFrame:
 
 
 def _counted(summary: Mapping[str, Any]) -> str:
-    return f"{_percent(summary)} ({summary['labelled']}/{summary['answered']})"
+    return f"{_fraction(summary)} ({summary['labelled']}/{summary['answered']})"
 
 
 def _score(score: str, value: Mapping[str, Any] | None) -> str:
@@ -246,4 +243,4 @@ def _interval(value: Mapping[str, Any], name: str) -> str:
     if value[name] is None:
         return ABSENT
     low, high = value["interval"]
-    return f"{value[name]:.2f} [{low:.2f}, {high:.2f}]"
+    return with_interval(value[name], (low, high))

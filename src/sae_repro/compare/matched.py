@@ -1,9 +1,9 @@
-"""Architectures at matched L0: each one's frontier, interpolated, with paired intervals.
+"""Architectures at matched L0: each one's frontier read at the targets, with paired intervals.
 
-Every architecture is a line through its cells in (log L0, metric); nothing is extrapolated.
 Intervals are percentiles over resampled validation documents, the same documents for all cells, so
-that the difference of two architectures is far better known than either value. Where a cell has
-several seeds, each resampling draws as many of them with replacement, and takes their mean.
+that the difference of two architectures is far better known than either value; where a cell has
+several seeds, each resampling draws as many of them with replacement, and takes their mean. The
+bound on the error of reading the line (`compare.frontier`) is added in quadrature.
 """
 
 from collections import defaultdict
@@ -13,70 +13,157 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from sae_repro.compare.collect import Result
+from sae_repro.compare.frontier import Floats, Frontier, Reading, frontiers
 from sae_repro.metrics import names_in
 from sae_repro.numerics.bootstrap import interval, weights
 from sae_repro.numerics.intervals import differ
 
-Floats = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
-class Frontier:
-    """The cells of one architecture on one hook at one expansion, by rising L0."""
+class Matched:
+    """One frontier at one target."""
 
-    architecture: str
-    hook: str
-    expansion: float
-    cells: tuple[Result, ...]
+    frontier: Frontier
+    target: float
+    reading: Reading
+    fvu: float
+    sample: Floats
+    """FVU of each resampling [B]."""
 
     @property
-    def l0(self) -> Floats:
-        """Reached L0 of each cell."""
-        return np.array([r.metrics["l0"] for r in self.cells], dtype=np.float64)
+    def error(self) -> float:
+        """Bound on how far the line may be off, in FVU."""
+        return float(self.fvu * np.expm1(self.reading.error))
 
-    def values(self, metric: str) -> Floats:
-        """The metric of each cell; NaN where it was not measured."""
-        return np.array([r.metrics[metric] for r in self.cells], dtype=np.float64)
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """95 % interval of FVU, the line's error in it; in logarithms, so that it stays above 0."""
+        ends = interval(np.log(self.sample))
+        if ends is None:
+            return np.nan, np.nan
+        y = np.log(self.fvu)
+        low, high = (np.hypot(end - y, self.reading.error) for end in ends)
+        return float(np.exp(y - low)), float(np.exp(y + high))
 
 
-def frontiers(results: Sequence[Result]) -> list[Frontier]:
-    """Finished cells grouped by architecture, hook and expansion, in the order of params.yaml.
-
-    Negative controls are not among them.
-    """
-    groups: dict[tuple[str, str, float], list[Result]] = defaultdict(list)
-    for r in results:
-        if r.ok and not r.negative and (r.metrics["l0"] or 0) > 0:
-            groups[r.architecture, r.hook, r.expansion].append(r)
+def matched(
+    results: Sequence[Result], targets: Sequence[float], resamplings: int, seed: int
+) -> list[Matched]:
+    """Every frontier at every target; NaN where there is nothing to read."""
+    resampled = bootstrap([r for r in results if not r.negative], resamplings, seed)
     return [
-        Frontier(*key, tuple(sorted(group, key=lambda r: r.metrics["l0"] or 0)))
-        for key, group in groups.items()
+        _match(f, target, resampled, resamplings) for f in frontiers(results) for target in targets
     ]
 
 
-def interpolate(l0: Floats, values: Floats, target: float) -> Floats:
-    """`values` [..., cells] at `target`, linear in log L0; NaN outside the cells' range.
+def _match(
+    f: Frontier, target: float, resampled: dict[str, tuple[Floats, Floats]], resamplings: int
+) -> Matched:
+    reading = f.at(target)
+    if not reading.readable:
+        return Matched(f, target, reading, np.nan, np.full(resamplings, np.nan))
+    l0, fvu = (np.stack(part, axis=-1)
+               for part in zip(*(resampled[r.name] for r in f.cells), strict=True))  # fmt: skip
+    sample = reading.of(f.points(np.log(l0)), f.points(np.log(fvu)))
+    return Matched(f, target, reading, float(np.exp(reading.of(*f.line))), np.exp(sample))
 
-    `l0` [..., cells] rises along the last axis; each leading index is a frontier of its own.
-    """
-    l0, values = np.broadcast_arrays(l0, values)
-    order = np.argsort(l0, axis=-1, kind="stable")
-    x = np.log(np.take_along_axis(l0, order, axis=-1))
-    y = np.take_along_axis(values, order, axis=-1)
-    t = np.log(target)
-    result = np.full(x.shape[:-1], np.nan)
-    for i in range(x.shape[-1]):
-        result = np.where(x[..., i] == t, y[..., i], result)
-    for i in range(x.shape[-1] - 1):
-        a, b = x[..., i], x[..., i + 1]
-        inside = (a < t) & (t < b)
-        width = np.where(inside, b - a, 1.0)
-        result = np.where(inside, y[..., i] + (y[..., i + 1] - y[..., i]) * (t - a) / width, result)
-    return result
+
+def matched_table(rows: Sequence[Matched]) -> pd.DataFrame:
+    """A row per frontier and target."""
+    return pd.DataFrame([_row(m) for m in rows])
+
+
+def _row(m: Matched) -> dict[str, Any]:
+    f = m.frontier
+    low, high = m.bounds
+    others = [name for name in names_in("matched_l0.md") if name != "fvu"]
+    return {
+        "hook": f.hook,
+        "expansion": f.expansion,
+        "architecture": f.label,
+        "target_l0": m.target,
+        "reading": m.reading.how,
+        "fvu": m.fvu,
+        "fvu_low": low,
+        "fvu_high": high,
+        **{name: _linear(m, name) for name in others},
+        "line_error_log_fvu": m.reading.error if m.reading.readable else np.nan,
+        "l0_nearest": float(f.l0[np.argmin(np.abs(np.log(f.l0 / m.target)))]),
+        "cells": len(f.cells),
+        "seeds": sum(len(r.saes) for r in f.cells),
+        "l0_from": float(f.l0.min()),
+        "l0_to": float(f.l0.max()),
+    }
+
+
+def _linear(m: Matched, metric: str) -> float:
+    """Another metric at the same place of the line, linear in log L0."""
+    if not m.reading.readable:
+        return np.nan
+    f = m.frontier
+    return float(m.reading.of(f.line[0], f.points(f.values(metric))))
+
+
+def pairs_table(rows: Sequence[Matched]) -> pd.DataFrame:
+    """A row per pair of frontiers of one hook and width at one target, where both are read."""
+    groups: dict[tuple[str, float, float], list[Matched]] = defaultdict(list)
+    for m in rows:
+        if m.reading.readable:
+            groups[m.frontier.hook, m.frontier.expansion, m.target].append(m)
+    return pd.DataFrame(
+        [_pair(a, b) for group in groups.values() for a, b in combinations(group, 2)]
+    )
+
+
+def _pair(a: Matched, b: Matched) -> dict[str, Any]:
+    difference = a.fvu - b.fvu
+    ends = interval(a.sample - b.sample) or (np.nan, np.nan)
+    error = np.hypot(a.error, b.error)
+    half = [float(np.hypot(end - difference, error)) for end in ends]
+    low, high = difference - half[0], difference + half[1]
+    # over the same documents, against none: paired, so known better than a or b
+    distinct = differ((low, high), (0.0, 0.0))
+    return {
+        "hook": a.frontier.hook,
+        "expansion": a.frontier.expansion,
+        "target_l0": a.target,
+        "a": a.frontier.label,
+        "b": b.frontier.label,
+        "fvu_a_minus_b": difference,
+        "low": low,
+        "high": high,
+        "a_is": ("lower" if high < 0 else "higher") if distinct else "not distinguishable",
+    }
+
+
+def findings(rows: Sequence[Matched], pairs: pd.DataFrame) -> list[str]:
+    """A sentence per hook, width and target: FVU by rank, and which pairs are not told apart."""
+    sentences = []
+    for (hook, expansion, target), group in (
+        pairs.groupby(["hook", "expansion", "target_l0"], sort=False) if len(pairs) else ()
+    ):
+        values = {
+            m.frontier.label: m
+            for m in sorted(rows, key=lambda m: m.fvu)
+            if (m.frontier.hook, m.frontier.expansion, m.target) == (hook, expansion, target)
+            and m.reading.readable
+        }
+        ranked = ", ".join(f"{label} {_with_bounds(m)}" for label, m in values.items())
+        unclear = group[group["a_is"] == "not distinguishable"]
+        apart = "; ".join(f"{a} and {b}" for a, b in zip(unclear["a"], unclear["b"], strict=True))
+        verdict = f"Not distinguishable: {apart}." if apart else "All pairs are distinguishable."
+        sentences.append(
+            f"FVU at L0 = {target:g}, {expansion:g}×, {hook}, lowest first: {ranked}. {verdict}"
+        )
+    return sentences
+
+
+def _with_bounds(m: Matched) -> str:
+    low, high = m.bounds
+    return f"{m.fvu:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def bootstrap(
@@ -117,86 +204,3 @@ def _over_seeds(
     l0, fvu = ((fraction_bs * np.stack(values, axis=1)).sum(axis=1)
                for values in zip(*parts, strict=True))  # fmt: skip
     return l0, fvu
-
-
-def matched_table(
-    results: Sequence[Result], targets: Sequence[float], resamplings: int, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(a row per frontier and target, a row per pair of frontiers and target)."""
-    metrics = names_in("matched_l0.md")
-    resampled = bootstrap([r for r in results if not r.negative], resamplings, seed)
-    rows: list[dict[str, Any]] = []
-    samples: dict[tuple[str, float, str, float], Floats] = {}
-    for f in frontiers(results):
-        for target in targets:
-            l0 = np.stack([resampled[r.name][0] for r in f.cells], axis=-1)
-            fvu = np.stack([resampled[r.name][1] for r in f.cells], axis=-1)
-            point = {m: float(interpolate(f.l0, f.values(m), target)) for m in metrics}
-            outside = np.isnan(point["fvu"])
-            sample = np.full(resamplings, np.nan) if outside else interpolate(l0, fvu, target)
-            low, high = interval(sample) or (np.nan, np.nan)
-            samples[f.hook, f.expansion, f.architecture, target] = sample
-            rows.append(
-                {
-                    "hook": f.hook,
-                    "expansion": f.expansion,
-                    "architecture": f.architecture,
-                    "target_l0": target,
-                    **point,
-                    "fvu_low": low,
-                    "fvu_high": high,
-                    "cells": len(f.cells),
-                    "seeds": sum(len(r.saes) for r in f.cells),
-                    "l0_from": float(f.l0.min()),
-                    "l0_to": float(f.l0.max()),
-                }
-            )
-    return pd.DataFrame(rows), pd.DataFrame(_pairs(samples, rows))
-
-
-def _pairs(
-    samples: dict[tuple[str, float, str, float], Floats], rows: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    value = {(r["hook"], r["expansion"], r["architecture"], r["target_l0"]): r["fvu"] for r in rows}
-    pairs = []
-    for a, b in combinations(samples, 2):
-        if (a[0], a[1], a[3]) != (b[0], b[1], b[3]):
-            continue
-        bounds = interval(samples[a] - samples[b])
-        if np.isnan(value[a]) or np.isnan(value[b]) or bounds is None:
-            continue
-        low, high = bounds
-        # the difference over the same documents, against none: paired, so known better than a or b
-        distinct = differ((low, high), (0.0, 0.0))
-        verdict = ("lower" if high < 0 else "higher") if distinct else "not distinguishable"
-        pairs.append(
-            {
-                "hook": a[0],
-                "expansion": a[1],
-                "target_l0": a[3],
-                "a": a[2],
-                "b": b[2],
-                "fvu_a_minus_b": value[a] - value[b],
-                "low": low,
-                "high": high,
-                "a_is": verdict,
-            }
-        )
-    return pairs
-
-
-def findings(pairs: pd.DataFrame) -> list[str]:
-    """One sentence per pair of architectures at each target L0, no stronger than its interval."""
-    sentences = []
-    for row in pairs.itertuples(index=False):
-        subject = f"At L0 = {row.target_l0:g}, {row.expansion:g}x, {row.hook}:"
-        difference = (
-            f"(difference {row.fvu_a_minus_b:+.4f}, 95 % [{row.low:+.4f}, {row.high:+.4f}])"
-        )
-        if row.a_is == "not distinguishable":
-            sentences.append(
-                f"{subject} FVU of {row.a} and {row.b} not distinguishable {difference}."
-            )
-        else:
-            sentences.append(f"{subject} {row.a} has {row.a_is} FVU than {row.b} {difference}.")
-    return sentences

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from sae_repro.compare.collect import Result
-from sae_repro.compare.figures import drawn
+from sae_repro.compare.drawing import dodged, drawn, logarithmic, room_between
+from sae_repro.numerics.intervals import Interval, wilson
+from sae_repro.params.appearance import looks
 
 MAPS = 6  # cells side by side
 BINS = 8  # of concept frequency, equal numbers of concepts in each
@@ -43,6 +45,7 @@ def correlation_maps(folder: Path, results: Sequence[Result]) -> None:
     """Correlation of the activations of each cell's most active latents, in clustered order."""
     columns = min(3, len(results))
     rows = -(-len(results) // columns)
+    several = len({r.hook for r in results}) > 1
     with drawn(folder, "correlation_maps", 2.9 * columns + 0.6, 2.9 * rows) as figure:
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for ax in axes[len(results) :]:
@@ -53,34 +56,59 @@ def correlation_maps(folder: Path, results: Sequence[Result]) -> None:
                 frame.drop(columns="latent").to_numpy(np.float64), vmin=-1, vmax=1, cmap="RdBu_r",
                 interpolation="nearest", rasterized=True,
             )  # fmt: skip
-            ax.set_title(f"{r.name}\n{len(frame)} most active latents", fontsize=7)
+            hook = f"\n{r.hook}" if several else ""
+            ax.set_title(f"{r.name}{hook}\n{len(frame)} most active latents", fontsize=7)
             ax.set_xticks([])
             ax.set_yticks([])
             ax.grid(False)
-        figure.colorbar(image, ax=axes[: len(results)], label="correlation", shrink=0.6)
+        figure.colorbar(
+            image, ax=axes[: len(results)], label="correlation of activations", shrink=0.6
+        )
 
 
 def coverage(folder: Path, results: Sequence[Result]) -> None:
-    """The fraction of concepts with a latent of φ ≥ .5, over how frequent the concepts are."""
-    with drawn(folder, "coverage", 6.4, 4.0) as figure:
+    """The fraction of concepts with a latent of φ ≥ .5, over how frequent the concepts are.
+
+    With Wilson intervals: a few dozen concepts are in a bin.
+    """
+    looks_of = looks(r.architecture for r in results)
+    with drawn(folder, "coverage", 8.4, 4.6) as figure:
         ax = figure.subplots()
-        for number, r in enumerate(results):
-            frequency, covered = covered_by_frequency(r)
-            style = "--" if r.negative else "-"
-            ax.plot(frequency, covered, style, marker="os^vD*"[number % 6], ms=4, lw=1,
-                    label=r.name)  # fmt: skip
+        for n, r in enumerate(results):
+            frequency, covered, bounds = covered_by_frequency(r)
+            look = looks_of[r.architecture]
+            error = np.clip(np.abs(np.array(bounds).T - covered), 0, None)
+            ax.errorbar(
+                dodged(frequency, n, len(results), room_between(frequency)), covered, yerr=error,
+                ls=look.line, color=look.colour, marker=look.marker, ms=4.5, lw=1, elinewidth=0.5,
+                alpha=0.9, label=f"{look.label} ({r.name})",
+            )  # fmt: skip
         ax.set_xscale("log")
+        logarithmic(ax.xaxis)
         ax.set_ylim(-0.03, 1.03)
-        ax.set_xlabel(f"fraction of tokens that carry the concept ({BINS} bins of equal size)")
-        ax.set_ylabel("fraction of concepts covered (φ ≥ .5)")
-        ax.legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1, 0.5))
+        ax.set_xlabel(f"concept frequency (fraction of tokens; {BINS} bins of equally many)")
+        ax.set_ylabel("concepts with a latent of φ ≥ .5 (fraction) ↑")
+        figure.legend(fontsize=7, loc="outside right center")
+        hooks = ", ".join(dict.fromkeys(r.hook for r in results))
+        figure.suptitle(
+            f"Coverage of concepts by each architecture's sparsest cell (95 % Wilson)\n{hooks}",
+            fontsize=10,
+        )
 
 
-def covered_by_frequency(result: Result) -> tuple[list[float], list[float]]:
-    """(geometric mean frequency, fraction covered) of each bin of concepts, over a cell's SAEs."""
+def covered_by_frequency(result: Result) -> tuple[list[float], list[float], list[Interval]]:
+    """Of each bin of concepts, over a cell's SAEs: geometric mean frequency, fraction covered, CI.
+
+    The interval is Wilson's over the concepts of one SAE, for the seeds share their concepts.
+    """
     frame = pd.concat([pd.read_parquet(s.evaluated / "concepts.parquet") for s in result.saes])
     frame = frame.sort_values("frequency", kind="stable")
     parts = [p for p in np.array_split(np.arange(len(frame)), min(BINS, len(frame))) if len(p)]
     log = np.log(frame["frequency"].to_numpy(np.float64))
     covered = frame["covered"].to_numpy(bool)
-    return [float(np.exp(log[p].mean())) for p in parts], [float(covered[p].mean()) for p in parts]
+    concepts = [max(1, len(p) // len(result.saes)) for p in parts]
+    fractions = [float(covered[p].mean()) for p in parts]
+    bounds: list[Interval] = [
+        wilson(round(fraction * n), n) for fraction, n in zip(fractions, concepts, strict=True)
+    ]
+    return [float(np.exp(log[p].mean())) for p in parts], fractions, bounds

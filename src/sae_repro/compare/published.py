@@ -6,8 +6,8 @@ SETTING = (
     "every activation < 0.07"
 )
 JUDGED_LATENTS = 50
-INTERVAL_AT_80_PERCENT = "[67, 89]"
-"""The 95 % Wilson interval of 40 in 50, in percent."""
+INTERVAL_AT_08 = "[0.670, 0.888]"
+"""The 95 % Wilson interval of 40 in 50."""
 
 LAMBDAS = (1e-2, 1e-4)
 EXPANSIONS = (4, 8, 16, 32)
@@ -21,12 +21,13 @@ PERCENT = {
     ("monosemantic", True, 1e-2): (72.0, 78.0, 88.0, 80.0),
     ("monosemantic", True, 1e-4): (80.0, 78.0, 78.0, 76.0),
 }
-"""Of latents, by (kind, resampling, λ), one per expansion; monosemantic: by an LLM judge."""
+"""Of latents, by (kind, resampling, λ), one per expansion; monosemantic: by an LLM judge.
+In percent, as published."""
 
 
-def percent(kind: str, resampling: bool, lambda_: float, expansion: float) -> float | None:
-    """The published percentage of "dead" or "monosemantic" latents; None where there is none."""
+def fraction(kind: str, resampling: bool, lambda_: float, expansion: float) -> float | None:
+    """The published fraction of "dead" or "monosemantic" latents; None where there is none."""
     row = PERCENT.get((kind, resampling, lambda_))
     if row is None or expansion not in EXPANSIONS:
         return None
-    return row[EXPANSIONS.index(int(expansion))]
+    return round(row[EXPANSIONS.index(int(expansion))] / 100, 6)

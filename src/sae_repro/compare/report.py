@@ -1,19 +1,21 @@
 """The matched-L0 table, the findings, and the index of all tables."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from sae_repro.compare import features
 from sae_repro.compare.collect import Result
-from sae_repro.compare.matched import findings, matched_table
-from sae_repro.compare.tables import measured_on, number, write_table
+from sae_repro.compare.frontier import LEAST_CELLS
+from sae_repro.compare.matched import findings, matched, matched_table, pairs_table
+from sae_repro.compare.tables import measured_on, number, with_interval, write_table
 from sae_repro.files import write_text
-from sae_repro.metrics import AREAS, Metric
+from sae_repro.metrics import AREAS, Metric, names_in
+from sae_repro.metrics.labels import KEY, LABELS, heading
 from sae_repro.metrics.listing import table_of
 from sae_repro.params import Compare
+from sae_repro.remarks import TOLERANCE
 
 INDEX = {
     "cells": "every cell with its choices, all metrics and denominators",
@@ -37,41 +39,98 @@ def write_matched(
     folder: Path, results: Sequence[Result], settings: Compare, seed: int
 ) -> list[str]:
     """Write matched_l0 and matched_l0_pairs; the sentences that follow from them."""
-    frame, pairs = matched_table(results, settings.matched_l0, settings.bootstrap, seed)
+    rows = matched(results, settings.matched_l0, settings.bootstrap, seed)
+    frame, pairs = matched_table(rows), pairs_table(rows)
     caption = (
-        "# Architectures at matched L0\n\nEach architecture's frontier, linear in log L0 between "
-        f"its own cells, on {measured_on(results)}; "
-        "a target outside an architecture's range is not extrapolated. Brackets: 95 % percentile "
-        f"interval of {settings.bootstrap:,} resamplings of the documents, "
-        f"the same for all cells; {_scope(results, seed)}. At equal L0, absorption lowers FVU: FVU "
-        "alone ranks architectures backwards where it matters most."
+        "# Architectures at matched L0\n\nEach architecture's frontier at the target L0 (latents "
+        f"per token), on {measured_on(results)}: a line through its own cells, straight in (log "
+        "L0, log FVU), as in figures/frontier. L0 is the held-out one: a cell within "
+        f"{TOLERANCE:g} of a target is at it, and the rest of the way is read along the line. "
+        "Brackets: 95 % interval, from "
+        f"{settings.bootstrap:,} resamplings of the documents, the same for all cells, and in "
+        "quadrature the error of the line, from leaving out each inner cell; "
+        f"{_scope(results, seed)}. At equal L0, absorption lowers FVU: FVU alone ranks "
+        f"architectures backwards where it matters most. {KEY}."
     )
     if not len(frame):
         write_text(folder / "matched_l0.md", caption + "\n\nNo cell finished.\n")
         return []
+    caption += _unread(frame)
+    read = frame[frame["fvu"].notna()]
+    others = [name for name in names_in("matched_l0.md") if name != "fvu"]
     printed = pd.DataFrame(
         {
-            "hook": frame["hook"],
-            "expansion": [f"{x:g}x" for x in frame["expansion"]],
-            "architecture": frame["architecture"],
-            "target L0": [f"{x:g}" for x in frame["target_l0"]],
-            "FVU": [_with_interval(row) for row in frame.to_dict("records")],
-            "CE recovered (zero)": [number(v) for v in frame["ce_recovered_zero"]],
-            "dead (never)": [number(v) for v in frame["dead_fraction_never"]],
-            "cells": frame["cells"],
+            "hook": read["hook"],
+            "K / D": [f"{x:g}×" for x in read["expansion"]],
+            "target L0": [f"{x:g}" for x in read["target_l0"]],
+            "architecture": read["architecture"],
+            "read": read["reading"],
+            heading("fvu"): [
+                with_interval(row["fvu"], (row["fvu_low"], row["fvu_high"]))
+                for row in read.to_dict("records")
+            ],
+            **{heading(name): [number(float(v)) for v in read[name]] for name in others},
+            "nearest cell's L0": [number(float(v)) for v in read["l0_nearest"]],
         }
     )
-    write_table(folder, "matched_l0", frame, caption, printed)
-    text = pairs.map(lambda v: number(v) if isinstance(v, float) else v)
-    write_table(
-        folder,
-        "matched_l0_pairs",
-        pairs,
-        "# Pairs at matched L0\n\nFVU of a minus FVU of b over the same resampled documents; "
-        "`a_is` says lower or higher only where the 95 % interval leaves out 0.",
-        text,
+    groups = {key: n for n, key in enumerate(zip(frame["hook"], frame["expansion"], strict=True))}
+    order = sorted(
+        range(len(read)),
+        key=lambda i: (
+            groups[read["hook"].iloc[i], read["expansion"].iloc[i]],
+            read["target_l0"].iloc[i],
+            read["fvu"].iloc[i],
+        ),
     )
-    return findings(pairs)
+    write_table(folder, "matched_l0", frame, caption, printed.iloc[order], latex=True)
+    _write_pairs(folder, pairs)
+    return findings(rows, pairs)
+
+
+def _unread(frame: pd.DataFrame) -> str:
+    """Which frontiers have no value at which targets, and why."""
+    reasons = {
+        "too few cells": f"too few cells ({LEAST_CELLS} on a frontier, or one at the target)",
+        "outside": "outside the frontier's range, which is not extrapolated",
+    }
+    lines = []
+    for how, reason in reasons.items():
+        rows = frame[frame["reading"] == how]
+        targets = rows.groupby(["hook", "expansion", "architecture"], sort=False)["target_l0"]
+        listed = [
+            f"{architecture} {x:g}× on {hook} at {', '.join(f'{v:g}' for v in values)}"
+            for (hook, x, architecture), values in targets
+        ]
+        if listed:
+            lines.append(f"\n\nNo value, {reason}: {'; '.join(listed)}.")
+    return "".join(lines)
+
+
+def _write_pairs(folder: Path, pairs: pd.DataFrame) -> None:
+    caption = (
+        "# Pairs at matched L0\n\nFVU of a minus FVU of b over the same resampled documents, with "
+        "its 95 % interval, the errors of both lines in it; `a is` says lower or higher only where "
+        "the interval leaves out 0."
+    )
+    if not len(pairs):
+        write_text(folder / "matched_l0_pairs.csv", "")
+        write_text(folder / "matched_l0_pairs.md", f"{caption}\n\nNo pair is read at a target.\n")
+        return
+    rows = pairs.to_dict("records")
+    printed = pd.DataFrame(
+        {
+            "hook": pairs["hook"],
+            "K / D": [f"{x:g}×" for x in pairs["expansion"]],
+            "target L0": [f"{x:g}" for x in pairs["target_l0"]],
+            "a": pairs["a"],
+            "b": pairs["b"],
+            "FVU of a − FVU of b": [
+                with_interval(row["fvu_a_minus_b"], (row["low"], row["high"])) for row in rows
+            ],
+            "a is": pairs["a_is"],
+        }
+    )
+    write_table(folder, "matched_l0_pairs", pairs, caption, printed)
 
 
 def write_findings(folder: Path, results: Sequence[Result], settings: Compare, seed: int) -> None:
@@ -79,8 +138,9 @@ def write_findings(folder: Path, results: Sequence[Result], settings: Compare, s
     at_matched_l0 = write_matched(folder, results, settings, seed)
     parts = {
         "Architectures at matched L0": (
-            at_matched_l0 or ["No two architectures overlap at a target L0."],
-            f"From matched_l0_pairs. The intervals are over documents; {_scope(results, seed)}.",
+            at_matched_l0 or ["No two architectures are read at one target L0."],
+            "From matched_l0 and matched_l0_pairs, whose intervals of differences decide. They are "
+            f"over documents; {_scope(results, seed)}.",
         ),
         "Monosemanticity and structure": (
             list(features.sentences(results)) or ["None of these metrics was measured."],
@@ -110,12 +170,6 @@ def _scope(results: Sequence[Result], seed: int) -> str:
     )
 
 
-def _with_interval(row: Mapping[Hashable, Any]) -> str:
-    if row["fvu"] != row["fvu"]:
-        return f"outside [{row['l0_from']:.3g}, {row['l0_to']:.3g}]"
-    return f"{row['fvu']:.4f} [{row['fvu_low']:.4f}, {row['fvu_high']:.4f}]"
-
-
 def write_metrics(folder: Path) -> None:
     """METRICS.md: the registry of metrics, an area a table."""
     parts = [f"## {area}\n\n{_as_markdown(rows)}\n" for area, rows in AREAS.items()]
@@ -132,15 +186,22 @@ def write_metrics(folder: Path) -> None:
 def _as_markdown(rows: Sequence[Metric]) -> str:
     frame = pd.DataFrame(table_of(rows)).map(lambda text: text.replace("|", r"\|"))
     frame["metric"] = "`" + frame["metric"] + "`"
+    frame.insert(1, "in tables", [LABELS[row.base] if row.shown else "—" for row in rows])
     return str(frame.to_markdown(index=False, disable_numparse=True))
 
 
 def write_index(folder: Path) -> None:
     """README.md of the tables there are."""
     lines = [
-        f"- [{name}]({name}.md)" + (f" ([csv]({name}.csv))" if (folder / f"{name}.csv").is_file()
-                                    else "") + f": {contents}"
+        f"- [{name}]({name}.md)" + _other_formats(folder, name) + f": {contents}"
         for name, contents in INDEX.items()
         if (folder / f"{name}.md").is_file()
     ]  # fmt: skip
     write_text(folder / "README.md", "# Tables\n\n" + "\n".join(lines) + "\n")
+
+
+def _other_formats(folder: Path, name: str) -> str:
+    links = [
+        f"[{end}]({name}.{end})" for end in ("csv", "tex") if (folder / f"{name}.{end}").is_file()
+    ]
+    return f" ({', '.join(links)})" if links else ""

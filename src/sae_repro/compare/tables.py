@@ -7,28 +7,58 @@ from typing import Any
 import pandas as pd
 
 from sae_repro.compare.collect import Result
+from sae_repro.compare.latex import write_latex
 from sae_repro.files import write_text
 from sae_repro.metrics import names_in
+from sae_repro.metrics.labels import KEY, heading
+from sae_repro.numerics.intervals import Interval
 
 ABSENT = "—"
 
 
 def write_table(
-    folder: Path, name: str, frame: pd.DataFrame, caption: str, shown: pd.DataFrame | None = None
+    folder: Path,
+    name: str,
+    frame: pd.DataFrame,
+    caption: str,
+    shown: pd.DataFrame | None = None,
+    *,
+    latex: bool = False,
 ) -> None:
-    """`name`.csv in full precision, and `name`.md with `caption` over `shown` (or `frame`)."""
+    """`name`.csv in full precision, `name`.md with `caption` over `shown` (or `frame`).
+
+    `latex`: `name`.tex with the same as `name`.md.
+    """
     write_text(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
-    body = (frame if shown is None else shown).to_markdown(index=False, disable_numparse=True)
+    table = frame if shown is None else shown
+    body = table.to_markdown(index=False, disable_numparse=True)
     write_text(folder / f"{name}.md", f"{caption}\n\n{body}\n")
+    if latex:
+        write_latex(folder, name, table, caption)
 
 
-def number(value: object, digits: int = 4) -> str:
-    """A number for reading; absent ones as a dash."""
+def number(value: object, digits: int = 3) -> str:
+    """A number for reading, to three significant digits; an absent one as a dash.
+
+    From 1,000 on it is whole; below 1e-4 the exponent is written.
+    """
     if value is None or value != value:
         return ABSENT
-    if isinstance(value, float):
-        return f"{value:.{digits}g}"
-    return str(value)
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-4:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.{digits}g}".rstrip(".")
+
+
+def with_interval(value: float | None, bounds: Interval | None) -> str:
+    """`0.0564 [0.0552, 0.0577]`; the value alone where it has no interval."""
+    if bounds is None or value is None or value != value or bounds[0] != bounds[0]:
+        return number(value)
+    low, high = (number(float(bound)) for bound in bounds)
+    return f"{number(value)} [{low}, {high}]"
 
 
 def measured_on(results: Sequence[Result]) -> str:
@@ -71,16 +101,17 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
                 **{f"{name}_sd": value for name, value in r.sd.items()},
                 **interval_columns(r, with_interval),
                 **r.measured["counts"],
+                "remarks": "; ".join(r.remarks) or None,
                 "reason": r.measured.get("reason"),
             }
         )
     frame = pd.DataFrame(rows)
-    last = frame.pop("reason")
+    last = frame[["remarks", "reason"]]
     # what a cell lacks must not make the others' counts floats
     count_columns = {"k", *(name for r in results for name in r.measured["counts"])}
     for column in count_columns:
         frame[column] = frame[column].astype("Int64")
-    return frame.assign(reason=last)
+    return pd.concat([frame.drop(columns=list(last)), last], axis=1)
 
 
 def interval_columns(r: Result, metrics: Sequence[str]) -> dict[str, float | None]:
@@ -109,21 +140,25 @@ def headline(r: Result) -> dict[str, float | None]:
 def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
     """cells.csv and cells.md."""
     frame = cells_table(results)
+    titles = {"cell": "cell", "K": "K", "target_l0": "target L0"}
+    titles |= {name: heading(name) for name in names_in("cells.md")}
     printed = pd.DataFrame(
         {
-            column: [_mean_and_sd(row, column) for row in frame.to_dict("records")]
+            title: [_mean_and_sd(row, column) for row in frame.to_dict("records")]
             if column in frame
             else ABSENT
-            for column in ("cell", "K", "target_l0", *names_in("cells.md"))
+            for column, title in titles.items()
         }
     )
     printed["cell"] = [_name_and_seeds(r) for r in results]
+    if any(r.remarks for r in results):
+        printed["remarks"] = ["; ".join(r.remarks) or ABSENT for r in results]
     failed = [f"{r.name}: {r.measured['reason']}" for r in results if "reason" in r.measured]
     counts: dict[str, int] = next((r.measured["counts"] for r in results if r.ok), {})
     caption = (
         f"# All cells\n\nMeasured on {measured_on(results)}; cross-entropies on "
         f"{counts.get('fidelity_tokens', 0):,} targets. Fractions of latents are over K. Seed "
-        f"{seed}. target_l0: the L0 that k or target_l0 sets, l0: the L0 reached here. cells.csv "
+        f"{seed}. Target L0: what k or target_l0 sets; L0: what is reached here. {KEY}. cells.csv "
         "has all metrics and counts, and the 95 % intervals of the headline metrics; METRICS.md "
         "defines each."
     )
@@ -131,7 +166,7 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
         caption += " Of cells with several seeds: mean ± standard deviation over their SAEs."
     if failed:
         caption += "\n\n**Failed:** " + "; ".join(failed)
-    write_table(folder, "cells", frame, caption, printed)
+    write_table(folder, "cells", frame, caption, printed, latex=True)
     members = [member for r in results if len(r.members) > 1 for member in r.members]
     if members:
         write_table(

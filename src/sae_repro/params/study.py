@@ -34,7 +34,7 @@ class Study(Section):
     control: Control = Control()
     compare: Compare
     track: Track
-    recipes: Recipes = Field(description="choices that several cells share; {} for none")
+    recipes: Recipes = Field(description="choices that several cells share, by name; {} for none")
     cells: Cells
 
     @model_validator(mode="after")
@@ -75,6 +75,7 @@ def _problems(study: Study) -> Iterator[str]:
         yield from shape_problems(study, d_model=source.d_model, n_layers=source.n_layers)
     elif training is not None:
         yield from shape_problems(study, d_model=training.d_model, n_layers=training.n_layers)
+    yield from duplicates(study)
     for name, cell in study.cells.items():
         if cell.hook is not None and cell.hook not in study.extract.all_hooks:
             yield f"cells.{name}.hook = {cell.hook}: not extracted; {_extracted(study)}"
@@ -90,6 +91,19 @@ def _problems(study: Study) -> Iterator[str]:
                 f"cells.{name}.resample_every = {cell.resample_every}: no resampling would ever "
                 f"happen; at most {int(cell.resample_until * steps)} (resample_until × {steps} "
                 "steps)"
+            )
+
+
+def duplicates(study: Study) -> Iterator[str]:
+    """A line for each cell that is another one again: the same choices, hook and seeds."""
+    names: dict[str, str] = {}
+    for name, cell in study.cells.items():
+        choices = repr(sorted({**cell.identity(), "hook": study.hook_of(cell)}.items()))
+        first = names.setdefault(choices, name)
+        if first != name:
+            yield (
+                f"cells.{name}: the same cell as {first} under another name; delete one, or change "
+                "what it was meant to differ in"
             )
 
 

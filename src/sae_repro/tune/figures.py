@@ -1,21 +1,21 @@
 """Figures of a study: its front beside the grid's, history, importances and slices.
 
-Drawn as the tables' figures are (`compare.figures`): the same bytes from the same numbers.
+Drawn as the tables' figures are (`compare.drawing`): the same bytes from the same numbers.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from optuna.trial import FrozenTrial
 
-from sae_repro.compare.figures import drawn
+from sae_repro.compare.drawing import drawn, handle, logarithmic
 from sae_repro.metrics import names_in
-from sae_repro.params import Tune
+from sae_repro.metrics.labels import heading
+from sae_repro.params import Cell, Tune
+from sae_repro.params.appearance import Look, looks
+from sae_repro.params.architecture import architecture_of
 from sae_repro.tune.proposals import quiet, study_of
 from sae_repro.tune.records import TrialRecord
 from sae_repro.tune.results import best_of
@@ -40,14 +40,21 @@ def write_figures(
     finished = [t for t in records if t.status == "ok"]
     if not finished:
         return
-    names = list(dict.fromkeys(t.recipe for t in records))
-    colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    looks_of = looks(_architecture(t) for t in records)
     cells = pd.read_csv(grid) if grid.is_file() else pd.DataFrame()
-    front(folder, tune, finished, colours, cells)
-    history(folder, tune, records, colours)
+    front(folder, tune, finished, looks_of, cells)
+    history(folder, tune, records, looks_of)
     if len(finished) >= LEAST:
         importance(folder, tune, trials)
-    slices(folder, tune, finished, colours)
+    slices(folder, tune, finished, looks_of)
+
+
+def _architecture(t: TrialRecord) -> str:
+    return architecture_of(Cell.model_validate(t.choices))
+
+
+def _of(trials: Sequence[TrialRecord], architecture: str) -> list[TrialRecord]:
+    return [t for t in trials if _architecture(t) == architecture]
 
 
 def _axes_of(tune: Tune) -> tuple[str, str]:
@@ -62,7 +69,7 @@ def front(
     folder: Path,
     tune: Tune,
     finished: Sequence[TrialRecord],
-    colours: Mapping[str, Any],
+    looks_of: Mapping[str, Look],
     cells: pd.DataFrame,
 ) -> None:
     """Every trial in the plane of the objectives, the best ones joined, the grid in grey."""
@@ -75,17 +82,18 @@ def front(
             grid = cells[(cells["status"] == "ok") & (cells["hook"] == hook)]
             grid = grid[grid["negative_control"] == "no"]
             ax.scatter(grid[x], grid[y], s=18, marker="s", color="0.75", label="cells of the grid")
-        for recipe, colour in colours.items():
+        for name, look in looks_of.items():
             for feasible in (True, False):
                 trials = [
-                    t for t in finished
-                    if t.recipe == recipe and t.feasible == feasible and {x, y} <= t.metrics.keys()
+                    t for t in _of(finished, name)
+                    if t.feasible == feasible and {x, y} <= t.metrics.keys()
                 ]  # fmt: skip
                 if trials:
                     ax.scatter(
                         [t.metrics[x] for t in trials], [t.metrics[y] for t in trials], s=26,
-                        marker="o" if feasible else "x", color=colour,
-                        label=recipe + ("" if feasible else ", a constraint broken"),
+                        marker=look.marker, color=look.colour if feasible else "none",
+                        edgecolor=look.colour, lw=0.8,
+                        label=name + ("" if feasible else ", a constraint broken"),
                     )  # fmt: skip
         best.sort(key=lambda t: t.metrics[x])
         ax.plot(
@@ -94,13 +102,13 @@ def front(
             label="best" if tune.single else "front",
         )  # fmt: skip
         _scale(ax, [x, y])
-        ax.set(xlabel=x, ylabel=y)
+        ax.set(xlabel=heading(x), ylabel=heading(y))
         figure.legend(loc="outside right center")
         figure.suptitle(f"{len(finished)} finished trials, held out", fontsize=10)
 
 
 def history(
-    folder: Path, tune: Tune, records: Sequence[TrialRecord], colours: Mapping[str, Any]
+    folder: Path, tune: Tune, records: Sequence[TrialRecord], looks_of: Mapping[str, Look]
 ) -> None:
     """Each objective by trial, with the best that holds the constraints so far."""
     names = list(tune.objectives)
@@ -108,18 +116,19 @@ def history(
         axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
         for ax, name in zip(axes, names, strict=True):
             finished = [t for t in records if t.status == "ok"]
-            for recipe, colour in colours.items():
-                trials = [t for t in finished if t.recipe == recipe]
+            for architecture, look in looks_of.items():
+                trials = _of(finished, architecture)
                 ax.scatter(
                     [t.number for t in trials], [t.metrics[name] for t in trials], s=18,
-                    color=colour, label=recipe if name == names[0] else None,
+                    color=look.colour, marker=look.marker,
+                    label=architecture if name == names[0] else None,
                 )  # fmt: skip
             for t in records:
                 if t.status != "ok":
                     ax.axvline(t.number, color="0.85", lw=3 if t.status == "failed" else 1)
             numbers, so_far = _running_best(finished, name, tune.objectives[name])
             ax.step(numbers, so_far, where="post", color="0.2", lw=0.9)
-            ax.set(ylabel=name)
+            ax.set(ylabel=heading(name))
             _scale(ax, ["", name])
         axes[-1].set(xlabel="trial")
         figure.legend(loc="outside right center")
@@ -170,7 +179,7 @@ def importance(folder: Path, tune: Tune, trials: Sequence[FrozenTrial]) -> None:
 
 
 def slices(
-    folder: Path, tune: Tune, finished: Sequence[TrialRecord], colours: Mapping[str, Any]
+    folder: Path, tune: Tune, finished: Sequence[TrialRecord], looks_of: Mapping[str, Look]
 ) -> None:
     """Each objective over each range that was searched, one at a time."""
     params = sorted({name for t in finished for name in t.params if name != "recipe"})
@@ -183,24 +192,22 @@ def slices(
         )
         for row, objective in zip(grid, objectives, strict=True):
             for ax, param in zip(row, params, strict=True):
-                for recipe, colour in colours.items():
-                    trials = [t for t in finished if t.recipe == recipe and param in t.params]
+                for architecture, look in looks_of.items():
+                    trials = [t for t in _of(finished, architecture) if param in t.params]
                     values = [t.params[param] for t in trials]
                     words = any(isinstance(v, str | bool) for v in values)
                     ax.scatter(
                         [str(v) for v in values] if words else values,
-                        [t.metrics[objective] for t in trials], s=12, color=colour,
+                        [t.metrics[objective] for t in trials], s=12, color=look.colour,
+                        marker=look.marker,
                         )  # fmt: skip
                 _scale(ax, [param, objective])
                 ax.tick_params(labelsize=7)
-            row[0].set(ylabel=objective)
+            row[0].set(ylabel=heading(objective))
         for ax, param in zip(grid[-1], params, strict=True):
             ax.set_xlabel(param, fontsize=8)
         figure.legend(
-            handles=[
-                mpl.lines.Line2D([], [], marker="o", ls="", color=colour, label=recipe)
-                for recipe, colour in colours.items()
-            ],
+            handles=list(map(handle, looks_of.values())),
             loc="outside right center",
         )
         figure.suptitle("Objectives over the searched ranges", fontsize=10)
@@ -211,6 +218,4 @@ def _scale(ax: Axes, names: Sequence[str]) -> None:
     for name, axis, letter in zip(names, (ax.xaxis, ax.yaxis), "xy", strict=True):
         if name.rpartition(".")[2] in LOGARITHMIC:
             ax.set(**{f"{letter}scale": "log"})
-            axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-            axis.set_minor_formatter(mpl.ticker.NullFormatter())
+            logarithmic(axis)

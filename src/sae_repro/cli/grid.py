@@ -1,0 +1,241 @@
+"""The params.yaml of a new study: a small grid that fits its model and the size of its text.
+
+Every cell of an architecture stands at a target L0 (k, or target_l0, to which λ is steered), so
+that architectures are compared where cells are and no weight is taken over from another model.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sae_repro.params import UNTRAINED
+
+CELL_FLOP = 1e13  # of training, per cell: minutes on one core
+MAX_TOKENS = {"train": 600_000, "calibration": 30_000, "validation": 40_000}
+TOKENS_SEEN = 600_000  # a text with fewer training tokens is passed over several times
+MAX_EPOCHS = 10
+EXPANSIONS = (8, 4, 2)
+TOKENS_PER_LATENT = 200  # training tokens, before a wider dictionary is chosen
+SUBJECT = {"d_model": 64, "n_layers": 3, "n_heads": 4}
+SUBJECT_PASSES, SUBJECT_ROWS, SUBJECT_STEPS = 8, 32, (200, 1000)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All that decides the sizes of a new study."""
+
+    d_model: int
+    n_layers: int
+    positions: int
+    """The most that a row may have."""
+    tokens: Mapping[str, int]
+    """Tokens of the text by split."""
+    documents: Mapping[str, int]
+    """Documents of the text by split."""
+    longest: int
+    """Tokens of a document that nine in ten do not exceed."""
+    hooks: tuple[str, ...] = ()
+    """Chosen hooks; none: the residual stream in the middle."""
+
+    @property
+    def all_hooks(self) -> tuple[str, ...]:
+        """The hooks to extract."""
+        return self.hooks or (f"blocks.{self.n_layers // 2}.hook_resid_post",)
+
+    @property
+    def context(self) -> int:
+        """Positions of a row: a power of two in which most documents fit, 32 … 128."""
+        return min(self.positions, max(32, min(128, _power_of_two(self.longest + 1))))
+
+    @property
+    def expansion(self) -> int:
+        """The widest dictionary that the training tokens can fill, and that takes minutes."""
+        for expansion in EXPANSIONS:
+            enough = self.tokens["train"] >= TOKENS_PER_LATENT * expansion * self.d_model
+            if enough and TOKENS_SEEN * self._flop(expansion) <= CELL_FLOP:
+                return expansion
+        return EXPANSIONS[-1]
+
+    def _flop(self, expansion: int) -> int:
+        """Operations per training token: forward and backward through encoder and decoder."""
+        return 12 * expansion * self.d_model**2
+
+    @property
+    def flop(self) -> float:
+        """Operations that training a cell takes."""
+        return float(self._flop(self.expansion) * self.epochs * self.extracted("train"))
+
+    @property
+    def targets(self) -> tuple[int, int, int]:
+        """Three target L0: powers of two about √D, 2√D and 4√D (8, 16, 32 at D = 64)."""
+        low = max(1, 2 ** round(math.log2(math.sqrt(self.d_model))))
+        return low, 2 * low, 4 * low
+
+    def extracted(self, split: str) -> int:
+        """Tokens of a split to extract, two digits."""
+        limit = MAX_TOKENS[split]
+        if split == "train":
+            limit = min(limit, max(TOKENS_SEEN, int(CELL_FLOP / self._flop(self.expansion))))
+        return _two_digits(min(self.tokens[split], limit))
+
+    @property
+    def batch_size(self) -> int:
+        """Activations per training step."""
+        tokens = self.extracted("train")
+        return 512 if tokens >= 100_000 else 256 if tokens >= 40_000 else 128
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training activations."""
+        return max(1, min(MAX_EPOCHS, round(TOKENS_SEEN / self.extracted("train"))))
+
+    @property
+    def steps(self) -> int:
+        """Training steps of each cell."""
+        return self.epochs * (self.extracted("train") // self.batch_size)
+
+    @property
+    def subject_steps(self) -> int:
+        """Steps of a language model trained here: a few passes over the text."""
+        low, high = SUBJECT_STEPS
+        rows = self.documents["train"] * max(1, math.ceil(self.longest / self.context))
+        return max(low, min(high, _two_digits(SUBJECT_PASSES * rows // SUBJECT_ROWS)))
+
+
+def cells(fit: Fit) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """(recipes, cells); a cell names its recipe and its target, controls come last."""
+    seen = fit.epochs * fit.extracted("train")
+    # λ is comparable between models only where inputs have one scale
+    common = {"expansion": fit.expansion, "normalisation": "expected_norm"}
+    auxk = {"revival": "auxk", "dead_tokens": max(1, _two_digits(seen // 10))}
+    resample = {"revival": "resample", "resample_every": max(1, _two_digits(fit.steps // 5)),
+                "resample_until": 0.5}  # fmt: skip
+    recipes: dict[str, dict[str, Any]] = {
+        "vanilla": {"activation": "relu", "penalty": "l1", **common, **resample},
+        "topk": {"activation": "topk", **common, **auxk},
+        "matryoshka": {"activation": "batchtopk", "prefixes": "random", **common, **auxk},
+        "gated": {"activation": "gated", "penalty": "l1", **common},
+    }
+    grid: dict[str, dict[str, Any]] = {}
+    width = f"x{fit.expansion}"
+    for recipe, choices in recipes.items():
+        for l0 in fit.targets:
+            if "penalty" in choices:
+                asked: dict[str, Any] = {"lambda": _first_lambda(fit.d_model, l0), "target_l0": l0}
+                name = f"{recipe}-{width}-l0-{l0}"
+            else:
+                asked = {"k": l0}
+                name = f"{recipe}-{width}-k{l0}"
+            grid[name] = {"recipe": recipe, **asked}
+    middle, hook = fit.targets[1], fit.all_hooks[0]
+    grid |= {
+        "neurons": {"baseline": "neurons"},
+        "pca": {"baseline": "pca"},
+        f"untrained-topk-{width}-k{middle}": {"baseline": "untrained", "activation": "topk",
+                                              "expansion": fit.expansion, "k": middle},
+        f"random-weights-topk-{width}-k{middle}": {"recipe": "topk", "k": middle,
+                                                   "hook": UNTRAINED + hook},
+    }  # fmt: skip
+    return recipes, grid
+
+
+def _first_lambda(d_model: int, l0: int) -> float:
+    """Where the controller of target_l0 starts: of the size at which latents are cut off.
+
+    With inputs of norm √D, L0 latents are about √(D / L0) each; the mean over D dimensions of
+    their squared error balances λz at λ = z / D.
+    """
+    return float(f"{0.8 / math.sqrt(d_model * l0):.1g}")
+
+
+def sections(fit: Fit, *, name: str, trained_here: bool) -> dict[str, dict[str, Any]]:
+    """The sections of params.yaml from subject.training to track, without cells."""
+    steps = fit.steps
+    validation = fit.extracted("validation")
+    training = {**SUBJECT, "context": fit.context, "steps": fit.subject_steps,
+                "batch_size": SUBJECT_ROWS}  # fmt: skip
+    return {
+        **({"training": training} if trained_here else {}),
+        "extract": {
+            "hooks": list(fit.all_hooks),
+            "untrained_hooks": [fit.all_hooks[0]],
+            "context": fit.context,
+            "n_tokens": fit.extracted("train"),
+            "n_calibration_tokens": fit.extracted("calibration"),
+            "n_validation_tokens": validation,
+        },
+        "train": {
+            "batch_size": fit.batch_size,
+            "epochs": fit.epochs,
+            "log_every": max(1, _two_digits(steps // 60)),
+            "checkpoint_every": max(1, _two_digits(steps // 3)),
+        },
+        "evaluate": {
+            "fidelity_tokens": max(1, min(20_000, validation // 3)),
+            "structure_tokens": max(1000, min(20_000, validation // 2)),
+        },
+        "judge": {"kind": "concepts"},
+        "control": {"worlds": []},
+        "compare": {"matched_l0": list(fit.targets), "bootstrap": 1000},
+        "track": {"experiment": name},
+    }
+
+
+def _two_digits(count: int) -> int:
+    """`count` rounded down to two significant digits."""
+    unit = 10 ** max(0, len(str(count)) - 2)
+    return int(count // unit * unit)
+
+
+def _power_of_two(at_least: int) -> int:
+    return int(1 << max(0, at_least - 1).bit_length())
+
+
+YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+COMMENTS = {
+    "extract.untrained_hooks": "also from the same architecture, weights random",
+    "extract.n_tokens": "at most, as the next two",
+    "judge.kind": "the text's own; http asks a language model: see docs/judge.md",
+    "control.worlds": "synthetic data with known atoms, of no concern to this text",
+    "compare.matched_l0": "where the cells are",
+}
+
+
+def lines(values: Mapping[str, Any], within: str = "", indent: str = "") -> Iterator[str]:
+    """YAML of sections: mappings as blocks, lists on a line, with the comments of `COMMENTS`."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{_scalar(key)}:"
+            yield from lines(value, f"{within}{key}.", indent + "  ")
+        else:
+            remark = COMMENTS.get(within + key)
+            yield f"{indent}{_scalar(key)}: {flow(value)}" + (f"  # {remark}" if remark else "")
+
+
+def flow(value: Any) -> str:
+    """A value on one line, as YAML 1.2."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:_}" if value >= 10_000 else str(value)
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    """A float, a word as it is, or any other text in JSON's quotes, which YAML reads too."""
+    if not isinstance(value, str):
+        return repr(value)
+    plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in YAML_WORDS
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def rows(named: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A recipe or a cell per line, values in one column."""
+    width = max(map(len, named)) + 2
+    for name, choices in named.items():
+        yield f"  {name + ':':<{width}}{flow(choices)}"

@@ -1,0 +1,143 @@
+"""The size of a text before a study of it is made: documents and tokens of each split."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sae_repro.errors import StudyError
+
+if TYPE_CHECKING:
+    from sae_repro.corpus.sources import TextSource
+    from sae_repro.params import Corpus
+
+SAMPLE = 20_000  # documents that are tokenised; of the others the characters are counted
+SMALL_TOKENS = 100_000  # a text with fewer holds out larger shares
+SMALL_SHARES = {"validation": 0.2, "calibration": 0.1}
+MIN_TOKENS = {"train": 10_000, "calibration": 1_000, "validation": 2_000}
+MIN_DOCUMENTS = {"train": 20, "calibration": 3, "validation": 10}
+PURPOSES = {
+    "train": "to train on",
+    "calibration": "to set thresholds on",
+    "validation": "to measure on, halves of which choose and score",
+}
+TOKENS_PER_LATENT = 20
+CHARACTERS_PER_TOKEN = 4  # where the tokenizer can't be had
+
+
+@dataclass(frozen=True)
+class TextSize:
+    """Documents and tokens by split."""
+
+    name: str
+    documents: Mapping[str, int]
+    tokens: Mapping[str, int]
+    longest: int
+    """Tokens that nine in ten documents do not exceed."""
+    characters: int
+    """Of all documents."""
+    shares: Mapping[str, float]
+    """corpus.validation and corpus.calibration by which it is split."""
+
+    def __str__(self) -> str:
+        return f"{sum(self.documents.values()):,} documents, {sum(self.tokens.values()):,} tokens"
+
+
+Tokenise = Callable[[list[str]], list[int]]
+"""Tokens of each text."""
+
+
+def measure(
+    texts: "TextSource", seed: int, tokenise: Callable[[list[str]], Tokenise] | None
+) -> TextSize:
+    """Read `texts` once; `tokenise` makes, from a sample of them, what counts a text's tokens.
+
+    Documents are split as the stage `corpus` splits them. None: four characters are a token.
+    """
+    import numpy as np
+
+    from sae_repro.numerics.hashing import fingerprint
+
+    marks: list[bytes] = []
+    characters: list[int] = []
+    sample: list[str] = []
+    for document in texts:
+        marks.append(fingerprint(document.text.encode(), seed))
+        characters.append(len(document.text))
+        if len(sample) < SAMPLE:
+            sample.append(document.text)
+    if not marks:
+        raise StudyError(f"{texts.name}: no documents in it")
+    if tokenise is None:
+        ratio = 1 / CHARACTERS_PER_TOKEN
+        counts = [length * ratio for length in characters[: len(sample)]]
+    else:
+        counts = [float(count) for count in tokenise(sample)(sample)]
+        ratio = sum(counts) / max(1, sum(characters[: len(sample)]))
+    tokens_n = np.array([*counts, *(n * ratio for n in characters[len(sample) :])])
+    for shares in ({}, SMALL_SHARES):
+        corpus = _splitting(shares)
+        splits = np.array([_split(mark, corpus) for mark in marks])
+        size = TextSize(
+            name=texts.name,
+            documents={split: int((splits == split).sum()) for split in MIN_TOKENS},
+            tokens={split: int(tokens_n[splits == split].sum()) for split in MIN_TOKENS},
+            longest=int(np.quantile(tokens_n, 0.9)),
+            characters=sum(characters),
+            shares={"validation": corpus.validation, "calibration": corpus.calibration},
+        )
+        if tokens_n.sum() >= SMALL_TOKENS:
+            break
+    return size
+
+
+def _splitting(shares: Mapping[str, float]) -> "Corpus":
+    from sae_repro.params import Corpus
+
+    source = {"kind": "stories", "n_documents": 100}  # only the shares are read
+    return Corpus.model_validate({"source": source, **shares})
+
+
+def _split(mark: bytes, corpus: "Corpus") -> str:
+    from sae_repro.corpus.split import split_of
+
+    return split_of(mark, corpus)
+
+
+def check_enough(size: TextSize, d_model: int) -> None:
+    """StudyError, with what is needed, where a split has too little for the smallest grid."""
+    tokens = dict(MIN_TOKENS)
+    width = 2 * d_model
+    seen = TOKENS_PER_LATENT * width
+    wide = ""
+    if seen > tokens["train"]:
+        tokens["train"] = seen
+        wide = f"; {seen:,} is {TOKENS_PER_LATENT} for each of the fewest latents, K = {width:,}"
+    if not any(_lacking(size, tokens)):
+        return
+    validation, calibration = size.shares["validation"], size.shares["calibration"]
+    share = {"train": 1 - validation - calibration, "calibration": calibration,
+             "validation": validation}  # fmt: skip
+    documents = max(MIN_DOCUMENTS[split] / share[split] for split in share)
+    needed = max(tokens[split] / share[split] for split in share)
+    raise StudyError(
+        f"{size.name}: {size} found; at least about {_up(documents):,} documents and "
+        f"{_up(needed):,} tokens are needed: "
+        + "; ".join(
+            f"{tokens[split]:,} tokens in {MIN_DOCUMENTS[split]} documents {purpose} "
+            f"({share[split]:.0%} of them, here {size.tokens[split]:,} in "
+            f"{size.documents[split]:,})"
+            for split, purpose in PURPOSES.items()
+        )
+        + wide
+    )
+
+
+def _lacking(size: TextSize, tokens: Mapping[str, int]) -> Iterator[bool]:
+    for split, documents in MIN_DOCUMENTS.items():
+        yield size.documents[split] < documents or size.tokens[split] < tokens[split]
+
+
+def _up(count: float) -> int:
+    """`count` rounded up to two digits."""
+    unit = 10 ** max(0, len(str(int(count))) - 2)
+    return int(-(-count // unit) * unit)

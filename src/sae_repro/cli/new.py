@@ -1,0 +1,173 @@
+"""The command `new`: a study from another one or a template, or on text and a model of one's own.
+
+A copy keeps its cells. Text or a model of one's own gets a grid that fits it (`cli.grid`).
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_repro.cli.bringing import bring
+from sae_repro.cli.schema import modeline
+from sae_repro.cli.studies import open_yaml, yaml_text
+from sae_repro.cli.templates import described, start_of, templates
+from sae_repro.errors import StudyError
+from sae_repro.files import write_text
+from sae_repro.params import UNTRAINED, load, model_hook, on_random_weights, read_yaml
+from sae_repro.preflight import check_inputs
+
+SCHEMA = "../../params.schema.json"
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """Text, model and hooks of a new study; empty fields are not asked for."""
+
+    text: tuple[Path, ...] = ()
+    columns: tuple[str, ...] = ()
+    label: str | None = None
+    dataset: str | None = None
+    dataset_revision: str | None = None
+    split: str = "train"
+    documents: int | None = None
+    model: str | None = None
+    revision: str | None = None
+    d_model: int | None = None
+    n_layers: int | None = None
+    hooks: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether it names text or a model."""
+        return bool(self.text or self.dataset or self.model)
+
+
+def template_lines() -> Iterator[str]:
+    """A line for each template: its name and what it is."""
+    known = templates()
+    width = max(map(len, known), default=0)
+    for name, path in known.items():
+        yield f"{name:<{width}}  {described(path)}"
+
+
+def make_study(name: str, start: str | None, request: StudyRequest) -> Iterator[str]:
+    """Make studies/`name` in the current folder; lines to show.
+
+    From `start`, a template's name or a study's folder or file (None: the root study), or, where
+    `request` names text or a model, of a grid of its own. Nothing is left of it if that fails.
+    """
+    folder = _free_folder(name)
+    _check_request(start, request)
+    try:
+        if request.own:
+            from sae_repro.cli.own_text import own_study
+
+            text, notes = own_study(name, request, folder)
+        else:
+            text, notes = _copy(name, start_of(start or "."), request.hooks, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "params.yaml", text)
+        shutil.copyfile("dvc.yaml", folder / "dvc.yaml")
+        check_inputs(load(folder / "params.yaml"), folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    yield from notes
+    yield f"next: dvc repro {folder}/dvc.yaml"
+
+
+def _free_folder(name: str) -> Path:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise StudyError(f"NAME = {name}: lower-case letters, digits, - and _ only")
+    if name == "templates":
+        raise StudyError("NAME = templates: the folder of templates; choose another name")
+    folder = Path("studies") / name
+    if not Path("dvc.yaml").is_file() or not Path("stages").is_dir():
+        raise StudyError("run this in the repository's root, where dvc.yaml and stages/ are")
+    if folder.exists():
+        raise StudyError(f"{folder} exists already; choose another name")
+    return folder
+
+
+def _check_request(start: str | None, request: StudyRequest) -> None:
+    if (request.columns or request.label) and not (request.text or request.dataset):
+        raise StudyError("--column and --label describe a --text file or --dataset; name one")
+    if request.text and request.dataset:
+        raise StudyError("--text and --dataset: name one of them, a study has one text")
+    if request.model and not (request.text or request.dataset):
+        raise StudyError(f"--model {request.model}: name its --text or --dataset, too")
+    if start is not None and request.own:
+        raise StudyError(
+            f"--from {start}: a copy keeps its text, model and cells, and those fit no other; "
+            "leave --from out for a grid that fits, or edit the copy's params.yaml"
+        )
+
+
+def _copy(name: str, path: Path, hooks: tuple[str, ...], folder: Path) -> tuple[str, list[str]]:
+    """(params.yaml of a copy of that at `path`, lines to show)."""
+    read_yaml(path)  # for its errors: missing, or no YAML
+    yaml, raw = open_yaml(path)
+    raw["root"] = "../.."
+    start = f"{modeline(SCHEMA)}\nStudy {name}, a copy of {_called(path)}."
+    raw.yaml_set_start_comment(f"{start} Every key: sae-repro check --schema")
+    if hooks:
+        raw["extract"]["hooks"] = list(hooks)
+        _use_hooks(raw)
+    notes = [f"made {folder} from {path}", *_bring_inputs(raw, path.parent, folder)]
+    return yaml_text(yaml, raw), notes
+
+
+def _called(path: Path) -> str:
+    if path in templates().values():
+        return f"the template {path.stem}"
+    return "the root study" if path == Path("params.yaml") else path.as_posix()
+
+
+def _bring_inputs(raw: Any, base: Path, folder: Path) -> list[str]:
+    """Name every pinned input from `folder` instead of from `base`; lines to show."""
+    notes: list[str] = []
+
+    def moved(place: str, *, model: bool = False) -> str:
+        path = base / place
+        if not path.exists():
+            raise StudyError(f"{path}: missing; the study to copy names it")
+        place, lines = bring(path, folder, model=model)
+        notes.extend(lines)
+        return place
+
+    source = raw["corpus"]["source"]
+    if source["kind"] == "files":
+        source["files"] = {moved(file): pin for file, pin in dict(source["files"]).items()}
+    model = raw["subject"]["source"]
+    if model["kind"] == "local":
+        model["path"] = moved(model["path"], model=True)
+    labels = (raw.get("evaluate") or {}).get("concepts")
+    prompts = (raw.get("judge") or {}).get("prompts") or {}
+    for entry in [*([labels] if labels else []), *prompts.values()]:
+        entry["path"] = moved(entry["path"])
+    for cell in raw["cells"].values():
+        if "import" in cell and (base / cell["import"]).is_dir():
+            cell["import"] = moved(cell["import"], model=True)
+    return notes
+
+
+def _use_hooks(raw: Any) -> None:
+    """Move untrained_hooks to hooks that the study has, and a cell on a hook that is gone.
+
+    A cell that becomes another one by that is refused when the study is checked.
+    """
+    hooks = raw["extract"]["hooks"]
+    untrained = [h for h in raw["extract"].get("untrained_hooks", []) if h in hooks]
+    if "untrained_hooks" in raw["extract"]:
+        untrained = untrained or hooks[:1]
+        raw["extract"]["untrained_hooks"] = untrained
+    for cell in raw["cells"].values():
+        hook = cell.get("hook") or hooks[0]
+        if on_random_weights(hook):
+            if untrained and model_hook(hook) not in untrained:
+                cell["hook"] = UNTRAINED + untrained[0]
+        elif hook not in hooks:
+            del cell["hook"]

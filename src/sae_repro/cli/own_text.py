@@ -1,0 +1,266 @@
+"""A new study on text or a model of one's own: both pinned, a grid of the sizes that fit them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae_repro.cli.bringing import bring
+from sae_repro.cli.grid import CELL_FLOP, SUBJECT, Fit, cells, lines, rows, sections
+from sae_repro.cli.measuring import CHARACTERS_PER_TOKEN, TextSize, Tokenise, check_enough, measure
+from sae_repro.cli.schema import modeline
+from sae_repro.errors import StudyError
+from sae_repro.files import read_json, sha256_file
+from sae_repro.hub import commit_of, config_of
+from sae_repro.params import FilesSource, HubSource, HubSubject, LocalSubject, check_section
+from sae_repro.pins import check_model, model_digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from sae_repro.cli.new import StudyRequest
+    from sae_repro.corpus.sources import TextSource
+
+SEED = 0
+POSITIONS = 128  # of a model that does not say how many it has
+HUB_DOCUMENTS = 20_000
+VOCABULARIES = (512, 2048)
+CHARACTERS_PER_ENTRY = 400  # of text, before a larger vocabulary is chosen
+
+
+@dataclass(frozen=True)
+class Model:
+    """The subject of a new study, and its shape."""
+
+    source: dict[str, Any]
+    d_model: int
+    n_layers: int
+    positions: int
+
+
+def own_study(name: str, request: "StudyRequest", folder: Path) -> tuple[str, list[str]]:
+    """(params.yaml of the study, lines to show); inputs are copied into `folder` once all fits."""
+    texts, source = _texts(request)
+    model = _model(request)
+    size, notes = _measured(texts, source, model)
+    check_enough(size, model.d_model)
+    fit = Fit(
+        d_model=model.d_model,
+        n_layers=model.n_layers,
+        positions=model.positions,
+        tokens=size.tokens,
+        documents=size.documents,
+        longest=size.longest,
+        hooks=request.hooks,
+    )
+    if source["kind"] == "files":
+        files = {}
+        for path in request.text:
+            place, more = bring(path, folder)
+            files[place] = source["files"][str(path)]
+            notes += more
+        source = {**source, "files": files}
+    subject = model.source
+    if subject["kind"] == "local":
+        place, more = bring(Path(subject["path"]), folder, model=True)
+        subject = {**subject, "path": place}
+        notes += more
+    notes += _notes(size, fit, trained_here=subject["kind"] == "train")
+    return study_yaml(name, fit, source, subject, size), notes
+
+
+def _texts(request: "StudyRequest") -> tuple["TextSource | None", dict[str, Any]]:
+    """(the documents, None where the hub can't be read now; corpus.source)."""
+    from sae_repro.corpus.sources import open_files, open_hub
+
+    chosen: dict[str, Any] = {}
+    if request.columns:
+        chosen["columns"] = list(request.columns)
+    if request.label:
+        chosen["label"] = request.label
+    if request.dataset:
+        source = {
+            "kind": "hub",
+            "name": request.dataset,
+            "split": request.split,
+            "revision": _commit("dataset", request.dataset, request.dataset_revision),
+            **({} if "[" in request.split else {"streaming": True}),
+            **chosen,
+            "n_documents": request.documents or HUB_DOCUMENTS,
+        }
+        try:
+            return open_hub(check_section(HubSource, source, within="corpus.source")), source
+        except StudyError:
+            return None, source
+    for path in request.text:
+        if not path.is_file():
+            raise StudyError(f"--text {path}: no such file")
+    source = {
+        "kind": "files",
+        "files": {str(path): sha256_file(path) for path in request.text},
+        **chosen,
+        **({"n_documents": request.documents} if request.documents else {}),
+    }
+    return open_files(check_section(FilesSource, source, within="corpus.source"), Path()), source
+
+
+def _commit(kind: Any, name: str, revision: str | None) -> str:
+    option = "--revision, --d-model and --n-layers" if kind == "model" else "--dataset-revision"
+    try:
+        return commit_of(kind, name, revision)
+    except StudyError as error:
+        raise StudyError(
+            f"{error}\n{kind} {name}: without the hub, give its commit (40 hex digits): {option}"
+        ) from None
+
+
+def _model(request: "StudyRequest") -> Model:
+    if request.model is None:
+        return Model(
+            {"kind": "train"}, SUBJECT["d_model"], SUBJECT["n_layers"], positions=POSITIONS
+        )
+    path = Path(request.model)
+    if path.is_dir():
+        source = {"kind": "local", "path": str(path), "sha256": model_digest(path)}
+        check_model(LocalSubject.model_validate(source), Path())
+        return _shaped(source, read_json(path / "config.json"), request)
+    if path.exists() or request.model.count("/") > 1:
+        raise StudyError(
+            f"--model {request.model}: no such folder; a model of the hub is owner/name"
+        )
+    commit = _commit("model", request.model, request.revision)
+    config: Mapping[str, Any] = {}
+    if not (request.d_model and request.n_layers):
+        config = read_json(config_of(request.model, commit))
+    source = {"kind": "hub", "name": request.model, "revision": commit}
+    model = _shaped(source, config, request)
+    return Model(
+        {**source, "d_model": model.d_model, "n_layers": model.n_layers},
+        model.d_model, model.n_layers, model.positions,
+    )  # fmt: skip
+
+
+def _shaped(source: dict[str, Any], config: Mapping[str, Any], request: "StudyRequest") -> Model:
+    d_model = request.d_model or config.get("hidden_size") or config.get("n_embd")
+    n_layers = request.n_layers or config.get("num_hidden_layers") or config.get("n_layer")
+    if not d_model or not n_layers:
+        raise StudyError(
+            f"--model {request.model}: its config.json names no width and number of layers; give "
+            "--d-model and --n-layers"
+        )
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or POSITIONS
+    return Model(source, int(d_model), int(n_layers), int(positions))
+
+
+def _measured(
+    texts: "TextSource | None", source: dict[str, Any], model: Model
+) -> tuple[TextSize, list[str]]:
+    notes: list[str] = []
+    tokenise = _tokenising(model, notes)
+    if texts is not None:
+        return measure(texts, SEED, tokenise), notes
+    documents = source["n_documents"]
+    shares = {"validation": 0.1, "calibration": 0.02}
+    parts = {"train": 0.88, **shares}
+    size = TextSize(
+        name=source["name"],
+        documents={split: int(documents * part) for split, part in parts.items()},
+        tokens={split: int(documents * part * POSITIONS) for split, part in parts.items()},
+        longest=POSITIONS,
+        characters=documents * POSITIONS * CHARACTERS_PER_TOKEN,
+        shares=shares,
+    )
+    notes.append(
+        f"{source['name']} can't be read now: sizes are those of {documents:,} documents of "
+        f"{POSITIONS} tokens; check extract.n_tokens and train.epochs once you have it"
+    )
+    return size, notes
+
+
+def _tokenising(model: Model, notes: list[str]) -> Callable[[list[str]], Tokenise] | None:
+    """What makes a counter of tokens from a sample of the text; None where none can be had."""
+    from sae_repro.corpus.tokenizers import byte_pairs, pretrained
+
+    def counting(tokenizer: "PreTrainedTokenizerFast") -> Tokenise:
+        def count(texts: list[str]) -> list[int]:
+            encoded = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            return [len(encoding.ids) for encoding in encoded]
+
+        return count
+
+    if model.source["kind"] == "train":
+        return lambda sample: counting(byte_pairs(sample, _vocabulary(sum(map(len, sample)))))
+    schema = LocalSubject if model.source["kind"] == "local" else HubSubject
+    source = schema.model_validate(model.source)
+    try:
+        tokenizer = pretrained(source, Path())
+    except StudyError:
+        if model.source["kind"] == "local":
+            raise
+        notes.append("the model's tokenizer can't be read now: four characters count as a token")
+        return None
+    return lambda sample: counting(tokenizer)
+
+
+def _vocabulary(characters: int) -> int:
+    """Byte-pair entries of a tokenizer made here: a power of two that the text can fill."""
+    low, high = VOCABULARIES
+    entries = max(1, characters // CHARACTERS_PER_ENTRY)
+    return int(min(high, max(low, 1 << (entries.bit_length() - 1))))
+
+
+def _notes(size: TextSize, fit: Fit, *, trained_here: bool) -> Iterable[str]:
+    yield f"text: {size}"
+    if trained_here:
+        yield (
+            f"subject: a GPT-2 of {fit.n_layers} layers, D = {fit.d_model}, trained on this text "
+            f"for {fit.subject_steps:,} steps"
+        )
+    if not fit.hooks:
+        yield f"hook: {fit.all_hooks[0]}, the middle of {fit.n_layers} layers (--hook for another)"
+    yield (
+        f"grid: K = {fit.expansion * fit.d_model:,}, L0 {', '.join(map(str, fit.targets))}, "
+        f"{fit.steps:,} steps of {fit.batch_size} activations"
+    )
+    if fit.flop > CELL_FLOP:
+        yield (
+            f"warning: at D = {fit.d_model} a cell takes {fit.flop:.0e} operations, hours of a CPU "
+            "core; set device: cuda in extract, train and evaluate for a GPU"
+        )
+
+
+def study_yaml(
+    name: str, fit: Fit, source: dict[str, Any], subject: dict[str, Any], size: TextSize
+) -> str:
+    """The text of params.yaml."""
+    trained_here = subject["kind"] == "train"
+    parts = sections(fit, name=name, trained_here=trained_here)
+    corpus: dict[str, Any] = {"source": source, **size.shares}
+    if trained_here:
+        corpus["vocabulary"] = _vocabulary(size.characters)
+    document: dict[str, Any] = {
+        "corpus": corpus,
+        "subject": {"source": subject, **({"training": parts.pop("training")} if trained_here
+                                          else {})},
+        **parts,
+    }  # fmt: skip
+    recipes, grid = cells(fit)
+    text = [
+        f"# {modeline('../../params.schema.json')}",
+        f"# Study {name}. Every key: sae-repro check --schema",
+        "root: ../..",
+        f"seed: {SEED}",
+    ]
+    for key, section in document.items():
+        text += ["", *lines({key: section})]
+    text += [
+        "",
+        "recipes:",
+        "  # expected_norm: inputs of one scale, so that λ means the same for every model",
+        *rows(recipes),
+        "",
+        "# a cell is one SAE; its λ is where the controller of target_l0 starts",
+        "cells:",
+        *rows(grid),
+    ]
+    return "\n".join(text) + "\n"

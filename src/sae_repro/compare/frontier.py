@@ -1,0 +1,195 @@
+"""An architecture's frontier: the line through its cells, for figures and matched L0 alike.
+
+The line is straight between neighbouring cells in (log L0, log FVU); `Frontier.at` says where it is
+read and how far it may be off. No figure and no table interpolates otherwise. A cell whose L0 is
+within `remarks.TOLERANCE` of a target is at the target: it has not missed it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sae_repro.compare.collect import Result
+from sae_repro.remarks import TOLERANCE
+
+Floats = npt.NDArray[np.float64]
+
+LEAST_CELLS = 3
+"""Cells without which the error of reading between two of them is unknown."""
+SAME_L0 = 0.02
+"""Cells whose L0 differ by less are one point of the line, their geometric mean."""
+STEEPEST = 1.5
+"""Bound on |d log FVU / d log L0| where a frontier has too few cells to measure it."""
+SPARSITY = {"k", "lambda", "target_l0", "seed", "seeds", "sha256", "import", "hook", "expansion"}
+"""Choices in which the cells of a frontier may differ, or that group them already."""
+
+How = Literal["at a cell", "between cells", "too few cells", "outside"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where a target lies on a frontier: points `left` and `right` of its line, read at log L0 `t`.
+
+    `left` = `right`: that point as it is. `error` is a bound in log FVU on the difference of the
+    line and the frontier; infinite where there is nothing to read.
+    """
+
+    how: How
+    t: float
+    left: int = 0
+    right: int = 0
+    error: float = np.inf
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is a value."""
+        return self.how in ("at a cell", "between cells")
+
+    def of(self, x: Floats, y: Floats) -> Floats:
+        """The line's value: `x` [..., points] of log L0, `y` of what is read."""
+        if self.left == self.right:
+            return y[..., self.left]
+        a, b = x[..., self.left], x[..., self.right]
+        slope = (y[..., self.right] - y[..., self.left]) / (b - a)
+        value: Floats = y[..., self.left] + slope * (self.t - a)
+        return value
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Cells that differ in their sparsity alone, by rising L0: one hook, one width, equal seeds."""
+
+    architecture: str
+    hook: str
+    expansion: float
+    cells: tuple[Result, ...]
+    variant: str = ""
+    """What sets it apart where its architecture has several on a hook at a width."""
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+        return self.architecture + (f" ({self.variant})" if self.variant else "")
+
+    @property
+    def l0(self) -> Floats:
+        """Reached L0 of each cell."""
+        return self.values("l0")
+
+    def values(self, metric: str) -> Floats:
+        """The metric of each cell; NaN where it was not measured."""
+        return np.array([r.metrics.get(metric) for r in self.cells], dtype=np.float64)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the cells of each point of the line: one, or several of nearly the same L0."""
+        return grouped(self.l0)
+
+    @cached_property
+    def line(self) -> tuple[Floats, Floats]:
+        """(log L0, log FVU) of the points of the line, by rising L0."""
+        return self.points(np.log(self.l0)), self.points(np.log(self.values("fvu")))
+
+    def points(self, values: Floats) -> Floats:
+        """`values` [..., cells] as [..., points]."""
+        return np.stack([values[..., list(group)].mean(axis=-1) for group in self.groups], axis=-1)
+
+    def at(self, target: float) -> Reading:
+        """Where and how `target` is read."""
+        return reading(*self.line, target)
+
+    def drawn(self, targets: Iterable[float]) -> tuple[Floats, Floats]:
+        """(L0, FVU) of the line, as far as tables read it: to a target just beyond its ends."""
+        x, y = self.line
+        read = [r for target in targets if (r := self.at(target)).readable and r.left != r.right]
+        beyond = [r for r in read if not x[0] <= r.t <= x[-1]]
+        xs = np.concatenate([x, [r.t for r in beyond]])
+        ys = np.concatenate([y, [float(r.of(x, y)) for r in beyond]])
+        order = np.argsort(xs)
+        return np.exp(xs[order]), np.exp(ys[order])
+
+
+def grouped(l0: Floats) -> tuple[tuple[int, ...], ...]:
+    """Neighbours in rising `l0` that differ by less than `SAME_L0` from the first of a group."""
+    groups: list[list[int]] = []
+    for i, value in enumerate(l0):
+        if groups and value < l0[groups[-1][0]] * (1 + SAME_L0):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return tuple(map(tuple, groups))
+
+
+def reading(x: Floats, y: Floats, target: float) -> Reading:
+    """Where `target` is read on the line through (`x`, `y`), and the bound on the line's error.
+
+    With three points or more: on the line, which goes on for a target beyond an end that has a cell
+    at it. With fewer: the cell at the target as it is.
+    """
+    t = float(np.log(target))
+    nearest = int(np.argmin(np.abs(x - t)))
+    at_a_cell = abs(float(np.expm1(x[nearest] - t))) <= TOLERANCE
+    how: How = "at a cell" if at_a_cell else "between cells"
+    if len(x) < LEAST_CELLS:
+        if not at_a_cell:
+            return Reading("too few cells", t)
+        return Reading(how, t, nearest, nearest, STEEPEST * abs(float(x[nearest]) - t))
+    if not at_a_cell and not x[0] <= t <= x[-1]:
+        return Reading("outside", t)
+    left = int(np.clip(np.searchsorted(x, t, side="right") - 1, 0, len(x) - 2))
+    return Reading(how, t, left, left + 1, _error(x, y, t, left))
+
+
+def _error(x: Floats, y: Floats, t: float, left: int) -> float:
+    """Bound on |line − frontier| at `t` between the points `left` and `left` + 1, or beyond an end.
+
+    Each inner point, left out and predicted from its neighbours on the line, is off by e; e·(1/h +
+    1/h′), with h and h′ the distances to them, is the change of slope there. A frontier that curves
+    one way lies between the line and its neighbouring segments, prolonged, so within distance ×
+    change of slope of the line, seen from either point. Where it curves both ways: within the
+    nearer distance × the larger change. An end, which cannot be left out, is taken to turn as much
+    as the point next to it.
+    """
+    turn = np.diff(np.diff(y) / np.diff(x))  # at the inner points
+    a, b = np.array([turn[0], *turn, turn[-1]])[[left, left + 1]]
+    from_left, from_right = abs(t - x[left]), abs(t - x[left + 1])
+    if a * b >= 0:
+        return float(min(abs(a) * from_left, abs(b) * from_right))
+    return float(max(abs(a), abs(b)) * min(from_left, from_right))
+
+
+def frontiers(results: Sequence[Result]) -> list[Frontier]:
+    """Finished cells grouped by all choices but their sparsity, in the order of params.yaml.
+
+    Negative controls are not among them, nor what reconstructs without an error.
+    """
+    groups: dict[tuple[str, str, float], dict[str, list[Result]]] = defaultdict(dict)
+    for r in results:
+        if r.ok and not r.negative and (r.metrics["l0"] or 0) > 0 and (r.metrics["fvu"] or 0) > 0:
+            variants = groups[r.architecture, r.hook, r.expansion]
+            variants.setdefault(repr(_choices(r)), []).append(r)
+    return [
+        Frontier(*key, tuple(sorted(cells, key=lambda r: r.metrics["l0"] or 0)), variant)
+        for key, variants in groups.items()
+        for cells, variant in zip(variants.values(), _apart(variants.values()), strict=True)
+    ]
+
+
+def _choices(r: Result) -> dict[str, Any]:
+    """What cells of one frontier have in common; a seed of its own is one seed like another."""
+    chosen = {name: v for name, v in r.cell.identity().items() if name not in SPARSITY}
+    return {**dict(sorted(chosen.items())), "seeds": len(r.members)}
+
+
+def _apart(variants: Iterable[Sequence[Result]]) -> list[str]:
+    """What sets each of several groups of cells apart: the choices that not all of them share."""
+    choices: list[Mapping[str, Any]] = [_choices(cells[0]) for cells in variants]
+    names = dict.fromkeys(name for chosen in choices for name in chosen)
+    differing = [n for n in names if any(a.get(n) != b.get(n) for a, b in pairwise(choices))]
+    return [", ".join(f"{n} {chosen.get(n, 'default')}" for n in differing) for chosen in choices]

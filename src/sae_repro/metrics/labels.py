@@ -1,0 +1,75 @@
+"""Metrics as tables and figures name them: a short label, the unit, and which direction is better.
+
+Apart from the rows of the registry, so that a change of wording evaluates nothing again.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from sae_repro.metrics import AREAS, METRICS, Metric, find
+
+LABELS = {
+    "l0": "L0",
+    "fvu": "FVU",
+    "cosine": "cosine of x and x̂",
+    "relative_norm": "relative norm",
+    "ce_recovered_zero": "CE recovered (zero)",
+    "kl": "KL divergence",
+    "dead_fraction_never": "dead: never fires",
+    "dead_fraction_below": "dead: below threshold",
+    "density_median": "median density",
+    "monosemantic_fraction": "monosemantic",
+    "monosemantic_fraction_alive": "monosemantic of alive",
+    "monosemantic_mean": "mean M of alive",
+    "coverage": "coverage φ ≥ .5",
+    "hole_rate": "hole rate",
+    "absorption_rate": "absorption rate",
+    "childless_recall": "childless recall",
+    "splitting_mean": "splitting",
+    "fragmented_fraction": "fragmented concepts",
+    "recall_at_p80_mean": "recall at precision .8",
+    "probe_auc_<k>": "probe AUC, <k> latents",
+    "probe_loss": "probe loss",
+    "decoder_max_cosine": "nearest atom's cosine",
+    "decoder_near_copy_fraction": "near copies",
+    "description_length": "description length",
+    "mean_max_correlation_<width>": "max correlation, K = <width>",
+    "mean_max_correlation_null_<width>": "its null, K = <width>",
+    "explainability_ngram_precision": "word patterns: precision",
+    "explainability_ngram_recall": "word patterns: recall",
+    "ablation_sparsity": "ablation: logits moved",
+    "matched_cosine": "matched cosine",
+    "f1": "F1",
+    "parent_recall": "parent recall",
+    "parent_childless_recall": "parent recall, no child",
+    "child_parent_cosine": "cosine of child and parent",
+    "revived_fraction": "revived",
+}
+"""By a row's own name. A metric that no table or figure shows is called by its name."""
+
+ARROWS = {"lower": "↓", "higher": "↑", "none": ""}
+DIMENSIONLESS = ("ratio", "cosine", "correlation")
+"""Units that headings leave out; fractions say that they are, for they could be percents."""
+KEY = "↓ lower is better, ↑ higher"
+
+
+def label(name: str, rows: Iterable[Metric] = METRICS) -> str:
+    """The label of a concrete name: "probe AUC, 5 latents"; an unknown name as it is."""
+    metric = find(name, rows)
+    if metric is None:
+        return name
+    text = LABELS.get(metric.base, name)
+    return text.replace(metric.parameter or "<>", metric.parameter_of(name) or "")
+
+
+def heading(name: str, rows: Sequence[Metric] = METRICS) -> str:
+    """Label, unit and direction: "KL divergence (nats per target) ↓"; an unknown name as it is."""
+    metric = find(name, rows)
+    if metric is None:
+        return name
+    unit = "" if metric.unit in DIMENSIONLESS else f" ({metric.unit})"
+    return f"{label(name, rows)}{unit} {ARROWS[metric.better]}".rstrip()
+
+
+def shown_rows() -> list[Metric]:
+    """The rows that some table or figure shows: each has a label."""
+    return [row for rows in AREAS.values() for row in rows if row.shown]

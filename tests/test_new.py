@@ -1,0 +1,365 @@
+"""`sae-repro new`: copies, templates, and grids that fit a text and a model of one's own."""
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from sae_repro.cli import app, bringing
+from sae_repro.cli.grid import Fit
+from sae_repro.cli.measuring import MIN_TOKENS, TextSize
+from sae_repro.cli.own_text import study_yaml
+from sae_repro.cli.studies import pin_inputs
+from sae_repro.errors import StudyError
+from sae_repro.files import sha256_file
+from sae_repro.params import Study, load, parse
+from sae_repro.preflight import check_inputs
+
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATES = sorted(path.stem for path in (ROOT / "studies/templates").glob("*.yaml"))
+runner = CliRunner()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of a checkout that `new` needs."""
+    folder = tmp_path / "checkout"
+    (folder / "stages").mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "studies/templates", folder / "studies/templates")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A csv outside the checkout, barely enough for a study: 400 documents of 40 words."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghij", k=rng.randint(2, 7))) for _ in range(300)]
+    lines = [f"a,{' '.join(rng.choices(words, k=40))},x" for _ in range(400)]
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(["title,body,kind", *lines]) + "\n")
+    return path
+
+
+def invoke(*arguments: str) -> str:
+    result = runner.invoke(app, list(arguments))
+    assert result.exit_code == 0, result.exception
+    return result.output
+
+
+def refused(*arguments: str) -> str:
+    result = runner.invoke(app, list(arguments))
+    assert isinstance(result.exception, StudyError), result.output
+    return str(result.exception)
+
+
+def studies(checkout: Path) -> list[str]:
+    return sorted(p.name for p in (checkout / "studies").iterdir() if p.name != "templates")
+
+
+def test_a_copy_has_the_cells_and_a_pipeline_of_its_own(checkout: Path) -> None:
+    message = invoke("new", "copy")
+    assert "next: dvc repro studies/copy/dvc.yaml" in message
+    folder = checkout / "studies/copy"
+    assert not (folder / "dvc.yaml").is_symlink(), "DVC reads no link in a commit"
+    assert (folder / "dvc.yaml").read_bytes() == (checkout / "dvc.yaml").read_bytes()
+    study = load(folder / "params.yaml")
+    assert study.root == "../.."
+    assert study.cells == load(checkout / "params.yaml").cells
+    text = (folder / "params.yaml").read_text()
+    assert text.startswith(
+        "# yaml-language-server: $schema=../../params.schema.json\n"
+        "# Study copy, a copy of the root study."
+    )
+    assert text.count("yaml-language-server") == 1
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_templates_become_studies_that_pass_the_check(checkout: Path, template: str) -> None:
+    invoke("new", "x", "--from", template)
+    assert invoke("check", "studies/x").startswith("ok: ")
+    made = load(checkout / "studies/x/params.yaml")
+    assert made.cells == load(ROOT / f"studies/templates/{template}.yaml").cells
+    first = (checkout / "studies/x/params.yaml").read_text().splitlines()[1]
+    assert first.startswith(f"# Study x, a copy of the template {template}.")
+
+
+def test_the_list_says_what_each_template_is(checkout: Path) -> None:
+    lines = {line.split()[0]: line for line in invoke("new", "--list").splitlines()}
+    assert set(lines) == set(TEMPLATES)
+    assert "published grid on GPT-2 small" in lines["gpt2-openwebtext"]
+    assert all(len(line.split()) > 5 for line in lines.values())
+
+
+def test_a_copy_of_a_study_elsewhere_brings_all_that_it_reads(
+    checkout: Path, text: Path, tmp_path: Path
+) -> None:
+    invoke("new", "mine", "--text", str(text), "--column", "body")
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(checkout / "studies/mine", elsewhere)
+    (elsewhere / "spans.parquet").write_bytes(b"labels")
+    (elsewhere / "prompt.md").write_text("version: 1\n\nwords")
+    yaml = YAML()
+    raw = yaml.load(elsewhere / "params.yaml")
+    raw["evaluate"]["concepts"] = {"path": "spans.parquet", "sha256": "0" * 64}
+    raw["judge"]["prompts"] = {"explain": {"path": "prompt.md", "sha256": "0" * 64}}
+    yaml.dump(raw, elsewhere / "params.yaml")
+    pin_inputs(elsewhere)
+    pinned = load(elsewhere / "params.yaml")
+    invoke("new", "copy", "--from", str(elsewhere / "params.yaml"))
+    shutil.rmtree(elsewhere)
+    folder = checkout / "studies/copy"
+    study = load(folder / "params.yaml")
+    check_inputs(study, folder)
+    inputs = sorted(p.name for p in (folder / "inputs").iterdir())
+    assert inputs == ["mine.csv", "prompt.md", "spans.parquet"]
+    assert study.evaluate.concepts is not None and pinned.evaluate.concepts is not None
+    assert study.evaluate.concepts.sha256 == pinned.evaluate.concepts.sha256
+
+
+def test_text_of_ones_own_is_copied_pinned_and_given_a_grid(checkout: Path, text: Path) -> None:
+    message = invoke("new", "mine", "--text", str(text), "--column", "body", "--label", "kind")
+    assert f"copied {text} to studies/mine/inputs/mine.csv: commit it" in message
+    text.unlink()
+    folder = checkout / "studies/mine"
+    study = load(folder / "params.yaml")
+    check_inputs(study, folder)
+    source = study.corpus.source
+    assert source.kind == "files"
+    assert source.files == {"inputs/mine.csv": sha256_file(folder / "inputs/mine.csv")}
+    assert source.columns == ("body",) and source.label == "kind"
+    assert study.subject.training is not None
+    assert study.extract.hooks == ("blocks.1.hook_resid_post",)
+    assert study.track.experiment == "mine"
+    written = (folder / "params.yaml").read_text()
+    assert "published" not in written and "0.07" not in written, "claims about the root study"
+
+
+def test_text_in_the_repository_stays_unless_git_ignores_it(checkout: Path, text: Path) -> None:
+    for name in ("data", "ignored"):
+        (checkout / name).mkdir()
+        shutil.copy(text, checkout / name)
+    subprocess.run(["git", "init", "-q"], check=True)
+    Path(".gitignore").write_text("/ignored/\n")
+    for name, place in (("data", "../../data/mine.csv"), ("ignored", "inputs/mine.csv")):
+        invoke("new", name, "--text", f"{name}/mine.csv", "--column", "body")
+        source = load(checkout / "studies" / name / "params.yaml").corpus.source
+        assert source.kind == "files" and list(source.files) == [place]
+
+
+def test_large_text_is_kept_by_dvc(
+    checkout: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bringing, "SMALL_BYTES", 100)
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
+    message = invoke("new", "mine", "--text", str(text), "--column", "body")
+    assert "added it to DVC: commit studies/mine/inputs/mine.csv.dvc" in message
+    ignored = ["git", "check-ignore", "-q", "studies/mine/inputs/mine.csv"]
+    assert subprocess.run(ignored).returncode == 0
+    check_inputs(load(checkout / "studies/mine/params.yaml"), checkout / "studies/mine")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (2, r"a.csv: 2 documents, \d+ tokens found; at least about 50 documents and 15,000 tokens"),
+        (60, r"60 documents, 420 tokens found; .* 10,000 tokens in 20 documents to train on"),
+    ],
+)
+def test_too_little_text_is_refused_with_what_is_needed(
+    checkout: Path, tmp_path: Path, rows: int, says: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text\n" + "".join(f"only a few words of text {n}\n" for n in range(rows)))
+    message = refused("new", "x", "--text", str(path))
+    assert re.search(says, message), message
+    assert studies(checkout) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["copy"], "exists already"),
+        ([], "NAME: missing"),
+        (["Bad.Name"], "lower-case letters"),
+        (["templates"], "folder of templates"),
+        (["x", "--text", "nothing.txt"], "no such file"),
+        (["x", "--column", "a"], "describe a --text file"),
+        (["x", "--model", "someone/model"], "name its --text"),
+        (["x", "--from", "gpt2-agnews", "--text", "a.csv"], "leave --from out"),
+        (["x", "--text", "a.csv", "--dataset", "a/b"], "a study has one text"),
+        (["x", "--hook", "blocks.9.hook_mlp_out"], "layers 0 … 2"),
+        (["x", "--hook", "blocks.1.hook_resid_post"], "mlp-topk-x8-k16: the same cell as topk"),
+        (["x", "--from", "elsewhere"], "templates are gpt2-agnews, gpt2-openwebtext"),
+    ],
+)
+def test_new_refuses_and_leaves_nothing(checkout: Path, arguments: list[str], says: str) -> None:
+    invoke("new", "copy")
+    assert says in refused("new", *arguments)
+    assert studies(checkout) == ["copy"]
+
+
+def test_new_on_real_news(checkout: Path, shared: Path) -> None:
+    path = shared / "data/ag_news/test.csv"
+    invoke("new", "news", "--text", str(path), "--column", "title", "--column", "description",
+           "--label", "label")  # fmt: skip
+    folder = checkout / "studies/news"
+    study = load(folder / "params.yaml")
+    check_inputs(study, folder)
+    fits(study, d_model=64)
+
+
+def test_new_on_a_real_model_and_its_text(checkout: Path, shared: Path) -> None:
+    message = invoke(
+        "new", "tiny", "--text", str(shared / "data/tinystories/samples.jsonl"),
+        "--model", str(shared / "models/stories260k"), "--documents", "3000",
+    )  # fmt: skip
+    assert "hook: blocks.2.hook_resid_post, the middle of 5 layers" in message
+    folder = checkout / "studies/tiny"
+    study = load(folder / "params.yaml")
+    check_inputs(study, folder)
+    assert study.subject.source.kind == "local"
+    assert study.subject.source.path == "inputs/stories260k"
+    assert study.extract.hooks == ("blocks.2.hook_resid_post",)
+    fits(study, d_model=64)
+
+
+def fits(study: Study, d_model: int) -> None:
+    """The grid is small, its cells differ, and all stand at the L0 that are compared."""
+    trained = [c for c in study.cells.values() if c.kind == "trained"]
+    assert 12 <= len(study.cells) <= 16
+    assert {c.l0_target for c in trained} == set(study.compare.matched_l0)
+    steps = study.train.epochs * (study.extract.n_tokens // study.train.batch_size)
+    for cell in trained:
+        assert cell.l0_target is not None and cell.l0_target <= cell.width(d_model)
+        if cell.resamples:
+            assert cell.resample_every <= cell.resample_until * steps
+        if cell.penalty != "none":
+            assert cell.target_l0 is not None, "no λ of another model decides the sparsity"
+        if cell.revival == "auxk":
+            assert cell.dead_tokens < study.train.epochs * study.extract.n_tokens
+    assert {c.baseline for c in study.cells.values()} >= {"neurons", "pca", "untrained"}
+
+
+@settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(
+    d_model=st.integers(4, 8192),
+    tokens=st.integers(14_500, 10**10),
+    documents=st.integers(50, 10**7),
+    longest=st.integers(1, 10**5),
+    n_layers=st.integers(1, 80),
+)
+def test_every_size_of_text_and_model_has_a_valid_grid(
+    d_model: int, tokens: int, documents: int, longest: int, n_layers: int
+) -> None:
+    shares = {"train": 0.7, "validation": 0.2, "calibration": 0.1}
+    size = TextSize(
+        name="a",
+        documents={split: int(share * documents) for split, share in shares.items()},
+        tokens={split: int(share * tokens) for split, share in shares.items()},
+        longest=longest,
+        characters=4 * tokens,
+        shares={"validation": 0.2, "calibration": 0.1},
+    )
+    assert set(MIN_TOKENS) == set(shares)
+    fit = Fit(d_model=d_model, n_layers=n_layers, positions=1024, tokens=size.tokens,
+              documents=size.documents, longest=longest)  # fmt: skip
+    subject = {"kind": "hub", "name": "a/b", "revision": "0" * 40, "d_model": d_model,
+               "n_layers": n_layers}  # fmt: skip
+    source = {"kind": "files", "files": {"a: b.csv": "0" * 64}, "columns": ["a, b"]}
+    raw = YAML(typ="safe").load(study_yaml("x", fit, source, subject, size))
+    study = parse(raw)
+    assert list(raw["corpus"]["source"]["files"]) == ["a: b.csv"]
+    assert raw["corpus"]["source"]["columns"] == ["a, b"]
+    fits(study, d_model)
+    assert study.extract.n_tokens <= max(size.tokens["train"], 1)
+    assert fit.steps >= 50
+
+
+CONFIG = {"hidden_size": 32, "num_hidden_layers": 6, "max_position_embeddings": 64}
+
+
+def test_models_of_the_hub_are_pinned_to_their_newest_commit(
+    checkout: Path, text: Path, hub: Any
+) -> None:
+    hub.shas = {"/api/models/someone/model": "c" * 40}
+    hub.files = {f"/someone/model/resolve/{'c' * 40}/config.json": json.dumps(CONFIG)}
+    message = invoke("new", "x", "--text", str(text), "--column", "body", "--model",
+                     "someone/model")  # fmt: skip
+    assert "the model's tokenizer can't be read now" in message
+    study = load(checkout / "studies/x/params.yaml")
+    source = study.subject.source
+    assert source.kind == "hub"
+    assert (source.revision, source.d_model, source.n_layers) == ("c" * 40, 32, 6)
+    assert study.extract.hooks == ("blocks.3.hook_resid_post",)
+    assert study.extract.context <= 64
+    fits(study, d_model=32)
+
+
+def test_branches_of_the_hub_are_pinned_to_their_commit(
+    checkout: Path, text: Path, hub: Any
+) -> None:
+    hub.shas = {"/api/models/someone/model/revision/dev": "d" * 40}
+    invoke("new", "x", "--text", str(text), "--column", "body", "--model", "someone/model",
+           "--revision", "dev", "--d-model", "32", "--n-layers", "6")  # fmt: skip
+    source = load(checkout / "studies/x/params.yaml").subject.source
+    assert source.kind == "hub" and source.revision == "d" * 40
+
+
+def test_data_sets_of_the_hub_are_pinned(
+    checkout: Path, hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(source: Any) -> None:
+        assert source.revision == "e" * 40
+        raise StudyError("no rows today")
+
+    hub.shas = {"/api/datasets/someone/texts": "e" * 40}
+    monkeypatch.setattr("sae_repro.corpus.sources.open_hub", unreachable)
+    message = invoke("new", "x", "--dataset", "someone/texts", "--column", "story")
+    assert "someone/texts can't be read now: sizes are those of 20,000 documents" in message
+    source = load(checkout / "studies/x/params.yaml").corpus.source
+    assert source.kind == "hub"
+    assert (source.revision, source.n_documents, source.columns) == ("e" * 40, 20_000, ("story",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model", "someone/model"], "commit (40 hex digits): --revision, --d-model"),
+        (["--dataset", "someone/texts"], "commit (40 hex digits): --dataset-revision"),
+    ],
+)
+def test_without_the_hub_the_commit_is_asked_for(
+    checkout: Path, text: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if "--model" in arguments:
+        arguments = [*arguments, "--text", str(text), "--column", "body"]
+    message = refused("new", "x", *arguments)
+    assert "can't be reached (HF_HUB_OFFLINE is set)" in message
+    assert says in message
+    assert studies(checkout) == []
+
+
+def test_without_the_hub_a_named_commit_will_do(
+    checkout: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    invoke("new", "x", "--text", str(text), "--column", "body", "--model", "someone/model",
+           "--revision", "b" * 40, "--d-model", "64", "--n-layers", "6")  # fmt: skip
+    study = load(checkout / "studies/x/params.yaml")
+    assert study.subject.source.kind == "hub"
+    assert study.extract.hooks == ("blocks.3.hook_resid_post",)

@@ -1,0 +1,35 @@
+"""A cell that missed its target or reconstructs nothing says so, and no other cell does."""
+
+import pytest
+
+from sae_repro.params import Cell
+from sae_repro.remarks import remarks
+
+TOPK = {"expansion": 4, "activation": "topk", "k": 20}
+STEERED = {"expansion": 4, "penalty": "l1", "lambda": 0.01, "target_l0": 20}
+UNSTEERED = {"expansion": 4, "penalty": "l1", "lambda": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("choices", "l0", "fvu", "says"),
+    [
+        (TOPK, 18.0, 0.1, []),
+        (TOPK, 22.0, 0.1, []),
+        (TOPK, 17.9, 0.1, ["L0 17.9, target 20 missed"]),
+        (STEERED, 22.1, 0.1, ["L0 22.1, target 20 missed"]),
+        (STEERED, 1.12, 1.05, ["FVU 1.05: no better than the mean", "L0 1.12, target 20 missed"]),
+        (UNSTEERED, 1.12, 0.1, []),
+        (UNSTEERED, 1.12, 1.0, ["FVU 1: no better than the mean"]),
+        ({"baseline": "untrained", **TOPK}, 1.0, 1.2, []),
+        ({"baseline": "neurons"}, 64.0, 2.0, []),
+        (TOPK, None, None, []),
+    ],
+)
+def test_missed_targets_and_failures(
+    choices: dict, l0: float | None, fvu: float | None, says: list[str]
+) -> None:
+    assert remarks(Cell(**choices), {"l0": l0, "fvu": fvu}) == says
+
+
+def test_a_failed_cell_has_no_metrics_and_no_remark() -> None:
+    assert remarks(Cell(**TOPK), {}) == []
