@@ -111,21 +111,32 @@ def _jobs(
     from sae_repro.tune.pruning import Rungs
 
     cells = {
-        str(p.number): check_section(Cell, p.choices, within=f"trial {p.number}") for p in proposals
+        _name(tune, p): check_section(Cell, p.choices, within=f"trial {p.number}")
+        for p in proposals
     }
     training = jobs_of(context, CellStore(STORE), cells)
     earlier = tuple(journal.trials(proposals[0].number))
     steps = steps_of(context)
     return [
         TrialJob(
-            cell=training[str(p.number), "."],
+            cell=training[_name(tune, p), "."],
             evaluation=evaluation,
             rungs=None
             if tune.pruner is None
             else Rungs(tune, journal.name, earlier, p, steps, LOOKS),
+            shown=(*tune.objectives, *tune.constraints),
         )
         for p in proposals
     ]
+
+
+def _name(tune: Tune, proposal: "Proposal") -> str:
+    """A trial for people: `trial 13, topk: expansion 4, k 6`."""
+    from sae_repro.tune.space import recipe_of
+
+    searched = {name.rpartition(".")[2] for name in proposal.params} | {"k", "target_l0"}
+    values = ", ".join(f"{k} {v}" for k, v in proposal.choices.items() if k in searched)
+    return f"trial {proposal.number}, {recipe_of(tune, proposal.params)} ({values})"
 
 
 def _work(pieces: Sequence[tuple["TrialJob", int]], what: str) -> None:
