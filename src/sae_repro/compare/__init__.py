@@ -2,6 +2,7 @@
 
 from sae_repro.files import replacing_folder, write_json
 from sae_repro.params import Cell, Compare, check_section
+from sae_repro.progress import say
 from sae_repro.stage import StageContext
 
 
@@ -9,6 +10,7 @@ def run(context: StageContext) -> None:
     """Write reports/tables, reports/figures and reports/metrics.json."""
     from pathlib import Path
 
+    from sae_repro.compare.closing import closing_lines
     from sae_repro.compare.collect import collect
     from sae_repro.compare.controls import heat_maps, write_control
     from sae_repro.compare.features import write_features
@@ -40,3 +42,5 @@ def run(context: StageContext) -> None:
         write_portraits(folder, results)
         heat_maps(folder, artifacts)
     write_json(reports / "metrics.json", {r.name: headline(r) for r in results if r.ok})
+    for line in closing_lines(reports, results):
+        say(line)
