@@ -1,4 +1,4 @@
-"""What a finished comparison prints: the lowest FVU at each matched L0, and where the reports are.
+"""Closing lines of a comparison: the lowest FVU at each matched L0, and where the reports are.
 
 It reads the tables that were written, and is no stronger than they are: architectures that the
 paired intervals do not tell from the lowest are named beside it.
