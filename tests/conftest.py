@@ -17,6 +17,11 @@ HOOK = "blocks.0.hook_resid_post"
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--renew-pictures`: browser tests write their screenshots to docs/."""
+    parser.addoption("--renew-pictures", action="store_true", help="write screenshots to docs/")
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """The thread count decides bits: pin it for every test."""

@@ -12,7 +12,7 @@ from sae_repro.pins import check_concepts, check_files, check_imports, check_mod
 def check_answers(judge: Judge, folder: Path) -> None:
     """StudyError where no answer is recorded and none can be requested."""
     path = folder / ANSWERS
-    if judge.kind == "concepts" or (path.is_file() and path.stat().st_size):
+    if judge.kind == "concepts" or (path.is_file() and path.read_bytes().strip()):
         return
     if judge.kind == "replay":
         raise StudyError(

@@ -19,7 +19,7 @@ from sae_repro.judge import (
     open_backend,
 )
 from sae_repro.judge.backends.concepts import excess_fractions
-from sae_repro.judge.backends.record import read_record, recording
+from sae_repro.judge.backends.record import leave_record, read_record, recording
 from sae_repro.judge.protocol import key_of
 from sae_repro.params import Judge
 
@@ -208,3 +208,17 @@ def test_params_choose_the_backend(tmp_path: Path) -> None:
     assert type(open_backend(http, record=path)).__name__ == "HttpBackend"
     assert type(open_backend(REPLAY, record=path)) is ReplayBackend
     assert type(open_backend(Judge(), record=path)) is ConceptsBackend
+
+
+def test_a_record_without_answers_has_one_empty_line_until_there_is_an_answer(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "judge" / "a.jsonl"
+    leave_record(path)
+    assert path.read_bytes() == b"\n"
+    assert read_record(path) == {}
+    write(path, (KEYS[0], Answer("x")))
+    assert len(path.read_bytes().splitlines()) == 1
+    assert read_record(path) == {KEYS[0]: Answer("x")}
+    leave_record(path)
+    assert read_record(path) == {KEYS[0]: Answer("x")}

@@ -321,7 +321,7 @@ def test_a_judge_without_answers_is_refused_before_any_compute(
     assert "answers.jsonl has no answers; fetch it (`dvc pull`)" in checked("replay")
     assert checked("http") == "judge.key_env = SOME_KEY: not set in the environment; export it"
     record.parent.mkdir()
-    record.touch()  # as a study of the kind concepts leaves it
+    record.write_text("\n")  # as a study of the kind concepts leaves it
     assert "has no answers" in checked("replay")
     record.write_text("{}\n")
     assert checked("replay").startswith("ok")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -114,9 +115,20 @@ def test_one_changed_lambda_retrains_one_cell(finished: Checkout, tmp_path: Path
     checkout = finished.copy(tmp_path / "changed")
     trained = checkout.trained()
     checkout.change("lambda: 1e-2", "lambda: 2e-2")
-    ran = checkout.ran(checkout.repro())
+    output = checkout.repro()
     assert len(checkout.trained() - trained) == 1
-    assert ran == ["train", "evaluate", "judge", "compare", "track"]
+    assert checkout.ran(output) == ["train", "evaluate", "judge", "compare", "track"]
+    for line in (
+        "train: 1 to make, 2 unchanged of 3 SAEs",
+        r"train: vanilla: 936 steps, last batch L0 \S+, FVU \S+, \S+ s",
+        "evaluate: 1 to make, 2 unchanged of 3 SAEs",
+        r"evaluate: reference of 10 latents on blocks\.0\.hook_resid_post, \S+ s",
+        r"evaluate: vanilla: L0 \S+, FVU \S+, dead \S+, \S+ s",
+        "compare: 3 cells",
+        "compare: tables and findings in reports/tables, figures in reports/figures",
+    ):
+        assert re.search(f"^{line}$", output, re.M), line
+    assert "is empty" not in output, "the record of a judge that asked nobody"
     checkout.change("lambda: 2e-2", "lambda: 1e-2")
     trained = checkout.trained()
     checkout.repro()

@@ -40,9 +40,9 @@ def make(tmp_path: Path) -> Callable[..., SAE]:
         folder = tmp_path / name
         folder.mkdir()
         job = CellJob(
-            cell=Cell.model_validate(choices), settings=train, hook=HOOK, seed=0, key=name,
-            activations=store, store=tmp_path / "cells", checkpoint=tmp_path / f"{name}-checkpoint",
-            metadata={"context_size": 21},
+            name=name, cell=Cell.model_validate(choices), settings=train, hook=HOOK, seed=0,
+            key=name, activations=store, store=tmp_path / "cells",
+            checkpoint=tmp_path / f"{name}-checkpoint", metadata={"context_size": 21},
         )  # fmt: skip
         make_into(job, folder, lambda step: None)
         return load(folder)

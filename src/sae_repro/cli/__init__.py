@@ -251,6 +251,23 @@ def ui(
     show(study, study / loaded.root, loaded.track.experiment, port, browser=browser)
 
 
+@app.command("tune-ui")
+def tune_ui(
+    study: StudyFolder = Path(),
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; another if it is taken.")] = 8080,
+    browser: Annotated[bool, typer.Option(help="Open a browser where there is a screen.")] = True,
+) -> None:
+    """Open optuna-dashboard on the trials of the study's search; Ctrl-C ends it.
+
+    Where the search's journal is missing, as in a clone, it is rebuilt from tune/trials.csv.
+
+    Example: sae-repro tune-ui --port 8081
+    """
+    from sae_repro.tune.dashboard import show
+
+    show(study, port, browser=browser)
+
+
 @app.command()
 def verify(
     other: Annotated[Path, typer.Argument(help="The same study's folder in another checkout.")],

@@ -2,6 +2,7 @@
 
 from sae_repro.files import replacing_folder, write_json
 from sae_repro.params import Compare, read_cells
+from sae_repro.progress import say
 from sae_repro.stage import StageContext
 
 
@@ -9,6 +10,7 @@ def run(context: StageContext) -> None:
     """Write reports/: tables, figures, metrics.json, and for DVC's commands metrics and plots."""
     from pathlib import Path
 
+    from sae_repro.compare.closing import closing_lines
     from sae_repro.compare.collect import collect
     from sae_repro.compare.controls import heat_maps, write_control
     from sae_repro.compare.dvc_views import write_metric_files, write_plot_tables
@@ -42,3 +44,5 @@ def run(context: StageContext) -> None:
         write_metric_files(folder, results)
     with replacing_folder(reports / "plots") as folder:
         write_plot_tables(folder, results)
+    for line in closing_lines(reports, results):
+        say(line)

@@ -17,8 +17,11 @@ class TrialJob:
     corpus: Path
     out: Path
 
-    def __call__(self, progress: Callable[[int], None]) -> None:
+    def __call__(self, progress: Callable[[int], None]) -> str:
         """Train, measure, and write the outcome to `out`."""
         from sae_repro.control.trial import carry_out
 
-        write_json(self.out, carry_out(self.trial, self.study_seed, self.corpus, progress))
+        outcome = carry_out(self.trial, self.study_seed, self.corpus, progress)
+        write_json(self.out, outcome)
+        name = f"{self.trial.name}, {self.trial.recipe}, seed {self.trial.seed}"
+        return f"control: {name}: {outcome['status']}"

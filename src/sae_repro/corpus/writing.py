@@ -21,6 +21,7 @@ from sae_repro.params import (
     StoriesSource,
     TrainedSubject,
 )
+from sae_repro.progress import bar
 from sae_repro.readers.shards import RowFile
 
 if TYPE_CHECKING:
@@ -94,15 +95,13 @@ class _Writer:
 
 def write_stories(corpus: Corpus, source: StoriesSource, seed: int, folder: Path) -> None:
     """Write the stories of the embedded study, with their labels and concepts."""
-    from tqdm import tqdm
-
     from sae_repro.corpus.tokenizers import SPECIAL, word_level
     from sae_repro.stories import generator
 
     writer = _Writer(folder, corpus, seed)
     width = -(-len(generator.concepts()) // 8)
     labels = RowFile(folder / "labels.npy", width, np.uint8)
-    with tqdm(total=source.n_documents, desc="corpus", unit="doc", disable=None) as bar:
+    with bar("corpus", unit="doc", total=source.n_documents) as progress:
         for first in range(0, source.n_documents, 8 * BATCH):
             n = min(8 * BATCH, source.n_documents - first)
             stories = generator.generate(n, seed, first)
@@ -111,7 +110,7 @@ def write_stories(corpus: Corpus, source: StoriesSource, seed: int, folder: Path
                 document = ids[start:end]
                 writer.append(document, document.tobytes(), None)
             labels.append(stories.labels)
-            bar.update(n)
+            progress.update(n)
     labels.close()
     write_json(
         folder / "concepts.json",
@@ -154,18 +153,16 @@ def write_texts(
 
 def _training_texts(texts: TextSource, corpus: Corpus, seed: int) -> Iterator[str]:
     """Texts of the training split: the tokenizer has not seen held-out documents either."""
-    from tqdm import tqdm
-
-    for document in tqdm(texts, desc="tokenizer", unit="doc", unit_scale=True, disable=None):
-        if split_of(fingerprint(document.text.encode(), seed), corpus) == "train":
-            yield document.text
+    with bar("tokenizer", unit="doc") as progress:
+        for document in texts:
+            if split_of(fingerprint(document.text.encode(), seed), corpus) == "train":
+                yield document.text
+            progress.update()
 
 
 def _batched(texts: TextSource) -> Iterator[list[Document]]:
-    from tqdm import tqdm
-
     stream = iter(texts)
-    with tqdm(desc="corpus", unit="doc", unit_scale=True, disable=None) as bar:
+    with bar("corpus", unit="doc") as progress:
         while batch := list(islice(stream, BATCH)):
             yield batch
-            bar.update(len(batch))
+            progress.update(len(batch))

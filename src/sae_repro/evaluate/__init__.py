@@ -6,15 +6,16 @@ seeds has a folder for each, and a metrics.json over all of them (see `over_seed
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from sae_repro.cellstore import CellStore, deliver
+from sae_repro.cellstore import CellStore, bypassed, deliver
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.job import EvaluateJob, ReferenceJob, job_of
 from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Evaluate, read_cells
 from sae_repro.pins import check_concepts
+from sae_repro.progress import say_kept
 from sae_repro.sidebyside import Work, side_by_side
 from sae_repro.stage import STATE, StageContext
 
@@ -27,15 +28,25 @@ def run(context: StageContext) -> None:
         check_concepts(settings.concepts, Path())
     evaluation, trained = Evaluation.of(context, settings, store), context.artifacts("train")
     cells = {
-        name: {place: job_of(evaluation, trained / name / place) for place in cell.members()}
+        name: {
+            place: job_of(evaluation, trained / name / place, PurePath(name, place).as_posix())
+            for place in cell.members()
+        }
         for name, cell in read_cells(context.value("recipes"), context.value("cells")).items()
     }
 
+    keys = {job.key for jobs in cells.values() for job in jobs.values()}
+    made: list[EvaluateJob] = []
+
     def make_all(jobs: Sequence[EvaluateJob]) -> None:
+        made.extend(jobs)
+        say_kept("evaluate", len(jobs), len(keys))
         pieces: list[Work] = [*_references(evaluation, jobs), *jobs]
         side_by_side([(piece, 1) for piece in pieces], what="evaluate", unit="SAE")
 
     deliver(out, cells, store, summary="metrics.json", make_all=make_all)
+    if not made and not bypassed():
+        say_kept("evaluate", 0, len(keys))
     for name, jobs in cells.items():
         if len(jobs) > 1:
             measured = {place: read_json(out / name / place / "metrics.json") for place in jobs}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sae_repro.cellstore import CellStore
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.files import digest, read_json, sha256_file
+from sae_repro.progress import measured, say
 
 if TYPE_CHECKING:
     from sae_repro.evaluate.metrics.references.family import Family
@@ -17,23 +18,30 @@ if TYPE_CHECKING:
 class EvaluateJob:
     """All that evaluating one SAE needs; pickles to a worker."""
 
+    name: str
+    """The SAE's name for people; the evaluation doesn't depend on it."""
     study: Evaluation
     sae: Path
     key: str
     """Path of the result in the store."""
 
-    def __call__(self, progress: Callable[[int], None]) -> None:
-        """Evaluate into the store, unless it is there by now."""
-        with CellStore(self.study.store).making(self.key) as folder:
+    def __call__(self, progress: Callable[[int], None]) -> str:
+        """Evaluate into the store, unless it is there by now; a line on it."""
+        from sae_repro.evaluate.evaluation import evaluate_into
+
+        store = CellStore(self.study.store)
+        with store.making(self.key) as folder:
             if folder is not None:
-                self.make(folder)
+                evaluate_into(self.study, self.sae, folder)
         progress(1)
+        return line_of(self.name, store.folder / self.key)
 
     def make(self, folder: Path) -> None:
         """Evaluate into `folder`, which is there."""
         from sae_repro.evaluate.evaluation import evaluate_into
 
         evaluate_into(self.study, self.sae, folder)
+        say(line_of(self.name, folder))
 
 
 @dataclass(frozen=True)
@@ -44,17 +52,26 @@ class ReferenceJob:
     hook: str
     width: int
 
-    def __call__(self, progress: Callable[[int], None]) -> None:
+    def __call__(self, progress: Callable[[int], None]) -> str:
         """Train it, unless it is there by now."""
         from sae_repro.evaluate.metrics.references.family import references
 
         references(self.family, self.hook, (self.width,))
         progress(1)
+        return f"evaluate: reference of {self.width} latents on {self.hook}"
 
 
-def job_of(evaluation: Evaluation, sae: Path) -> EvaluateJob:
-    """The job for the trained SAE in the folder `sae`."""
-    return EvaluateJob(evaluation, sae, evaluation_key(evaluation, sae))
+def job_of(evaluation: Evaluation, sae: Path, name: str) -> EvaluateJob:
+    """The job for the trained SAE in the folder `sae`, called `name` to people."""
+    return EvaluateJob(name, evaluation, sae, evaluation_key(evaluation, sae))
+
+
+def line_of(name: str, folder: Path) -> str:
+    """A line on the evaluation in `folder`."""
+    summary = read_json(folder / "metrics.json")
+    if summary["status"] != "ok":
+        return f"evaluate: {name}: {summary['status']}: {summary['reason']}"
+    return f"evaluate: {name}: {measured(summary['metrics'])}"
 
 
 def evaluation_key(evaluation: Evaluation, sae: Path) -> str:

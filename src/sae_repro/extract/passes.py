@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from sae_repro.errors import StudyError
 from sae_repro.params import UNTRAINED, Extract, layer_of
+from sae_repro.progress import bar
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.windows import Windows, windows
 
@@ -76,15 +77,12 @@ def passes(
 ) -> Iterator[Batch]:
     """Per forward pass: real tokens' activations by hook [n, D] fp32, and their index [n, 3]."""
     import torch
-    from tqdm import tqdm
 
     bos, special, pad = bos_and_special(corpus, settings)
     documents = corpus.split(split)
     n_rows = 0
     expected = min(limit, int(corpus.documents["length"].to_numpy()[documents].sum()))
-    with tqdm(
-        total=expected, desc=f"extract {split}", unit="tok", unit_scale=True, disable=None
-    ) as bar:
+    with bar(f"extract {split}", unit="tok", total=expected) as progress:
         for batch in windows(
             corpus,
             documents,
@@ -104,7 +102,7 @@ def passes(
                 record(batch)
             index = _index(batch, mask, bos is not None)
             n_rows += len(index)
-            bar.update(len(index))
+            progress.update(len(index))
             yield rows, index
             if n_rows >= limit:
                 return

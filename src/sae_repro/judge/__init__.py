@@ -20,6 +20,7 @@ from pathlib import Path
 from sae_repro.files import replacing_folder, write_json
 from sae_repro.judge.backends import open_backend
 from sae_repro.judge.backends.concepts import ConceptsBackend
+from sae_repro.judge.backends.record import leave_record
 from sae_repro.judge.backends.replay import ReplayBackend
 from sae_repro.judge.prompts.fence import Context
 from sae_repro.judge.protocol import Answer, Backend, Prompt, Question, Sampling, Truth
@@ -51,10 +52,8 @@ def run(context: StageContext) -> None:
     cells = read_cells(context.value("recipes"), context.value("cells"))
     own = context.section(Evaluate, "evaluate").concepts
     spans = check_concepts(own, study) if own and settings.kind == "concepts" else None
-    # DVC expects the out: without answers it is empty
-    ANSWERS.parent.mkdir(exist_ok=True)
-    ANSWERS.touch()
     results = judge_cells(cells, settings, seed, study, ANSWERS, spans)
+    leave_record(ANSWERS)
     with replacing_folder(context.artifacts("judge")) as folder:
         for name, result in results.items():
             write_json(folder / f"{name}.json", result)

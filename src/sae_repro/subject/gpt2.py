@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from sae_repro.numerics.random import generator
 from sae_repro.params import Training
+from sae_repro.progress import bar
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.windows import windows
 
@@ -38,20 +38,22 @@ def train_subject(
     groups = _parameter_groups(model, settings)
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=BETAS, fused=True)
     order = _batches(len(rows), settings, seed)
-    progress = tqdm(range(settings.steps), desc="subject", unit="step", disable=None)
     recent: list[torch.Tensor] = []
-    for step in progress:
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * schedule(step, settings)
-        batch = next(order)
-        loss = _loss(model, rows[batch], lengths[batch])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        recent = [*recent[-49:], loss.detach()]
-        if step % 50 == 49:
-            progress.set_postfix(loss=f"{torch.stack(recent).mean().item():.3f}")
+    with bar("subject", unit="step", total=settings.steps) as progress:
+        for step in range(settings.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * schedule(step, settings)
+            batch = next(order)
+            loss = _loss(model, rows[batch], lengths[batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            recent = [*recent[-49:], loss.detach()]
+            if step % 50 == 49:
+                mean = torch.stack(recent).mean().item()
+                progress.set_postfix(loss=f"{mean:.3f}", refresh=False)
+            progress.update()
     model.eval()
     return model, {
         "training_loss": torch.stack(recent).mean().item(),

@@ -42,19 +42,20 @@ def show(study: Path, root: Path, experiment: str, port: int, *, browser: bool) 
         place = publish(client, find_experiment(client, experiment), Origin(study).study)
     if is_server(uri):
         # a browser asks for the password itself
-        _announce(f"{redacted(uri).replace('***@', '').rstrip('/')}/{place}", browser)
+        announce(f"{redacted(uri).replace('***@', '').rstrip('/')}/{place}", browser)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _serving(uri, root, _free(port)) as address:
-            _announce(f"{address}/{place}", browser)
+            announce(f"{address}/{place}", browser)
             while True:
                 time.sleep(3600)
     except KeyboardInterrupt:
         return
 
 
-def _announce(address: str, browser: bool) -> None:
+def announce(address: str, browser: bool) -> None:
+    """Print an address and, if asked, open it in a browser."""
     print(address, flush=True)
     if browser:
         _open_browser(address)

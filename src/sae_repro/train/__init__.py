@@ -9,12 +9,13 @@ as that of a cell with this seed alone.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from sae_repro.cellstore import CellStore, deliver
+from sae_repro.cellstore import CellStore, bypassed, deliver
 from sae_repro.params import Cell, Train, read_cells
 from sae_repro.pins import check_imports
+from sae_repro.progress import say_kept
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
@@ -30,12 +31,19 @@ def run(context: StageContext) -> None:
     for (name, place), job in jobs_of(context, store, cells).items():
         by_name[name][place] = job
 
+    keys = {job.key for jobs in by_name.values() for job in jobs.values()}
+    made: list[CellJob] = []
+
     def make_all(jobs: Sequence[CellJob]) -> None:
+        made.extend(jobs)
+        say_kept("train", len(jobs), len(keys))
         steps = steps_of(context)
         side_by_side([(job, steps) for job in jobs], what="train", unit="step")
 
     out = context.artifacts("train")
     deliver(out, by_name, store, summary="train.json", make_all=make_all)
+    if not made and not bypassed():
+        say_kept("train", 0, len(keys))
 
 
 def jobs_of(
@@ -63,6 +71,7 @@ def jobs_of(
         hook = cell.hook or next(iter(activations.manifest["hooks"]))
         key = cell_key(cell, settings, hook, seed, activations, metadata, codes[cell.kind])
         jobs[member] = CellJob(
+            name=PurePath(*member).as_posix(),
             cell=cell,
             settings=settings,
             hook=hook,

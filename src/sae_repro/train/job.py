@@ -1,13 +1,15 @@
 """One cell's folder as a piece of work: its key, and the maker of its kind of cell."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sae_repro.cellstore import CellStore
-from sae_repro.files import digest
+from sae_repro.files import digest, read_json
 from sae_repro.params import Cell, Train
+from sae_repro.progress import measured, say
 from sae_repro.readers.shards import ActivationStore
 
 
@@ -15,6 +17,8 @@ from sae_repro.readers.shards import ActivationStore
 class CellJob:
     """All that training one cell needs; pickles to a worker."""
 
+    name: str
+    """The SAE's name for people; its results don't depend on it."""
     cell: Cell
     settings: Train
     hook: str
@@ -25,15 +29,28 @@ class CellJob:
     checkpoint: Path
     metadata: Mapping[str, Any]
 
-    def __call__(self, progress: Callable[[int], None]) -> None:
-        """Make the cell into the store, unless it is there by now."""
+    def __call__(self, progress: Callable[[int], None]) -> str:
+        """Make the cell into the store, unless it is there by now; a line on it."""
         with CellStore(self.store).making(self.key) as folder:
             if folder is not None:
                 make_into(self, folder, progress)
+        return line_of(self.name, self.store / self.key)
 
     def make(self, folder: Path) -> None:
         """Make it into `folder`, without the store."""
         make_into(self, folder, lambda step: None)
+        say(line_of(self.name, folder))
+
+
+def line_of(name: str, folder: Path) -> str:
+    """A line on the SAE in `folder`: its steps, and its last logged training batch."""
+    record = read_json(folder / "train.json")
+    if record["status"] != "ok":
+        return f"train: {name}: {record['status']}: {record['reason']}"
+    if not record["steps"]:
+        return f"train: {name}: {record['choices'].get('baseline') or 'imported'}, no steps"
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    return f"train: {name}: {record['steps']:,} steps, last batch {measured(last)}"
 
 
 def cell_key(

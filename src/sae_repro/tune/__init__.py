@@ -14,6 +14,7 @@ from sae_repro.cellstore import CellStore
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.files import replacing_folder, sha256_file
 from sae_repro.params import Cell, Evaluate, Train, Tune, check_section
+from sae_repro.progress import say
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
 from sae_repro.train import jobs_of, steps_of
@@ -36,7 +37,7 @@ def run(context: StageContext) -> None:
     from sae_repro.tune.figures import write_figures
     from sae_repro.tune.optuna_journal import Journal
     from sae_repro.tune.records import record_of
-    from sae_repro.tune.results import write_results
+    from sae_repro.tune.results import closing_lines, write_results
 
     _, corners = load_tune(Path())
     check_inputs(corners, Path())
@@ -52,6 +53,8 @@ def run(context: StageContext) -> None:
     write_results(FOLDER, tune, journal.name, records)
     with replacing_folder(FOLDER / "figures") as folder:
         write_figures(folder, tune, trials, records, grid=Path("reports/tables/cells.csv"))
+    for line in closing_lines(tune, records):
+        say(line)
 
 
 def _evaluation(context: StageContext, tune: Tune) -> Evaluation:
@@ -95,9 +98,10 @@ def _run_batch(
     best = best_so_far(tune, [record_of(trial) for trial in journal.trials()])
     what = f"tune {start}…{start + size - 1} of {tune.trials}, {best}"
     steps = steps_of(context)
-    _work([(job, steps) for job in jobs[completed:]], what)
-    for proposal, job in list(zip(proposals, jobs, strict=True))[completed:]:
-        journal.append(finished_trial(tune, proposal, job.cell.key, job.outcome()))
+    todo = list(zip(proposals, jobs, strict=True))[completed:]
+    times = _work([(job, steps) for _, job in todo], what)
+    for (proposal, job), seconds in zip(todo, times, strict=True):
+        journal.append(finished_trial(tune, proposal, job.cell.key, job.outcome(), seconds))
 
 
 def _jobs(
@@ -111,27 +115,39 @@ def _jobs(
     from sae_repro.tune.pruning import Rungs
 
     cells = {
-        str(p.number): check_section(Cell, p.choices, within=f"trial {p.number}") for p in proposals
+        _name(tune, p): check_section(Cell, p.choices, within=f"trial {p.number}")
+        for p in proposals
     }
     training = jobs_of(context, CellStore(STORE), cells)
     earlier = tuple(journal.trials(proposals[0].number))
     steps = steps_of(context)
     return [
         TrialJob(
-            cell=training[str(p.number), "."],
+            cell=training[_name(tune, p), "."],
             evaluation=evaluation,
             rungs=None
             if tune.pruner is None
             else Rungs(tune, journal.name, earlier, p, steps, LOOKS),
+            shown=(*tune.objectives, *tune.constraints),
         )
         for p in proposals
     ]
 
 
-def _work(pieces: Sequence[tuple["TrialJob", int]], what: str) -> None:
-    """Run a batch; after the loss of a worker (killed, out of memory), its unfinished trials again.
+def _name(tune: Tune, proposal: "Proposal") -> str:
+    """A trial for people: `trial 13, topk: expansion 4, k 6`."""
+    from sae_repro.tune.space import recipe_of
 
-    Finished cells are in the store, and a half-trained cell goes on from its checkpoint.
+    searched = {name.rpartition(".")[2] for name in proposal.params} | {"k", "target_l0"}
+    values = ", ".join(f"{k} {v}" for k, v in proposal.choices.items() if k in searched)
+    return f"trial {proposal.number}, {recipe_of(tune, proposal.params)} ({values})"
+
+
+def _work(pieces: Sequence[tuple["TrialJob", int]], what: str) -> list[float]:
+    """Run a batch; the seconds of each trial.
+
+    After the loss of a worker (killed, out of memory), its unfinished trials run again: finished
+    cells are in the store, and a half-trained cell goes on from its checkpoint.
     """
     import sys
 
@@ -141,8 +157,7 @@ def _work(pieces: Sequence[tuple["TrialJob", int]], what: str) -> None:
 
     for _ in range(LOST_WORKERS):
         try:
-            side_by_side(pieces, what=what, unit="step")
-            return
+            return side_by_side(pieces, what=what, unit="step")
         except TerminatedWorkerError:
             print("tune: a worker was lost; restarting its trials", file=sys.stderr)
     raise StudyError(

@@ -6,12 +6,12 @@ already.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.evaluate.inputs import Evaluation
-from sae_repro.evaluate.job import job_of
+from sae_repro.evaluate.job import EvaluateJob, job_of
 from sae_repro.files import read_json
+from sae_repro.progress import measured
 from sae_repro.train.job import CellJob
 
 if TYPE_CHECKING:
@@ -26,14 +26,24 @@ class TrialJob:
     evaluation: Evaluation
     rungs: "Rungs | None"
     """Rules for stopping it early; None: it always ends."""
+    shown: tuple[str, ...]
+    """Metrics in its line, besides those of every evaluation's."""
 
-    def __call__(self, progress: Callable[[int], None]) -> None:
-        """Train and evaluate, each unless it is done by now; a stopped trial is not evaluated."""
+    def __call__(self, progress: Callable[[int], None]) -> str:
+        """Train and evaluate, each unless it is done by now; a stopped trial is not evaluated.
+
+        Returns a line on the trial.
+        """
         if self.rungs is None:
             self.cell(progress)
-        elif self.rungs.train(self.cell, progress).pruned:
-            return
-        job_of(self.evaluation, self._trained)(lambda done: None)
+            pruned = False
+        else:
+            pruned = self.rungs.train(self.cell, progress).pruned
+        if not pruned:
+            self._evaluation()(lambda done: None)
+        outcome = self.outcome()
+        result = outcome.reason or measured(outcome.measured["metrics"], *self.shown)
+        return f"tune: {self.cell.name}: {result}"
 
     def outcome(self) -> "Outcome":
         """The result of the trial, once it was called."""
@@ -46,19 +56,18 @@ class TrialJob:
                     "pruned", {}, looks.reports, looks.notes,
                     f"stopped at step {step}: FVU {fvu:.4g}, other trials were better at that step",
                 )  # fmt: skip
-        evaluated = job_of(self.evaluation, self._trained)
-        measured = read_json(evaluated.study.store / evaluated.key / "metrics.json")
+        evaluated = self._evaluation()
+        summary = read_json(evaluated.study.store / evaluated.key / "metrics.json")
         return Outcome(
-            "ok" if measured["status"] == "ok" else "failed",
-            {**measured, "evaluation": evaluated.key},
+            "ok" if summary["status"] == "ok" else "failed",
+            {**summary, "evaluation": evaluated.key},
             looks.reports if looks else {},
             looks.notes if looks else {},
-            measured.get("reason", ""),
+            summary.get("reason", ""),
         )
 
-    @property
-    def _trained(self) -> Path:
-        return self.cell.store / self.cell.key
+    def _evaluation(self) -> EvaluateJob:
+        return job_of(self.evaluation, self.cell.store / self.cell.key, self.cell.name)
 
 
 @dataclass(frozen=True)

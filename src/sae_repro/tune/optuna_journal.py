@@ -2,7 +2,7 @@
 
 It is kept apart from DVC's outs, which are deleted before a re-run. A trial enters it whole, in one
 append, once all trials before it are there; trials that an interruption lost are proposed again,
-and are the same. `optuna-dashboard tune/journal.log` shows it.
+and are the same. `sae-repro tune-ui` shows it, and so does `optuna-dashboard tune/journal.log`.
 """
 
 import json
@@ -21,11 +21,20 @@ from sae_repro.params import Tune
 from sae_repro.tune.proposals import Proposal, directions, quiet
 
 IDENTITY = "sae_repro.identity"
+REBUILT = "sae_repro.rebuilt"
+"""Marks a journal that was rebuilt from trials.csv, to be looked at."""
 
 
 def study_name(identity: Mapping[str, Any]) -> str:
     """The study's name: a hash of all that decides its trials, their number apart."""
     return f"tune-{digest(identity)[:16]}"
+
+
+def name_metrics(study: optuna.Study, tune: Tune) -> None:
+    """Give the study's values their names, by which dashboards call them."""
+    names = ["weighted sum"] if tune.weights else list(tune.objectives)
+    if study.metric_names != names:
+        study.set_metric_names(names)
 
 
 class Journal:
@@ -47,6 +56,7 @@ class Journal:
                 )
                 if IDENTITY not in self._study.user_attrs:  # killed between the two, or new
                     self._study.set_user_attr(IDENTITY, canonical_json(identity))
+                name_metrics(self._study, tune)
         except (ValueError, KeyError) as error:
             raise StudyError(f"{path}: damaged ({error}); {_ANEW}") from None
 
@@ -86,6 +96,11 @@ def _repair(path: Path) -> None:
 
 def _refuse_another(path: Path, storage: JournalStorage, identity: Mapping[str, Any]) -> None:
     for summary in optuna.get_all_study_summaries(storage):
+        if REBUILT in summary.user_attrs:
+            raise StudyError(
+                f"{path}: rebuilt from trials.csv to be looked at, without what the sampler noted; "
+                f"{_ANEW}"
+            )
         if summary.study_name == study_name(identity):
             continue
         theirs = json.loads(summary.user_attrs.get(IDENTITY, "{}"))

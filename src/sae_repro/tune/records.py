@@ -1,7 +1,8 @@
 """Finished trials: the record that the journal keeps of each, and its Optuna trial."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -35,55 +36,102 @@ class TrialRecord:
     key: str
     evaluation: str
     reason: str
+    reports: dict[str, float] = field(default_factory=dict)
+    """Held-out FVU by step, where the study has a pruner."""
 
 
 def record_of(trial: FrozenTrial) -> TrialRecord:
-    """The record that `finished_trial` attached to a trial."""
-    fields = trial.user_attrs[RECORD]
+    """The record that `trial_of` attached to a trial."""
+    fields = trial.system_attrs.get(RECORD) or trial.user_attrs[RECORD]  # there in older journals
     return TrialRecord(**{**fields, "losses": tuple(fields["losses"])})
 
 
-def finished_trial(tune: Tune, proposal: Proposal, key: str, outcome: Outcome) -> FrozenTrial:
+def finished_trial(
+    tune: Tune, proposal: Proposal, key: str, outcome: Outcome, seconds: float | None = None
+) -> FrozenTrial:
     """The trial to record: COMPLETE, FAIL (diverged, or an objective without a value) or PRUNED.
 
-    StudyError where metrics.json has no metric of an objective's or a constraint's name.
+    It has ended now, `seconds` after its start. StudyError where metrics.json has no metric of an
+    objective's or a constraint's name.
     """
     status, reason = outcome.status, outcome.reason
     metrics = _metrics(outcome.measured)
-    constraints: dict[str, float] = {}
-    losses: tuple[float, ...] = ()
     if status == "ok":
-        required = {*tune.objectives, *tune.constraints}
         _check_names(tune, outcome.measured["metrics"])
-        unmeasured = sorted(required - metrics.keys())
+        unmeasured = sorted({*tune.objectives, *tune.constraints} - metrics.keys())
         if unmeasured:
             status, reason = "failed", f"not measured on this cell: {', '.join(unmeasured)}"
-        else:
-            losses = _losses(tune, metrics)
-            constraints = {name: metrics[name] - most for name, most in tune.constraints.items()}
-    record = TrialRecord(
+    record = judged(
+        tune,
         number=proposal.number,
         status=status,
         recipe=recipe_of(tune, proposal.params),
         choices=proposal.choices,
         params=proposal.params,
         metrics=metrics,
-        losses=losses,
-        feasible=all(value <= 0 for value in constraints.values()),
         key=key,
         evaluation=outcome.measured.get("evaluation", ""),
         reason=reason,
+        reports={str(step): fvu for step, fvu in outcome.reports.items()},
     )
+    notes = {**proposal.notes, **outcome.notes}
+    trial = trial_of(tune, record, proposal.distributions, notes)
+    if seconds is not None:
+        assert trial.datetime_complete is not None
+        trial.datetime_start = trial.datetime_complete - timedelta(seconds=seconds)
+        trial.set_user_attr("seconds", round(seconds, 1))
+    return trial
+
+
+def judged(tune: Tune, **fields: Any) -> TrialRecord:
+    """A record of `fields`, its losses and its feasibility by the study's own measure."""
+    ok, metrics = fields["status"] == "ok", fields["metrics"]
+    return TrialRecord(
+        losses=_losses(tune, metrics) if ok else (),
+        feasible=not ok or all(value <= 0 for value in _excess(tune, metrics).values()),
+        **fields,
+    )
+
+
+def trial_of(
+    tune: Tune,
+    record: TrialRecord,
+    distributions: Mapping[str, Any],
+    notes: Mapping[str, Any],
+) -> FrozenTrial:
+    """The Optuna trial of a record; `notes` are the sampler's and the pruner's own attributes."""
+    ok = record.status == "ok"
+    attributes: dict[str, Any] = {**notes, RECORD: asdict(record)}
+    if ok and tune.constraints:
+        # Optuna reads these by name, too, but optuna-dashboard reads this list alone
+        attributes["constraints"] = list(_excess(tune, record.metrics).values())
     return create_trial(
-        state=STATES[status],
-        values=_values(tune, losses) if status == "ok" else None,
-        params=proposal.params,
-        distributions=proposal.distributions,
-        system_attrs={**proposal.notes, **outcome.notes},
-        user_attrs={RECORD: asdict(record)},
-        intermediate_values=dict(outcome.reports),
-        constraints=constraints or None,
+        state=STATES[record.status],
+        values=_values(tune, record.losses) if ok else None,
+        params=record.params,
+        distributions=dict(distributions),
+        # the dashboard shows user attributes, a column each, and none of the system's
+        system_attrs=attributes,
+        user_attrs=_shown(tune, record),
+        intermediate_values={int(step): fvu for step, fvu in record.reports.items()},
     )
+
+
+def _shown(tune: Tune, record: TrialRecord) -> dict[str, Any]:
+    """Attributes for people: the cell, its most important metrics, the reason of a failure."""
+    names = dict.fromkeys(["l0", "fvu", "dead_fraction_never", *tune.objectives, *tune.constraints])
+    attributes: dict[str, Any] = {f"cell.{name}": value for name, value in record.choices.items()}
+    attributes |= {name: record.metrics[name] for name in names if name in record.metrics}
+    if tune.constraints and record.status == "ok":
+        attributes["holds constraints"] = "yes" if record.feasible else "no"
+    if record.reason:
+        attributes["reason"] = record.reason
+    return attributes
+
+
+def _excess(tune: Tune, metrics: Mapping[str, float]) -> dict[str, float]:
+    """By how much each constrained metric exceeds its bound."""
+    return {name: metrics[name] - most for name, most in tune.constraints.items()}
 
 
 def _metrics(measured: Mapping[str, Any]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Results of a study: trials.csv, its record; best.yaml, the cells that `sae-repro adopt` adds."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -13,11 +14,13 @@ from ruamel.yaml import YAML
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, write_text
 from sae_repro.params import Tune
+from sae_repro.progress import measured
 from sae_repro.tune.records import TrialRecord
 from sae_repro.tune.space import FOLDER
 
 PARAM = "param."
-FIXED = ("trial", "status", "best", "recipe", "reason", "choices", "key", "evaluation")
+FIXED = ("trial", "status", "best", "recipe", "reason", "choices", "key", "evaluation", "reports")
+WEIGHTED = "weighted"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Trial:
     """Its evaluation in the store; empty where there is none."""
     reason: str
     """Reason of a failure or of pruning."""
+    reports: Mapping[str, float]
+    """Held-out FVU by step, where the study has a pruner."""
 
 
 def trials(study: Path = Path()) -> list[Trial]:
@@ -66,14 +71,23 @@ def _trial_of(row: Mapping[Any, str]) -> Trial:
         choices=json.loads(row["choices"]),
         params={c.removeprefix(PARAM): t for c, t in filled.items() if c.startswith(PARAM)},
         metrics={
-            column: float(text)
+            column: _number(text)
             for column, text in filled.items()
             if column not in FIXED and not column.startswith(PARAM)
         },
         key=row["key"],
         evaluation=row["evaluation"],
         reason=row["reason"],
+        reports=json.loads(row.get("reports") or "{}"),
     )
+
+
+def _number(text: str) -> float:
+    """A number as it was written: counts stay whole."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def best_of(tune: Tune, records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -101,6 +115,32 @@ def best_so_far(tune: Tune, records: Sequence[TrialRecord]) -> str:
         return f"front of {len(best)}"
     shown = ", ".join(f"{name} {best[0].metrics[name]:.4g}" for name in tune.objectives)
     return f"best {shown} (trial {best[0].number})"
+
+
+def closing_lines(tune: Tune, records: Sequence[TrialRecord]) -> Iterator[str]:
+    """What a finished study prints: its trials by status, the best ones, and what comes next."""
+    by_status = Counter(t.status for t in records)
+    excluded = sum(not t.feasible for t in records)
+    yield (
+        f"tune: {len(records)} trials: "
+        + ", ".join(f"{count} {status}" for status, count in by_status.items())
+        + (f"; {excluded} break a constraint" if excluded else "")
+    )
+    best = best_of(tune, records)
+    if not best:
+        yield "tune: no trial is best: none ended with all constraints held"
+    else:
+        yield (
+            "tune: best, on the documents it was chosen by:"
+            if tune.single
+            else (f"tune: {len(best)} trials on the front, on the documents they were chosen by:")
+        )
+    for t in best:
+        yield f"  trial {t.number}, {t.recipe}: {measured(t.metrics, *tune.objectives)}"
+    yield (
+        f"tune: {FOLDER}/trials.csv, {FOLDER}/best.yaml, {FOLDER}/figures; `sae-repro tune-ui` "
+        "shows all trials, `sae-repro adopt` makes cells of the best"
+    )
 
 
 def write_results(folder: Path, tune: Tune, name: str, records: Sequence[TrialRecord]) -> None:
@@ -135,12 +175,13 @@ def _csv(tune: Tune, records: Sequence[TrialRecord], best: set[int]) -> str:
             "best": "yes" if t.number in best else "no",
             "recipe": t.recipe,
             **{PARAM + name: value for name, value in t.params.items()},
-            **({"weighted": t.losses[0]} if tune.weights and t.losses else {}),
+            **({WEIGHTED: t.losses[0]} if tune.weights and t.losses else {}),
             **t.metrics,
             "reason": t.reason,
             "choices": canonical_json(t.choices),
             "key": t.key,
             "evaluation": t.evaluation,
+            **({"reports": canonical_json(t.reports)} if t.reports else {}),
         }
         for t in records
     ]
@@ -148,7 +189,8 @@ def _csv(tune: Tune, records: Sequence[TrialRecord], best: set[int]) -> str:
     all_columns = list(dict.fromkeys(column for row in rows for column in row))
     searched = [c for c in all_columns if c.startswith(PARAM)]
     measured = [c for c in all_columns if c not in FIXED and c not in searched]
-    columns = [*FIXED[:4], *sorted(searched), *measured, *FIXED[4:]]
+    ends = [c for c in FIXED[4:] if c in all_columns]
+    columns = [*FIXED[:4], *sorted(searched), *measured, *ends]
     # objects: a column with gaps keeps its whole numbers
     frame = pd.DataFrame(rows, columns=columns, dtype=object)
     return frame.to_csv(index=False, lineterminator="\n")

@@ -69,7 +69,7 @@ def _unmeasured(tune: Tune, study: Study) -> Iterator[str]:
                 )
 
 
-def suggest(tune: Tune, trial: "optuna.Trial") -> dict[str, Any]:
+def suggest(tune: Tune, trial: "optuna.trial.BaseTrial") -> dict[str, Any]:
     """The cell's choices: a recipe and values of its ranges, suggested by `trial`.
 
     A range of `all` is one parameter for every recipe; a recipe's own bears the recipe's name.
@@ -86,6 +86,36 @@ def suggest(tune: Tune, trial: "optuna.Trial") -> dict[str, Any]:
 def recipe_of(tune: Tune, params: Mapping[str, Any]) -> str:
     """The recipe that a trial's Optuna parameters chose."""
     return str(params.get("recipe", next(iter(tune.recipes))))
+
+
+def read_params(tune: Tune, texts: Mapping[str, str]) -> dict[str, Any]:
+    """A trial's Optuna parameters from their texts by name; StudyError where one is no choice."""
+    recipe = recipe_of(tune, texts)
+    if recipe not in tune.recipes:
+        raise StudyError(
+            f"recipe = {recipe}: not in the space, which has {', '.join(tune.recipes)}"
+        )
+    searched = dict(_searched(tune, recipe).values())
+    if set(texts) - {"recipe"} != set(searched):
+        raise StudyError(
+            f"{recipe}: has the parameters {', '.join(texts)}, but the space searches "
+            f"{', '.join(searched)}"
+        )
+    values = {name: _read(name, choice, texts[name]) for name, choice in searched.items()}
+    return ({"recipe": recipe} if "recipe" in texts else {}) | values
+
+
+def _read(name: str, choice: Range | Values, text: str) -> Any:
+    """The value that is printed as `text`."""
+    if isinstance(choice, Values):
+        for value in choice.values:
+            if str(value) == text:
+                return value
+        raise StudyError(f"{name} = {text}: not among {', '.join(map(str, choice.values))}")
+    value = int(text) if choice.whole else float(text)
+    if not choice.low <= value <= choice.high:
+        raise StudyError(f"{name} = {text}: not from {choice.low:g} to {choice.high:g}")
+    return value
 
 
 def _merged(tune: Tune, recipe: str) -> dict[str, tuple[str, Any]]:
@@ -108,7 +138,7 @@ def _searched(tune: Tune, recipe: str) -> dict[str, tuple[str, Range | Values]]:
     }
 
 
-def _suggested(trial: "optuna.Trial", name: str, choice: Range | Values) -> Any:
+def _suggested(trial: "optuna.trial.BaseTrial", name: str, choice: Range | Values) -> Any:
     if isinstance(choice, Values):
         return trial.suggest_categorical(name, choice.values)
     if choice.whole:

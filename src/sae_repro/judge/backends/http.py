@@ -23,6 +23,7 @@ from sae_repro.judge.backends.replies import MAX_BYTES, Reply, answer_in, error_
 from sae_repro.judge.protocol import Answer, Question, key_of
 from sae_repro.numerics.random import generator
 from sae_repro.params import Judge
+from sae_repro.progress import bar
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
@@ -74,17 +75,13 @@ class _Run:
 
     def ask(self, keyed: Mapping[str, Question], record: Path) -> None:
         """Record an answer to each question by key, `in_flight` at a time."""
-        from tqdm import tqdm
-
         missing = [key for key in keyed if key not in self._recorder.answers]
         n_answered = len(keyed) - len(missing)
         with (
             quiet_client(),
             self._client() as client,
             ThreadPoolExecutor(self._settings.in_flight) as pool,
-            tqdm(
-                desc="judge", unit="answer", total=len(keyed), initial=n_answered, disable=None
-            ) as bar,
+            bar("judge", unit="answer", total=len(keyed), initial=n_answered) as progress,
         ):
             futures = [pool.submit(self._one, client, key, keyed[key]) for key in missing]
             try:
@@ -92,7 +89,7 @@ class _Run:
                     # requests that another's failure stopped are not the ones to report
                     with suppress(StoppedError):
                         future.result()
-                        bar.update()
+                        progress.update()
             except BaseException as error:
                 # requests in flight may finish: their answers are paid for
                 self._stop.set()

@@ -31,6 +31,8 @@ def read_record(path: Path) -> dict[str, Answer]:
     """
     answers: dict[str, Answer] = {}
     for number, line in enumerate(_whole_lines(path), start=1):
+        if number == 1 and not line:
+            continue  # a record without answers has one empty line
         key, answer = _parse(line, f"{path}:{number}")
         if answers.setdefault(key, answer) != answer:
             raise StudyError(
@@ -38,6 +40,17 @@ def read_record(path: Path) -> dict[str, Answer]:
                 f"lines with the key {key}"
             )
     return answers
+
+
+def leave_record(path: Path) -> None:
+    """Make the record in `path` where there is none: without answers it is one empty line.
+
+    DVC expects the file, and prints a warning over one without a byte.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or not path.stat().st_size:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"\n")
 
 
 def _whole_lines(path: Path) -> list[bytes]:
