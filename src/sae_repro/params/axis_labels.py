@@ -45,3 +45,6 @@ REVIVAL_LABELS = {
     "auxk": "+ auxk",
 }
 """Stands behind the architecture's name where the revival is not the usual one."""
+
+BASIS_LABELS = {"neurons": "neurons", "pca": "PCA"}
+"""Negative controls whose latents are given, not learnt."""

@@ -1,0 +1,35 @@
+"""The name of a cell's architecture: one in tables and figures, in MLflow and in DVC's plots."""
+
+from sae_repro.params.axis_labels import ACTIVATION_LABELS, BASIS_LABELS, REVIVAL_LABELS
+from sae_repro.params.cell import Cell
+from sae_repro.params.hooks import on_random_weights
+
+
+def architecture_of(cell: Cell, *, activation: str | None = None) -> str:
+    """Activation, penalty, prefixes and revival, as far as they are not the usual; no sparsity.
+
+    `activation` is what an imported SAE was found to have. Negative controls say what they are.
+    """
+    name = _architecture(cell, activation or cell.activation)
+    return name + (" on random weights" if on_random_weights(cell.hook or "") else "")
+
+
+def _architecture(cell: Cell, activation: str) -> str:
+    if cell.import_ is not None:
+        return f"imported {activation}"
+    if cell.is_basis:
+        return BASIS_LABELS[str(cell.baseline)]
+    row = ACTIVATION_LABELS[cell.activation]
+    base = row.label
+    if cell.penalty not in ("none", row.usual_penalty):
+        base += f" ({cell.penalty.replace('_', ' ')})"
+    if cell.prefixes != "none":
+        ordered = "-ordered" if cell.order == "contribution" else ""
+        base = f"matryoshka-{cell.prefixes}{ordered}" + (
+            "" if base == "batchtopk" else f" over {base}"
+        )
+    if cell.baseline == "untrained":
+        return f"untrained {base}"
+    if cell.revival == row.usual_revival:
+        return base
+    return f"{base} {REVIVAL_LABELS[cell.revival]}"
