@@ -15,7 +15,7 @@ from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import projection
 from sae_repro.track.server import redacted, tracking_uri
 
-from .conftest import CELL, STEPS, free_port
+from .conftest import CELL, STEPS, cells_named, free_port
 
 
 @pytest.fixture
@@ -24,7 +24,9 @@ def study(make_study: Callable[[Path], Path], tmp_path: Path) -> Path:
 
 
 def send(study: Path) -> Sent:
-    return sync(projection(["a", "b", "bad"], study, weights=True), study, study, "test")
+    return sync(
+        projection(cells_named(["a", "b", "bad"]), study, weights=True), study, study, "test"
+    )
 
 
 def rows(database: Path) -> dict[str, list[Any]]:
@@ -77,7 +79,7 @@ def test_interrupted_anywhere_the_next_sync_completes_it(
     from mlflow import MlflowClient
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    runs = projection(["a", "b", "bad"], study, weights=True)
+    runs = projection(cells_named(["a", "b", "bad"]), study, weights=True)
     for folder in (whole, broken):
         folder.mkdir()
         shutil.copy(empty_database, folder)
@@ -117,8 +119,8 @@ def test_a_cell_that_changed_supersedes_its_old_run(study: Path) -> None:
 
 
 def test_the_projection_has_no_clock_and_no_host(study: Path) -> None:
-    text = json.dumps(projection(["a", "b", "bad"], study, weights=False))
-    assert text == json.dumps(projection(["a", "b", "bad"], study, weights=False))
+    text = json.dumps(projection(cells_named(["a", "b", "bad"]), study, weights=False))
+    assert text == json.dumps(projection(cells_named(["a", "b", "bad"]), study, weights=False))
     assert socket.gethostname() not in text
     assert "safetensors" not in text
 

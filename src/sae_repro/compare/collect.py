@@ -10,10 +10,9 @@ import pandas as pd
 
 from sae_repro.files import read_json
 from sae_repro.numerics.intervals import Interval
-from sae_repro.params import Cell, on_random_weights
-from sae_repro.params.axis_labels import ACTIVATION_LABELS, REVIVAL_LABELS
-
-BASES = {"neurons": "neurons", "pca": "PCA"}
+from sae_repro.params import Cell
+from sae_repro.params.architecture import architecture_of
+from sae_repro.params.cell_labels import is_control, sparsity
 
 
 @dataclass(frozen=True)
@@ -77,41 +76,15 @@ class Result:
     @property
     def architecture(self) -> str:
         """Its name in tables: activation, penalty, prefixes, revival, without the sparsity."""
-        return self._kind + (" on random weights" if self._on_random_weights else "")
-
-    @property
-    def _on_random_weights(self) -> bool:
-        return on_random_weights(self.cell.hook or "")
-
-    @property
-    def _kind(self) -> str:
-        cell = self.cell
-        if cell.import_ is not None:
-            return f"imported {self.choices['activation']}"
-        if cell.is_basis:
-            return BASES[str(cell.baseline)]
-        row = ACTIVATION_LABELS[cell.activation]
-        base = row.label
-        if cell.penalty not in ("none", row.usual_penalty):
-            base += f" ({cell.penalty.replace('_', ' ')})"
-        if cell.prefixes != "none":
-            ordered = "-ordered" if cell.order == "contribution" else ""
-            base = f"matryoshka-{cell.prefixes}{ordered}" + (
-                "" if base == "batchtopk" else f" over {base}"
-            )
-        if cell.baseline == "untrained":
-            return f"untrained {base}"
-        if cell.revival == row.usual_revival:
-            return base
-        return f"{base} {REVIVAL_LABELS[cell.revival]}"
+        imported = self.cell.import_ is not None
+        return architecture_of(
+            self.cell, activation=self.choices["activation"] if imported else None
+        )
 
     @property
     def negative(self) -> bool:
-        """Whether it is a negative control: nothing was trained, or on a model that was not.
-
-        Such a cell is in the tables of cells, but no point of a frontier or a grid.
-        """
-        return self.cell.baseline is not None or self._on_random_weights
+        """Whether it is a negative control: in the tables of cells, but no point of a frontier."""
+        return is_control(self.cell)
 
     @property
     def choices(self) -> Mapping[str, Any]:
@@ -129,14 +102,7 @@ class Result:
     @property
     def sparsity(self) -> str:
         """The setting of its sparsity: `k = 16` or `λ = 0.01`."""
-        cell = self.cell
-        if cell.import_ is not None:
-            return "imported"
-        if cell.baseline is not None and cell.k is None:
-            return "untrained"
-        if cell.l0_target is None:
-            return f"λ = {cell.lambda_:g}"
-        return f"k = {cell.k}" if cell.k is not None else f"L0 → {cell.l0_target:g}"
+        return sparsity(self.cell)
 
     @cached_property
     def documents(self) -> pd.DataFrame:

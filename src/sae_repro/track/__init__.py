@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sae_repro.errors import StudyError
 from sae_repro.files import replacing_folder, write_text
-from sae_repro.params import Cell, Track, check_section, sae_names
+from sae_repro.params import Cell, Track, check_section
 from sae_repro.stage import StageContext
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def run(context: StageContext) -> None:
         name: check_section(Cell, choices, within=f"cells.{name}")
         for name, choices in context.value("cells").items()
     }
-    runs = projection(sae_names(cells), Path(), weights=settings.weights)
+    runs = projection(cells, Path(), weights=settings.weights)
     with replacing_folder(context.artifacts("track")) as folder:
         lines = "".join(canonical_json(run) + "\n" for run in runs)
         write_text(folder / "runs.jsonl", lines)
@@ -45,5 +45,5 @@ def send(study: Path, root: Path, cells: Mapping[str, Cell], settings: Track) ->
     from sae_repro.track.mlflow_sync import sync
     from sae_repro.track.projection import projection
 
-    runs = projection(sae_names(cells), study, weights=settings.weights)
+    runs = projection(cells, study, weights=settings.weights)
     return sync(runs, study, root, settings.experiment)

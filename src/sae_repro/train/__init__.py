@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.cellstore import CellStore, deliver
+from sae_repro.live import Followed, curves
 from sae_repro.params import Cell, Train, check_section
 from sae_repro.pins import check_imports
 from sae_repro.readers.shards import ActivationStore
@@ -35,10 +36,24 @@ def run(context: StageContext) -> None:
 
     def make_all(jobs: Sequence[CellJob]) -> None:
         steps = steps_of(context)
-        side_by_side([(job, steps) for job in jobs], what="train", unit="step")
+        with curves(_followed(by_name, jobs)):
+            side_by_side([(job, steps) for job in jobs], what="train", unit="step")
 
     out = context.artifacts("train")
     deliver(out, by_name, store, summary="train.json", make_all=make_all)
+
+
+def _followed(
+    cells: Mapping[str, Mapping[str, CellJob]], jobs: Sequence[CellJob]
+) -> dict[str, Followed]:
+    """The SAEs that `jobs` make, by name."""
+    keys = {job.key for job in jobs}
+    return {
+        name if place == "." else f"{name}/{place}": Followed(key=job.key, hook=job.hook)
+        for name, places in cells.items()
+        for place, job in places.items()
+        if job.key in keys and job.cell.kind == "trained"
+    }
 
 
 def jobs_of(
