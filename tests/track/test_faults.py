@@ -205,13 +205,11 @@ def test_a_quote_in_a_folders_name_is_no_fault(study: Path) -> None:
 
 
 def test_params_and_tags_beyond_one_batch(study: Path) -> None:
-    path = study / "artifacts/train/a/train.json"
-    summary = json.loads(path.read_text())
-    summary["choices"] |= {f"choice{n:03d}": n for n in range(230)}
-    path.write_text(json.dumps(summary))
     for number in range(130):
         (study / f"reports/tables/t{number}.md").write_text(str(number))
-    send(study)
+    runs = projection(cells_named(["a"]), study, weights=True)
+    runs[0]["params"] |= {f"choice{n:03d}": str(n) for n in range(230)}
+    sync(runs, study, study, "test")
     assert query(study, "select count(*) from params where key like 'choice%'") == [(230,)]
     assert send(study) == Sent(runs_unchanged=2)
 
