@@ -211,7 +211,7 @@ def test_params_and_tags_beyond_one_batch(study: Path) -> None:
     runs[0]["params"] |= {f"choice{n:03d}": str(n) for n in range(230)}
     sync(runs, study, study, "test")
     assert query(study, "select count(*) from params where key like 'choice%'") == [(230,)]
-    assert send(study) == Sent(runs_unchanged=2)
+    assert sync(runs, study, study, "test") == Sent(runs_unchanged=2)
 
 
 @pytest.mark.slow
