@@ -34,6 +34,7 @@ PACKAGE = "sae_repro"
 EXEMPT: Mapping[str, str] = {
     "sae_repro.closure": "names the keys of cells, decides nothing in them",
     "sae_repro.errors": "messages only",
+    "sae_repro.live": "shows curves in MLflow; only reads what training wrote",
     "sae_repro.progress": "shows work to people; no result depends on it",
     "sae_repro.sidebyside": "distribution of jobs over workers; no result depends on it",
     "sae_repro.stage": "locks, errors and access to parameters: it only refuses",

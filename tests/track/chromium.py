@@ -68,6 +68,17 @@ class Chromium:
                 raise TimeoutError(expression)
             time.sleep(0.25)
 
+    def resize(self, width: int, height: int) -> None:
+        """Give the page another size, in pixels."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=False,
+        )  # fmt: skip
+
+    def settle(self, seconds: float = 4) -> None:
+        """Let charts finish their transitions."""
+        time.sleep(seconds)
+
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot")["data"]))
 

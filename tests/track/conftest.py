@@ -73,7 +73,8 @@ def write_cell(study: Path, name: str, *, key: str, failed: bool = False, fvu: f
     summary = {
         "cell": name, "key": key, "status": "failed" if failed else "ok", "hook": "h",
         "d_in": 4, "d_sae": 8, "steps": STEPS, "seed": 0, "train": {"batch_size": 8},
-        "choices": {"expansion": 2.0, "k": None, "lambda": 0.1},
+        "choices": {"expansion": 2.0, "activation": "relu", "penalty": "l1", "k": None,
+                    "lambda": 0.1, "resample_every": 25_000},
     }  # fmt: skip
     (trained / "train.json").write_text(json.dumps(summary))
     rows = [{"step": s, "tokens": 8 * s, "loss": 1 / (s + 1), "fvu": 0.5} for s in range(STEPS)]
@@ -86,6 +87,7 @@ def write_cell(study: Path, name: str, *, key: str, failed: bool = False, fvu: f
         else {
             "fvu": fvu,
             "l0": 3.0,
+            "dead_fraction_never": 0.125,
             "monosemantic_fraction": 0.25,
             "ce_sae": None,
         },

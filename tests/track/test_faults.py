@@ -19,7 +19,7 @@ from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import projection
 from sae_repro.track.server import redacted
 
-from .conftest import CELL
+from .conftest import CELL, cells_named
 
 
 @pytest.fixture
@@ -41,7 +41,8 @@ def write_cell(study: Path, *, key: str, fvu: float, name: str = "a") -> None:
         folder.mkdir(parents=True, exist_ok=True)
     summary = {
         "cell": name, "key": key, "status": "ok", "hook": "h", "d_in": 4, "d_sae": 8, "steps": 2,
-        "seed": 0, "train": {"batch_size": 8}, "choices": {"lambda": 0.1},
+        "seed": 0, "train": {"batch_size": 8}, 
+        "choices": {"expansion": 2.0, "penalty": "l1", "lambda": 0.1},
     }  # fmt: skip
     (trained / "train.json").write_text(json.dumps(summary))
     (trained / "metrics.jsonl").write_text('{"step": 0, "loss": 2.0}\n{"step": 1, "loss": 1.0}\n')
@@ -51,7 +52,7 @@ def write_cell(study: Path, *, key: str, fvu: float, name: str = "a") -> None:
 
 
 def send(study: Path) -> Sent:
-    return sync(projection(["a"], study, weights=True), study, study, "test")
+    return sync(projection(cells_named(["a"]), study, weights=True), study, study, "test")
 
 
 def query(study: Path, sql: str) -> list[Any]:
@@ -101,21 +102,21 @@ def test_an_artifact_that_comes_later_joins_the_run(study: Path) -> None:
 
 
 def test_hidden_files_in_reports_are_not_sent(study: Path) -> None:
-    before = projection(["a"], study, weights=True)
+    before = projection(cells_named(["a"]), study, weights=True)
     (study / "reports/figures/.DS_Store").write_bytes(b"x")
     (study / "reports/figures/old").mkdir()
-    assert projection(["a"], study, weights=True) == before
+    assert projection(cells_named(["a"]), study, weights=True) == before
 
 
 def test_without_a_report_the_cells_are_sent(study: Path) -> None:
     shutil.rmtree(study / "reports")
-    assert [r["kind"] for r in projection(["a"], study, weights=True)] == ["cell"]
+    assert [r["kind"] for r in projection(cells_named(["a"]), study, weights=True)] == ["cell"]
 
 
 def test_a_missing_curve_is_named(study: Path) -> None:
     (study / "artifacts/train/a/metrics.jsonl").unlink()
     with pytest.raises(StudyError, match=r"train/a/metrics\.jsonl: missing"):
-        projection(["a"], study, weights=True)
+        projection(cells_named(["a"]), study, weights=True)
 
 
 @pytest.mark.parametrize(
@@ -202,21 +203,19 @@ def test_a_database_of_ones_own_choice_has_its_artifacts_beside_it(
 def test_a_quote_in_a_folders_name_is_no_fault(study: Path) -> None:
     folder = study.parent / "it's"
     study.rename(folder)
-    (folder / "dvc.yaml").symlink_to("../dvc.yaml")
+    (folder / "params.yaml").write_text("root: ..")
     send(folder)
     assert send(folder) == Sent(runs_unchanged=2)
 
 
 def test_params_and_tags_beyond_one_batch(study: Path) -> None:
-    path = study / "artifacts/train/a/train.json"
-    summary = json.loads(path.read_text())
-    summary["choices"] |= {f"choice{n:03d}": n for n in range(230)}
-    path.write_text(json.dumps(summary))
     for number in range(130):
         (study / f"reports/tables/t{number}.md").write_text(str(number))
-    send(study)
+    runs = projection(cells_named(["a"]), study, weights=True)
+    runs[0]["params"] |= {f"choice{n:03d}": str(n) for n in range(230)}
+    sync(runs, study, study, "test")
     assert query(study, "select count(*) from params where key like 'choice%'") == [(230,)]
-    assert send(study) == Sent(runs_unchanged=2)
+    assert sync(runs, study, study, "test") == Sent(runs_unchanged=2)
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ def test_a_study_below_the_root_has_runs_of_its_own(study: Path) -> None:
     other = study / "news"
     for part in ("artifacts", "reports"):
         shutil.copytree(study / part, other / part)
-    (other / "dvc.yaml").symlink_to("../dvc.yaml")
+    (other / "params.yaml").write_text("root: ..")
     from sae_repro.params import Track
 
     sent = send(other, study, cells_named(CELLS), Track(experiment="test"))
@@ -194,7 +194,7 @@ def test_the_runs_that_a_commit_recorded(study: Path) -> None:
     commits = {}
     for key in ("00000000", "99999999"):
         write_cell(study, "a", key=key)
-        entries = projection(CELLS, study, weights=True)
+        entries = projection(cells_named(CELLS), study, weights=True)
         (study / "artifacts/track").mkdir(exist_ok=True)
         (study / "artifacts/track/runs.jsonl").write_text(
             "".join(json.dumps(entry) + "\n" for entry in entries)

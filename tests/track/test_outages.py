@@ -19,7 +19,7 @@ from sae_repro.track import run
 from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import projection
 
-from .conftest import CELL, STEPS, Proxy, Server
+from .conftest import CELL, STEPS, Proxy, Server, cells_named
 
 pytestmark = pytest.mark.slow
 
@@ -136,7 +136,7 @@ def undisturbed(
     """The database after a sync without an outage."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-    sync(projection(CELLS, study, weights=True), study, study, "undisturbed")
+    sync(projection(cells_named(CELLS), study, weights=True), study, study, "undisturbed")
     found = held(server, "undisturbed")
     return found, files(server, found.pop("ids"))
 
@@ -164,7 +164,7 @@ def test_after_an_outage_the_next_sync_completes_the_picture(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     name = f"after-{outage.__name__}"
-    runs = projection(CELLS, study, weights=True)
+    runs = projection(cells_named(CELLS), study, weights=True)
     monkeypatch.chdir(study)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
     sync([], study, study, name)  # the experiment; an outage then is felt by the runs
@@ -207,7 +207,7 @@ def test_a_slow_server_gets_every_run_once(
 
     proxy.fault = slow
     monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
-    sync(projection(CELLS, study, weights=True), study, study, "slow")
+    sync(projection(cells_named(CELLS), study, weights=True), study, study, "slow")
     found = held(server, "slow")
     found.pop("ids")
     assert found == undisturbed[0]

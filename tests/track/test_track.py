@@ -1,6 +1,7 @@
 """MLflow as a projection: complete, idempotent, and never able to fail the pipeline."""
 
 import json
+import math
 import shutil
 import socket
 import sqlite3
@@ -11,11 +12,13 @@ from typing import Any
 import pytest
 
 from sae_repro.errors import StudyError
+from sae_repro.params import Cell
+from sae_repro.params.appearance import look
 from sae_repro.track.mlflow_sync import Sent, sync
-from sae_repro.track.projection import projection
+from sae_repro.track.projection import FRONTIER_X, projection
 from sae_repro.track.server import redacted, tracking_uri
 
-from .conftest import CELL, STEPS, free_port
+from .conftest import CELL, STEPS, cells_named, free_port, write_cell
 
 
 @pytest.fixture
@@ -24,7 +27,9 @@ def study(make_study: Callable[[Path], Path], tmp_path: Path) -> Path:
 
 
 def send(study: Path) -> Sent:
-    return sync(projection(["a", "b", "bad"], study, weights=True), study, study, "test")
+    return sync(
+        projection(cells_named(["a", "b", "bad"]), study, weights=True), study, study, "test"
+    )
 
 
 def rows(database: Path) -> dict[str, list[Any]]:
@@ -62,6 +67,47 @@ def test_one_run_per_cell_with_its_curves(study: Path) -> None:
     assert not any(r[1] == "k" for r in found["params"])
 
 
+def test_a_run_says_what_it_is_and_what_its_cell_reads(study: Path) -> None:
+    entry = projection(cells_named(["a"]), study, weights=False)[0]
+    assert entry["labels"] == {
+        "architecture": "vanilla", "width": "8", "hook": "h", "control": "no", "status": "ok",
+        "mlflow.runColor": look("vanilla").colour,
+    }  # fmt: skip
+    assert entry["params"]["sparsity"] == "λ = 0.1"
+    # beside it in train.json, and without a meaning for a cell that is not resampled
+    assert "resample_every" not in entry["params"]
+    send(study)
+    [(found,)] = sqlite3.connect(study / "mlflow.db").execute(
+        "select t.value from tags t join runs r on t.run_uuid = r.run_uuid "
+        "where r.name = 'a' and t.key = 'architecture'"
+    )
+    assert found == "vanilla"
+
+
+def test_a_colour_chosen_in_the_page_stays_and_other_labels_are_kept_up_to_date(
+    study: Path,
+) -> None:
+    from mlflow import MlflowClient
+
+    send(study)
+    client = MlflowClient(f"sqlite:///{study / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("test").experiment_id
+    [run] = [r for r in client.search_runs([experiment]) if r.info.run_name == "a"]
+    client.set_tag(run.info.run_id, "mlflow.runColor", "#123456")
+    client.set_tag(run.info.run_id, "architecture", "as an older release had it")
+    send(study)
+    tags = client.get_run(run.info.run_id).data.tags
+    assert (tags["mlflow.runColor"], tags["architecture"]) == ("#123456", "vanilla")
+
+
+def test_only_trained_cells_have_a_place_on_the_frontier(study: Path) -> None:
+    write_cell(study, "pca", key="p", fvu=1.2)
+    cells = {**cells_named(["a", "bad"]), "pca": Cell(baseline="pca")}
+    entries = projection(cells, study, weights=False)
+    found = {e["name"]: [v for name, _, v in e["metrics"] if name == FRONTIER_X] for e in entries}
+    assert found == {"a": [math.log10(3)], "bad": [], "pca": [], "report": []}
+
+
 def test_sending_again_adds_nothing(study: Path) -> None:
     send(study)
     before = rows(study / "mlflow.db")
@@ -77,7 +123,7 @@ def test_interrupted_anywhere_the_next_sync_completes_it(
     from mlflow import MlflowClient
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    runs = projection(["a", "b", "bad"], study, weights=True)
+    runs = projection(cells_named(["a", "b", "bad"]), study, weights=True)
     for folder in (whole, broken):
         folder.mkdir()
         shutil.copy(empty_database, folder)
@@ -117,8 +163,8 @@ def test_a_cell_that_changed_supersedes_its_old_run(study: Path) -> None:
 
 
 def test_the_projection_has_no_clock_and_no_host(study: Path) -> None:
-    text = json.dumps(projection(["a", "b", "bad"], study, weights=False))
-    assert text == json.dumps(projection(["a", "b", "bad"], study, weights=False))
+    text = json.dumps(projection(cells_named(["a", "b", "bad"]), study, weights=False))
+    assert text == json.dumps(projection(cells_named(["a", "b", "bad"]), study, weights=False))
     assert socket.gethostname() not in text
     assert "safetensors" not in text
 

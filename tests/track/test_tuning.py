@@ -62,7 +62,8 @@ def test_the_command_sends_the_trials_of_a_study(study: Path) -> None:
 
     params = (ROOT / "params.yaml").read_text()
     start = params.index("\ncells:\n")
-    cells = "\ncells:\n" + "".join(f"  {name}: {{recipe: topk, k: 8}}\n" for name in ("a", "b", "bad"))
+    lines = (f"  {name}: {{recipe: topk, k: 8}}\n" for name in ("a", "b", "bad"))
+    cells = "\ncells:\n" + "".join(lines)
     (study / "params.yaml").write_text(params[:start] + cells)
     (study / "tune").mkdir()
     (study / "tune/trials.csv").write_text(

@@ -1,5 +1,7 @@
 """`sae-repro ui` in a real browser: the study's runs and charts, and no other host is contacted."""
 
+import json
+import math
 import os
 import re
 import shutil
@@ -7,14 +9,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from mlflow import MlflowClient
 
 from sae_repro.errors import StudyError
-from sae_repro.params import Track
+from sae_repro.params import Cell, Track, load
+from sae_repro.params.appearance import look
 from sae_repro.track import send
 from sae_repro.track.ui import show
 
@@ -23,24 +28,32 @@ from .conftest import cells_named, free_port, write_cell
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = ("a", "b", "bad")
+CONTROL = "neurons"
 # a server without accounts has no current user, which MLflow's page asks for nevertheless; and it
 # lays out its charts in more than one frame
 HARMLESS = "404.*users/current|ResizeObserver loop completed with undelivered notifications"
+PARALLEL = ".parcoords"
 PLOTS = "[...document.querySelectorAll('.js-plotly-plot')]"
+
+
+def all_cells() -> dict[str, Cell]:
+    """The trained cells of the small study and a negative control."""
+    return {**cells_named(CELLS), CONTROL: Cell(baseline="neurons")}
 
 
 @pytest.fixture
 def study(make_study: Callable[[Path], Path], tmp_path: Path) -> Path:
     folder = make_study(tmp_path / "study")
     shutil.copy(ROOT / "params.yaml", folder)
-    send(folder, folder, cells_named(CELLS), Track())
+    write_cell(folder, CONTROL, key="control", fvu=1.23)
+    send(folder, folder, all_cells(), Track())
     write_cell(folder, "a", key="99999999")  # so that there is history, which is not to be shown
-    send(folder, folder, cells_named(CELLS), Track())
+    send(folder, folder, all_cells(), Track())
     return folder
 
 
-@pytest.fixture
-def address(study: Path) -> Iterator[str]:
+@contextmanager
+def served(study: Path) -> Iterator[str]:
     """The output of `sae-repro ui`, while it serves."""
     port = free_port()
     process = subprocess.Popen(
@@ -58,6 +71,12 @@ def address(study: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def address(study: Path) -> Iterator[str]:
+    with served(study) as message:
+        yield message
+
+
+@pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Chromium]:
     program = installed()
     if program is None:
@@ -67,24 +86,29 @@ def browser(tmp_path: Path) -> Iterator[Chromium]:
     running.close()
 
 
-@pytest.mark.slow
-def test_the_page_shows_the_current_runs_as_three_charts_and_contacts_no_other_host(
-    browser: Chromium, address: str, tmp_path: Path
-) -> None:
+def open_charts(browser: Chromium, address: str) -> None:
+    """Return once the frontier, the parallel coordinates, the bars and the curves are drawn."""
     browser.open(address)
     drawn = f"{PLOTS}.length == 3 && {PLOTS}.every(plot => plot.data && plot.data.length > 0)"
     browser.wait_for(drawn, 120)
-    kinds = browser.evaluate(f"{PLOTS}.map(plot => plot.data[0].type)")
-    assert [kind.removesuffix("gl") for kind in kinds] == ["scatter", "bar", "scatter"]
-    curves = browser.evaluate(f"{PLOTS}[2].data.map(curve => curve.x.length)")
-    assert max(curves) == 320  # of 400 points: MLflow draws a sample
+    browser.wait_for(f"document.querySelector('{PARALLEL} text') !== null", 120)
+
+
+def plot(browser: Chromium, number: int, expression: str) -> Any:
+    """The value of `expression` of the chart `plot`: 0 the frontier, 1 the bars, 2 the curves."""
+    return browser.evaluate(f"(plot => {expression})({PLOTS}[{number}])")
+
+
+@pytest.mark.slow
+def test_the_page_shows_the_current_runs_and_contacts_no_other_host(
+    browser: Chromium, address: str
+) -> None:
+    open_charts(browser, address)
     text = browser.evaluate("document.body.innerText")
-    assert "3 matching runs" in text
-    for name in CELLS:
+    assert "4 matching runs" in text
+    for name in (*CELLS, CONTROL):
         assert re.search(rf"^{name}$", text, re.M)
     assert "superseded," not in text
-    browser.screenshot(tmp_path / "ui.png")
-    assert (tmp_path / "ui.png").stat().st_size > 20_000
     browser.close()
     assert [error for error in browser.errors if not re.search(HARMLESS, error)] == []
     requests = [urlsplit(url) for url in browser.requests()]
@@ -92,6 +116,50 @@ def test_the_page_shows_the_current_runs_as_three_charts_and_contacts_no_other_h
     assert {url.netloc for url in requests if url.scheme not in ("data", "blob")} == {
         urlsplit(address).netloc
     }
+
+
+@pytest.mark.slow
+def test_the_charts_have_log_axes_one_colour_per_architecture_and_no_control_on_the_frontier(
+    browser: Chromium, address: str
+) -> None:
+    open_charts(browser, address)
+    points = plot(browser, 0, "plot.data.flatMap(run => run.x.map((x, i) => [x, run.y[i]]))")
+    # each is drawn twice: MLflow lays the unsmoothed line below the smoothed one
+    assert {(round(x, 6), y) for x, y in points} == {(round(math.log10(3), 6), 0.5)}
+    named = plot(browser, 0, "plot.data.filter(run => run.x.length).map(run => run.name)")
+    assert set(named) == {"a", "b"}
+    assert plot(browser, 0, "plot.layout.yaxis.type") == "log"
+    assert plot(browser, 0, "plot.layout.xaxis.title.text") == "plot/log10_l0"
+    colours = plot(browser, 0, "plot.data.filter(run => run.x.length).map(run => run.marker.color)")
+    assert look("vanilla").colour in colours
+    assert plot(browser, 1, "plot.data[0].type") == "bar"
+    # the control is what a score must beat: it has a bar
+    assert CONTROL in json.dumps(plot(browser, 1, "plot.data.map(bars => bars.names)"))
+    assert plot(browser, 2, "plot.layout.yaxis.type") == "log"
+    assert plot(browser, 2, "Math.max(...plot.data.map(run => run.x.length))") == 320  # a sample
+    axes = browser.evaluate(f"document.querySelector('{PARALLEL}').textContent")
+    for name in ("expansion", "sparsity", "fvu", "monosemantic"):
+        assert name in axes
+
+
+@pytest.mark.skipif(not os.environ.get("RENEW_PICTURES"), reason="renews docs/ui.png on request")
+def test_renew_the_picture_of_the_documentation(
+    browser: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/ui.png from this checkout's own artifacts, or those of the study at RENEW_PICTURES."""
+    place = os.environ["RENEW_PICTURES"]
+    study = ROOT if place == "1" else Path(place)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    loaded = load(study / "params.yaml")
+    send(study, study, loaded.cells, loaded.track)
+    with served(study) as address:
+        browser.resize(1680, 1240)
+        open_charts(browser, address)
+        browser.evaluate("document.querySelectorAll('[aria-label=Close]').forEach(b => b.click())")
+        # shown to who points at a chart
+        browser.evaluate("document.querySelectorAll('.modebar').forEach(bar => bar.remove())")
+        browser.settle()
+        browser.screenshot(ROOT / "docs" / "ui.png")
 
 
 def test_error_without_runs_names_the_remedy(

@@ -10,8 +10,9 @@ import pandas as pd
 
 from sae_repro.files import read_json
 from sae_repro.numerics.intervals import Interval
-from sae_repro.params import Cell, on_random_weights
+from sae_repro.params import Cell
 from sae_repro.params.architecture import architecture_of
+from sae_repro.params.cell_labels import is_control, sparsity
 from sae_repro.remarks import remarks
 
 
@@ -93,16 +94,9 @@ class Result:
         )
 
     @property
-    def _on_random_weights(self) -> bool:
-        return on_random_weights(self.cell.hook or "")
-
-    @property
     def negative(self) -> bool:
-        """Whether it is a negative control: nothing was trained, or on a model that was not.
-
-        Such a cell is in the tables of cells, but no point of a frontier or a grid.
-        """
-        return self.cell.baseline is not None or self._on_random_weights
+        """Whether it is a negative control: in the tables of cells, but no point of a frontier."""
+        return is_control(self.cell)
 
     @property
     def choices(self) -> Mapping[str, Any]:
@@ -120,14 +114,7 @@ class Result:
     @property
     def sparsity(self) -> str:
         """The setting of its sparsity: `k = 16` or `λ = 0.01`."""
-        cell = self.cell
-        if cell.import_ is not None:
-            return "imported"
-        if cell.baseline is not None and cell.k is None:
-            return "untrained"
-        if cell.l0_target is None:
-            return f"λ = {cell.lambda_:g}"
-        return f"k = {cell.k}" if cell.k is not None else f"L0 → {cell.l0_target:g}"
+        return sparsity(self.cell)
 
     @cached_property
     def documents(self) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sae_repro.errors import StudyError
 from sae_repro.files import replacing_folder, write_text
-from sae_repro.params import Cell, Track, read_cells, sae_names
+from sae_repro.params import Cell, Track, read_cells
 from sae_repro.stage import StageContext
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def run(context: StageContext) -> None:
 
     settings = context.section(Track, "track")
     cells = read_cells(context.value("recipes"), context.value("cells"))
-    runs = projection(sae_names(cells), Path(), weights=settings.weights)
+    runs = projection(cells, Path(), weights=settings.weights)
     with replacing_folder(context.artifacts("track")) as folder:
         lines = "".join(canonical_json(run) + "\n" for run in runs)
         write_text(folder / "runs.jsonl", lines)
@@ -42,5 +42,5 @@ def send(study: Path, root: Path, cells: Mapping[str, Cell], settings: Track) ->
     from sae_repro.track.mlflow_sync import sync
     from sae_repro.track.projection import projection
 
-    runs = projection(sae_names(cells), study, weights=settings.weights)
+    runs = projection(cells, study, weights=settings.weights)
     return sync(runs, study, root, settings.experiment)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sae_repro.files import digest
 from sae_repro.track.history import settle, without_duplicates
 from sae_repro.track.origin import NOTE, Origin
-from sae_repro.track.projection import identity
+from sae_repro.track.projection import COLOUR, CURVE, identity
 from sae_repro.track.server import MINE, connect, make_experiment, search, server_errors
+from sae_repro.track.unfinished import LIVE, continues, is_unfinished
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -74,7 +75,8 @@ class Sender:
 
     def send(self, run: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> str:
         """The id of the run in MLflow, complete and current; `tags` are more for a new one."""
-        recorded = self._known.pop((run["kind"], run["name"]), [])
+        known = self._known.pop((run["kind"], run["name"]), [])
+        recorded = [r for r in known if not is_unfinished(r)]
         result = identity(run)
         content = digest([result, run["artifacts"]])
         own_tags = {"sae_repro.study": self._origin.study, "sae_repro.kind": run["kind"],
@@ -83,9 +85,14 @@ class Sender:
         same = [r for r in recorded if self._is(r, run["key"], result)]
         current, removed = without_duplicates(self._client, same)
         self.sent.duplicates_removed += removed
+        unfinished = [r for r in known if is_unfinished(r)]
+        all_tags = {**(tags or {}), **run.get("labels", {}), **own_tags}
+        taken = self._take_over(unfinished if current is None else [], run, all_tags)
+        self._delete([r for r in unfinished if r is not taken])
+        current = current or taken
         if current is None:
             current = self._client.create_run(
-                self._experiment_id, tags={**(tags or {}), **own_tags}, run_name=self._name(run)
+                self._experiment_id, tags=all_tags, run_name=self._name(run)
             )
             self.sent.runs_created += 1
         if current.data.tags.get("sae_repro.content") == content:
@@ -94,15 +101,34 @@ class Sender:
             self._complete(current, run, content)
             self.sent.runs_completed += 1
         self._link(current, run)
+        self._label(current, run)
         history = [other for other in recorded if other not in same]
         settle(self._client, [*history, current], current.info.run_id)
         return str(current.info.run_id)
 
     def settle_rest(self) -> None:
-        """Mark the runs of cells that were not sent as superseded."""
+        """Mark the runs of cells that were not sent as superseded; delete their unfinished ones."""
         for (kind, _), runs in self._known.items():
             if kind in ("cell", "report"):
-                settle(self._client, runs, None)
+                settle(self._client, [r for r in runs if not is_unfinished(r)], None)
+                self._delete([r for r in runs if is_unfinished(r)])
+
+    def _take_over(
+        self, unfinished: "Sequence[Run]", run: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> "Run | None":
+        """The unfinished run of this very training, which gets its result now; None without one."""
+        from mlflow.entities import RunTag
+
+        rows = [row for row in run["metrics"] if row[0].startswith(CURVE)]
+        taken = next((r for r in unfinished if continues(r, run["key"], rows)), None)
+        if taken is not None:
+            for batch in _chunks([RunTag(k, v) for k, v in tags.items()], TAGS_PER_BATCH):
+                self._client.log_batch(taken.info.run_id, tags=batch)
+        return taken
+
+    def _delete(self, unfinished: "Sequence[Run]") -> None:
+        for run in unfinished:
+            self._client.delete_run(run.info.run_id)
 
     def _is(self, run: "Run", key: str, result: str) -> bool:
         tags = run.data.tags
@@ -119,6 +145,8 @@ class Sender:
             self._log(run_id, start, run)
         self._upload(current, run)
         self._client.set_terminated(run_id, STATUS[run["status"]], end_time=start)
+        if LIVE in current.data.tags:
+            self._client.delete_tag(run_id, LIVE)
         # last of all: only a complete run carries it
         self._client.set_tag(run_id, "sae_repro.content", content)
 
@@ -160,6 +188,19 @@ class Sender:
         tags[NOTE] = self._origin.note(run, commit)
         for batch in _chunks(list(tags.items()), TAGS_PER_BATCH):
             self._client.log_batch(current.info.run_id, tags=[RunTag(k, v) for k, v in batch])
+
+    def _label(self, current: "Run", run: Mapping[str, Any]) -> None:
+        """Bring the run's labels up to date; a colour that somebody chose in the page stays."""
+        from mlflow.entities import RunTag
+
+        present = current.data.tags
+        missing = {
+            name: value for name, value in run.get("labels", {}).items()
+            if present.get(name) != value and not (name == COLOUR and name in present)
+        }  # fmt: skip
+        if missing:
+            tags = [RunTag(name, value) for name, value in missing.items()]
+            self._client.log_batch(current.info.run_id, tags=tags)
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.files import canonical_json
+from sae_repro.params import read_yaml
 from sae_repro.provenance import git_state, host, lock_hashes, read_lock, repository_url, versions
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ class Origin:
     @cached_property
     def study(self) -> str:
         """The study's name; `root` for the one at the repository's root."""
-        return self.folder.resolve().name if (self.folder / "dvc.yaml").is_symlink() else "root"
+        path = self.folder / "params.yaml"
+        root = read_yaml(path).get("root", ".") if path.is_file() else "."
+        at_root = (self.folder / root).resolve() == self.folder.resolve()
+        return "root" if at_root else self.folder.resolve().name
 
     @cached_property
     def _lock(self) -> dict[str, Any]:

@@ -1,26 +1,46 @@
 """Runs for MLflow as plain data, built from the artifacts alone: no clock, no host, no server."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, digest, read_json, sha256_file
+from sae_repro.metrics import names_in
+from sae_repro.params import Cell
+from sae_repro.params.appearance import look
+from sae_repro.params.architecture import architecture_of
+from sae_repro.params.cell_labels import as_trained, fields_read, is_control, sparsity
 
 REPORT = "report"
+COLOUR = "mlflow.runColor"
+"""The tag with the colour that MLflow draws a run in."""
+CURVE = "train/"
+FRONTIER_X = "plot/log10_l0"
+TRAIN = ("batch_size", "epochs", "precision")
+"""What of the training settings MLflow is told; where and how often it logs decides no result."""
+Row = tuple[str, int, float]
+"""(metric, step, value)."""
 
 
-def projection(saes: Iterable[str], study: Path, *, weights: bool) -> list[dict[str, Any]]:
-    """One entry per SAE of `saes` (cell, or cell/seed-<n>), and one for the report if there is one.
+def projection(cells: Mapping[str, Cell], study: Path, *, weights: bool) -> list[dict[str, Any]]:
+    """One entry per SAE (cell, or cell/seed-<n>), and one for the report if there is one.
 
-    Each has name, kind, key, status, params, metrics and artifacts.
+    Each has name, kind, key, status, labels, params, metrics and artifacts.
 
+    `labels` are tags by which runs are filtered and grouped, `params` what decided the SAE as far
+    as runs may differ in it; all of it is in train.json, which is among `artifacts`.
     `metrics` are (name, step, value): training under `train/`, held-out ones by their own names,
     their 95 % intervals under `interval/`, denominators and exclusions under `count/`.
     `artifacts` map a path below the study's folder to its SHA-256.
     """
-    runs = [_cell(name, study, weights) for name in saes]
+    runs = [
+        _sae(name if place == "." else f"{name}/{place}", sae, study, weights)
+        for name, cell in cells.items()
+        for place, sae in cell.members().items()
+    ]
     reports = {
         path.relative_to(study).as_posix(): sha256_file(path)
         for folder in ("figures", "tables")
@@ -30,7 +50,7 @@ def projection(saes: Iterable[str], study: Path, *, weights: bool) -> list[dict[
     if not reports:
         return runs
     return [*runs, {"name": REPORT, "kind": REPORT, "key": digest(reports), "status": "ok",
-                    "params": {}, "metrics": [], "artifacts": reports}]  # fmt: skip
+                    "labels": {}, "params": {}, "metrics": [], "artifacts": reports}]  # fmt: skip
 
 
 def identity(run: Mapping[str, Any]) -> str:
@@ -38,28 +58,12 @@ def identity(run: Mapping[str, Any]) -> str:
     return digest([run["status"], run["params"], run["metrics"]])
 
 
-def _cell(name: str, study: Path, weights: bool) -> dict[str, Any]:
+def _sae(name: str, cell: Cell, study: Path, weights: bool) -> dict[str, Any]:
     trained = study / "artifacts" / "train" / name
     evaluated = study / "artifacts" / "evaluate" / name
     summary = read_json(trained / "train.json")
     measured = read_json(evaluated / "metrics.json")
-    metrics = [
-        (f"train/{key}", row["step"], float(value))
-        for row in _curve(trained / "metrics.jsonl")
-        for key, value in row.items()
-        if key not in ("step", "tokens") and value is not None
-    ]
-    metrics += [
-        (prefix + name, 0, float(value))
-        for part, prefix in (("metrics", ""), ("counts", "count/"))
-        for name, value in measured[part].items()
-        if value is not None
-    ]
-    metrics += [
-        (f"interval/{name}_{bound}", 0, float(value))
-        for name, interval in measured["intervals"].items()
-        for bound, value in zip(("low", "high"), interval, strict=True)
-    ]
+    cell = as_trained(cell, summary["choices"])
     files = [trained / "cfg.json", trained / "train.json", evaluated / "metrics.json",
               evaluated / "contexts.parquet"]  # fmt: skip
     if weights:
@@ -69,8 +73,13 @@ def _cell(name: str, study: Path, weights: bool) -> dict[str, Any]:
         "kind": "cell",
         "key": summary["key"],
         "status": summary["status"],
-        "params": _params(summary),
-        "metrics": metrics,
+        "labels": labels(cell, summary),
+        "params": _params(cell, summary),
+        "metrics": [
+            *curve(_rows(trained / "metrics.jsonl")),
+            *_held_out(measured),
+            *_on_frontier(cell, measured["metrics"]),
+        ],
         "artifacts": {
             path.relative_to(study).as_posix(): sha256_file(path)
             for path in files
@@ -79,18 +88,73 @@ def _cell(name: str, study: Path, weights: bool) -> dict[str, Any]:
     }
 
 
-def _curve(path: Path) -> list[dict[str, Any]]:
+def curve(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """A training's rows of metrics.jsonl as metrics."""
+    return [
+        (CURVE + name, row["step"], float(row[name]))
+        for row in rows
+        for name in sorted(row)
+        if name not in ("step", "tokens") and row[name] is not None
+    ]
+
+
+def _held_out(measured: Mapping[str, Any]) -> Iterator[Row]:
+    for part, prefix in (("metrics", ""), ("counts", "count/")):
+        for name, value in measured[part].items():
+            if value is not None:
+                yield prefix + name, 0, float(value)
+    for name, interval in measured["intervals"].items():
+        for bound, value in zip(("low", "high"), interval, strict=True):
+            yield f"interval/{name}_{bound}", 0, float(value)
+
+
+def _on_frontier(cell: Cell, metrics: Mapping[str, float | None]) -> Iterator[Row]:
+    """The abscissa of MLflow's frontier, whose x axis has no log scale; no control has one."""
+    x, _ = names_in("frontier")
+    value = metrics.get(x)
+    if value and not is_control(cell):
+        yield FRONTIER_X, 0, math.log10(value)
+
+
+def labels(cell: Cell, summary: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of a cell's run: what it is, in words that filters and columns use."""
+    activation = summary["choices"].get("activation")
+    return {
+        **choice_labels(cell, summary["hook"], activation=activation),
+        "width": str(summary["d_sae"]),
+        "status": summary["status"],
+    }
+
+
+def choice_labels(cell: Cell, hook: str, *, activation: str | None = None) -> dict[str, str]:
+    """The tags that are known before training; `activation` is an imported SAE's."""
+    name = architecture_of(cell, activation=activation)
+    target = cell.l0_target
+    return {
+        "architecture": name,
+        **({} if target is None else {"target_l0": f"{target:g}"}),
+        "hook": hook,
+        "control": "yes" if is_control(cell) else "no",
+        COLOUR: look(name).colour,
+    }
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; `dvc repro` makes it") from None
 
 
-def _params(summary: Mapping[str, Any]) -> dict[str, str]:
-    """The cell's choices, how it was trained, and the sizes that follow, one value a name."""
+def _params(cell: Cell, summary: Mapping[str, Any]) -> dict[str, str]:
+    """What decided the SAE, one value a name: nothing that its other choices leave unread."""
+    read = {Cell.model_fields[name].alias or name for name in fields_read(cell)}
     chosen = {
-        **summary["choices"],
-        "train": summary["train"],
+        "architecture": architecture_of(cell, activation=summary["choices"].get("activation")),
+        "sparsity": sparsity(cell),
+        # an imported SAE's choices are its file's
+        **{k: v for k, v in summary["choices"].items() if k in read or cell.kind == "imported"},
+        "train": {name: summary["train"].get(name) for name in TRAIN},
         "hook": summary["hook"],
         "d_in": summary["d_in"],
         "d_sae": summary["d_sae"],

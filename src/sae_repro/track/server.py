@@ -62,6 +62,11 @@ def _short(error: Exception) -> str:
 
 def connect(root: Path) -> "MlflowClient":
     """A client that gives up within seconds and logs nothing."""
+    return client_at(tracking_uri(root))
+
+
+def client_at(uri: str) -> "MlflowClient":
+    """As `connect`, for an address; makes a database's tables where they are missing."""
     # read by mlflow when it is imported, or at its first request
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -73,7 +78,6 @@ def connect(root: Path) -> "MlflowClient":
     # importing mlflow sets the levels of these: only afterwards can they be silenced
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    uri = tracking_uri(root)
     if not is_server(uri):
         from mlflow.store.db import utils
 

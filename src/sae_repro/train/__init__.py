@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sae_repro.cellstore import CellStore, bypassed, deliver
+from sae_repro.live import Followed, curves
 from sae_repro.params import Cell, Train, read_cells
 from sae_repro.pins import check_imports
 from sae_repro.progress import say_kept
@@ -38,12 +39,26 @@ def run(context: StageContext) -> None:
         made.extend(jobs)
         say_kept("train", len(jobs), len(keys))
         steps = steps_of(context)
-        side_by_side([(job, steps) for job in jobs], what="train", unit="step")
+        with curves(_followed(by_name, jobs)):
+            side_by_side([(job, steps) for job in jobs], what="train", unit="step")
 
     out = context.artifacts("train")
     deliver(out, by_name, store, summary="train.json", make_all=make_all)
     if not made and not bypassed():
         say_kept("train", 0, len(keys))
+
+
+def _followed(
+    cells: Mapping[str, Mapping[str, CellJob]], jobs: Sequence[CellJob]
+) -> dict[str, Followed]:
+    """The SAEs that `jobs` make, by name."""
+    keys = {job.key for job in jobs}
+    return {
+        job.name: Followed(key=job.key, hook=job.hook)
+        for places in cells.values()
+        for job in places.values()
+        if job.key in keys and job.cell.kind == "trained"
+    }
 
 
 def jobs_of(

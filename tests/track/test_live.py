@@ -1,0 +1,287 @@
+"""Curves while training: the same end as without them, whatever becomes of training or server."""
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from sae_repro import live
+from sae_repro.live import Followed, curves
+from sae_repro.params import Track, read_yaml
+from sae_repro.stage import STATE
+from sae_repro.track import send
+from sae_repro.track.live import Following, rows_of
+from sae_repro.track.unfinished import LIVE
+
+from .conftest import STEPS, cells_named, write_cell
+
+ROOT = Path(__file__).resolve().parents[2]
+CELLS = {name: {"expansion": 2, "penalty": "l1", "lambda": 0.1} for name in "ab"}
+"""As `write_cell` trains them."""
+SAES = {name: Followed(key=f"{number}" * 8, hook="h") for number, name in enumerate("ab")}
+ROWS = [{"step": s, "tokens": 8 * s, "loss": 1 / (s + 1), "fvu": 0.5} for s in range(STEPS)]
+
+
+@pytest.fixture
+def study(
+    make_study: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The small study, of which nothing has been sent, as the working folder."""
+    folder = make_study(tmp_path / "study")
+    write_params(folder, CELLS)
+    (folder / STATE).mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def write_params(folder: Path, cells: dict[str, Any], seconds: float = 0.2) -> None:
+    """The root study's params.yaml with other cells."""
+    track = {"experiment": "test", "live_seconds": seconds}
+    study = {**read_yaml(ROOT / "params.yaml"), "cells": cells, "track": track}
+    (folder / "params.yaml").write_text(json.dumps(study))
+
+
+def checkpoint(name: str, rows: list[dict[str, Any]]) -> None:
+    """The journal of a checkpoint, as the trainer leaves it."""
+    folder = STATE / "checkpoints" / SAES[name]["key"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "journal.json").write_text(json.dumps({"step": 0, "metrics": rows, "revivals": []}))
+
+
+def finish(name: str) -> None:
+    """The folder of the finished cell in the store."""
+    shutil.copytree(Path("artifacts/train") / name, STATE / "cells" / SAES[name]["key"])
+
+
+def active(folder: Path) -> dict[str, list[Any]]:
+    """Runs, tags, parameters and metric rows, without ids, times and what was deleted."""
+    alive = "join runs r on t.run_uuid = r.run_uuid where r.lifecycle_stage = 'active'"
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        return {
+            name: sorted(connection.execute(f"select r.name, {columns} from {name} t {alive}"))
+            for name, columns in {
+                "params": "t.key, t.value",
+                "metrics": "t.key, t.value, t.step, t.timestamp - r.start_time",
+                "latest_metrics": "t.key, t.value, t.step, t.timestamp - r.start_time",
+                "runs": "t.status, t.end_time - t.start_time",
+                "tags": "t.key, case t.key when 'sae_repro.run_id' then 0 else t.value end",
+            }.items()
+        }
+
+
+def histories(folder: Path) -> dict[str, list[int]]:
+    """The steps of train/loss of each run by name and status."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    [experiment] = [e for e in client.search_experiments() if e.name == "test"]
+    return {
+        f"{run.info.run_name} {run.info.status}": sorted(
+            m.step for m in client.get_metric_history(run.info.run_id, "train/loss")
+        )
+        for run in client.search_runs([experiment.experiment_id])
+    }
+
+
+def track(folder: Path) -> None:
+    send(folder, folder, cells_named(("a", "b", "bad")), Track(experiment="test"))
+
+
+@pytest.fixture
+def undisturbed(study: Path, tmp_path: Path, empty_database: Path) -> dict[str, list[Any]]:
+    """What `track` alone sends of the study."""
+    other = tmp_path / "undisturbed" / study.name
+    shutil.copytree(study, other)
+    track(other)
+    return active(other)
+
+
+def test_curves_grow_with_the_checkpoints_and_the_end_is_as_without_them(
+    study: Path, undisturbed: dict[str, list[Any]]
+) -> None:
+    following = Following(SAES)
+    checkpoint("a", ROWS[:3])
+    following.send(over=False)
+    assert histories(study) == {"a RUNNING": [0, 1, 2]}
+    checkpoint("a", ROWS[:7])
+    checkpoint("b", ROWS[:2])
+    following.send(over=False)
+    following.send(over=False)
+    assert histories(study) == {"a RUNNING": list(range(7)), "b RUNNING": [0, 1]}
+    finish("a")
+    following.send(over=True)
+    assert histories(study) == {"a RUNNING": list(range(STEPS)), "b KILLED": [0, 1]}
+    track(study)
+    assert active(study) == undisturbed
+
+
+def test_the_next_training_goes_on_with_the_run_of_a_killed_one(
+    study: Path, undisturbed: dict[str, list[Any]]
+) -> None:
+    checkpoint("a", ROWS[:3])
+    Following(SAES).send(over=True)
+    checkpoint("a", ROWS[:9])
+    Following(SAES).send(over=False)
+    assert histories(study) == {"a RUNNING": list(range(9))}
+    track(study)
+    assert active(study) == undisturbed
+
+
+@pytest.mark.parametrize("change", ["other rows", "fewer rows", "other key", "cell gone"])
+def test_rows_of_another_training_are_never_mixed_in(
+    study: Path, undisturbed: dict[str, list[Any]], change: str
+) -> None:
+    other = [{**row, "loss": 7.0} for row in ROWS]
+    checkpoint("a", other[:5])
+    saes = dict(SAES)
+    if change == "other key":
+        saes["a"] = Followed(key="9" * 8, hook="h")
+        shutil.copytree(STATE / "checkpoints" / SAES["a"]["key"], STATE / "checkpoints/99999999")
+    if change == "cell gone":
+        write_params(study, {"gone": CELLS["a"]})
+        saes["gone"] = saes.pop("a")
+    Following(saes).send(over=False)
+    assert [len(steps) for steps in histories(study).values()] == [5]
+    if change in ("other rows", "fewer rows"):
+        checkpoint("a", ROWS[: 8 if change == "other rows" else 2])
+        Following(SAES).send(over=False)
+        assert [len(steps) for steps in histories(study).values()] == [
+            8 if change == "other rows" else 2
+        ]
+    track(study)
+    assert active(study) == undisturbed
+
+
+def test_a_cell_with_a_result_gets_no_second_run(study: Path) -> None:
+    track(study)
+    before = active(study)
+    checkpoint("a", ROWS[:3])
+    Following(SAES).send(over=True)
+    assert active(study) == before
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 4])
+def test_a_takeover_that_is_interrupted_is_completed_by_the_next(
+    study: Path, undisturbed: dict[str, list[Any]], calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint("a", ROWS[:3])
+    Following(SAES).send(over=False)
+    log_batch, made = MlflowClient.log_batch, 0
+
+    def dies(self: MlflowClient, *args: Any, **options: Any) -> None:
+        nonlocal made
+        made += 1
+        if made > calls:
+            raise ConnectionError("the server went away")
+        log_batch(self, *args, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(Exception, match="went away"):
+        patched.setattr(MlflowClient, "log_batch", dies)
+        track(study)
+    track(study)
+    assert active(study) == undisturbed
+
+
+def test_a_missing_database_is_made(study: Path) -> None:
+    (study / "mlflow.db").unlink()
+    checkpoint("a", ROWS[:3])
+    Following(SAES).send(over=False)
+    assert histories(study) == {"a RUNNING": [0, 1, 2]}
+    assert not (STATE / "live.db").exists()
+
+
+def test_half_a_checkpoint_is_no_checkpoint(study: Path) -> None:
+    checkpoint("a", ROWS[:3])
+    path = STATE / "checkpoints" / SAES["a"]["key"] / "journal.json"
+    path.write_text(path.read_text()[:40])
+    assert rows_of(SAES["a"]["key"]) == rows_of("no such key") == []
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """A server that takes connections and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(50)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def processes() -> list[int]:
+    """The processes that follow a training, children of this one."""
+    import psutil
+
+    return [p.pid for p in psutil.Process(os.getpid()).children()
+            if "sae_repro.track.live" in p.cmdline()]  # fmt: skip
+
+
+def test_a_deaf_server_costs_one_warning_and_the_process_ends_with_the_stage(
+    study: Path, deaf: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", deaf.replace("://", "://me:hunter2@"))
+    checkpoint("a", ROWS[:3])
+    said = ""
+    with curves(SAES):
+        [pid] = processes()
+        while "warning" not in said:
+            said += capfd.readouterr().err
+    assert pid not in processes()
+    said += capfd.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert said.startswith("train: warning: no curves while training: MLflow at http://***@")
+    assert "hunter2" not in said
+
+
+def test_an_error_of_training_passes_and_ends_the_process(study: Path) -> None:
+    with pytest.raises(ZeroDivisionError), curves(SAES):
+        assert len(processes()) == 1
+        _ = 1 / 0
+    assert processes() == []
+
+
+def test_the_process_ends_when_its_stage_is_killed(study: Path) -> None:
+    stage = subprocess.Popen(
+        [sys.executable, "-c",
+         "import time; from sae_repro.live import curves\n"
+         f"with curves({dict(SAES)!r}): print(flush=True); time.sleep(600)"],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert stage.stdout is not None
+    stage.stdout.readline()
+    import psutil
+
+    [process] = psutil.Process(stage.pid).children()
+    stage.kill()
+    stage.wait()
+    stage.stdout.close()
+    process.wait(timeout=120)
+
+
+def test_zero_seconds_start_nothing(study: Path) -> None:
+    write_params(study, CELLS, seconds=0)
+    with curves(SAES):
+        assert processes() == []
+
+
+def test_a_process_that_cannot_start_is_one_warning(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live.sys, "executable", str(study / "no python here"))
+    with curves(SAES):
+        pass
+    assert capsys.readouterr().err.startswith("train: warning: no curves while training: ")
+
+
+def test_the_tag_of_unfinished_runs_is_gone_in_the_end(study: Path) -> None:
+    checkpoint("a", ROWS[:3])
+    Following(SAES).send(over=False)
+    assert any(key == LIVE for _, key, _ in active(study)["tags"])
+    write_cell(study, "a", key=SAES["a"]["key"])
+    track(study)
+    assert not any(key == LIVE for _, key, _ in active(study)["tags"])
