@@ -190,6 +190,7 @@ def test_the_limit_goes_by_the_name_that_the_model_takes(
     assert answers == [Answer(f"answer to question {i}") for i in range(6)]
     sent = [body["max_completion_tokens"] for body in endpoint.bodies if "max_tokens" not in body]
     assert sent == [512] * 6
+    assert len(endpoint.bodies) <= 6 + in_flight, "a refused name is not tried again"
     assert capfd.readouterr().err.count("is sent as max_completion_tokens") == 1
     # the same question: what was recorded under the other name is not asked again
     endpoint.script = lambda n, prompt: Response(500)

@@ -78,13 +78,16 @@ def test_a_second_writer_waits_for_a_living_one_only(journal: Path, end: str) ->
     assert not Path("tune/journal.log.lock").is_symlink()
 
 
-def test_a_study_goes_on_after_a_kill_between_lock_and_unlock(journal: Path) -> None:
-    """At once: no grace period passes."""
+def test_a_study_goes_on_after_a_kill_between_lock_and_unlock(
+    journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At once: no grace period passes, after which the link would be removed with a message."""
     process = holder(journal)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert Path("tune/journal.log.lock").exists()
     Journal(journal, TUNE, {"x": 1})
+    assert capsys.readouterr().err == ""
     assert not os.path.lexists("tune/journal.log.lock")
 
 
