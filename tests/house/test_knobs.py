@@ -26,7 +26,6 @@ READ_UNSEEN = {
     ("Study", "root"): "DVC writes it into commands and dependencies: ${root} in dvc.yaml",
     ("Study", "recipes"): "a place for YAML anchors, which the YAML reader resolves",
     ("Cell", "seed"): "part of identity(), from which all randomness of a cell is drawn",
-    ("HubSubject", "d_model"): "compared with the model once it is loaded, by getattr",
     ("HubSubject", "n_layers"): "compared with the model once it is loaded, by getattr",
 }
 """(section, field) → how it is read where types do not show it."""

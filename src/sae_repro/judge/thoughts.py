@@ -1,4 +1,4 @@
-"""What a model says, without the reasoning that some put in front of it in tags."""
+"""The part of a text that a model says: without the reasoning that some put in tags before it."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What to change when an endpoint gives no answer: the keys of params.yaml behind each failure."""
+"""Advice on an endpoint that gives no answer: the keys of params.yaml behind each failure."""
 
 from sae_repro.judge.backends.replies import NoText
 from sae_repro.params import Judge
