@@ -25,7 +25,6 @@ PACKAGE = Path(sae_repro.__file__).parent
 READ_UNSEEN = {
     ("Study", "root"): "DVC writes it into commands and dependencies: ${root} in dvc.yaml",
     ("Cell", "seed"): "part of identity(), from which all randomness of a cell is drawn",
-    ("HubSubject", "d_model"): "compared with the model once it is loaded, by getattr",
     ("HubSubject", "n_layers"): "compared with the model once it is loaded, by getattr",
 }
 """(section, field) → how it is read where types do not show it."""

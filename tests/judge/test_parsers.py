@@ -74,7 +74,7 @@ def test_lists_in_either_form_come_back(values: list[int], comma: str) -> None:
     "text",
     ["", "1", "1, 0,", "[1, 0", "1, 0]", "[[1, 0]]", "1 0", "1, 2", "true, false", "[1.0, 0]",
      "01, 0", "+1, 0", "1, -0", "1_, 0", "١, ٠", "Answer: 1, 0", "1, 0, 1", '["1", "0"]', "1; 0",
-     "```json\n[1, 0]\n```"],
+     "Here: ```json\n[1, 0]\n```", "```json\n[1, 0]\n```\nDone", "```[1, 0]", "```1```, ```0```"],
 )  # fmt: skip
 def test_lists_in_another_form_are_unparsable(text: str) -> None:
     assert parse_flags(text, 2) is None
@@ -132,6 +132,34 @@ def test_an_answer_that_injects_markup_stays_in_its_place() -> None:
 )
 def test_specificity_is_one_digit(text: str, value: int | None) -> None:
     assert parse_specificity(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1, 0]", "```json\n[1, 0]\n```", "~~~\n1, 0\n~~~", " ```\r\n[1,0]\r\n```\n", "```1,0```"],
+)
+@pytest.mark.parametrize(
+    "thought", ["", "<think>[0, 0]?</think>", "<think>\n0, 0\n</think>\n\n", "no: 0, 0\n</think>\n"]
+)
+def test_thoughts_before_and_fences_around_a_list_are_left_out(text: str, thought: str) -> None:
+    values, counts = read([Answer(thought + text)], lambda said: parse_flags(said, 2))
+    assert (values, counts) == ([[1, 0]], Counts(1, 0, 0))
+
+
+@pytest.mark.parametrize("fence", ["```", "```text", "~~~"])
+def test_fences_around_words_and_digits_are_left_out(fence: str) -> None:
+    def fenced(text: str) -> str:
+        return f"{fence}\n{text}\n{fence[:3]}"
+
+    assert parse_label(fenced("names of girls")) == "names of girls"
+    assert parse_explanation(fenced("names of girls")) == "names of girls"
+    assert parse_specificity(fenced("3")) == 3
+    assert parse_label("```names```") == "names"
+    assert parse_label(fenced("")) is None
+
+
+def test_an_answer_that_ends_inside_a_thought_is_unparsable() -> None:
+    assert read([Answer("<think>3")], parse_specificity) == ([None], Counts(0, 1, 0))
 
 
 def test_unparsable_and_faulty_answers_are_counted_apart() -> None:

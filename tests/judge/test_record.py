@@ -19,7 +19,7 @@ from sae_repro.judge import (
     open_backend,
 )
 from sae_repro.judge.backends.concepts import excess_fractions
-from sae_repro.judge.backends.record import leave_record, read_record, recording
+from sae_repro.judge.backends.record import leave_record, not_said, read_record, recording
 from sae_repro.judge.protocol import key_of
 from sae_repro.params import Judge
 
@@ -46,7 +46,7 @@ def test_lines_end_up_in_the_order_of_keys_also_after_an_error(tmp_path: Path) -
     path = tmp_path / "a.jsonl"
     with pytest.raises(RuntimeError), recording(path) as recorder:
         for key in sorted(KEYS, reverse=True):
-            recorder.add(key, Answer(None, "no JSON"))
+            recorder.add(key, Answer("x"))
         raise RuntimeError
     result = [json.loads(line)["key"] for line in path.read_text().splitlines()]
     assert result == sorted(KEYS)
@@ -81,21 +81,59 @@ def test_answer_after_a_torn_line_begins_a_line(tmp_path: Path) -> None:
         assert read_record(path) == {KEYS[0]: Answer("x"), KEYS[1]: Answer("y")}
 
 
-@given(st.lists(st.one_of(st.none(), st.text(st.characters(codec=None))), min_size=1, max_size=4))
+SAID = st.text(st.characters(codec=None), min_size=1).filter(lambda t: not_said(Answer(t)) is None)
+
+
+@given(st.lists(SAID, min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
-def test_every_text_survives(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str | None]
-) -> None:
+def test_every_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = tmp_path_factory.mktemp("record") / "a.jsonl"
-    answers = {
-        key: Answer(text, "no JSON" if text is None else None)
-        for key, text in zip(KEYS, texts, strict=False)
-    }
+    answers = {key: Answer(text) for key, text in zip(KEYS, texts, strict=False)}
     write(path, *answers.items())
     assert read_record(path) == answers
     content = path.read_bytes()
     write(path)
     assert path.read_bytes() == content
+
+
+NOT_SAID = {
+    "no JSON": Answer(None, "no JSON"),
+    "no choices": Answer(None, "no choices"),
+    "an HTML page": Answer("\n<!DOCTYPE html><html><title>Log in</title>"),
+    "an error object": Answer('{"error": {"message": "overloaded", "code": 529}}'),
+    "reasoning without an answer": Answer("<think>hmm"),
+    "an empty text": Answer("<think>hmm</think> "),
+}
+"""Lines that earlier versions wrote, by what messages say of them."""
+
+
+def old_record(path: Path, answers: dict[str, Answer]) -> None:
+    lines = [
+        json.dumps({"fault": answer.fault, "key": key, "text": answer.text})
+        for key, answer in sorted(answers.items())
+    ]
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("what", NOT_SAID)
+def test_a_line_that_no_judge_said_is_named_by_replay_and_dropped_by_the_next_run(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = {key: Answer("x") for key in KEYS} | {KEYS[1]: NOT_SAID[what]}
+    old_record(path, lines)
+    number = sorted(KEYS).index(KEYS[1]) + 1
+    with pytest.raises(StudyError, match=rf"a\.jsonl:{number}: no answer .* but {what}; set") as e:
+        ReplayBackend(REPLAY, path).answer(questions(4))
+    assert "delete the line" in str(e.value)
+    others = [questions(4)[i] for i in (0, 2, 3)]
+    assert ReplayBackend(REPLAY, path).answer(others) == [Answer("x")] * 3
+    assert capsys.readouterr().err == ""
+    with recording(path) as recorder:
+        assert recorder.answers == {key: Answer("x") for key in KEYS if key != KEYS[1]}
+        recorder.add(KEYS[1], Answer("y"))
+    assert "1 of 4 lines hold no answer of the judge" in capsys.readouterr().err
+    assert read_record(path) == {**lines, KEYS[1]: Answer("y")}
 
 
 DAMAGED = {

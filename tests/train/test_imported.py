@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from sae_repro.autoencoders import SAE, Weights, save
+from sae_repro.errors import StudyError
 from sae_repro.files import read_json
+from sae_repro.params import Cell
 from sae_repro.pins import model_digest
+from sae_repro.preflight import imported_widths, width_problems
 from sae_repro.stage import StageContext
 from sae_repro.train import run
 
@@ -38,3 +41,21 @@ def test_an_imported_cell_is_made_under_the_studys_threads(
     finally:
         torch.set_num_threads(before)
     assert read_json(Path("artifacts/train/theirs/train.json"))["status"] == "ok"
+
+
+def test_check_refuses_an_imported_sae_that_train_could_not_read(tmp_path: Path) -> None:
+    identity = Weights(torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D))
+    (tmp_path / "theirs").mkdir()
+    save(SAE("standard", identity), tmp_path / "theirs")
+    cells = {
+        "own": Cell(import_="theirs", sha256="0" * 64),
+        "hub": Cell(import_="release:id", sha256="0" * 64),
+    }
+    assert imported_widths(cells, tmp_path) == {"own": D}
+    assert width_problems({"own": D}, D) == width_problems({"own": D}, None) == []
+    (problem,) = width_problems({"own": D}, D + 1)
+    assert problem.startswith("cells.own.import: an SAE on 8 dimensions, the model has 9")
+    identity.W_enc[0, 1] = float("nan")
+    save(SAE("standard", identity), tmp_path / "theirs")
+    with pytest.raises(StudyError, match=r"cells\.own\.import: .*W_enc has 1 of 64 values"):
+        imported_widths(cells, tmp_path)

@@ -42,7 +42,8 @@ def import_(
     """Turn another library's SAE into a folder like those of artifacts/train.
 
     A folder is known by its files: SAELens's (cfg.json, sae_weights.safetensors),
-    dictionary_learning's (config.json, ae.pt) or sparsify's (cfg.json, sae.safetensors).
+    dictionary_learning's (config.json, ae.pt), sparsify's (cfg.json, sae.safetensors) or Gemma
+    Scope's (params.npz). What can't be read exactly is refused.
     RELEASE:SAE_ID is fetched by SAELens's names from the hub. Decoder rows become unit. Examples:
 
     sae-repro import downloads/their-sae --to saes/theirs

@@ -1,4 +1,7 @@
-"""Strict parsers of answers: a value of the requested form, or None. None raises on any text."""
+"""Strict parsers of answers: a value of the requested form, or None. None raises on any text.
+
+Reasoning in tags (`<think>…</think>`) before an answer and a code fence around it are left out.
+"""
 
 import re
 import unicodedata
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sae_repro.judge.protocol import Answer
+from sae_repro.judge.thoughts import spoken
 
 T = TypeVar("T")
 POLYSEMANTIC = "POLYSEMANTIC"
@@ -24,7 +28,7 @@ class Counts:
     parsed: int
     unparsable: int
     faults: int
-    """Answers without a text: broken JSON, no choices."""
+    """Answers without a text. The http and replay judges end the run instead of giving one."""
 
 
 def read(
@@ -39,12 +43,17 @@ def read_each(
 ) -> tuple[list[T | None], Counts]:
     """As `read`, with a parser per answer."""
     values = [
-        None if answer.text is None else parse(answer.text)
+        None if answer.text is None else _parsed(answer.text, parse)
         for answer, parse in zip(answers, parsers, strict=True)
     ]
     faults = sum(answer.text is None for answer in answers)
     parsed = sum(value is not None for value in values)
     return values, Counts(parsed, len(values) - parsed - faults, faults)
+
+
+def _parsed(text: str, parse: Callable[[str], T | None]) -> T | None:
+    said = spoken(text)
+    return None if said is None else parse(said)
 
 
 def parse_label(text: str) -> str | None:
@@ -81,13 +90,13 @@ def parse_simulation(text: str, n: int) -> list[int] | None:
 
 def parse_specificity(text: str) -> int | None:
     """One digit, 0 to 3."""
-    return {"0": 0, "1": 1, "2": 2, "3": 3}.get(text.strip())
+    return {"0": 0, "1": 1, "2": 2, "3": 3}.get(_unfenced(text))
 
 
 def _numbers(text: str, n: int, largest: int) -> list[int] | None:
     if len(text) > _LONGEST_ANSWER:
         return None
-    inner = text.strip()
+    inner = _unfenced(text)
     if inner[:1] == "[" and inner[-1:] == "]":
         inner = inner[1:-1]
     # a table: int() accepts "٣", "1_0" and "+1", too
@@ -101,10 +110,19 @@ def _one_line(text: str) -> str | None:
     """The only line of `text`, without tags, emphasis and invisible characters; None if several."""
     if len(text) > _LONGEST_ANSWER:
         return None
-    lines = [line for line in text.strip().splitlines() if line.strip()]
+    lines = [line for line in _unfenced(text).splitlines() if line.strip()]
     if len(lines) != 1:
         return None
     visible = "".join(c for c in lines[0] if unicodedata.category(c) not in _INVISIBLE)
     untagged = re.sub(r"<[^<>]*>", "", visible)
     plain = re.sub(r"[<>`*#]", "", untagged)
     return " ".join(plain.split())
+
+
+def _unfenced(text: str) -> str:
+    """`text` without white space and without the code fence around all of it."""
+    inner = text.strip()
+    mark = inner[:3]
+    if mark not in ("```", "~~~") or not inner.endswith(mark) or inner.count(mark) != 2:
+        return inner
+    return re.sub(r"\A[\w+-]*[ \t]*\r?\n", "", inner[3:-3]).strip()

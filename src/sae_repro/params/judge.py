@@ -113,7 +113,7 @@ class Judge(Section):
         0.0, description="http, replay: sampling temperature"
     )
     max_tokens: Annotated[int, Field(ge=1, le=32_768)] = Field(
-        512, description="http, replay: longest answer, in tokens"
+        512, description="http, replay: longest answer, in tokens, with the reasoning before it"
     )
     base_url: Annotated[str, AfterValidator(_endpoint)] | None = Field(
         None,

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, digest
 from sae_repro.params import Tune
+from sae_repro.tune.journal_lock import JournalLock
 from sae_repro.tune.proposals import Proposal, directions, quiet
 
 IDENTITY = "sae_repro.identity"
@@ -46,7 +47,7 @@ class Journal:
         _repair(path)
         try:
             with quiet():
-                storage = JournalStorage(JournalFileBackend(str(path)))
+                storage = JournalStorage(JournalFileBackend(str(path), JournalLock(path)))
                 _refuse_another(path, storage, identity)
                 self._study = optuna.create_study(
                     study_name=self.name,

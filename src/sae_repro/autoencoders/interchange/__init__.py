@@ -3,12 +3,15 @@
 saelens              cfg.json + sae_weights.safetensors
 dictionary_learning  config.json + ae.pt (saprmarks/dictionary_learning)
 sparsify             cfg.json + sae.safetensors (EleutherAI/sparsify; TopK only)
+gemma_scope          params.npz (google/gemma-scope-*; read only)
 
     from sae_repro.autoencoders.interchange import export, import_sae
-    sae = import_sae(Path("their-sae"))  # whichever of the three it is
+    sae = import_sae(Path("their-sae"))  # whichever of the four it is
     export(sae, Path("for-them"), "dictionary_learning")
 
-What comes in has unit decoder rows, so that z is in the units of x.
+What comes in has unit decoder rows, so that z is in the units of x. What can't be read exactly is
+refused: keys of a configuration that are unknown here and set, tensors that are not finite or fit
+nothing, norms that can't be moved.
 """
 
 from collections.abc import Iterator
@@ -21,6 +24,7 @@ from typing import Any
 
 from sae_repro.autoencoders.interchange.formats import (
     read_dictionary_learning,
+    read_gemma_scope,
     read_saelens,
     read_sparsify,
     write_dictionary_learning,
@@ -34,11 +38,13 @@ from sae_repro.hub import fetching, one_line, reachable
 from sae_repro.params.axes import ARCHITECTURES
 
 FORMATS = ("saelens", "dictionary_learning", "sparsify")
+"""The formats that are written."""
 
 FILES = {
     "saelens": ("cfg.json", "sae_weights.safetensors"),
     "dictionary_learning": ("config.json", "ae.pt"),
     "sparsify": ("cfg.json", "sae.safetensors"),
+    "gemma_scope": ("params.npz",),
 }
 """The files by which a folder's format is recognised."""
 
@@ -80,21 +86,24 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def import_sae(path: Path) -> SAE:
-    """The SAE in a folder of any of the three formats, on raw activations, rows of W_dec unit.
+    """The SAE in a folder of any of the four formats, on raw activations, rows of W_dec unit.
 
     Norms of rows go to the encoder, which changes neither x̂ nor what fires; a TopK SAE whose
-    rows aren't unit is refused. `metadata` keeps what its library knew of it. StudyError where the
-    format, the class or the tensors are none that can be read here.
+    rows differ in norm is refused. `metadata` keeps what its library knew of it. StudyError where
+    the format, the class or the tensors are none that can be read here.
     """
     path = Path(path)
     readers = {
         "saelens": read_saelens,
         "dictionary_learning": read_dictionary_learning,
         "sparsify": read_sparsify,
+        "gemma_scope": read_gemma_scope,
     }
     for format, files in FILES.items():
         if all((path / file).is_file() for file in files):
             return readers[format](path)
+    if path.is_file():
+        raise StudyError(f"{path}: a file; give the folder that it lies in")
     looked = "; ".join(f"{' + '.join(files)} ({format})" for format, files in FILES.items())
     raise StudyError(f"{path}: no SAE there; looked for {looked}")
 

@@ -1,16 +1,26 @@
-"""Folders of SAELens, dictionary_learning and sparsify, read and written; see `interchange`."""
+"""Folders of SAELens, dictionary_learning, sparsify and Gemma Scope; see `interchange`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from sae_repro.autoencoders.interchange.configs import (
+    DICTIONARY_LEARNING_KEYS,
+    REASONS,
+    SAELENS_KEYS,
+    SPARSIFY_KEYS,
+    check_size,
+    flag,
+    read_config,
+    refuse_unknown,
+    section,
+)
 from sae_repro.autoencoders.interchange.layouts import (
     DICTIONARY_LEARNING,
+    GEMMA_SCOPE,
     SAELENS,
     SPARSIFY,
     Layout,
@@ -19,10 +29,16 @@ from sae_repro.autoencoders.interchange.layouts import (
     to_theirs,
     unit_rows,
 )
+from sae_repro.autoencoders.interchange.tensors import (
+    check_finite,
+    read_npz,
+    read_safetensors,
+    read_state_dict,
+)
 from sae_repro.autoencoders.saved import SAE
+from sae_repro.autoencoders.weights import Weights
 from sae_repro.errors import StudyError
 from sae_repro.files import write_json
-from sae_repro.hub import one_line
 from sae_repro.params import layer_of
 from sae_repro.params.axes import ARCHITECTURES
 
@@ -44,53 +60,78 @@ METADATA = ("model_name", "hook_name", "hook_head_index", "context_size", "prepe
 def _usable(path: object, sae: SAE) -> SAE:
     """`sae` as stored, made one of ours: fp32, rows unit."""
     row = ARCHITECTURES[sae.architecture]
-    if row.reads_k and (not isinstance(sae.k, int) or not 1 <= sae.k <= sae.d_sae):
+    if row.reads_k and (type(sae.k) is not int or not 1 <= sae.k <= sae.d_sae):
         raise StudyError(f"{path}: k = {sae.k}: allowed are 1 … {sae.d_sae}; mend its config")
     weights = as_stored(path, sae.weights) if row.latents_compete else unit_rows(sae.weights)
+    check_finite(path, weights.named())  # norms may have overflowed
     return replace(sae, weights=weights)
 
 
 def read_saelens(folder: Path) -> SAE:
     """The SAE in a SAELens folder; StudyError where it normalises what no weights can hold."""
     path = folder / "cfg.json"
-    config = _config(path)
-    architecture = _saelens_architecture(config)
+    config = read_config(path)
+    refuse_unknown(path, config, SAELENS_KEYS, "sae_lens")
+    architecture = _saelens_architecture(path, config)
     layout = _layout(path, "architecture", architecture, SAELENS)
     _check_input(path, config)
     weights_path = folder / "sae_weights.safetensors"
-    tensors = _safetensors(weights_path)
+    tensors = read_safetensors(weights_path)
     if bool((tensors.get("scaling_factor", torch.ones(1)) == 1).all()):
         tensors.pop("scaling_factor", None)  # releases of old carry one that does nothing
     weights = to_ours(weights_path, tensors, layout)
+    check_size(path, config, {"d_in": weights.d_in, "d_sae": weights.d_sae})
     # BatchTopK comes in checkpoints of training, where this is on by default
     batch = architecture != layout.architecture
-    if (batch or layout.reads_k) and config.get("rescale_acts_by_decoder_norm", batch):
-        # it works on u·‖d‖, thresholds included: what unit rows give
-        threshold = weights.threshold
-        weights = replace(unit_rows(replace(weights, threshold=None)), threshold=threshold)
+    if (batch or layout.reads_k) and flag(
+        path, config, "rescale_acts_by_decoder_norm", default=batch
+    ):
+        weights = _rescaled(weights)
     return _usable(
         weights_path,
         SAE(
             architecture=layout.architecture,
             weights=weights,
-            apply_b_dec_to_input=config.get("apply_b_dec_to_input", True),
-            k=_saelens_k(config) if layout.reads_k else None,
-            metadata=_saelens_metadata(config),
+            apply_b_dec_to_input=flag(path, config, "apply_b_dec_to_input", default=True),
+            k=_saelens_k(path, config) if layout.reads_k else None,
+            metadata=_saelens_metadata(path, config),
         ),
     )
 
 
-def _saelens_architecture(config: Mapping[str, Any]) -> str:
+def _rescaled(weights: Weights) -> Weights:
+    """Weights of an SAE that works on u·‖d‖, thresholds included: what unit rows give.
+
+    The score of a latent without a decoder row is 0, so that it never fires.
+    """
+    threshold, alive_k = weights.threshold, weights.W_dec.any(dim=1)
+    unit = unit_rows(replace(weights, threshold=None))
+    return replace(
+        unit, W_enc=unit.W_enc * alive_k, b_enc=unit.b_enc * alive_k, threshold=threshold
+    )
+
+
+def _saelens_architecture(path: Path, config: Mapping[str, Any]) -> str:
     """Before version 6, a TopK SAE was a standard one with another activation function."""
-    architecture = str(config.get("architecture", "standard"))
-    function = config.get("activation_fn", config.get("activation_fn_str", "relu"))
-    if architecture != "standard" or function == "relu":
+    refuse_unknown(
+        path, section(path, config, "activation_fn_kwargs"), {"k"}, "sae_lens",
+        "activation_fn_kwargs.",
+    )  # fmt: skip
+    architecture = str(config.get("architecture") or "standard")
+    function = config.get("activation_fn") or config.get("activation_fn_str")
+    usual = "topk" if architecture == "topk" else "relu"
+    if function is None or function == usual:
         return architecture
-    return "topk" if function == "topk" else f"{architecture} with {function}"
+    if architecture == "standard" and function == "topk":
+        return "topk"
+    return f"{architecture} with {function}"
 
 
-def _saelens_k(config: Mapping[str, Any]) -> int | None:
-    k: int | None = config.get("k", config.get("activation_fn_kwargs", {}).get("k"))
+def _saelens_k(path: Path, config: Mapping[str, Any]) -> int | None:
+    old: int | None = section(path, config, "activation_fn_kwargs").get("k")
+    k: int | None = config.get("k", old)
+    if old not in (None, k):
+        raise StudyError(f"{path}: k = {k}, but activation_fn_kwargs.k = {old}; mend it")
     return k
 
 
@@ -102,15 +143,18 @@ def _check_input(path: Path, config: Mapping[str, Any]) -> None:
         hint = NOT_FOLDED.get(normalize, "fold it with sae_lens, if it can, and save it again")
         raise StudyError(f"{path}: normalize_activations = {normalize}: {hint}")
     if config.get("finetuning_scaling_factor"):
+        key = "finetuning_scaling_factor"
+        raise StudyError(f"{path}: {key} = {config[key]}: {REASONS[key]}")
+    reshape = config.get("reshape_activations") or "none"
+    if reshape not in ("none", "hook_z"):  # hook_z: the heads side by side, as `extract` has them
         raise StudyError(
-            f"{path}: finetuning_scaling_factor = true: z is scaled once more behind the encoder, "
-            "which nothing here does; use sae_lens itself for it"
+            f"{path}: reshape_activations = {reshape}: can't be read here; use sae_lens itself"
         )
 
 
-def _saelens_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
+def _saelens_metadata(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     old = {"hook_name": config.get("hook_point"), **config}
-    metadata = config.get("metadata") or {key: old[key] for key in METADATA if old.get(key)}
+    metadata = section(path, config, "metadata") or {k: old[k] for k in METADATA if old.get(k)}
     # the version is that of the format, which becomes ours
     return {key: value for key, value in metadata.items() if key != "sae_lens_version"}
 
@@ -118,27 +162,36 @@ def _saelens_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
 def read_dictionary_learning(folder: Path) -> SAE:
     """The SAE in a dictionary_learning folder; StudyError for classes of another kind."""
     path = folder / "config.json"
-    config = _config(path)
-    trainer = config.get("trainer")
-    trainer = trainer if isinstance(trainer, dict) else {}
+    config = read_config(path)
+    refuse_unknown(path, config, {"trainer", "buffer", "metadata"}, "dictionary_learning")
+    trainer, buffer = section(path, config, "trainer"), section(path, config, "buffer")
+    refuse_unknown(path, trainer, DICTIONARY_LEARNING_KEYS, "dictionary_learning", "trainer.")
+    if buffer.get("io") == "in_and_out":
+        raise StudyError(f"{path}: buffer.io = in_and_out: {REASONS['transcode']}")
     layout = _layout(path, "trainer.dict_class", trainer.get("dict_class"), DICTIONARY_LEARNING)
     weights_path = folder / "ae.pt"
-    tensors = _state_dict(weights_path)
-    k = trainer.get("k", int(tensors["k"]) if "k" in tensors else None)
+    tensors = read_state_dict(weights_path)
+    weights = to_ours(weights_path, tensors, layout)
+    check_size(path, trainer, {"activation_dim": weights.d_in, "dict_size": weights.d_sae})
+    stored_k = int(tensors["k"]) if "k" in tensors else None
+    k = trainer.get("k") or stored_k
+    if layout.reads_k and stored_k not in (None, k):
+        raise StudyError(f"{path}: trainer.k = {k}, but {weights_path} has k = {stored_k}; mend it")
     metadata = {
         "model_name": trainer.get("lm_name"),
         "layer": trainer.get("layer"),
         "submodule_name": trainer.get("submodule_name"),
-        "context_size": (config.get("buffer") or {}).get("ctx_len"),
+        "context_size": buffer.get("ctx_len"),
     }
     return _usable(
         weights_path,
         SAE(
             architecture=layout.architecture,
-            weights=to_ours(weights_path, tensors, layout),
+            weights=weights,
             apply_b_dec_to_input=layout.apply_b_dec_to_input,
             k=k if layout.reads_k else None,
-            metadata=config.get("metadata") or {k: v for k, v in metadata.items() if v is not None},
+            metadata=section(path, config, "metadata")
+            or {key: value for key, value in metadata.items() if value is not None},
         ),
     )
 
@@ -182,22 +235,47 @@ def _layer(hook: str | None) -> int | None:
 
 
 def read_sparsify(folder: Path) -> SAE:
-    """The TopK SAE in a sparsify folder; StudyError for transcoders and groupmax."""
+    """The TopK SAE in a sparsify folder; StudyError for transcoders, groupmax and signed ones."""
     path = folder / "cfg.json"
-    config = _config(path)
+    config = read_config(path)
+    refuse_unknown(path, config, SPARSIFY_KEYS, "sparsify")
     # its first releases knew no other activation and didn't say so
     _layout(path, "activation", config.get("activation", "topk"), {"topk": SPARSIFY})
-    if config.get("transcode") or config.get("skip_connection"):
-        raise StudyError(f"{path}: a transcoder, which maps one activation to another; give an SAE")
     weights_path = folder / "sae.safetensors"
+    weights = to_ours(weights_path, read_safetensors(weights_path), SPARSIFY)
+    d_in, d_sae = weights.d_in, weights.d_sae
+    check_size(path, config, {"d_in": d_in, "num_latents": d_sae})
+    if not config.get("num_latents") and d_sae % d_in == 0:  # else it states no width
+        check_size(path, config, {"expansion_factor": d_sae // d_in})
     return _usable(
         weights_path,
         SAE(
             architecture=SPARSIFY.architecture,
-            weights=to_ours(weights_path, _safetensors(weights_path), SPARSIFY),
+            weights=weights,
             apply_b_dec_to_input=SPARSIFY.apply_b_dec_to_input,
             k=config.get("k"),
-            metadata=config.get("metadata") or {},
+            metadata=section(path, config, "metadata"),
+        ),
+    )
+
+
+def read_gemma_scope(folder: Path) -> SAE:
+    """The JumpReLU SAE in a folder of Gemma Scope, which has no configuration.
+
+    u = x·W_enc + b_enc, z = u·1[u > θ], x̂ = z·W_dec + b_dec (Lieberum et al. 2024,
+    arXiv:2408.05147, section 2.2). A transcoder's file looks the same.
+    """
+    path = folder / "params.npz"
+    # some files have the matrices in small letters
+    renamed = {"w_enc": "W_enc", "w_dec": "W_dec"}
+    tensors = {renamed.get(name, name): tensor for name, tensor in read_npz(path).items()}
+    return _usable(
+        path,
+        SAE(
+            architecture=GEMMA_SCOPE.architecture,
+            weights=to_ours(path, tensors, GEMMA_SCOPE),
+            apply_b_dec_to_input=GEMMA_SCOPE.apply_b_dec_to_input,
+            metadata={},
         ),
     )
 
@@ -229,38 +307,3 @@ def _layout(path: Path, key: str, value: object, layouts: Mapping[str, Layout]) 
             f"{path}: {key} = {value}: can't be read here; read are {', '.join(layouts)}"
         )
     return layouts[value]
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StudyError(f"{path}: damaged ({one_line(error)}); fetch it again") from None
-    if not isinstance(config, dict):
-        raise StudyError(f"{path}: no configuration; fetch it again")
-    return config
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(path))
-    except SafetensorError as error:
-        raise StudyError(f"{path}: damaged ({one_line(error)}); fetch it again") from None
-
-
-def _state_dict(path: Path) -> dict[str, Tensor]:
-    try:
-        # a pickle can run any code on loading; this reads tensors and nothing else
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises what it happens to hit
-        # the message would tell how to run the code after all
-        raise StudyError(
-            f"{path}: damaged, or it holds more than tensors, which is never run "
-            f"({type(error).__name__}); save it as torch.save(ae.state_dict(), path)"
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise StudyError(f"{path}: no state dict; save it as torch.save(ae.state_dict(), path)")
-    return state

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sae_repro.autoencoders.interchange.tensors import check_finite, check_floats
 from sae_repro.autoencoders.saved import SAE
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.errors import StudyError
@@ -94,6 +95,9 @@ SPARSIFY = Layout(
 )
 
 
+GEMMA_SCOPE = Layout("jumprelu", _own("b_enc", "threshold"), apply_b_dec_to_input=False)
+
+
 def to_theirs(sae: SAE, layout: Layout) -> dict[str, Tensor]:
     """The tensors of `sae` as the class of `layout` stores them; it must be of its architecture."""
     assert sae.architecture == layout.architecture
@@ -109,8 +113,8 @@ def to_theirs(sae: SAE, layout: Layout) -> dict[str, Tensor]:
 def to_ours(path: object, tensors: Mapping[str, Tensor], layout: Layout) -> Weights:
     """Weights in the precision and with the row norms that were stored; a scalar threshold is [K].
 
-    StudyError where tensors are missing, too many (they would change what the SAE does), or don't
-    fit each other. `path` names the file.
+    StudyError where tensors are missing, too many (they would change what the SAE does), not
+    finite, no floats, or don't fit each other. `path` names the file.
     """
     expected = set(layout.names.values())
     missing = sorted(expected - set(tensors))
@@ -124,31 +128,36 @@ def to_ours(path: object, tensors: Mapping[str, Tensor], layout: Layout) -> Weig
                 if names
             )
         )
-    named = {
-        name: tensors[stored_name].T if _turned(stored_name) else tensors[stored_name]
-        for name, stored_name in layout.names.items()
-    }
-    if "threshold" in named and named["threshold"].numel() == 1:
-        named["threshold"] = named["threshold"].reshape(1).expand(named["b_enc"].shape[0])
-    _check_shapes(path, named)
-    return Weights(**named)
+    stored = {name: tensors[stored_name] for name, stored_name in layout.names.items()}
+    if "threshold" in stored and stored["threshold"].numel() == 1:
+        stored["threshold"] = stored["threshold"].reshape(1).expand(stored["b_enc"].numel())
+    _check_shapes(path, stored, layout)
+    check_floats(path, {layout.names[name]: tensor for name, tensor in stored.items()})
+    check_finite(path, {n: t for n, t in tensors.items() if t.is_floating_point()})
+    return Weights(**{n: t.T if _turned(layout.names[n]) else t for n, t in stored.items()})
 
 
 def _turned(their_name: str) -> bool:
     return their_name.endswith(".weight")
 
 
-def _check_shapes(path: object, named: Mapping[str, Tensor]) -> None:
-    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    if len(shapes["W_enc"]) == 2:
-        d_in, d_sae = shapes["W_enc"]
-        expected = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
-        if shapes == {name: expected.get(name, (d_sae,)) for name in named}:
-            return
-    raise StudyError(
-        f"{path}: the shapes don't fit each other: {shapes}; the file is damaged or of another "
-        "library: fetch it again"
-    )
+def _check_shapes(path: object, stored: Mapping[str, Tensor], layout: Layout) -> None:
+    """StudyError with each tensor whose shape is not that of D = len(b_dec), K = len(b_enc)."""
+    d_in, d_sae = stored["b_dec"].numel(), stored["b_enc"].numel()
+    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    wrong = []
+    for name, tensor in stored.items():
+        expected, found = shapes.get(name, (d_sae,)), tuple(tensor.shape)
+        if _turned(layout.names[name]):
+            expected = expected[::-1]
+        if found != expected or 0 in found:
+            turned = ", which is the other way round" if found == expected[::-1] else ""
+            wrong.append(f"{layout.names[name]} {list(found)} for {list(expected)}{turned}")
+    if wrong:
+        raise StudyError(
+            f"{path}: the shapes don't fit each other: {'; '.join(wrong)}, as D = {d_in} and K = "
+            f"{d_sae} of the biases ask; the file is damaged or of another library: fetch it again"
+        )
 
 
 def with_input_bias(sae: SAE, apply: bool) -> SAE:
@@ -189,21 +198,32 @@ def unit_rows(weights: Weights) -> Weights:
 
 
 def as_stored(path: object, weights: Weights) -> Weights:
-    """TopK's `weights` in fp32; StudyError where rows of W_dec are neither unit nor zero.
+    """TopK's `weights` in fp32, rows unit or zero; StudyError where that would change the choice.
 
-    Nothing is folded, so that exactly the latents are chosen that were.
+    TopK chooses the k largest u_k. A row's norm moved to the encoder makes that u_k·‖d_k‖: the same
+    latents only where all norms are equal, when one factor for all rows is moved.
     """
     # rows that were unit in training are so only to the precision they were stored in
     tolerance = max(UNIT, torch.finfo(weights.W_dec.dtype).eps)
-    off = float((_norms(weights.W_dec) - 1).abs().max())
+    if float((_norms(weights.W_dec) - 1).abs().max()) <= tolerance:
+        return Weights(**{name: tensor.float() for name, tensor in weights.named().items()})
+    norm_k = weights.W_dec.double().norm(dim=1)
+    alive = norm_k[norm_k > 0]
+    common = float(alive.median())
+    off = float((alive / common - 1).abs().max())
     if off > tolerance:
         raise StudyError(
-            f"{path}: norms of decoder rows are off 1 by up to {off:.2g} (allowed "
+            f"{path}: norms of decoder rows differ by up to {off:.2g} of their median (allowed "
             f"{tolerance:.2g}), and TopK chooses by pre-activations: unit rows would choose "
             "other latents; train it with a normalised decoder, or in SAELens with "
             "rescale_acts_by_decoder_norm"
         )
-    return Weights(**{name: tensor.float() for name, tensor in weights.named().items()})
+    return Weights(
+        W_enc=(weights.W_enc.double() * common).float(),
+        b_enc=(weights.b_enc.double() * common).float(),
+        W_dec=(weights.W_dec.double() / common).float(),
+        b_dec=weights.b_dec.float(),
+    )
 
 
 def _norms(w_dec: Tensor) -> Tensor:

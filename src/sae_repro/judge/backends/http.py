@@ -1,25 +1,37 @@
 """The http backend: an OpenAI-compatible endpoint, `POST base_url/chat/completions`.
 
 Only unrecorded answers are requested. A request to an endpoint that is busy (429), failing (5xx),
-slow or unreachable is retried, with waits that double or follow its Retry-After; then the run ends
-with an error, and the answers received until then are kept. An answer without a text (broken JSON,
-no choices, too long) is recorded as a fault: a retry would most likely bring the same.
+slow or unreachable is retried, with waits that double or follow its Retry-After; so is one that
+brings no text of the model (an error with status 200, a web page, no choices). Then the run ends
+with an error, and the answers received until then are kept. Nothing but the model's text is
+recorded. An answer cut off at max_tokens ends the run at once: the same would come again.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 import httpx2
 
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json
+from sae_repro.judge.backends.advice import on_no_text, on_status
 from sae_repro.judge.backends.api_key import ApiKey, quiet_client
 from sae_repro.judge.backends.rate_limit import Clock, RateLimit, StoppedError
-from sae_repro.judge.backends.record import Recorder, read_record, recording
-from sae_repro.judge.backends.replies import MAX_BYTES, Reply, answer_in, error_in, retry_after
+from sae_repro.judge.backends.record import Recorder, read_answers, recording
+from sae_repro.judge.backends.replies import (
+    MAX_BYTES,
+    NoText,
+    Reply,
+    error_in,
+    message_in,
+    retry_after,
+    text_in,
+)
 from sae_repro.judge.protocol import Answer, Question, key_of
 from sae_repro.numerics.random import generator
 from sae_repro.params import Judge
@@ -51,7 +63,7 @@ class HttpBackend:
         StudyError where the key is missing, or where the endpoint refuses or keeps failing.
         """
         keyed = {key_of(self._model, question): question for question in questions}
-        recorded: Mapping[str, Answer] = read_record(self._record)
+        recorded: Mapping[str, Answer] = read_answers(self._record)
         if keyed.keys() - recorded.keys():
             key = ApiKey(self._settings.key_env)
             with recording(self._record) as recorder:
@@ -72,6 +84,8 @@ class _Run:
         self._stop = Event()
         self._rate_limit = RateLimit(settings.requests_per_minute, clock, self._stop)
         self._url = f"{(settings.base_url or '').rstrip('/')}/chat/completions"
+        self._lock = Lock()
+        self._limit = "max_tokens"
 
     def ask(self, keyed: Mapping[str, Question], record: Path) -> None:
         """Record an answer to each question by key, `in_flight` at a time."""
@@ -126,39 +140,78 @@ class _Run:
 
     def _with_retries(self, client: httpx2.Client, key: str, question: Question) -> Answer:
         """Ask until there is an answer; NoAnswerError after `attempts` tries."""
+        failure: _Failure | None = None
         for attempt in range(self._settings.attempts):
             self._rate_limit.turn()
-            try:
-                reply = self._post(client, question)
-            except httpx2.InvalidURL as error:
-                raise NoAnswerError(f"not a valid URL ({error}); correct it") from None
-            except httpx2.RequestError as error:
-                # with the class's name: some messages are empty
-                reason, wait = f"{type(error).__name__} {error}".strip(), None
-            else:
-                if reply.status == 200:
-                    return answer_in(reply.body, self._key.hide)
-                reason = error_in(reply, self._key.hide)
-                if not _is_temporary(reply.status):
-                    raise NoAnswerError(
-                        f"request refused: {reason}; check judge.model, base_url and key_env"
-                    )
-                wait = retry_after(reply, self._clock.date())
+            result = self._attempt(client, question)
+            if isinstance(result, Answer):
+                return result
+            failure, wait = result, result.wait
             if wait is not None and wait > LONGEST_ASKED_WAIT_S:
-                raise NoAnswerError(f"asks to wait {wait:.0f} s ({reason}); retry after that")
+                raise NoAnswerError(
+                    f"asks to wait {wait:.0f} s ({failure.reason}); retry after that"
+                )
             self._rate_limit.hold(_back_off(key, attempt) if wait is None else wait)
+        assert failure is not None  # attempts ≥ 1
         raise NoAnswerError(
-            f"no answer in {self._settings.attempts} attempts, last error: "
-            f"{self._key.hide(reason)}; retry later, or lower "
-            "judge.requests_per_minute and in_flight"
+            f"no answer in {self._settings.attempts} attempts, last error: {failure.reason}; "
+            f"{failure.advice}"
         )
 
-    def _post(self, client: httpx2.Client, question: Question) -> Reply:
-        """One request: at most MAX_BYTES of its response are read, within `timeout_s` in all."""
+    def _attempt(self, client: httpx2.Client, question: Question) -> "Answer | _Failure":
+        """One answer, or why there is none yet; NoAnswerError where no retry would help."""
+        hide = self._key.hide
+        try:
+            limit = self._limit  # another thread may change it meanwhile
+            reply = self._post(client, question, limit)
+            if limit == "max_tokens" and _wants_another_limit(reply):
+                limit = self._rename_limit(question)
+                self._rate_limit.turn()
+                reply = self._post(client, question, limit)
+        except httpx2.InvalidURL as error:
+            raise NoAnswerError(f"not a valid URL ({error}); correct it") from None
+        except httpx2.RequestError as error:
+            # with the class's name: some messages are empty
+            reason = hide(f"{type(error).__name__} {error}".strip())
+            return _Failure(reason, on_status(503, "", self._settings), None)
+        wait = retry_after(reply, self._clock.date())
+        if 200 <= reply.status < 300:
+            text = text_in(reply.body, hide)
+            if isinstance(text, str):
+                return Answer(text)
+            advice = on_no_text(text, self._settings)
+            if text.kind == "cut":
+                raise NoAnswerError(f"{text.found}; {advice}")
+            return _Failure(f"status {reply.status} with {text.found}", advice, wait)
+        reason = error_in(reply, hide)
+        advice = on_status(reply.status, message_in(reply.body), self._settings)
+        if not _is_temporary(reply.status):
+            raise NoAnswerError(f"request refused: {reason}; {advice}")
+        return _Failure(reason, advice, wait)
+
+    def _rename_limit(self, question: Question) -> str:
+        from tqdm import tqdm
+
+        with self._lock:
+            is_new, self._limit = self._limit == "max_tokens", "max_completion_tokens"
+        if is_new:
+            tqdm.write(
+                f"judge: {self._settings.model} takes no max_tokens; the same limit, "
+                f"{question.sampling.max_tokens}, is sent as max_completion_tokens",
+                file=sys.stderr,
+            )
+        return self._limit
+
+    def _post(self, client: httpx2.Client, question: Question, limit: str) -> Reply:
+        """One request, with the limit of tokens by the name `limit`.
+
+        At most MAX_BYTES of its response are read, within `timeout_s` in all.
+        """
+        fields = question.sampling.fields()
         request = {
             "model": self._settings.model,
             "messages": [{"role": "user", "content": question.prompt.text}],
-            **question.sampling.fields(),
+            **{limit if name == "max_tokens" else name: fields[name] for name in fields},
         }
         deadline = self._clock.now() + self._settings.timeout_s
         content = canonical_json(request).encode()
@@ -172,6 +225,22 @@ class _Run:
                 if self._clock.now() > deadline:
                     raise httpx2.ReadTimeout(f"not complete after {self._settings.timeout_s:g} s")
             return Reply(response.status_code, response.headers, bytes(body))
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A request that a later one may make good."""
+
+    reason: str
+    advice: str
+    wait: float | None
+    """Seconds, where the endpoint says how long."""
+
+
+def _wants_another_limit(reply: Reply) -> bool:
+    """Whether `max_tokens` was refused for `max_completion_tokens`, its name for newer models."""
+    refused = reply.status in (400, 422) or isinstance(text_in(reply.body, str), NoText)
+    return refused and "max_completion_tokens" in message_in(reply.body)
 
 
 def _is_temporary(status: int) -> bool:

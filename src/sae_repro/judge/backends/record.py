@@ -3,13 +3,17 @@
 Each answer is on disk before the next one is awaited. A crash can only truncate the last line,
 which then has no line end: it is dropped, and its question sent again. When writing ends, the
 lines are sorted by key, so that the bytes do not depend on the order of the answers.
+
+Only what a judge said is an answer. A line of an earlier version may hold a fault (`no JSON`,
+`no choices`) in place of a text, or the text of a web page: it counts as missing, and is dropped
+when its question is asked again.
 """
 
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -19,27 +23,54 @@ from filelock import FileLock, Timeout
 
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, replacing
+from sae_repro.judge.backends.replies import instead_of_answer
 from sae_repro.judge.protocol import Answer
+from sae_repro.judge.thoughts import spoken
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def read_record(path: Path) -> dict[str, Answer]:
-    """The answers in `path` by key; none where there is no file.
+    """The lines in `path` by key, those without an answer too; none where there is no file.
 
     StudyError with the line that is damaged or contradicts another.
     """
-    answers: dict[str, Answer] = {}
-    for number, line in enumerate(_whole_lines(path), start=1):
-        if number == 1 and not line:
-            continue  # a record without answers has one empty line
-        key, answer = _parse(line, f"{path}:{number}")
-        if answers.setdefault(key, answer) != answer:
+    lines: dict[str, Answer] = {}
+    for number, key, answer in _numbered(path):
+        if lines.setdefault(key, answer) != answer:
             raise StudyError(
                 f"{path}:{number}: a second, different answer to one question; delete one of the "
                 f"lines with the key {key}"
             )
-    return answers
+    return lines
+
+
+def read_answers(path: Path) -> dict[str, Answer]:
+    """As `read_record`, only what a judge said."""
+    return {k: a for k, a in read_record(path).items() if not_said(a) is None}
+
+
+def lines_without_answer(path: Path, keys: Set[str]) -> list[tuple[int, str]]:
+    """(number of the line, what it holds instead) of those for `keys` that hold no answer."""
+    found = ((number, key, not_said(answer)) for number, key, answer in _numbered(path))
+    return [(number, what) for number, key, what in found if what is not None and key in keys]
+
+
+def not_said(answer: Answer) -> str | None:
+    """What a recorded line holds in place of a judge's answer; None for an answer."""
+    if answer.text is None:
+        return answer.fault
+    said = spoken(answer.text)
+    if said is None:
+        return "reasoning without an answer"
+    return instead_of_answer(said) if said.strip() else "an empty text"
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, str, Answer]]:
+    for number, line in enumerate(_whole_lines(path), start=1):
+        if number == 1 and not line:
+            continue  # a record without answers has one empty line
+        yield number, *_parse(line, f"{path}:{number}")
 
 
 def leave_record(path: Path) -> None:
@@ -116,13 +147,28 @@ def recording(path: Path) -> Iterator[Recorder]:
     """The record in `path`, open for one writer, others wait; sorted when the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _only_writer(path):
-        answers = read_record(path)
+        answers = _without_faults(path)
         with path.open("ab") as file:
             file.truncate(sum(len(line) + 1 for line in _whole_lines(path)))
             try:
                 yield Recorder(file, answers)
             finally:
                 _sort(path, answers)
+
+
+def _without_faults(path: Path) -> dict[str, Answer]:
+    """The answers in `path`, from which lines without one are dropped."""
+    lines = read_record(path)
+    answers = {key: answer for key, answer in lines.items() if not_said(answer) is None}
+    n_dropped = len(lines) - len(answers)
+    if n_dropped:
+        print(
+            f"judge: {path}: {n_dropped} of {len(lines)} lines hold no answer of the judge, such "
+            "as an error that an earlier version recorded: dropped, and asked again",
+            file=sys.stderr,
+        )
+        _sort(path, answers)
+    return answers
 
 
 @contextmanager
