@@ -222,9 +222,8 @@ def test_heat_maps_are_drawn_of_each_tree_the_same_bytes_twice(
         (tmp_path / name).mkdir()
         heat_maps(tmp_path / name, folder)
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == [
-        "control_tree_d20.png", "control_tree_d20.svg",
-        "control_tree_d30.png", "control_tree_d30.svg",
-    ]  # fmt: skip
+        f"control_tree_d{d}.{ending}" for d in (20, 30) for ending in ("pdf", "png", "svg")
+    ]
     assert (tmp_path / "one/control_tree_d20.png").read_bytes().startswith(b"\x89PNG")
     assert sha256_folder(tmp_path / "one") == sha256_folder(tmp_path / "two")
     svg = [(tmp_path / f"one/control_tree_d{d}.svg").read_bytes() for d in (20, 30)]

@@ -132,6 +132,19 @@ def test_a_planted_difference_is_found_and_equality_is_not(write: Callable[..., 
     assert sentence.index("matryoshka-fixed") < sentence.index("matryoshka-random")
 
 
+def test_findings_rank_what_is_read_among_what_is_not(write: Callable[..., Result]) -> None:
+    results = []
+    for i, (choices, fvu, at) in enumerate(
+        [({}, 0.13, 16), ({"prefixes": "fixed"}, 0.1, 64), ({"prefixes": "random"}, 0.11, 16)]
+    ):
+        cell = batchtopk(at, **choices)
+        results.append(write(f"{i}", cell, l0=float(at), fvu=fvu, noise=i))
+    rows = matched(results, [16.0], 200, seed=0)
+    (sentence,) = findings(rows, pairs_table(rows))
+    assert "lowest first: matryoshka-random without revival 0.110 [" in sentence
+    assert "matryoshka-fixed" not in sentence
+
+
 def test_the_bootstrap_is_paired(write: Callable[..., Result]) -> None:
     """A tiny but constant difference is seen although each value alone is known far less well."""
     results = []

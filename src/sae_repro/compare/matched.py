@@ -17,6 +17,7 @@ import pandas as pd
 
 from sae_repro.compare.collect import Result
 from sae_repro.compare.frontier import Floats, Frontier, Reading, frontiers
+from sae_repro.compare.tables import with_interval
 from sae_repro.metrics import names_in
 from sae_repro.numerics.bootstrap import interval, weights
 from sae_repro.numerics.intervals import differ
@@ -145,13 +146,16 @@ def findings(rows: Sequence[Matched], pairs: pd.DataFrame) -> list[str]:
     for (hook, expansion, target), group in (
         pairs.groupby(["hook", "expansion", "target_l0"], sort=False) if len(pairs) else ()
     ):
-        values = {
-            m.frontier.label: m
-            for m in sorted(rows, key=lambda m: m.fvu)
+        here = [
+            m
+            for m in rows
             if (m.frontier.hook, m.frontier.expansion, m.target) == (hook, expansion, target)
             and m.reading.readable
-        }
-        ranked = ", ".join(f"{label} {_with_bounds(m)}" for label, m in values.items())
+        ]
+        ranked = ", ".join(
+            f"{m.frontier.label} {with_interval(m.fvu, m.bounds)}"
+            for m in sorted(here, key=lambda m: m.fvu)
+        )
         unclear = group[group["a_is"] == "not distinguishable"]
         apart = "; ".join(f"{a} and {b}" for a, b in zip(unclear["a"], unclear["b"], strict=True))
         verdict = f"Not distinguishable: {apart}." if apart else "All pairs are distinguishable."
@@ -159,11 +163,6 @@ def findings(rows: Sequence[Matched], pairs: pd.DataFrame) -> list[str]:
             f"FVU at L0 = {target:g}, {expansion:g}×, {hook}, lowest first: {ranked}. {verdict}"
         )
     return sentences
-
-
-def _with_bounds(m: Matched) -> str:
-    low, high = m.bounds
-    return f"{m.fvu:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def bootstrap(

@@ -151,6 +151,8 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
         }
     )
     printed["cell"] = [_name_and_seeds(r) for r in results]
+    targets = [r.cell.l0_target for r in results]
+    printed["target L0"] = [ABSENT if target is None else f"{target:g}" for target in targets]
     if any(r.remarks for r in results):
         printed["remarks"] = ["; ".join(r.remarks) or ABSENT for r in results]
     failed = [f"{r.name}: {r.measured['reason']}" for r in results if "reason" in r.measured]
