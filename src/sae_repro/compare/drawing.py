@@ -1,4 +1,4 @@
-"""How figures are drawn: one style, PNG to look at, SVG and PDF to print, the same bytes again."""
+"""Drawing of figures: one style, PNG to look at, SVG and PDF to print, the same bytes again."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
