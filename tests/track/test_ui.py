@@ -142,13 +142,13 @@ def test_the_charts_have_log_axes_one_colour_per_architecture_and_no_control_on_
         assert name in axes
 
 
-@pytest.mark.skipif(not os.environ.get("RENEW_PICTURES"), reason="renews docs/ui.png on request")
 def test_renew_the_picture_of_the_documentation(
-    browser: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """docs/ui.png from this checkout's own artifacts, or those of the study at RENEW_PICTURES."""
-    place = os.environ["RENEW_PICTURES"]
-    study = ROOT if place == "1" else Path(place)
+    """docs/ui.png from the artifacts of this checkout, where they are finished."""
+    if not request.config.getoption("--renew-pictures"):
+        pytest.skip("renews docs/ui.png with --renew-pictures, in a finished checkout")
+    study = ROOT
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     loaded = load(study / "params.yaml")
     send(study, study, loaded.cells, loaded.track)

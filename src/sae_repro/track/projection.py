@@ -13,6 +13,7 @@ from sae_repro.params import Cell
 from sae_repro.params.appearance import look
 from sae_repro.params.architecture import architecture_of
 from sae_repro.params.cell_labels import as_trained, fields_read, is_control, sparsity
+from sae_repro.remarks import remarks
 
 REPORT = "report"
 COLOUR = "mlflow.runColor"
@@ -73,7 +74,7 @@ def _sae(name: str, cell: Cell, study: Path, weights: bool) -> dict[str, Any]:
         "kind": "cell",
         "key": summary["key"],
         "status": summary["status"],
-        "labels": labels(cell, summary),
+        "labels": labels(cell, summary, measured["metrics"]),
         "params": _params(cell, summary),
         "metrics": [
             *curve(_rows(trained / "metrics.jsonl")),
@@ -116,13 +117,17 @@ def _on_frontier(cell: Cell, metrics: Mapping[str, float | None]) -> Iterator[Ro
         yield FRONTIER_X, 0, math.log10(value)
 
 
-def labels(cell: Cell, summary: Mapping[str, Any]) -> dict[str, str]:
+def labels(
+    cell: Cell, summary: Mapping[str, Any], metrics: Mapping[str, float | None]
+) -> dict[str, str]:
     """The tags of a cell's run: what it is, in words that filters and columns use."""
     activation = summary["choices"].get("activation")
+    noted = remarks(cell, metrics)
     return {
         **choice_labels(cell, summary["hook"], activation=activation),
         "width": str(summary["d_sae"]),
         "status": summary["status"],
+        **({"remarks": "; ".join(noted)} if noted else {}),
     }
 
 
