@@ -143,7 +143,10 @@ def test_the_charts_have_log_axes_one_colour_per_architecture_and_no_control_on_
 
 
 def test_renew_the_picture_of_the_documentation(
-    browser: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    browser: Chromium,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """docs/ui.png from the artifacts of this checkout, where they are finished."""
     if not request.config.getoption("--renew-pictures"):
