@@ -17,10 +17,31 @@ app = typer.Typer(
     help="Compare sparse autoencoders on a language model's activations, reproducibly. `dvc repro` "
     "regenerates every number of a study; these commands make, check, tune and share studies.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from sae_repro.cli.version import version_lines
+
+        typer.echo("\n".join(version_lines()))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True,
+            help="Show versions of sae-repro, Python and torch, and the commit of a checkout.",
+        ),
+    ] = False,
+) -> None:  # fmt: skip
+    """Options of `sae-repro` itself; what is asked is answered in their callbacks."""
+
 
 StudyFolder = Annotated[Path, typer.Argument(help="Folder that holds params.yaml.")]
 
@@ -40,6 +61,7 @@ def check(
     """
     from sae_repro import params
     from sae_repro.cli.describe import schema_lines, summary
+    from sae_repro.cli.init import check_version
     from sae_repro.cli.pipelines import check_copy
     from sae_repro.preflight import check_inputs
 
@@ -49,6 +71,7 @@ def check(
     loaded = params.load(study / "params.yaml")
     check_copy(study, study / loaded.root)
     check_inputs(loaded, study)
+    check_version(study)
     if loaded.judge.prompts:
         from sae_repro.judge.prompts import load_prompts
 
@@ -92,6 +115,36 @@ def cells(study: StudyFolder = Path()) -> None:
 
 
 app.command("metrics")(list_metrics)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new or an empty one; --renew: a study's.")] = (
+        Path()
+    ),
+    from_: Annotated[
+        str, typer.Option("--from", help="demo, embedded, or another template's name.")
+    ] = "demo",
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Record the installed code and libraries instead.")
+    ] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Also tune/, an Optuna study: dvc repro tune/dvc.yaml.")
+    ] = False,
+) -> None:
+    """Make a study in a folder of its own, with git and DVC; no checkout is needed.
+
+    After an upgrade, --renew records the installed code and libraries; stages whose code changed
+    run again. Examples:
+
+    sae-repro init mystudy && cd mystudy && dvc repro
+
+    sae-repro init --renew
+    """
+    from sae_repro.cli.init import make, renewed
+
+    for line in renewed(folder, tune=tune) if renew else make(folder, from_, tune=tune):
+        typer.echo(line)
 
 
 @app.command()
