@@ -11,6 +11,7 @@ import typer
 
 from sae_repro.cli.metrics import metrics as list_metrics
 from sae_repro.cli.saes import export, import_
+from sae_repro.cli.version import options
 from sae_repro.errors import StudyError
 
 app = typer.Typer(
@@ -20,28 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from sae_repro.cli.version import version_lines
-
-        typer.echo("\n".join(version_lines()))
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True,
-            help="Show versions of sae-repro, Python and torch, and the commit of a checkout.",
-        ),
-    ] = False,
-) -> None:  # fmt: skip
-    """Options of `sae-repro` itself; what is asked is answered in their callbacks."""
-
 
 StudyFolder = Annotated[Path, typer.Argument(help="Folder that holds params.yaml.")]
 
@@ -367,6 +346,7 @@ def deps(
     raise typer.Exit(1 if lines and not write else 0)
 
 
+app.callback()(options)
 app.command()(export)
 app.command("import")(import_)
 
