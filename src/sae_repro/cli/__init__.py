@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
 from sae_repro.cli.saes import export, import_
 from sae_repro.cli.version import options
@@ -40,7 +41,7 @@ def check(
     """
     from sae_repro import params
     from sae_repro.cli.describe import schema_lines, summary
-    from sae_repro.cli.init import check_version
+    from sae_repro.cli.outside import check_version
     from sae_repro.cli.pipelines import check_copy
     from sae_repro.preflight import check_inputs
 
@@ -94,36 +95,7 @@ def cells(study: StudyFolder = Path()) -> None:
 
 
 app.command("metrics")(list_metrics)
-
-
-@app.command()
-def init(
-    folder: Annotated[Path, typer.Argument(help="A new or an empty one; --renew: a study's.")] = (
-        Path()
-    ),
-    from_: Annotated[
-        str, typer.Option("--from", help="demo, embedded, or another template's name.")
-    ] = "demo",
-    renew: Annotated[
-        bool, typer.Option("--renew", help="Record the installed code and libraries instead.")
-    ] = False,
-    tune: Annotated[
-        bool, typer.Option("--tune", help="Also tune/, an Optuna study: dvc repro tune/dvc.yaml.")
-    ] = False,
-) -> None:
-    """Make a study in a folder of its own, with git and DVC; no checkout is needed.
-
-    After an upgrade, --renew records the installed code and libraries; stages whose code changed
-    run again. Examples:
-
-    sae-repro init mystudy && cd mystudy && dvc repro
-
-    sae-repro init --renew
-    """
-    from sae_repro.cli.init import make, renewed
-
-    for line in renewed(folder, tune=tune) if renew else make(folder, from_, tune=tune):
-        typer.echo(line)
+app.command()(init)
 
 
 @app.command()
