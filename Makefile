@@ -1,46 +1,61 @@
-# make repro   environment from the lock, then every number from nothing
-# make test    lint, import contract, types, documentation, all tests
-# make tune    an Optuna study over cells: tune/params.yaml
-# make docs    the documentation as a site: site/index.html
-# make bench   speed, as ratios within one run       make ui    compare the runs in MLflow
 PYTHON ?= python3
 VENV   ?= .venv
+# what pip is asked for torch with: the build that it offers here, by its release alone. Others:
+#   make env TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+#   make env TORCH="--require-hashes -r locks/cuda.txt"
+TORCH  ?= $(shell grep -o '^torch==[^ ]*' requirements.lock)
 BIN    := $(abspath $(VENV))/bin
 READY  := $(VENV)/.ready
+TESTS  := $(VENV)/.ready-dev
+PIP    := $(BIN)/pip install --disable-pip-version-check
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_MKDOCS_2_WARNING := true
 
-.PHONY: env repro tune test lint docs bench ui
+.PHONY: help env dev repro tune test lint docs bench ui lock
 
-env: $(READY)
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##  */\1	/p' Makefile | expand -t 8
+
+env: $(READY)  ## environment from requirements.lock, in .venv
+
+dev: $(TESTS)  ## the same, and what tests and documentation need: locks/dev.txt
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) $(TORCH)
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
-repro: env
+$(TESTS): $(READY) locks/dev.txt
+	$(PIP) --require-hashes -r locks/dev.txt
+	touch $@
+
+repro: env  ## every number from nothing (dvc repro)
 	dvc repro
 
-tune: env
+tune: env  ## an Optuna study over cells: tune/params.yaml
 	dvc repro tune/dvc.yaml
 
-lint: env
+lint: dev  ## formatting, lint, types, import contract
 	ruff format --check .
 	ruff check .
 	mypy
 	lint-imports
 
-docs: env
+docs: dev  ## the documentation as a site: site/index.html
 	mkdocs build --strict --quiet
 
-test: lint docs
+test: lint docs  ## lint, documentation and all tests
 	pytest
 
-bench: env
+bench: dev  ## speed, as ratios within one run
 	pytest benchmarks --benchmark-only
 
-ui: env
+ui: env  ## compare the runs in MLflow
 	sae-repro ui
+
+lock: dev  ## resolve requirements.lock and locks/ again: LOCK="--upgrade" for newer releases
+	$(PIP) --upgrade pip
+	$(BIN)/python locks/lock.py $(LOCK)

@@ -34,6 +34,7 @@ PACKAGE = "sae_repro"
 EXEMPT: Mapping[str, str] = {
     "sae_repro.closure": "names the keys of cells, decides nothing in them",
     "sae_repro.errors": "messages only",
+    "sae_repro.installation": "as stage",
     "sae_repro.live": "shows curves in MLflow; only reads what training wrote",
     "sae_repro.progress": "shows work to people; no result depends on it",
     "sae_repro.sidebyside": "distribution of jobs over workers; no result depends on it",
@@ -164,7 +165,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    """The contents of `folder`, without hidden files and Python's caches."""
+    """The contents of `folder`, without hidden files, Python's caches, the mark of a typed one."""
     for path in folder.iterdir():
-        if not path.name.startswith(".") and path.name != "__pycache__":
+        if not path.name.startswith(".") and path.name not in ("__pycache__", "py.typed"):
             yield path

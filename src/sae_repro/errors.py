@@ -1,4 +1,7 @@
-"""StudyError: the exception for faults of a study, not of the program."""
+"""StudyError: the exception for faults of a study, not of the program; and advice in messages."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class StudyError(Exception):
@@ -6,3 +9,9 @@ class StudyError(Exception):
 
     Stages and the command line print it as it stands, without a traceback, and exit with 2.
     """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the nearest of the `known` words; empty where none is near."""
+    near = get_close_matches(word, sorted(set(known)), n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -16,9 +16,11 @@ from typing import Any
 from sae_repro.closure import code_digest
 from sae_repro.errors import StudyError
 from sae_repro.files import digest, sha256_file
+from sae_repro.installation import SOURCE, check_installation
 from sae_repro.params import check_section, load, read_yaml
 from sae_repro.params.base import S
 
+CHECKOUT = SOURCE.parent
 STATE = Path(".sae-repro")  # local to this checkout: locks, checkpoints, the cell store
 
 
@@ -29,11 +31,8 @@ class StageContext:
     name: str
     declared: dict[str, Any]
     """Parameters that dvc.yaml declares for this stage, and no others."""
-
-    @property
-    def root(self) -> Path:
-        """The repository's root."""
-        return Path(__file__).resolve().parents[2]
+    root: Path = CHECKOUT
+    """The repository's root: of the checkout, or the folder that `sae-repro init` made."""
 
     def section(self, schema: type[S], key: str) -> S:
         """The declared section `key` (dotted), validated; KeyError if dvc.yaml doesn't list it."""
@@ -51,7 +50,7 @@ class StageContext:
     def code(self, *modules: str) -> str:
         """Hash of the code that `modules` import, and of the lock of its libraries."""
         lock = sha256_file(self.root / "requirements.lock")
-        return digest([code_digest(self.root / "src", *modules), lock])
+        return digest([code_digest(SOURCE, *modules), lock])
 
     def artifacts(self, stage: str) -> Path:
         """The folder that `stage` writes."""
@@ -70,10 +69,11 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
     STATE.mkdir(exist_ok=True)
     try:
         # a fault anywhere in the study is reported now, not when its stage comes after an hour
-        load("params.yaml")
+        root = Path(load("params.yaml").root)
+        check_installation(root, [name])
         declared = declared_params(name, pipeline)
         with _only_writer(name):
-            yield StageContext(name, declared)
+            yield StageContext(name, declared, root)
     except StudyError as error:
         sys.exit(_report(name, error))
 

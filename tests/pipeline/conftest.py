@@ -11,7 +11,9 @@ from typing import get_args
 
 import pytest
 
+from sae_repro.files import sha256_file
 from sae_repro.params.evaluate import Chosen
+from sae_repro.stories import generator
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,6 +114,17 @@ class Checkout:
         return Checkout(folder)
 
 
+def small_text(path: Path) -> str:
+    """Write 900 stories as JSON lines; the file's SHA-256."""
+    stories = generator.generate(900, seed=5)
+    words = generator.vocabulary()
+    with path.open("w") as file:
+        for start, end in zip(stories.starts[:-1], stories.starts[1:], strict=True):
+            text = " ".join(words[i] for i in stories.tokens[start:end])
+            file.write(json.dumps({"text": text}) + "\n")
+    return sha256_file(path)
+
+
 def new_checkout(folder: Path) -> Checkout:
     """The working tree's files, a text, and the small study; nothing has run yet."""
     listed = subprocess.run(
@@ -123,17 +136,7 @@ def new_checkout(folder: Path) -> Checkout:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    sys.path.insert(0, str(ROOT / "src"))
-    from sae_repro.files import sha256_file
-    from sae_repro.stories import generator
-
-    stories = generator.generate(900, seed=5)
-    words = generator.vocabulary()
-    with (folder / "text.jsonl").open("w") as file:
-        for start, end in zip(stories.starts[:-1], stories.starts[1:], strict=True):
-            text = " ".join(words[i] for i in stories.tokens[start:end])
-            file.write(json.dumps({"text": text}) + "\n")
-    pin = sha256_file(folder / "text.jsonl")
+    pin = small_text(folder / "text.jsonl")
     (folder / "params.yaml").write_text(
         PARAMS.replace("PIN", pin).replace("METRICS", ", ".join(get_args(Chosen)))
     )

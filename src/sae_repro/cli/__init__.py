@@ -9,15 +9,16 @@ from typing import Annotated
 
 import typer
 
+from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
 from sae_repro.cli.saes import export, import_
+from sae_repro.cli.version import options
 from sae_repro.errors import StudyError
 
 app = typer.Typer(
     help="Compare sparse autoencoders on a language model's activations, reproducibly. `dvc repro` "
     "regenerates every number of a study; these commands make, check, tune and share studies.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -40,6 +41,7 @@ def check(
     """
     from sae_repro import params
     from sae_repro.cli.describe import schema_lines, summary
+    from sae_repro.cli.outside import check_version
     from sae_repro.cli.pipelines import check_copy
     from sae_repro.preflight import check_inputs
 
@@ -49,6 +51,7 @@ def check(
     loaded = params.load(study / "params.yaml")
     check_copy(study, study / loaded.root)
     check_inputs(loaded, study)
+    check_version(study)
     if loaded.judge.prompts:
         from sae_repro.judge.prompts import load_prompts
 
@@ -92,6 +95,7 @@ def cells(study: StudyFolder = Path()) -> None:
 
 
 app.command("metrics")(list_metrics)
+app.command()(init)
 
 
 @app.command()
@@ -314,6 +318,7 @@ def deps(
     raise typer.Exit(1 if lines and not write else 0)
 
 
+app.callback()(options)
 app.command()(export)
 app.command("import")(import_)
 

@@ -1,6 +1,6 @@
 """The code that a pipeline's stages depend on: what they import, written into its dvc.yaml."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,22 @@ def with_imported_code(
     """`text` of a dvc.yaml, the code in each stage's `deps` replaced by what the stage imports.
 
     Stage S starts at the package S, or at the modules that `starts` has for it; `source` is the
-    folder in which the package lies. Every other line is kept to the byte. StudyError where a stage
-    has no `deps` in lines of their own.
+    folder in which the package lies.
+    """
+
+    def imported(stage: str) -> list[str]:
+        modules = (starts or {}).get(stage, (f"{PACKAGE}.{stage}",))
+        paths = dependencies(source, *modules)
+        return [f"{CODE}{path.relative_to(source).as_posix()}" for path in paths]
+
+    return with_code(text, imported)
+
+
+def with_code(text: str, code: Callable[[str], Sequence[str]]) -> str:
+    """`text` of a dvc.yaml, the code in each stage's `deps` replaced by `code` of the stage.
+
+    Every other line is kept to the byte. StudyError where a stage has no `deps` in lines of their
+    own.
     """
     lines = text.splitlines(keepends=True)
     # from the last stage up, so that the numbers of the lines above it stay true
@@ -64,9 +78,7 @@ def with_imported_code(
         deps = entry.get("deps")
         if not deps or deps.fa.flow_style():
             raise StudyError(f"dvc.yaml: {stage}: needs `deps`, each in a line of its own")
-        modules = (starts or {}).get(stage, (f"{PACKAGE}.{stage}",))
-        paths = dependencies(source, *modules)
-        _replace(lines, deps, [f"{CODE}{path.relative_to(source).as_posix()}" for path in paths])
+        _replace(lines, deps, code(stage))
     return "".join(lines)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, did_you_mean
 
 if TYPE_CHECKING:
     from sae_repro.autoencoders import SAE
@@ -75,14 +75,15 @@ def _own_or_foreign(cell: str, study: Path) -> "SAE":
     if Path(cell).is_dir():
         return import_sae(Path(cell))
     params = study / "params.yaml"
-    entry = load_study(params).cells.get(cell) if params.is_file() else None
+    cells = load_study(params).cells if params.is_file() else {}
+    entry = cells.get(cell)
     if entry is not None and entry.seeds is not None:
         raise StudyError(
             f"{cell} has several SAEs: name one, such as {sae_names({cell: entry})[0]}"
         )
     raise StudyError(
         f"{cell}: neither a folder, nor a cell with an SAE in {folder.parent}; `sae-repro cells` "
-        "lists the cells and which are trained"
+        f"lists the cells and which are trained{did_you_mean(cell, set(cells) - {cell})}"
     )
 
 

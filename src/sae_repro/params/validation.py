@@ -1,11 +1,12 @@
 """Values checked against a schema: one line per fault, `key = value: what is allowed`."""
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, did_you_mean
 from sae_repro.params.base import S
 
 
@@ -14,7 +15,7 @@ def check_section(schema: type[S], raw: Any, *, source: str = "params.yaml", wit
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        lines = [line for detail in error.errors() for line in _explain(detail, within)]
+        lines = [line for detail in error.errors() for line in _explain(detail, within, schema)]
         raise StudyError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
@@ -24,7 +25,7 @@ BELOW = "below"
 _KINDS = {"stories", "files", "hub", "train", "local"}
 
 
-def _explain(detail: ErrorDetails, within: str) -> list[str]:
+def _explain(detail: ErrorDetails, within: str, schema: type[BaseModel]) -> list[str]:
     """One fault as `key = value: what is allowed`."""
     parts = [str(part) for part in detail["loc"] if part != "[key]"]
     # pydantic puts the chosen variant's tag into the path: `source.files.columns`
@@ -42,7 +43,9 @@ def _explain(detail: ErrorDetails, within: str) -> list[str]:
     if kind == "missing":
         return [f"{key}: missing, and it has no default"]
     if kind == "extra_forbidden":
-        return [f"{key} = {_short(value)}: unknown key; `sae-repro check --schema` lists all"]
+        advice = did_you_mean(path[-1], _keys_at(schema, path[:-1]))
+        all_keys = "; `sae-repro check --schema` lists all"
+        return [f"{key} = {_short(value)}: unknown key{advice or all_keys}"]
     if kind == "union_tag_invalid":
         context = detail.get("ctx", {})
         tags = context.get("expected_tags")
@@ -57,6 +60,28 @@ def _explain(detail: ErrorDetails, within: str) -> list[str]:
         if allowed != message
         else f"{key} = {_short(value)}: {message}"
     ]
+
+
+def _keys_at(schema: type[BaseModel], path: Iterable[str]) -> Iterator[str]:
+    """The keys that are allowed at `path` below a section, those of every variant."""
+    models = [schema]
+    for part in path:
+        inner = []
+        for model in models:
+            for name, field in model.model_fields.items():
+                if part == (field.alias or name):
+                    inner += list(_models_in(field.annotation))
+        models = inner or models  # below a name that the user chose: `cells.<name>`
+    for model in models:
+        yield from (field.alias or name for name, field in model.model_fields.items())
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections within a type, such as those of a union or of a mapping's values."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,35 @@
+"""The command `init`: a study in a folder of its own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new or an empty one; --renew: a study's.")] = (
+        Path()
+    ),
+    from_: Annotated[
+        str, typer.Option("--from", help="demo, embedded, or another template's name.")
+    ] = "demo",
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Record the installed code and libraries instead.")
+    ] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Also tune/, an Optuna study: dvc repro tune/dvc.yaml.")
+    ] = False,
+) -> None:
+    """Make a study in a folder of its own, with git and DVC; no checkout is needed.
+
+    After an upgrade, --renew records the installed code and libraries; stages whose code changed
+    run again. Examples:
+
+    sae-repro init mystudy && cd mystudy && dvc repro
+
+    sae-repro init --renew
+    """
+    from sae_repro.cli.outside import make, renewed
+
+    for line in renewed(folder, tune=tune) if renew else make(folder, from_, tune=tune):
+        typer.echo(line)

@@ -1,0 +1,186 @@
+"""Studies outside a checkout, in a folder with git and DVC of its own: made, and renewed."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from sae_repro.cli.deps import with_code
+from sae_repro.cli.schema import modeline, write_schemas
+from sae_repro.errors import StudyError, did_you_mean
+from sae_repro.files import write_text
+from sae_repro.installation import check_installation, record
+from sae_repro.params import load, read_yaml
+from sae_repro.preflight import check_inputs
+
+EMBEDDED = "embedded"
+TEMPLATES = Path("studies/templates")
+PIPELINE = Path("dvc.yaml")
+TUNING = Path("tune/dvc.yaml")
+
+README = """\
+# {name}
+
+A study of sparse autoencoders, made by `sae-repro init` ({start}).
+
+    pip install sae-repro=={version}
+    pip install -r requirements.lock    # the versions that the recorded numbers follow from
+    sae-repro check                     # is params.yaml valid?
+    dvc repro                           # every number; tables and figures are in reports/
+    sae-repro ui                        # compare the runs in MLflow
+
+| file | content |
+|---|---|
+| `params.yaml` | what is studied; `sae-repro check --schema` explains every key |
+| `dvc.yaml`, `stages/` | the pipeline; `sae-repro init --renew` writes them again |
+| `code/`, `requirements.lock` | code of sae-repro and libraries that the results follow from |
+| `reports/` | tables, figures and metrics.json, for git |
+| `artifacts/` | everything large; in DVC's cache |
+
+After an upgrade of sae-repro or of a library, `sae-repro init --renew` records what is installed,
+and `dvc repro` runs the stages that it decides.
+"""
+
+
+def template_folder() -> Path:
+    """The folder with the pipeline and the studies to start from: in the wheel, or the checkout."""
+    packed = Path(__file__).with_name("template")
+    folder = packed if packed.is_dir() else Path(__file__).resolve().parents[3]
+    if not (folder / PIPELINE).is_file():
+        raise StudyError(f"{folder}: no {PIPELINE} there; install the wheel of sae-repro again")
+    return folder
+
+
+def starts() -> dict[str, Path]:
+    """The params.yaml of each study that `init` can start from, by name."""
+    folder = template_folder()
+    templates = sorted((folder / TEMPLATES).glob("*.yaml"))
+    return {EMBEDDED: folder / "params.yaml", **{path.stem: path for path in templates}}
+
+
+def make(folder: Path, start: str, *, tune: bool) -> Iterator[str]:
+    """Make a study in `folder` from the study or template `start`; lines to show.
+
+    Nothing is left of it if that fails. StudyError for a folder in use, or an unknown start.
+    """
+    known = starts()
+    if start not in known:
+        advice = did_you_mean(start, known) or f"; there are {', '.join(known)}"
+        raise StudyError(f"--from {start}: no such template{advice}")
+    if folder.is_dir() and any(path.name != ".git" for path in folder.iterdir()):
+        raise StudyError(f"{folder}: not empty; choose another folder, or --renew the study in it")
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        write_text(folder / "params.yaml", _params(known[start].read_text(encoding="utf-8")))
+        yield from _fill(folder, start, tune=tune)
+        check_inputs(load(folder / "params.yaml"), folder)
+    except BaseException:
+        if new:
+            shutil.rmtree(folder)
+        raise
+    yield f"made {folder} from {start}"
+    yield f"next: cd {folder} && dvc repro"
+
+
+def _params(text: str) -> str:
+    """`text` of a params.yaml as that of a repository's root study."""
+    text = re.sub(r"^root: .*$", "root: .", text, count=1, flags=re.M)
+    line = f"# {modeline('params.schema.json')}"
+    return re.sub(r"\A# yaml-language-server: .*$", line, text, count=1, flags=re.M)
+
+
+def _fill(folder: Path, start: str, *, tune: bool) -> Iterator[str]:
+    from sae_repro import __version__
+
+    for name in (".gitignore", ".dvcignore"):
+        shutil.copy(template_folder() / name, folder / name)
+    readme = README.format(name=folder.resolve().name, start=start, version=__version__)
+    write_text(folder / "README.md", readme)
+    for _ in _write_pipeline(folder, tune=tune):
+        pass  # every file is new
+    yield from _under_version_control(folder)
+
+
+def renewed(folder: Path, *, tune: bool) -> Iterator[str]:
+    """Record the installed code and libraries in the study at `folder`; a line for each change."""
+    if not (folder / "code").is_dir() or not (folder / "params.yaml").is_file():
+        raise StudyError(
+            f"{folder}: no study of `sae-repro init` there (params.yaml and code/); in a checkout "
+            "stages depend on src/ itself, and `sae-repro deps --write` renews dvc.yaml"
+        )
+    changed = list(_write_pipeline(folder, tune=tune))
+    yield from (f"renewed {name}" for name in changed)
+    yield "next: dvc repro" if changed else "nothing to renew: all is as installed"
+
+
+def check_version(study: Path) -> None:
+    """StudyError where a study of `init` was made with other code or libraries than these."""
+    root = study / load(study / "params.yaml").root
+    if (root / "code").is_dir():
+        check_installation(root, _stages(root))
+
+
+def _stages(root: Path) -> list[str]:
+    pipelines = [root / path for path in (PIPELINE, TUNING) if (root / path).is_file()]
+    return [stage for path in pipelines for stage in read_yaml(path)["stages"]]
+
+
+def _write_pipeline(folder: Path, *, tune: bool) -> Iterator[str]:
+    """Write dvc.yaml, stages/, schemas and the record of the installation; what changed, by name.
+
+    params.yaml stays as it is. Studies below `folder` are given the same dvc.yaml.
+    """
+    template = template_folder()
+    tune = tune or (folder / TUNING).is_file()
+    texts = {}
+    for path in (PIPELINE, TUNING) if tune else (PIPELINE,):
+        texts[path] = _without_source((template / path).read_text(encoding="utf-8"))
+    for study in sorted(folder.glob("studies/*/params.yaml")):
+        texts[study.with_name("dvc.yaml").relative_to(folder)] = texts[PIPELINE]
+    for script in sorted((template / "stages").glob("*.py")):
+        if tune or script.stem != "tune":
+            texts[Path("stages") / script.name] = script.read_text(encoding="utf-8")
+    search = TUNING.with_name("params.yaml")
+    if tune and not (folder / search).is_file():
+        texts[search] = (template / search).read_text(encoding="utf-8")
+    for path, text in texts.items():
+        file = folder / path
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            write_text(file, text)
+            yield path.as_posix()
+    list(write_schemas(folder))
+    yield from record(folder, _stages(folder))
+
+
+def _without_source(text: str) -> str:
+    """`text` of a dvc.yaml whose stages depend on code/S.txt in place of files of src/."""
+    return with_code(text, lambda stage: [f"${{root}}/code/{stage}.txt"])
+
+
+def _under_version_control(folder: Path) -> Iterator[str]:
+    """Make `folder` a git and DVC repository, unless it lies in one already."""
+    if shutil.which("git") is None:
+        raise StudyError("git: not found; install it, DVC needs it")
+    above = [folder.resolve(), *folder.resolve().parents]
+    if not any((path / ".git").exists() for path in above):
+        _run("git", "init", "-q", folder=folder)
+        yield f"{folder}: git repository"
+    if not any((path / ".dvc").is_dir() for path in above):
+        place = () if (folder / ".git").exists() else ("--subdir",)
+        ignored = (folder / ".dvcignore").read_text(encoding="utf-8")
+        (folder / ".dvcignore").unlink()  # DVC writes its own, and refuses where there is one
+        _run(sys.executable, "-m", "dvc", "init", "-q", *place, folder=folder)
+        write_text(folder / ".dvcignore", ignored)
+        write_text(
+            folder / ".dvc/config", "[core]\n    analytics = false\n    check_update = false\n"
+        )
+        yield f"{folder}: DVC repository"
+
+
+def _run(*command: str, folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StudyError(f"{' '.join(command[-3:])}: {done.stderr.strip() or done.stdout.strip()}")

@@ -1,0 +1,170 @@
+"""The wheel: what is in it, and a study made from it outside any checkout, run to its end."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sae_repro.closure import code_digest
+
+from ..pipeline.conftest import PARAMS, ROOT, small_text
+
+STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout's files, built without a network."""
+    pytest.importorskip("setuptools", minversion="77", reason="no setuptools to build a wheel with")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", ".", ":!tests", ":!reports", ":!docs"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    source = tmp_path_factory.mktemp("source")
+    for name in listed:
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
+         "--no-index", "-w", source / "dist", source],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [path] = (source / "dist").glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which the wheel is installed."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index",
+         "--target", folder, wheel], check=True,
+    )  # fmt: skip
+    return folder
+
+
+class Outside:
+    """A folder outside any checkout, where only the installed package is imported."""
+
+    def __init__(self, folder: Path, installed: Path) -> None:
+        self.folder, self.installed = folder, installed
+
+    def run(self, *command: str, at: str = ".", code: int = 0) -> str:
+        """The output of a command, whose exit code is `code`."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DVC_"))}
+        environment = {
+            **kept,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.installed),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        done = subprocess.run(
+            command, cwd=self.folder / at, env=environment, text=True, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout
+        return done.stdout
+
+    def sae_repro(self, *arguments: str, at: str = ".", code: int = 0) -> str:
+        """The output of `sae-repro` with `arguments`."""
+        program = "from sae_repro.cli import main; main()"
+        return self.run(sys.executable, "-c", program, *arguments, at=at, code=code)
+
+
+@pytest.fixture
+def outside(tmp_path: Path, installed: Path) -> Outside:
+    return Outside(tmp_path, installed)
+
+
+def test_the_wheel_has_what_a_study_needs(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    packed = {name.removeprefix("sae_repro/cli/template/") for name in names}
+    assert {"dvc.yaml", "params.yaml", "tune/dvc.yaml", "tune/params.yaml"} <= packed
+    assert {f"stages/{stage}.py" for stage in STAGES} <= packed
+    assert {f"studies/templates/{path.name}" for path in ROOT.glob("studies/templates/*.yaml")} <= (
+        packed
+    )
+    assert "sae_repro/py.typed" in names
+    assert "sae_repro/judge/prompts/explain.md" in names
+
+
+def test_code_of_the_wheel_decides_what_that_of_the_checkout_does(installed: Path) -> None:
+    for stage in STAGES:
+        module = f"sae_repro.{stage}"
+        assert code_digest(installed, module) == code_digest(ROOT / "src", module)
+
+
+def test_init_makes_a_study_of_every_template(outside: Outside) -> None:
+    where = "import sae_repro; print(sae_repro.__file__)"
+    assert str(outside.installed) in outside.run(sys.executable, "-c", where)
+    for name in ("demo", "embedded", *(p.stem for p in ROOT.glob("studies/templates/*.yaml"))):
+        shutil.rmtree(outside.folder / "study", ignore_errors=True)
+        outside.sae_repro("init", "study", "--from", name, "--tune")
+        assert "ok: tune" in outside.sae_repro("check", at="study")
+        assert (outside.folder / "study/.git").is_dir()
+        assert "${root}/src" not in (outside.folder / "study/dvc.yaml").read_text()
+    assert "did you mean demo" in outside.sae_repro("init", "b", "--from", "dmeo", code=2)
+    assert not (outside.folder / "b").exists()
+    assert "not empty" in outside.sae_repro("init", "study", code=2)
+
+
+def test_init_inside_a_repository_makes_no_other(outside: Outside) -> None:
+    outside.run("git", "init", "-q")
+    outside.sae_repro("init", "study")
+    assert not (outside.folder / "study/.git").exists()
+    assert (outside.folder / "study/.dvc").is_dir()
+    assert "corpus" in outside.run("dvc", "stage", "list", at="study")
+
+
+def test_other_code_or_libraries_are_refused_until_renewed(outside: Outside) -> None:
+    outside.sae_repro("init", "study")
+    study = outside.folder / "study"
+    before = {path: path.read_text() for path in study.glob("code/*.txt")}
+    assert "nothing to renew" in outside.sae_repro("init", "--renew", at="study")
+    (study / "code/train.txt").write_text("0" * 64 + "\n")
+    lock = (study / "requirements.lock").read_text()
+    (study / "requirements.lock").write_text(
+        lock.replace(next(line for line in lock.splitlines() if line.startswith("numpy==")),
+                     "numpy==1.0")
+    )  # fmt: skip
+    refused = outside.sae_repro("check", at="study", code=2)
+    assert "has other code for train\n" in refused and "numpy 1.0; installed is" in refused
+    assert "train: requirements.lock: numpy 1.0" in outside.run(
+        sys.executable, "-c",
+        "import os; os.environ['DVC_STAGE'] = 'train'\n"
+        "import runpy; runpy.run_path('stages/train.py')", at="study", code=2,
+    )  # fmt: skip
+    renewed = outside.sae_repro("init", "--renew", at="study")
+    assert "renewed code/train.txt" in renewed and "renewed requirements.lock" in renewed
+    assert before == {path: path.read_text() for path in study.glob("code/*.txt")}
+    assert (study / "requirements.lock").read_text() == lock
+    outside.sae_repro("check", at="study")
+
+
+@pytest.mark.slow
+def test_a_study_runs_to_its_end_outside_a_checkout(outside: Outside) -> None:
+    outside.sae_repro("init", "demo")
+    demo = outside.folder / "demo"
+    pin = small_text(demo / "text.jsonl")
+    (demo / "params.yaml").write_text(
+        PARAMS.replace("PIN", pin).replace("[METRICS]", "[dictionary]")
+    )
+    outside.run("dvc", "repro", at="demo")
+    assert "up to date" in outside.run("dvc", "status", at="demo")
+    assert (demo / "reports/metrics.json").is_file() and (demo / "mlflow.db").is_file()
+    assert "Running" not in outside.run("dvc", "repro", at="demo")
+    assert outside.sae_repro("cells", at="demo").count(" yes") == 6
+    assert "sent" in outside.sae_repro("track", at="demo")
+    assert "identical" in outside.sae_repro("verify", ".", at="demo")
+    # other code makes its own stage stale, and no other
+    (demo / "code/compare.txt").write_text("0" * 64 + "\n")
+    assert outside.run("dvc", "status", at="demo").count("changed deps") == 1
+    outside.sae_repro("init", "--renew", at="demo")
+    assert "up to date" in outside.run("dvc", "status", at="demo")
