@@ -1,6 +1,8 @@
 """Whatever an endpoint sends, only what the model says is recorded; the rest ends in one line."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +16,7 @@ from sae_repro.errors import StudyError
 from sae_repro.judge import Answer
 from sae_repro.judge.backends.http import HttpBackend
 from sae_repro.judge.backends.record import read_record
-from sae_repro.judge.backends.replies import MAX_BYTES
+from sae_repro.judge.backends.replies import MAX_BYTES, instead_of_answer
 
 from .conftest import KEY, Endpoint, FakeClock, Response, echo, http_settings, questions
 
@@ -258,3 +260,19 @@ def test_an_endpoint_of_any_behaviour_is_recorded_right_or_refused(
         assert sum(clock.slept) < 3 * 3 * 60
         endpoint.script = lambda n, prompt: echo(prompt)
         assert backend.answer(questions(3)) == expected
+
+
+@pytest.mark.parametrize("text", ["<!---->" * 5000 + "x", "<!---->\n" * 5000, "<title" * 100_000])
+def test_markup_without_end_is_read_in_a_moment(text: str) -> None:
+    # in a process of its own: a search that tries all splits would not end in years
+    code = (
+        "import sys\nfrom sae_repro.judge.backends.replies import instead_of_answer, message_in\n"
+        "text = sys.stdin.read()\nprint(instead_of_answer(text), len(message_in(text.encode())))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["None", str(len(text))], done.stderr
+
+
+def test_a_page_behind_comments_is_a_page() -> None:
+    assert instead_of_answer("<!-- a --> <?xml v?>\n<!-- b --><html>") == "an HTML page"

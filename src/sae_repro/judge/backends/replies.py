@@ -20,9 +20,10 @@ ENDED = frozenset({"", "stop", "eos", "eos_token", "end_turn", "end", "stop_sequ
 CUT = frozenset({"length", "max_tokens", "max_output_tokens", "max_completion_tokens",
                  "model_length", "token_limit"})  # fmt: skip
 
-_HTML = re.compile(r"\s*(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(?:!doctype\s+html|html|head|body)\b",
+# possessive (*+): the ways to split n comments would be 2ⁿ
+_HTML = re.compile(r"\s*+(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*+<(?:!doctype\s+html|html|head|body)\b",
                    re.IGNORECASE | re.DOTALL)  # fmt: skip
-_TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,200})", re.IGNORECASE)
 _ERROR_KEYS = ("error", "errors", "detail")
 
 Hide = Callable[[str], str]
