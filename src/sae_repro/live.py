@@ -58,7 +58,9 @@ def _start(saes: Mapping[str, Followed]) -> "subprocess.Popen[bytes] | None":
             [sys.executable, "-W", "ignore", "-m", "sae_repro.track.live"],
             stdin=subprocess.PIPE,  # its end tells the process that this one is gone
             stdout=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is not for it
+            # Ctrl-C is not for it; in a session of its own Linux would not weigh its niceness
+            # against training (sched(7), autogroups)
+            process_group=0,
         )
     except (OSError, StudyError) as error:
         print(f"train: warning: no curves while training: {error}", file=sys.stderr)
