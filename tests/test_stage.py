@@ -1,5 +1,6 @@
 """The frame of a stage: declared parameters only, one writer, faults as one line."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sae_repro.errors import StudyError
-from sae_repro.params import Cell, Train
+from sae_repro.installation import check_installation
+from sae_repro.params import Train, read_cells
 from sae_repro.stage import STATE, StageContext, declared_params, stage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,14 +32,15 @@ def test_a_stage_of_another_file_reads_what_that_declares() -> None:
     import dvc.api
 
     ours = declared_params("tune", Path("tune/dvc.yaml"))
-    assert ours.keys() == {"seed", "train", "evaluate", "tune"}
+    assert ours.keys() == {"seed", "train", "evaluate", "recipes", "tune"}
     assert ours == dvc.api.params_show(stages="tune/dvc.yaml:tune")
 
 
 def test_an_undeclared_read_fails() -> None:
     context = StageContext("train", declared_params("train"))
     assert context.section(Train, "train").batch_size == 512
-    assert context.section(Cell, "cells.topk-x8-k16").k == 16
+    cells = read_cells(context.value("recipes"), context.value("cells"))
+    assert cells["topk-x8-k16"].k == 16
     for key in ("extract", "cells.no-such-cell"):
         with pytest.raises(KeyError, match=r"which dvc\.yaml does not declare"):
             context.value(key)
@@ -83,3 +86,16 @@ def test_a_second_writer_waits_and_says_so(
     first.wait()
     with stage("corpus"):
         assert not capsys.readouterr().err
+
+
+def test_a_checkout_whose_code_is_not_the_one_that_runs_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(
+        ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+    )
+    (tmp_path / "code").mkdir()  # somebody's own: no record of `sae-repro init`
+    check_installation(tmp_path, ["corpus", "train"])
+    job = tmp_path / "src/sae_repro/train/job.py"
+    job.write_text(job.read_text() + "\nCHANGED = 1\n")
+    check_installation(tmp_path, ["corpus"])
+    with pytest.raises(StudyError, match="other code for train than"):
+        check_installation(tmp_path, ["corpus", "train"])

@@ -21,6 +21,7 @@ from sae_repro.files import write_text
 
 SOURCE = Path(__file__).resolve().parents[1]  # src of a checkout, or site-packages
 PROJECT = "sae-repro"
+CHECKED_OUT = Path("src")
 CODE = Path("code")
 VERSION = CODE / "version.txt"
 LOCK = Path("requirements.lock")
@@ -85,8 +86,11 @@ def _code(stage: str) -> str:
 def check_installation(root: Path, stages: Iterable[str]) -> None:
     """StudyError where the study at `root` was made with other code or libraries than these.
 
-    In a checkout, where stages depend on src/ itself, there is nothing to compare.
+    In a checkout, stages depend on src/ itself: the code that runs has to be the same.
     """
+    if (root / CHECKED_OUT / PACKAGE).is_dir():
+        _check_checkout(root / CHECKED_OUT, stages)
+        return
     if not (root / CODE).is_dir():
         return
     changed = [
@@ -108,6 +112,26 @@ def check_installation(root: Path, stages: Iterable[str]) -> None:
             lines.append(f"{root / LOCK}: {name} {version}; installed is {installed[name]}")
     if lines:
         raise StudyError("\n".join([*lines, f"install those, or: {RENEW}"]))
+
+
+def _check_checkout(source: Path, stages: Iterable[str]) -> None:
+    """StudyError where the package in use lies elsewhere and has other code than that in `source`.
+
+    dvc.lock would name the code in `source`, and the outputs would be another's.
+    """
+    if source.resolve() == SOURCE:
+        return
+    changed = [
+        s
+        for s in stages
+        if code_digest(source, f"{PACKAGE}.{s}") != code_digest(SOURCE, f"{PACKAGE}.{s}")
+    ]
+    if changed:
+        raise StudyError(
+            f"{source}: has other code for {', '.join(changed)} than {SOURCE / PACKAGE}, which "
+            "Python imports; install this checkout (`pip install --no-deps -e .` in its root), or "
+            "set PYTHONPATH to its src"
+        )
 
 
 def _first_line(path: Path) -> str:
