@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from sae_repro.params import Cell, Study, load, parse, read_cells
-from sae_repro.params.recipes import NULL_IS_A_VALUE
+from sae_repro.params.recipes import NULL_IS_A_VALUE, merged
 
 from .test_check import ROOT, STUDY
 
@@ -157,3 +157,7 @@ def test_a_value_set_by_dvc_arrives_as_its_type(
     }  # fmt: skip
     before: Study = load(ROOT / "params.yaml")
     assert all(before.cells[name] == cell for name, cell in others.items())
+
+
+def test_a_field_by_its_other_name_overrides_too() -> None:
+    assert merged({"recipe": "l1", "lambda_": 2.0}, {"l1": {"lambda": 1.0}}) == {"lambda": 2.0}

@@ -34,6 +34,9 @@ RECIPE = "recipe"
 NULL_IS_A_VALUE = frozenset({"grad_clip"})
 """Keys whose null is not their default."""
 
+WRITTEN = {name: info.alias or name for name, info in Cell.model_fields.items()}
+"""The key of each field of a cell, such as `lambda` of `lambda_`, which is read as well."""
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=80)]
 
 if TYPE_CHECKING:
@@ -59,7 +62,8 @@ def merged(entry: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -
     """
     choices: dict[str, Any] = {}
     for part in reversed([entry, *(recipes[name] for name in _lineage(entry, recipes))]):
-        choices |= part
+        # by one name, so that it overrides: of a field's two names the alias would win
+        choices |= {WRITTEN.get(key, key): value for key, value in part.items()}
     return {
         key: value
         for key, value in choices.items()
