@@ -387,7 +387,7 @@ def test_no_result_follows_from_a_docstring_or_a_description() -> None:
     """The digest leaves them out."""
     for module in closure(SOURCE, *STAGES):
         text = MODULES[module].read_text()
-        assert not re.search(r"__doc__|getdoc|getsource|field\.description", text), module
+        assert not re.search(r"__doc__(?!=\")|getdoc|getsource|field\.description", text), module
 
 
 # ---- what of the code counts

@@ -25,7 +25,10 @@ from sae_repro.track.unfinished import LIVE
 from .conftest import STEPS, cells_named, write_cell
 
 ROOT = Path(__file__).resolve().parents[2]
-CELLS = {name: {"expansion": 2, "penalty": "l1", "lambda": 0.1} for name in "ab"}
+CELLS = {
+    name: {"expansion": 2, "penalty": "l1", "lambda": 0.1, "seed": seed}
+    for seed, name in enumerate("ab")
+}
 """As `write_cell` trains them."""
 SAES = {name: Followed(key=f"{number}" * 8, hook="h") for number, name in enumerate("ab")}
 ROWS = [{"step": s, "tokens": 8 * s, "loss": 1 / (s + 1), "fvu": 0.5} for s in range(STEPS)]
@@ -261,6 +264,17 @@ def test_the_process_ends_when_its_stage_is_killed(study: Path) -> None:
     stage.wait()
     stage.stdout.close()
     process.wait(timeout=120)
+
+
+def test_its_niceness_counts_and_ctrl_c_is_not_for_it(study: Path) -> None:
+    # Linux gives each session an equal share, whatever the niceness of the processes in it
+    process = live._start(SAES)
+    assert process is not None
+    try:
+        assert os.getsid(process.pid) == os.getsid(0)
+        assert os.getpgid(process.pid) == process.pid != os.getpgrp()
+    finally:
+        live._end(process)
 
 
 def test_zero_seconds_start_nothing(study: Path) -> None:

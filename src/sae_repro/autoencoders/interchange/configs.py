@@ -98,7 +98,7 @@ def refuse_unknown(
     if not unknown:
         return
     first, others = unknown[0], unknown[1:]
-    more = f" (nor {', '.join(others)})" if others else ""
+    more = f", like {', '.join(others)}" if others else ""
     reason = REASONS.get(first) or (
         f"unknown here{more}, and it may change what the SAE computes; use {library} itself, or "
         "delete the key if it only concerned training"
@@ -112,7 +112,7 @@ def flag(path: Path, config: Mapping[str, Any], key: str, *, default: bool) -> b
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise StudyError(f"{path}: {key} = {_shown(value)}: must be true or false; mend it")
+        raise StudyError(f"{path}: {key} = {_shown(value)}: must be true or false; correct it")
     return value
 
 
@@ -122,7 +122,7 @@ def section(path: Path, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise StudyError(f"{path}: {key} = {_shown(value)}: must be a mapping; mend it")
+        raise StudyError(f"{path}: {key} = {_shown(value)}: must be a mapping; correct it")
     return value
 
 

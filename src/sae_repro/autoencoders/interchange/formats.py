@@ -61,7 +61,7 @@ def _usable(path: object, sae: SAE) -> SAE:
     """`sae` as stored, made one of ours: fp32, rows unit."""
     row = ARCHITECTURES[sae.architecture]
     if row.reads_k and (type(sae.k) is not int or not 1 <= sae.k <= sae.d_sae):
-        raise StudyError(f"{path}: k = {sae.k}: allowed are 1 … {sae.d_sae}; mend its config")
+        raise StudyError(f"{path}: k = {sae.k}: allowed are 1 … {sae.d_sae}; correct its config")
     weights = as_stored(path, sae.weights) if row.latents_compete else unit_rows(sae.weights)
     check_finite(path, weights.named())  # norms may have overflowed
     return replace(sae, weights=weights)
@@ -131,7 +131,7 @@ def _saelens_k(path: Path, config: Mapping[str, Any]) -> int | None:
     old: int | None = section(path, config, "activation_fn_kwargs").get("k")
     k: int | None = config.get("k", old)
     if old not in (None, k):
-        raise StudyError(f"{path}: k = {k}, but activation_fn_kwargs.k = {old}; mend it")
+        raise StudyError(f"{path}: k = {k}, but activation_fn_kwargs.k = {old}; correct it")
     return k
 
 
@@ -176,7 +176,9 @@ def read_dictionary_learning(folder: Path) -> SAE:
     stored_k = int(tensors["k"]) if "k" in tensors else None
     k = trainer.get("k") or stored_k
     if layout.reads_k and stored_k not in (None, k):
-        raise StudyError(f"{path}: trainer.k = {k}, but {weights_path} has k = {stored_k}; mend it")
+        raise StudyError(
+            f"{path}: trainer.k = {k}, but {weights_path} has k = {stored_k}; correct it"
+        )
     metadata = {
         "model_name": trainer.get("lm_name"),
         "layer": trainer.get("layer"),
