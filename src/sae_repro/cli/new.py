@@ -148,10 +148,15 @@ def _bring_inputs(raw: Any, base: Path, folder: Path) -> list[str]:
     prompts = (raw.get("judge") or {}).get("prompts") or {}
     for entry in [*([labels] if labels else []), *prompts.values()]:
         entry["path"] = moved(entry["path"])
-    for cell in raw["cells"].values():
+    for cell in _choices(raw):
         if "import" in cell and (base / cell["import"]).is_dir():
             cell["import"] = moved(cell["import"], model=True)
     return notes
+
+
+def _choices(raw: Any) -> list[Any]:
+    """The mappings of choices: cells, and the recipes that they name."""
+    return [*raw["cells"].values(), *raw.get("recipes", {}).values()]
 
 
 def _use_hooks(raw: Any) -> None:
@@ -164,7 +169,7 @@ def _use_hooks(raw: Any) -> None:
     if "untrained_hooks" in raw["extract"]:
         untrained = untrained or hooks[:1]
         raw["extract"]["untrained_hooks"] = untrained
-    for cell in raw["cells"].values():
+    for cell in _choices(raw):
         hook = cell.get("hook") or hooks[0]
         if on_random_weights(hook):
             if untrained and model_hook(hook) not in untrained:

@@ -17,7 +17,7 @@ from sae_repro.track.history import settle, without_duplicates
 from sae_repro.track.origin import NOTE, Origin
 from sae_repro.track.projection import COLOUR, CURVE, identity
 from sae_repro.track.server import MINE, connect, make_experiment, search, server_errors
-from sae_repro.track.unfinished import LIVE, continues, is_unfinished
+from sae_repro.track.unfinished import LIVE, continues, is_from, is_unfinished
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,7 +85,7 @@ class Sender:
         same = [r for r in recorded if self._is(r, run["key"], result)]
         current, removed = without_duplicates(self._client, same)
         self.sent.duplicates_removed += removed
-        unfinished = [r for r in known if is_unfinished(r)]
+        unfinished = self._unfinished(known)
         all_tags = {**(tags or {}), **run.get("labels", {}), **own_tags}
         taken = self._take_over(unfinished if current is None else [], run, all_tags)
         self._delete([r for r in unfinished if r is not taken])
@@ -111,7 +111,7 @@ class Sender:
         for (kind, _), runs in self._known.items():
             if kind in ("cell", "report"):
                 settle(self._client, [r for r in runs if not is_unfinished(r)], None)
-                self._delete([r for r in runs if is_unfinished(r)])
+                self._delete(self._unfinished(runs))
 
     def _take_over(
         self, unfinished: "Sequence[Run]", run: Mapping[str, Any], tags: Mapping[str, str]
@@ -125,6 +125,10 @@ class Sender:
             for batch in _chunks([RunTag(k, v) for k, v in tags.items()], TAGS_PER_BATCH):
                 self._client.log_batch(taken.info.run_id, tags=batch)
         return taken
+
+    def _unfinished(self, runs: "Sequence[Run]") -> "list[Run]":
+        """Those that this folder began: on a shared server, others may train the same cell."""
+        return [r for r in runs if is_unfinished(r) and is_from(r, self._folder)]
 
     def _delete(self, unfinished: "Sequence[Run]") -> None:
         for run in unfinished:

@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, FrozenTrial
 
 from sae_repro.errors import StudyError
-from sae_repro.files import replacing, sha256_file
+from sae_repro.files import digest, replacing, sha256_file
 from sae_repro.params import Tune, check_section, read_yaml
 from sae_repro.stage import STATE
 from sae_repro.tune.optuna_journal import REBUILT, name_metrics
@@ -47,8 +47,9 @@ class Recorded:
 
     def journal(self) -> Path:
         """A journal of the trials below .sae-repro, made unless it is there."""
-        digest = sha256_file(self.folder / FOLDER / "trials.csv")
-        path = self.folder / STATE / f"tune-{digest[:16]}.log"
+        source = sha256_file(self.folder / FOLDER / "trials.csv")
+        name = digest([source, self.name, self.tune.model_dump(mode="json")])[:16]
+        path = self.folder / STATE / f"tune-{name}.log"
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)
             finished = self.trials()

@@ -180,7 +180,7 @@ class _Run:
             if isinstance(text, str):
                 return Answer(text)
             advice = on_no_text(text, self._settings)
-            if text.kind == "cut":
+            if text.kind in ("cut", "withheld"):
                 raise NoAnswerError(f"{text.found}; {advice}")
             return _Failure(f"status {reply.status} with {text.found}", advice, wait)
         reason = error_in(reply, hide)

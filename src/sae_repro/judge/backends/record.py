@@ -186,7 +186,8 @@ def _only_writer(path: Path) -> Iterator[None]:
 
 
 def _sort(path: Path, answers: Mapping[str, Answer]) -> None:
-    content = b"".join(_line(key, answers[key]) for key in sorted(answers))
+    # one empty line without answers: DVC warns of a file without a byte
+    content = b"".join(_line(key, answers[key]) for key in sorted(answers)) or b"\n"
     if path.read_bytes() != content:
         with replacing(path) as temporary:
             temporary.write_bytes(content)
