@@ -12,6 +12,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 PACKED = (
+    ".dvc/plots/*",
     ".dvcignore",
     ".gitignore",
     "dvc.yaml",

@@ -103,6 +103,12 @@ def test_the_list_says_what_each_template_is(checkout: Path) -> None:
     assert all(len(line.split()) > 5 for line in lines.values())
 
 
+def test_without_templates_those_of_the_package_are_used(checkout: Path) -> None:
+    shutil.rmtree(checkout / "studies")
+    invoke("new", "x", "--from", "demo")
+    assert load(checkout / "studies/x/params.yaml").track.experiment == "demo"
+
+
 def test_a_copy_of_a_study_elsewhere_brings_all_that_it_reads(
     checkout: Path, text: Path, tmp_path: Path
 ) -> None:
@@ -203,7 +209,7 @@ def test_too_little_text_is_refused_with_what_is_needed(
         (["x", "--text", "a.csv", "--dataset", "a/b"], "a study has one text"),
         (["x", "--hook", "blocks.9.hook_mlp_out"], "layers 0 … 2"),
         (["x", "--hook", "blocks.1.hook_resid_post"], "mlp-topk-x8-k16: the same cell as topk"),
-        (["x", "--from", "elsewhere"], "templates are gpt2-agnews, gpt2-openwebtext"),
+        (["x", "--from", "elsewhere"], "templates are demo, gpt2-agnews"),
     ],
 )
 def test_new_refuses_and_leaves_nothing(checkout: Path, arguments: list[str], says: str) -> None:

@@ -23,7 +23,6 @@ CONFIG = ROOT / "pyproject.toml"
 PACKAGE = Path(sae_repro.__file__).parent
 
 READ_UNSEEN = {
-    ("Study", "root"): "DVC writes it into commands and dependencies: ${root} in dvc.yaml",
     ("Cell", "seed"): "part of identity(), from which all randomness of a cell is drawn",
     ("HubSubject", "n_layers"): "compared with the model once it is loaded, by getattr",
 }

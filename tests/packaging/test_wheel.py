@@ -91,6 +91,8 @@ def test_the_wheel_has_what_a_study_needs(wheel: Path) -> None:
     assert {f"studies/templates/{path.name}" for path in ROOT.glob("studies/templates/*.yaml")} <= (
         packed
     )
+    plots = {f".dvc/plots/{path.name}" for path in (ROOT / ".dvc/plots").iterdir()}
+    assert plots and plots <= packed
     assert "sae_repro/py.typed" in names
     assert "sae_repro/judge/prompts/explain.md" in names
 
@@ -113,6 +115,64 @@ def test_init_makes_a_study_of_every_template(outside: Outside) -> None:
     assert "did you mean demo" in outside.sae_repro("init", "b", "--from", "dmeo", code=2)
     assert not (outside.folder / "b").exists()
     assert "not empty" in outside.sae_repro("init", "study", code=2)
+
+
+def test_the_search_starts_from_recipes_that_the_study_has(outside: Outside) -> None:
+    outside.sae_repro("init", "study", "--from", "gpt2-agnews", "--tune")
+    study = outside.folder / "study"
+    assert outside.sae_repro("check", at="study").endswith("trials over vanilla, topk\n")
+    (study / "tune/params.yaml").unlink()
+    params = (study / "params.yaml").read_text()
+    (study / "params.yaml").write_text(params.replace("topk: {a", "mine: {a").replace(
+        "recipe: topk", "recipe: mine"))  # fmt: skip
+    outside.sae_repro("init", "--renew", "--tune", at="study")
+    assert outside.sae_repro("check", at="study").endswith("trials over vanilla\n")
+    (study / "tune/params.yaml").unlink()
+    (study / "params.yaml").write_text(
+        params.split("recipes:")[0] + "recipes: {}\ncells: {neurons: {baseline: neurons}}\n"
+    )
+    refused = outside.sae_repro("init", "--renew", "--tune", at="study", code=2)
+    assert "recipes has none of batchtopk, gated, jumprelu, topk, vanilla" in refused
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["its own", "around it"])
+def test_dvc_draws_the_plots_of_a_study_in_a_repository(outside: Outside, around: bool) -> None:
+    place = outside.folder / ("" if around else "study")
+    if around:
+        outside.run("git", "init", "-q")
+        outside.run("dvc", "init", "-q")
+        (outside.folder / ".dvc/plots").mkdir()
+        (outside.folder / ".dvc/plots/page.html").write_text("{plot_divs} theirs")
+    outside.sae_repro("init", "study")
+    for name in ("frontier.json", "training.json", "over_lambda.json"):
+        packed = (ROOT / ".dvc/plots" / name).read_text()
+        assert (place / ".dvc/plots" / name).read_text() == packed
+    shutil.copytree(ROOT / "reports/plots", outside.folder / "study/reports/plots")
+    outside.run("dvc", "plots", "show", at="study")
+    page = (outside.folder / "study/dvc_plots/index.html").read_text()
+    assert "Sparsity against reconstruction" in page
+    if around:
+        assert (outside.folder / ".dvc/plots/page.html").read_text() == "{plot_divs} theirs"
+    else:
+        assert "These plots need a network" in page
+
+
+def test_new_makes_studies_beside_that_of_init(outside: Outside) -> None:
+    outside.sae_repro("init", "study", "--from", "demo")
+    assert "gpt2-openwebtext" in outside.sae_repro("new", "--list", at="study")
+    made = outside.sae_repro("new", "stories", "--from", "tinystories", at="study")
+    assert made == (
+        "made studies/stories from the template tinystories\n"
+        "next: dvc repro studies/stories/dvc.yaml\n"
+    )
+    outside.sae_repro("new", "copy", at="study")
+    for name in ("stories", "copy"):
+        assert "ok: " in outside.sae_repro("check", f"studies/{name}", at="study")
+        status = outside.run("dvc", "status", f"studies/{name}/dvc.yaml", at="study")
+        assert "modified:           code/train.txt" in status, "new to this study; not missing"
+    (outside.folder / "study/code/train.txt").write_text("0" * 64 + "\n")
+    refused = outside.sae_repro("check", "studies/copy", at="study", code=2)
+    assert "has other code for train\n" in refused
 
 
 def test_init_inside_a_repository_makes_no_other(outside: Outside) -> None:
@@ -160,8 +220,10 @@ def test_a_study_runs_to_its_end_outside_a_checkout(outside: Outside) -> None:
     assert "up to date" in outside.run("dvc", "status", at="demo")
     assert (demo / "reports/metrics.json").is_file() and (demo / "mlflow.db").is_file()
     assert "Running" not in outside.run("dvc", "repro", at="demo")
+    outside.run("dvc", "plots", "show", at="demo")
+    assert "These plots need a network" in (demo / "dvc_plots/index.html").read_text()
     assert outside.sae_repro("cells", at="demo").count(" yes") == 6
-    assert "sent" in outside.sae_repro("track", at="demo")
+    assert "runs created: 0, runs unchanged: 4" in outside.sae_repro("track", at="demo")
     assert "identical" in outside.sae_repro("verify", ".", at="demo")
     # other code makes its own stage stale, and no other
     (demo / "code/compare.txt").write_text("0" * 64 + "\n")

@@ -116,7 +116,7 @@ def _copy(name: str, path: Path, hooks: tuple[str, ...], folder: Path) -> tuple[
     if hooks:
         raw["extract"]["hooks"] = list(hooks)
         _use_hooks(raw)
-    notes = [f"made {folder} from {path}", *_bring_inputs(raw, path.parent, folder)]
+    notes = [f"made {folder} from {_called(path)}", *_bring_inputs(raw, path.parent, folder)]
     return yaml_text(yaml, raw), notes
 
 

@@ -1,5 +1,6 @@
 """Studies outside a checkout, in a folder with git and DVC of its own: made, and renewed."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,16 +10,28 @@ from pathlib import Path
 
 from sae_repro.cli.deps import with_code
 from sae_repro.cli.schema import modeline, write_schemas
+from sae_repro.cli.studies import open_yaml, yaml_text
 from sae_repro.errors import StudyError, did_you_mean
 from sae_repro.files import write_text
 from sae_repro.installation import check_installation, record
 from sae_repro.params import load, read_yaml
+from sae_repro.params.recipes import RECIPE
 from sae_repro.preflight import check_inputs
 
 EMBEDDED = "embedded"
 TEMPLATES = Path("studies/templates")
 PIPELINE = Path("dvc.yaml")
 TUNING = Path("tune/dvc.yaml")
+SEARCH = Path("tune/params.yaml")
+PLOTS = Path(".dvc/plots")
+
+DVC_CONFIG = """\
+[core]
+    analytics = false
+    check_update = false
+[plots]
+    html_template = plots/page.html
+"""
 
 README = """\
 # {name}
@@ -99,9 +112,9 @@ def _fill(folder: Path, start: str, *, tune: bool) -> Iterator[str]:
         shutil.copy(template_folder() / name, folder / name)
     readme = README.format(name=folder.resolve().name, start=start, version=__version__)
     write_text(folder / "README.md", readme)
+    yield from _under_version_control(folder)
     for _ in _write_pipeline(folder, tune=tune):
         pass  # every file is new
-    yield from _under_version_control(folder)
 
 
 def renewed(folder: Path, *, tune: bool) -> Iterator[str]:
@@ -129,7 +142,8 @@ def _stages(root: Path) -> list[str]:
 
 
 def _write_pipeline(folder: Path, *, tune: bool) -> Iterator[str]:
-    """Write dvc.yaml, stages/, schemas and the record of the installation; what changed, by name.
+    """Write dvc.yaml, stages/, schemas, the templates of plots and the record of the installation;
+    what changed, by name.
 
     params.yaml stays as it is. Studies below `folder` are given the same dvc.yaml.
     """
@@ -143,9 +157,9 @@ def _write_pipeline(folder: Path, *, tune: bool) -> Iterator[str]:
     for script in sorted((template / "stages").glob("*.py")):
         if tune or script.stem != "tune":
             texts[Path("stages") / script.name] = script.read_text(encoding="utf-8")
-    search = TUNING.with_name("params.yaml")
-    if tune and not (folder / search).is_file():
-        texts[search] = (template / search).read_text(encoding="utf-8")
+    if tune and not (folder / SEARCH).is_file():
+        texts[SEARCH] = _search(folder)
+    texts |= _plot_templates(folder)
     for path, text in texts.items():
         file = folder / path
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
@@ -153,6 +167,40 @@ def _write_pipeline(folder: Path, *, tune: bool) -> Iterator[str]:
             yield path.as_posix()
     list(write_schemas(folder))
     yield from record(folder, _stages(folder))
+
+
+def _search(folder: Path) -> str:
+    """The text of a tune/params.yaml that searches from those recipes that the study has.
+
+    StudyError where it has none of them.
+    """
+    yaml, raw = open_yaml(template_folder() / SEARCH)
+    searched = raw["tune"]["recipes"]
+    named = {name: choices[RECIPE] for name, choices in searched.items()}
+    wanted, known = set(named.values()), load(folder / "params.yaml").recipes
+    for name, recipe in named.items():
+        if recipe not in known:
+            del searched[name]
+    if not searched:
+        raise StudyError(
+            f"{folder / 'params.yaml'}: recipes has none of {', '.join(sorted(wanted))}, "
+            f"from which the search of --tune starts; add one, or write {folder / SEARCH} yourself"
+        )
+    return yaml_text(yaml, raw)
+
+
+def _plot_templates(folder: Path) -> dict[Path, str]:
+    """The templates that dvc.yaml's plots name, by path from `folder`: they lie in DVC's folder.
+
+    In a DVC repository around the study's, those that are there already are left as they are.
+    """
+    root = folder.resolve()
+    around = next(path for path in (root, *root.parents) if (path / ".dvc").is_dir())
+    return {
+        Path(os.path.relpath(path, root)): source.read_text(encoding="utf-8")
+        for source in sorted((template_folder() / PLOTS).iterdir())
+        if not (path := around / PLOTS / source.name).is_file() or around == root
+    }
 
 
 def _without_source(text: str) -> str:
@@ -174,9 +222,7 @@ def _under_version_control(folder: Path) -> Iterator[str]:
         (folder / ".dvcignore").unlink()  # DVC writes its own, and refuses where there is one
         _run(sys.executable, "-m", "dvc", "init", "-q", *place, folder=folder)
         write_text(folder / ".dvcignore", ignored)
-        write_text(
-            folder / ".dvc/config", "[core]\n    analytics = false\n    check_update = false\n"
-        )
+        write_text(folder / ".dvc/config", DVC_CONFIG)
         yield f"{folder}: DVC repository"
 
 

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+from sae_repro.cli import outside
 from sae_repro.errors import StudyError
-
-FOLDER = Path("studies/templates")
 
 
 def template_folder() -> Path:
-    """The folder of templates: that of the checkout in which the command runs."""
-    return FOLDER
+    """The folder of templates: of the repository in which the command runs, or the package's."""
+    here = outside.TEMPLATES
+    return here if here.is_dir() else outside.template_folder() / here
 
 
 def templates() -> dict[str, Path]:
