@@ -20,7 +20,7 @@ from sae_repro.params import Track, read_yaml
 from sae_repro.stage import STATE
 from sae_repro.track import send
 from sae_repro.track.live import Following, rows_of
-from sae_repro.track.unfinished import LIVE
+from sae_repro.track.unfinished import LIVE, PLACE
 
 from .conftest import STEPS, cells_named, write_cell
 
@@ -299,3 +299,19 @@ def test_the_tag_of_unfinished_runs_is_gone_in_the_end(study: Path) -> None:
     write_cell(study, "a", key=SAES["a"]["key"])
     track(study)
     assert not any(key == LIVE for _, key, _ in active(study)["tags"])
+
+
+def test_an_unfinished_run_of_another_folder_is_left_alone(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a shared server, another folder may be training the same cell of a study of that name."""
+    checkpoint("a", ROWS[:3])
+    with monkeypatch.context() as patch:
+        patch.setattr("sae_repro.track.unfinished.place_of", lambda folder: "elsewhere")
+        Following(SAES).send(over=False)
+    Following(SAES).send(over=False)
+    assert [run for run, *_ in active(study)["runs"]] == ["a", "a"]
+    write_cell(study, "a", key=SAES["a"]["key"])
+    track(study)
+    places = [value for run, key, value in active(study)["tags"] if (run, key) == ("a", PLACE)]
+    assert places == ["elsewhere"]

@@ -17,7 +17,7 @@ from sae_repro.track.history import settle, without_duplicates
 from sae_repro.track.origin import NOTE, Origin
 from sae_repro.track.projection import COLOUR, CURVE, identity
 from sae_repro.track.server import MINE, connect, make_experiment, search, server_errors
-from sae_repro.track.unfinished import LIVE, continues, is_from, is_unfinished
+from sae_repro.track.unfinished import LIVE, PLACE, continues, is_from, is_unfinished
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -149,8 +149,9 @@ class Sender:
             self._log(run_id, start, run)
         self._upload(current, run)
         self._client.set_terminated(run_id, STATUS[run["status"]], end_time=start)
-        if LIVE in current.data.tags:
-            self._client.delete_tag(run_id, LIVE)
+        for tag in (LIVE, PLACE):
+            if tag in current.data.tags:
+                self._client.delete_tag(run_id, tag)
         # last of all: only a complete run carries it
         self._client.set_tag(run_id, "sae_repro.content", content)
 
