@@ -203,7 +203,7 @@ def test_too_little_text_is_refused_with_what_is_needed(
         (["x", "--text", "a.csv", "--dataset", "a/b"], "a study has one text"),
         (["x", "--hook", "blocks.9.hook_mlp_out"], "layers 0 … 2"),
         (["x", "--hook", "blocks.1.hook_resid_post"], "mlp-topk-x8-k16: the same cell as topk"),
-        (["x", "--from", "elsewhere"], "templates are gpt2-agnews, gpt2-openwebtext"),
+        (["x", "--from", "elsewhere"], "templates are demo, gpt2-agnews, gpt2-openwebtext"),
     ],
 )
 def test_new_refuses_and_leaves_nothing(checkout: Path, arguments: list[str], says: str) -> None:
