@@ -3,7 +3,7 @@
 import pytest
 
 from sae_repro.params import Cell
-from sae_repro.remarks import remarks
+from sae_repro.remarks import remarks, remarks_on
 
 TOPK = {"expansion": 4, "activation": "topk", "k": 20}
 STEERED = {"expansion": 4, "penalty": "l1", "lambda": 0.01, "target_l0": 20}
@@ -33,3 +33,22 @@ def test_missed_targets_and_failures(
 
 def test_a_failed_cell_has_no_metrics_and_no_remark() -> None:
     assert remarks(Cell(**TOPK), {}) == []
+
+
+def test_of_several_seeds_each_is_judged_and_not_their_mean() -> None:
+    """L0 of 15 and 25 have the mean 20, which is the target that both missed."""
+    cell = Cell(**STEERED, seeds=[0, 1, 2])
+    seeds = {"seed-0": {"l0": 15.0, "fvu": 0.1}, "seed-1": {"l0": 25.0, "fvu": 0.1}, "seed-2": {}}
+    measured = {
+        "metrics": {"l0": 20.0, "fvu": 0.1},
+        "seeds": {place: {"metrics": metrics} for place, metrics in seeds.items()},
+    }
+    assert remarks_on(cell, measured) == [
+        "seed-0: L0 15, target 20 missed",
+        "seed-1: L0 25, target 20 missed",
+    ]
+
+
+def test_one_sae_is_judged_by_its_metrics() -> None:
+    measured = {"metrics": {"l0": 10.0, "fvu": 0.1}}
+    assert remarks_on(Cell(**STEERED), measured) == ["L0 10, target 20 missed"]

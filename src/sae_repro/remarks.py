@@ -1,6 +1,7 @@
 """Remarks on a finished cell: results that must not be read like those of the others."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from sae_repro.params import Cell
 
@@ -23,3 +24,17 @@ def remarks(cell: Cell, metrics: Mapping[str, float | None]) -> list[str]:
     if target is not None and l0 is not None and abs(l0 - target) > TOLERANCE * target:
         found.append(f"L0 {l0:.3g}, target {target:g} missed")
     return found
+
+
+def remarks_on(cell: Cell, measured: Mapping[str, Any]) -> list[str]:
+    """The remarks on an evaluated cell's metrics.json; of several seeds, each one's with its name.
+
+    Not those on their mean, which may be at the target while no seed is.
+    """
+    if cell.seeds is None:
+        return remarks(cell, measured["metrics"])
+    return [
+        f"{place}: {remark}"
+        for place, sae in cell.members().items()
+        for remark in remarks(sae, measured["seeds"][place]["metrics"])
+    ]

@@ -1,6 +1,7 @@
 """Matched L0: one line for table and figure, and intervals that hold what was not trained."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from sae_repro.compare.collect import Result
 from sae_repro.compare.frontier import STEEPEST, frontiers, reading
 from sae_repro.compare.matched import findings, matched, matched_table, pairs_table
-from sae_repro.params import Cell
+from sae_repro.compare.report import write_findings
+from sae_repro.params import Cell, Compare
 
 
 def batchtopk(k: int, **choices: Any) -> Cell:
@@ -143,6 +145,31 @@ def test_findings_rank_what_is_read_among_what_is_not(write: Callable[..., Resul
     (sentence,) = findings(rows, pairs_table(rows))
     assert "lowest first: matryoshka-random without revival 0.110 [" in sentence
     assert "matryoshka-fixed" not in sentence
+
+
+def test_a_missed_target_is_named_and_nothing_is_claimed_at_it(
+    write: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Asked for 16, reached 12: read at 12, as one of the cells of its line, and not at 16."""
+    results = [
+        write(f"{i}-{k}", batchtopk(k, **choices), l0=l0, fvu=fvu)
+        for i, choices in enumerate(({}, {"prefixes": "fixed"}, {"prefixes": "random"}))
+        for k, l0, fvu in ((4, 4.0, 0.3), (8, 8.0, 0.2), (16, 12.0 if i == 2 else 16.0, 0.1))
+    ]
+    results += [
+        write("flat", batchtopk(8, revival="auxk"), l0=8.0, fvu=1.05),
+        write("broken", batchtopk(9), status="failed"),
+    ]
+    settings = Compare(matched_l0=(8.0, 16.0), bootstrap=100)
+    write_findings(tmp_path, results, settings, 0)
+    found = (tmp_path / "findings.md").read_text()
+    at16 = next(line for line in found.splitlines() if line.startswith("- FVU at L0 = 16"))
+    assert "matryoshka-fixed" in at16 and "matryoshka-random" not in at16
+    assert "- 2-16: L0 12, target 16 missed\n" in found
+    assert "- flat: FVU 1.05: no better than the mean\n" in found
+    assert "- broken: failed: the loss is not finite" in found
+    write_findings(tmp_path, results[:6], settings, 0)
+    assert "remarks" not in (tmp_path / "findings.md").read_text()
 
 
 def test_the_bootstrap_is_paired(write: Callable[..., Result]) -> None:

@@ -69,7 +69,7 @@ def reports_are_whole(checkout: Path) -> None:
 def test_a_study_of_news_reaches_its_targets(checkout: Path, shared: Path, tmp_path: Path) -> None:
     lines = (shared / "data/ag_news/test.csv").read_text().splitlines(keepends=True)
     path = tmp_path / "news.csv"
-    path.write_text("".join(lines[:801]))
+    path.write_text("".join(lines[:401]))
     new(checkout, "--text", str(path), "--column", "title", "--column", "description",
         "--label", "label")  # fmt: skip
     reports_are_whole(checkout)

@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 from sae_repro.files import read_json
 from sae_repro.params import Cell, HubSubject, Study, Tune
 from sae_repro.params.recipes import RECIPE, PartialCell
-from sae_repro.remarks import remarks
+from sae_repro.remarks import remarks_on
 
 
 def width_of(study: Study) -> int | None:
@@ -67,12 +67,12 @@ def _count(files: list[Path]) -> str:
 
 
 def _found(cell: Cell, path: Path) -> str:
-    """The remarks on an evaluated cell, or why it failed; of several seeds: on their mean."""
+    """The remarks on an evaluated cell, or why it failed; of several seeds, each one's."""
     if not path.is_file():
         return ""
     measured = read_json(path)
     failed = [measured["reason"]] if "reason" in measured else []
-    return "; ".join([*failed, *remarks(cell, measured["metrics"])])
+    return "; ".join([*failed, *remarks_on(cell, measured)])
 
 
 def _activation(cell: Cell) -> str:

@@ -14,13 +14,14 @@ from typing import Any
 from sae_repro.params import UNTRAINED
 
 CELL_FLOP = 1e13  # of training, per cell: minutes on one core
-MAX_TOKENS = {"train": 600_000, "calibration": 30_000, "validation": 40_000}
-TOKENS_SEEN = 600_000  # a text with fewer training tokens is passed over several times
+TOKENS_SEEN = 300_000  # a text with fewer training tokens is passed over several times
+MAX_TOKENS = {"train": TOKENS_SEEN, "calibration": 20_000, "validation": 30_000}
 MAX_EPOCHS = 10
 EXPANSIONS = (8, 4, 2)
 TOKENS_PER_LATENT = 200  # training tokens, before a wider dictionary is chosen
 SUBJECT = {"d_model": 64, "n_layers": 3, "n_heads": 4}
-SUBJECT_PASSES, SUBJECT_ROWS, SUBJECT_STEPS = 8, 32, (200, 1000)
+SUBJECT_POSITIONS = 64  # twice as many take more than twice as long
+SUBJECT_PASSES, SUBJECT_ROWS, SUBJECT_STEPS = 4, 32, (150, 500)
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,13 @@ class Fit:
 
     def extracted(self, split: str) -> int:
         """Tokens of a split to extract, two digits."""
-        limit = MAX_TOKENS[split]
-        if split == "train":
-            limit = min(limit, max(TOKENS_SEEN, int(CELL_FLOP / self._flop(self.expansion))))
-        return _two_digits(min(self.tokens[split], limit))
+        return _two_digits(min(self.tokens[split], MAX_TOKENS[split]))
 
     @property
     def batch_size(self) -> int:
         """Activations per training step."""
         tokens = self.extracted("train")
-        return 512 if tokens >= 100_000 else 256 if tokens >= 40_000 else 128
+        return 512 if tokens >= 100_000 else 256 if tokens >= 20_000 else 128
 
     @property
     def epochs(self) -> int:

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.cli.bringing import bring
-from sae_repro.cli.grid import CELL_FLOP, SUBJECT, Fit, cells, lines, rows, sections
+from sae_repro.cli.grid import (
+    CELL_FLOP,
+    SUBJECT,
+    SUBJECT_POSITIONS,
+    Fit,
+    cells,
+    lines,
+    rows,
+    sections,
+)
 from sae_repro.cli.measuring import CHARACTERS_PER_TOKEN, TextSize, Tokenise, check_enough, measure
 from sae_repro.cli.schema import modeline
 from sae_repro.errors import StudyError
@@ -116,9 +125,7 @@ def _commit(kind: Any, name: str, revision: str | None) -> str:
 
 def _model(request: "StudyRequest") -> Model:
     if request.model is None:
-        return Model(
-            {"kind": "train"}, SUBJECT["d_model"], SUBJECT["n_layers"], positions=POSITIONS
-        )
+        return Model({"kind": "train"}, SUBJECT["d_model"], SUBJECT["n_layers"], SUBJECT_POSITIONS)
     path = Path(request.model)
     if path.is_dir():
         source = {"kind": "local", "path": str(path), "sha256": model_digest(path)}

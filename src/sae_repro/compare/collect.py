@@ -13,7 +13,7 @@ from sae_repro.numerics.intervals import Interval
 from sae_repro.params import Cell
 from sae_repro.params.architecture import architecture_of
 from sae_repro.params.cell_labels import is_control, sparsity
-from sae_repro.remarks import remarks
+from sae_repro.remarks import remarks_on
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,7 @@ class Result:
     @cached_property
     def remarks(self) -> list[str]:
         """A missed target L0, no reconstruction; of several seeds, each one's with its name."""
-        if self.cell.seeds is None:
-            return remarks(self.cell, self.metrics)
-        return [
-            f"{sae.name.rpartition('/')[2]}: {remark}"
-            for sae in self.members
-            for remark in sae.remarks
-        ]
+        return remarks_on(self.cell, self.measured)
 
     @property
     def hook(self) -> str:

@@ -157,7 +157,7 @@ def _at_equal_target_l0(trained: Sequence[Result], metric: str) -> Iterator[str]
     groups: dict[tuple[str, int, float], dict[str, Estimate]] = defaultdict(dict)
     for r in trained:
         value = estimate(r, metric)
-        if value and r.cell.l0_target is not None:
+        if value and r.cell.l0_target is not None and not r.remarks:  # it was reached
             groups[r.hook, int(r.measured["d_sae"]), r.cell.l0_target][r.architecture] = value
     for (hook, width, l0), values in groups.items():
         if len(values) < 2:

@@ -1,6 +1,6 @@
 """The matched-L0 table, the findings, and the index of all tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -148,11 +148,25 @@ def write_findings(folder: Path, results: Sequence[Result], settings: Compare, s
             "or parents of these SAEs; one seed of a cell says nothing of another.",
         ),
     }
+    if found := list(remark_lines(results)):
+        parts["Cells with remarks"] = (
+            found,
+            "Read each by the L0 that it reached, not by its name: a cell that missed its target "
+            f"by more than {TOLERANCE:.0%} is not read at it above.",
+        )
     text = "\n".join(
         f"## {title}\n\n{scope}\n\n" + "".join(f"- {sentence}\n" for sentence in sentences)
         for title, (sentences, scope) in parts.items()
     )
     write_text(folder / "findings.md", f"# Findings\n\nGenerated from intervals.\n\n{text}")
+
+
+def remark_lines(results: Sequence[Result]) -> Iterator[str]:
+    """A line for each cell that missed its target, reconstructs nothing or failed."""
+    for r in results:
+        failed = [f"failed: {r.measured['reason']}"] if "reason" in r.measured else []
+        if said := [*failed, *r.remarks]:
+            yield f"{r.name}: {'; '.join(said)}"
 
 
 def _scope(results: Sequence[Result], seed: int) -> str:
