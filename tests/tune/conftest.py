@@ -135,7 +135,7 @@ def study(
     (folder / "artifacts/subject/config.json").write_text("{}")
     source = StoriesSource(kind="stories", n_documents=900)
     write_stories(Corpus(source=source), source, 0, folder / "artifacts/corpus")
-    (folder / "params.yaml").write_text(PARAMS)
+    (folder / "params.yaml").write_text(f"root: {ROOT}\n{PARAMS}")
     (folder / "tune").mkdir()
     shutil.copy(ROOT / PIPELINE, folder / PIPELINE)
     # half a minute of every run here; they have a test of their own
