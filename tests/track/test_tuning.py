@@ -62,7 +62,7 @@ def test_the_command_sends_the_trials_of_a_study(study: Path) -> None:
 
     params = (ROOT / "params.yaml").read_text()
     start = params.index("\ncells:\n")
-    lines = (f"  {name}: {{recipe: topk, k: 8}}\n" for name in ("a", "b", "bad"))
+    lines = (f"  {name}: {{recipe: topk, k: {k}}}\n" for k, name in enumerate(("a", "b", "bad"), 8))
     cells = "\ncells:\n" + "".join(lines)
     (study / "params.yaml").write_text(params[:start] + cells)
     (study / "tune").mkdir()
