@@ -148,7 +148,8 @@ def test_a_server_gets_every_row_once(
     assert {max(rows.values()) for rows in found.values()} == {1}
     assert set(found["runs"]) == {("a", "FINISHED"), ("b", "FINISHED"), ("bad", "FAILED"),
                                   ("report", "FINISHED")}  # fmt: skip
-    curves, measured = 3 * 2 * STEPS, 2 * len(("fvu", "l0", "share", "low", "high", "tokens"))
+    held_out = ("fvu", "l0", "dead", "monosemantic", "low", "high", "tokens", "log10_l0")
+    curves, measured = 3 * 2 * STEPS, 2 * len(held_out)
     assert len(found["metrics"]) == curves + measured
     assert artifacts["sae_weights.safetensors"] == 3
 

@@ -53,7 +53,7 @@ def test_figures_are_the_same_bytes_and_show_the_grid(tmp_path: Path) -> None:
     assert sorted(p.name for p in a.iterdir()) == [
         f"{name}.{kind}"
         for name in ("front", "history", "importance", "slice")
-        for kind in ("png", "svg")
+        for kind in ("pdf", "png", "svg")
     ]
     assert "cells of the grid" in (a / "front.svg").read_text()
     cells[:2].to_csv(grid, index=False)
