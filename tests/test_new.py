@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,22 @@ def test_text_of_ones_own_is_copied_pinned_and_given_a_grid(checkout: Path, text
     assert study.track.experiment == "mine"
     written = (folder / "params.yaml").read_text()
     assert "published" not in written and "0.07" not in written, "claims about the root study"
+
+
+def test_a_value_that_dvc_sets_in_a_new_study_is_one_changed_line(
+    checkout: Path, text: Path
+) -> None:
+    """A new params.yaml is laid out as `dvc exp run -S` writes it."""
+    hydra = pytest.importorskip("dvc.utils.hydra")
+    invoke("new", "mine", "--text", str(text), "--column", "body", "--label", "kind")
+    path = checkout / "studies/mine/params.yaml"
+    before = path.read_text()
+    hydra.apply_overrides(path, ["seed=7"])
+    changed = [
+        pair for pair in zip_longest(before.splitlines(), path.read_text().splitlines())
+        if pair[0] != pair[1]
+    ]  # fmt: skip
+    assert changed == [("seed: 0", "seed: 7")]
 
 
 def test_text_in_the_repository_stays_unless_git_ignores_it(checkout: Path, text: Path) -> None:

@@ -4,12 +4,14 @@ Every cell of an architecture stands at a target L0 (k, or target_l0, to which Î
 that architectures are compared where cells are and no weight is taken over from another model.
 """
 
-import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 
 from sae_repro.params import UNTRAINED
 
@@ -192,7 +194,8 @@ def _power_of_two(at_least: int) -> int:
     return int(1 << max(0, at_least - 1).bit_length())
 
 
-YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+WIDTH = 80
+"""Of a line that DVC does not break."""
 COMMENTS = {
     "extract.untrained_hooks": "also from the same architecture, weights random",
     "extract.n_tokens": "at most, as the next two",
@@ -203,37 +206,56 @@ COMMENTS = {
 
 
 def lines(values: Mapping[str, Any], within: str = "", indent: str = "") -> Iterator[str]:
-    """YAML of sections: mappings as blocks, lists on a line, with the comments of `COMMENTS`."""
+    """YAML of sections: mappings and lists as blocks, with the comments of `COMMENTS`.
+
+    Laid out as DVC writes it, so that a value set by `dvc exp run -S` is one changed line.
+    """
     for key, value in values.items():
+        remark = COMMENTS.get(within + key)
+        comment = f"  # {remark}" if remark else ""
         if isinstance(value, Mapping):
             yield f"{indent}{_scalar(key)}:"
             yield from lines(value, f"{within}{key}.", indent + "  ")
+        elif isinstance(value, list) and value:
+            yield f"{indent}{_scalar(key)}:{comment}"
+            yield from (f"{indent}- {flow(item)}" for item in value)
+        elif len(line := f"{indent}{_scalar(key)}: {flow(value)}") > WIDTH:
+            yield f"{indent}{_scalar(key)}: {comment}"
+            yield f"{indent}  {flow(value)}"
         else:
-            remark = COMMENTS.get(within + key)
-            yield f"{indent}{_scalar(key)}: {flow(value)}" + (f"  # {remark}" if remark else "")
+            yield line + comment
 
 
-def flow(value: Any) -> str:
-    """A value on one line, as YAML 1.2."""
+def flow(value: Any, *, within: bool = False) -> str:
+    """A value on one line, as YAML 1.2; `within` braces or brackets more words are quoted."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
+        items = (f"{key}: {flow(item, within=True)}" for key, item in value.items())
+        return "{" + ", ".join(items) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(flow, value)) + "]"
+        return "[" + ", ".join(flow(item, within=True) for item in value) + "]"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:_}" if value >= 10_000 else str(value)
-    return _scalar(value)
+    return _scalar(value, within=within)
 
 
-def _scalar(value: Any) -> str:
-    """A float, a word as it is, or any other text in JSON's quotes, which YAML reads too."""
+def _scalar(value: Any, *, within: bool = False) -> str:
+    """A float, or a text with the quotes that it needs."""
     if not isinstance(value, str):
         return repr(value)
-    plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in YAML_WORDS
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    listed = CommentedSeq([value])
+    if within:
+        listed.fa.set_flow_style()
+    yaml, text = YAML(), StringIO()
+    yaml.width = 10**6
+    yaml.dump(listed, text)
+    return text.getvalue().strip()[1:-1] if within else text.getvalue()[2:].rstrip("\n")
 
 
 def rows(named: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """A recipe or a cell per line, values in one column."""
-    width = max(map(len, named)) + 2
+    """A recipe or a cell per line; a line per choice where that is wider than DVC writes."""
     for name, choices in named.items():
-        yield f"  {name + ':':<{width}}{flow(choices)}"
+        line = f"  {name}: {flow(choices)}"
+        if len(line) <= WIDTH:
+            yield line
+        else:
+            yield from lines({name: choices}, indent="  ")
