@@ -104,7 +104,11 @@ def tuned(study: TinyStudy) -> TinyStudy:
 
 
 def test_the_space_of_the_lock_is_the_one_of_the_trials(tuned: TinyStudy) -> None:
-    lock = {"stages": {"tune": {"params": {"tune/params.yaml": {"tune": {**SPACE, "trials": 4}}}}}}
+    declared = {
+        "tune/params.yaml": {"tune": {**SPACE, "trials": 4}},
+        "params.yaml": {"recipes": {}},
+    }
+    lock = {"stages": {"tune": {"params": declared}}}
     with (tuned.folder / "tune/dvc.lock").open("w") as file:
         YAML().dump(lock, file)
     before = [content(t) for t in Recorded.of(tuned.folder).trials()]

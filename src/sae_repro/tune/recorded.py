@@ -94,19 +94,27 @@ class Recorded:
             study.add_trials(finished)
 
 
+PARAMS = "params.yaml"
 _OTHER_SPACE = (
     "tune/params.yaml, or tune/dvc.lock, has another space: take all files of tune/ from one commit"
 )
 
 
 def _space(folder: Path) -> Tune:
-    """The space of tune/dvc.lock; that of tune/params.yaml where nothing is locked."""
+    """The space of tune/dvc.lock, or of the params files where nothing is locked; recipes whole."""
     lock, params = folder / FOLDER / "dvc.lock", folder / FOLDER / "params.yaml"
     source = params
     raw: Mapping[str, Any] = {}
+    study: Mapping[str, Any] = {}
     if lock.is_file():
         source, locked = lock, read_yaml(lock)["stages"]["tune"]["params"]
-        raw = locked.get((FOLDER / "params.yaml").as_posix(), {})
-    if "tune" not in raw:
-        source, raw = params, read_yaml(params)
-    return check_section(Tune, raw["tune"], source=str(source), within="tune")
+        raw, study = (
+            locked.get(name, {}) for name in ((FOLDER / "params.yaml").as_posix(), PARAMS)
+        )
+    if "tune" not in raw or "recipes" not in study:
+        source, raw, study = params, read_yaml(params), read_yaml(folder / PARAMS)
+    tune = check_section(Tune, raw["tune"], source=str(source), within="tune")
+    try:
+        return tune.with_recipes(study["recipes"])
+    except ValueError as error:
+        raise StudyError(f"{source}: tune.recipes.{error}; {_OTHER_SPACE}") from None
