@@ -73,10 +73,12 @@ FAILURES: dict[str, tuple[Response, str]] = {
     "a tool call": (choice(None, "tool_calls"), r"did not end \(finish_reason tool_calls\)"),
     "an aborted answer": (choice("answer to", "error"), r"did not end \(finish_reason error\)"),
     "a reason of another form": (choice("answer to", 1), "did not end"),
+}  # fmt: skip
+WITHHELD = {
     "filtered": (choice("answer to", "content_filter"), r"withheld by a filter .*judge\.model"),
     "filtered elsewhere": (choice(None, "SAFETY"), "withheld by a filter"),
     "a refusal": (choice(None, refusal="I can't help with that"), r"a refusal \(I can't help"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FAILURES)
@@ -97,6 +99,19 @@ def test_a_failure_with_status_200_is_retried_and_never_recorded(
     answers = [Answer("answer to question 0"), Answer("answer to question 1")]
     assert backend().answer(questions(2)) == answers
     assert set(read_record(record).values()) == set(answers)
+
+
+@pytest.mark.parametrize("name", WITHHELD)
+def test_a_withheld_answer_ends_the_run_at_once(
+    endpoint: Endpoint, backend: Make, record: Path, name: str
+) -> None:
+    response, says = WITHHELD[name]
+    endpoint.script = lambda n, prompt: response if n == 1 else echo(prompt)
+    with pytest.raises(StudyError, match=says) as caught:
+        backend().answer(questions(3))
+    assert "1 of 3 answers are kept" in str(caught.value)
+    assert len(endpoint.prompts) == 2, "the same would come again"
+    assert list(read_record(record).values()) == [Answer("answer to question 0")]
 
 
 @pytest.mark.parametrize(
