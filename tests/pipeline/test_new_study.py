@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = ("src", "stages", "dvc.yaml", "requirements.lock", ".dvc/config", ".dvcignore", ".gitignore")
+CODE = ("src", "stages", "dvc.yaml", "params.yaml", "requirements.lock", ".dvc/config",
+        ".dvc/plots", ".dvcignore", ".gitignore")  # fmt: skip
 
 
 @pytest.fixture

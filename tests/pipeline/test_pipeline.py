@@ -70,11 +70,11 @@ def test_dvc_metrics_and_plots_read_the_reports(finished: Checkout) -> None:
 
 def test_dvc_diff_shows_changes_since_a_commit(finished: Checkout, tmp_path: Path) -> None:
     checkout = finished.copy(tmp_path / "diff")
-    path = checkout.folder / "reports/metrics.json"
+    path = checkout.folder / "reports/metrics/vanilla.json"
     identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
     subprocess.run(["git", "add", "-A"], cwd=checkout.folder, check=True)
     subprocess.run(["git", *identity, "commit", "-qm", "results"], cwd=checkout.folder, check=True)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"vanilla": {"fvu": 0.5}}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fvu": 0.5}))
     done = {
         what: subprocess.run(
             ["dvc", what, "diff", *more], cwd=checkout.folder, env=checkout.environment(),
@@ -83,8 +83,8 @@ def test_dvc_diff_shows_changes_since_a_commit(finished: Checkout, tmp_path: Pat
         for what, more in (("metrics", ["--json"]), ("plots", ["--json"]))
     }  # fmt: skip
     assert all(process.returncode == 0 for process in done.values())
-    changed = json.loads(done["metrics"].stdout)["reports/metrics.json"]
-    assert changed["vanilla.fvu"]["new"] == 0.5
+    changed = json.loads(done["metrics"].stdout)["reports/metrics/vanilla.json"]
+    assert changed["fvu"]["new"] == 0.5
     assert "frontier" in done["plots"].stdout
 
 
