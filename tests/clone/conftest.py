@@ -1,6 +1,5 @@
 """Clones of this repository, as a user has them, and a small study that has run in one."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sae_repro.files import sha256_file
-from sae_repro.stories import generator
-
-ROOT = Path(__file__).resolve().parents[2]
+from ..pipeline.conftest import ROOT, small_text
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -140,27 +136,12 @@ def finished_clone(repository_clone: Path, tmp_path_factory: pytest.TempPathFact
     """
     folder = tmp_path_factory.mktemp("finished") / "clone"
     shutil.copytree(repository_clone, folder, symlinks=True)
-    _write_text(folder / "text.jsonl")
-    params = PARAMS.replace("PIN", sha256_file(folder / "text.jsonl"))
+    params = PARAMS.replace("PIN", small_text(folder / "text.jsonl"))
     (folder / "params.yaml").write_text(params, encoding="utf-8")
     commit(folder, "A small study")
     execute("dvc", "repro", cwd=folder)
     commit(folder, "Its results")
     return folder
-
-
-def _write_text(path: Path) -> None:
-    """900 stories, a JSON line each."""
-    stories = generator.generate(900, seed=5)
-    words = generator.vocabulary()
-    spans = zip(stories.starts[:-1], stories.starts[1:], strict=True)
-    path.write_text(
-        "".join(
-            json.dumps({"text": " ".join(words[i] for i in stories.tokens[start:end])}) + "\n"
-            for start, end in spans
-        ),
-        encoding="utf-8",
-    )
 
 
 @pytest.fixture

@@ -74,11 +74,19 @@ FAILURES: dict[str, tuple[Response, str]] = {
     "an aborted answer": (choice("answer to", "error"), r"did not end \(finish_reason error\)"),
     "a reason of another form": (choice("answer to", 1), "did not end"),
 }  # fmt: skip
-WITHHELD = {
-    "filtered": (choice("answer to", "content_filter"), r"withheld by a filter .*judge\.model"),
-    "filtered elsewhere": (choice(None, "SAFETY"), "withheld by a filter"),
-    "a refusal": (choice(None, refusal="I can't help with that"), r"a refusal \(I can't help"),
-}
+CUT_OFF = r"cut off .*raise judge\.max_tokens = 512"
+FINAL = [
+    (choice("answer to", "content_filter"), r"withheld by a filter .*judge\.model"),
+    (choice(None, "SAFETY"), "withheld by a filter"),
+    (choice(None, refusal="I can't help with that"), r"a refusal \(I can't help"),
+    (choice("names of", "length"), CUT_OFF),
+    (choice("names of", "MAX_TOKENS"), CUT_OFF),
+    (choice(None, "length"), CUT_OFF),
+    (choice(None, "length", reasoning_content="hmm"), CUT_OFF),
+    (choice("<think>hmm"), CUT_OFF),
+    (choice("<think>hmm", "length"), CUT_OFF),
+    (choice([{"type": "text", "text": "names of"}], "length"), CUT_OFF),
+]
 
 
 @pytest.mark.parametrize("name", FAILURES)
@@ -101,30 +109,12 @@ def test_a_failure_with_status_200_is_retried_and_never_recorded(
     assert set(read_record(record).values()) == set(answers)
 
 
-@pytest.mark.parametrize("name", WITHHELD)
-def test_a_withheld_answer_ends_the_run_at_once(
-    endpoint: Endpoint, backend: Make, record: Path, name: str
+@pytest.mark.parametrize(("response", "says"), FINAL)
+def test_an_answer_that_would_come_again_ends_the_run_at_once(
+    endpoint: Endpoint, backend: Make, record: Path, response: Response, says: str
 ) -> None:
-    response, says = WITHHELD[name]
     endpoint.script = lambda n, prompt: response if n == 1 else echo(prompt)
     with pytest.raises(StudyError, match=says) as caught:
-        backend().answer(questions(3))
-    assert "1 of 3 answers are kept" in str(caught.value)
-    assert len(endpoint.prompts) == 2, "the same would come again"
-    assert list(read_record(record).values()) == [Answer("answer to question 0")]
-
-
-@pytest.mark.parametrize(
-    "response",
-    [choice("names of", "length"), choice("names of", "MAX_TOKENS"), choice(None, "length"),
-     choice(None, "length", reasoning_content="hmm"), choice("<think>hmm"),
-     choice("<think>hmm", "length"), choice([{"type": "text", "text": "names of"}], "length")],
-)  # fmt: skip
-def test_an_answer_cut_off_ends_the_run_and_names_the_key_to_raise(
-    endpoint: Endpoint, backend: Make, record: Path, response: Response
-) -> None:
-    endpoint.script = lambda n, prompt: response if n == 1 else echo(prompt)
-    with pytest.raises(StudyError, match=r"cut off .*raise judge\.max_tokens = 512") as caught:
         backend().answer(questions(3))
     assert "1 of 3 answers are kept" in str(caught.value)
     assert len(endpoint.prompts) == 2, "the same would come again"

@@ -1,56 +1,33 @@
 """New studies on real text, run to their reports: every target reached, nothing outside."""
 
 import csv
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-CODE = ("src", "stages", "dvc.yaml", "params.yaml", "requirements.lock", ".dvc/config",
-        ".dvc/plots", ".dvcignore", ".gitignore")  # fmt: skip
+from .conftest import Checkout
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """The code of a checkout, in a git and DVC repository of its own."""
-    folder = tmp_path / "checkout"
-    folder.mkdir()
-    for name in CODE:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    return folder
+def checkout(fresh: Checkout, tmp_path: Path) -> Checkout:
+    """A checkout of the project in which nothing has run."""
+    return fresh.copy(tmp_path / "checkout")
 
 
-def run(checkout: Path, *command: str) -> str:
-    bin_ = Path(sys.executable).parent
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DVC_"))},
-        "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(checkout / "src"),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def new(checkout: Path, *arguments: str) -> None:
+def new(checkout: Checkout, *arguments: str) -> None:
     code = "from sae_repro.cli import main; main()"
-    run(checkout, sys.executable, "-c", code, "new", "mine", *arguments)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "new", "mine", *arguments], cwd=checkout.folder,
+        env=checkout.environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def reports_are_whole(checkout: Path) -> None:
-    run(checkout, "dvc", "repro", "studies/mine/dvc.yaml")
-    tables = checkout / "studies/mine/reports/tables"
+def reports_are_whole(checkout: Checkout) -> None:
+    checkout.repro("studies/mine/dvc.yaml")
+    tables = checkout.folder / "studies/mine/reports/tables"
     with (tables / "cells.csv").open() as file:
         cells = list(csv.DictReader(file))
     trained = [row for row in cells if row["negative_control"] == "no"]
@@ -67,7 +44,9 @@ def reports_are_whole(checkout: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_study_of_news_reaches_its_targets(checkout: Path, shared: Path, tmp_path: Path) -> None:
+def test_a_study_of_news_reaches_its_targets(
+    checkout: Checkout, shared: Path, tmp_path: Path
+) -> None:
     lines = (shared / "data/ag_news/test.csv").read_text().splitlines(keepends=True)
     path = tmp_path / "news.csv"
     path.write_text("".join(lines[:401]))
@@ -77,7 +56,7 @@ def test_a_study_of_news_reaches_its_targets(checkout: Path, shared: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_a_study_of_a_real_model_reaches_its_targets(checkout: Path, shared: Path) -> None:
+def test_a_study_of_a_real_model_reaches_its_targets(checkout: Checkout, shared: Path) -> None:
     new(checkout, "--text", str(shared / "data/tinystories/samples.jsonl"), "--documents", "250",
         "--model", str(shared / "models/stories260k"))  # fmt: skip
     reports_are_whole(checkout)

@@ -214,3 +214,19 @@ def proxy(server: Server) -> Iterator[Proxy]:
     running.released.set()
     running.shutdown()
     running.server_close()
+
+
+def dying_log_batch(calls: int) -> Callable[..., None]:
+    """`MlflowClient.log_batch` that works for a number of calls, and then no more."""
+    from mlflow import MlflowClient
+
+    log_batch, made = MlflowClient.log_batch, 0
+
+    def dies(self: Any, *args: Any, **options: Any) -> None:
+        nonlocal made
+        made += 1
+        if made > calls:
+            raise ConnectionError("the server went away")
+        log_batch(self, *args, **options)
+
+    return dies

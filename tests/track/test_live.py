@@ -22,7 +22,7 @@ from sae_repro.track import send
 from sae_repro.track.live import Following, rows_of
 from sae_repro.track.unfinished import LIVE, PLACE
 
-from .conftest import STEPS, cells_named, write_cell
+from .conftest import STEPS, cells_named, dying_log_batch, write_cell
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = {
@@ -176,17 +176,8 @@ def test_a_takeover_that_is_interrupted_is_completed_by_the_next(
 ) -> None:
     checkpoint("a", ROWS[:3])
     Following(SAES).send(over=False)
-    log_batch, made = MlflowClient.log_batch, 0
-
-    def dies(self: MlflowClient, *args: Any, **options: Any) -> None:
-        nonlocal made
-        made += 1
-        if made > calls:
-            raise ConnectionError("the server went away")
-        log_batch(self, *args, **options)
-
     with monkeypatch.context() as patched, pytest.raises(Exception, match="went away"):
-        patched.setattr(MlflowClient, "log_batch", dies)
+        patched.setattr(MlflowClient, "log_batch", dying_log_batch(calls))
         track(study)
     track(study)
     assert active(study) == undisturbed

@@ -18,7 +18,7 @@ from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import FRONTIER_X, labels, projection
 from sae_repro.track.server import redacted, tracking_uri
 
-from .conftest import CELL, STEPS, cells_named, free_port, write_cell
+from .conftest import CELL, STEPS, cells_named, dying_log_batch, free_port, write_cell
 
 
 @pytest.fixture
@@ -136,20 +136,11 @@ def test_interrupted_anywhere_the_next_sync_completes_it(
         folder.mkdir()
         shutil.copy(empty_database, folder)
     sync(runs, study, whole, "test")
-    log_batch, made = MlflowClient.log_batch, 0
-
-    def dies(self: MlflowClient, *args: Any, **options: Any) -> None:
-        nonlocal made
-        made += 1
-        if made > calls:
-            raise ConnectionError("the server went away")
-        log_batch(self, *args, **options)
-
     with (
         monkeypatch.context() as patched,
         pytest.raises(StudyError, match="retry later: `sae-repro track`"),
     ):
-        patched.setattr(MlflowClient, "log_batch", dies)
+        patched.setattr(MlflowClient, "log_batch", dying_log_batch(calls))
         sync(runs, study, broken, "test")
     sync(runs, study, broken, "test")
     assert rows(broken / "mlflow.db") == rows(whole / "mlflow.db")
