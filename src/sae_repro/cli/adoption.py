@@ -12,14 +12,12 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from sae_repro.cli.studies import WIDTH
 from sae_repro.errors import StudyError
 from sae_repro.files import write_text
 from sae_repro.params import Cell, check_section, parse, read_yaml
 from sae_repro.params.recipes import RECIPE, merged
 from sae_repro.tune.results import Trial, trials
-
-WIDTH = 80
-"""Columns beyond which DVC breaks a line where it writes params.yaml."""
 
 
 def adopt(

@@ -13,6 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
+from sae_repro.cli.studies import WIDTH
 from sae_repro.params import UNTRAINED
 
 CELL_FLOP = 1e13  # of training, per cell: minutes on one core
@@ -193,11 +194,9 @@ def _two_digits(count: int) -> int:
 
 
 def _power_of_two(at_least: int) -> int:
-    return int(1 << max(0, at_least - 1).bit_length())
+    return 1 << max(0, at_least - 1).bit_length()
 
 
-WIDTH = 80
-"""Of a line that DVC does not break."""
 COMMENTS = {
     "extract.untrained_hooks": "also from the same architecture, weights random",
     "extract.n_tokens": "at most, as the next two",

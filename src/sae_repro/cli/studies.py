@@ -12,6 +12,9 @@ from sae_repro.files import sha256_file, write_text
 from sae_repro.params import read_yaml
 from sae_repro.pins import model_digest
 
+WIDTH = 80
+"""Columns beyond which DVC breaks a line where it writes params.yaml."""
+
 
 def pin_inputs(folder: Path) -> list[str]:
     """Renew the hashes of a study's files, labels, prompts, model and SAEs; the changes by line."""
