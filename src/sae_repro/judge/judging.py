@@ -28,6 +28,7 @@ from sae_repro.judge.protocol import Answer, Backend, Question
 from sae_repro.judge.questions import QuestionMaker
 from sae_repro.judge.scores import SCORES, ScoringQuestion
 from sae_repro.params import Cell, Judge, sae_names
+from sae_repro.pins import PinnedFile
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
 
@@ -48,7 +49,7 @@ def judge_cells(
     seed: int,
     study: Path,
     record: Path,
-    spans: Path | None = None,
+    spans: PinnedFile | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The results of each SAE of `cells`: plain values, ready to be written.
 

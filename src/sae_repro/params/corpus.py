@@ -17,7 +17,7 @@ class StoriesSource(Section):
 
 
 class FilesSource(Section):
-    """Text files (txt, jsonl, csv, parquet), each pinned by its content."""
+    """Text files (txt, jsonl, json, csv, parquet), each pinned by its content."""
 
     kind: Literal["files"]
     files: Annotated[dict[str, Sha256], Field(min_length=1)] = Field(
@@ -26,11 +26,13 @@ class FilesSource(Section):
     )
     columns: tuple[str, ...] = Field(
         (),
-        description="text columns of jsonl, csv and parquet files, joined by a newline; default: "
-        "text",
+        description="text columns of jsonl, json, csv and parquet files, joined by a newline; "
+        "default: text",
     )
-    label: str | None = Field(None, description="a column kept as each document's class")
-    n_documents: Count | None = Field(None, description="documents to read; null: all")
+    label: str | None = Field(
+        None, description="a column kept, as it is written, as each document's class"
+    )
+    n_documents: Count | None = Field(None, description="documents with text to read; null: all")
 
 
 class HubSource(Section):

@@ -13,8 +13,9 @@ class ConceptLabels(Section):
     """Labels of a study's own, pinned by their content."""
 
     path: Annotated[str, Field(min_length=1)] = Field(
-        description="parquet, relative to params.yaml: a row per span of tokens, with its document "
-        "(number), start, end (token positions in it, end exclusive) and concept (a name)"
+        description="parquet, csv or jsonl, relative to params.yaml: a row per span of tokens, "
+        "with its document (the row of the text's source, from 0 over all its files in order), "
+        "start, end (token positions in it, end exclusive) and concept (a name)"
     )
     sha256: Sha256 = Field(description="of the file (`sae-repro pin` fills it in)")
 
