@@ -43,15 +43,18 @@ def check(
     from sae_repro import params
     from sae_repro.cli.describe import schema_lines, summary
     from sae_repro.cli.outside import check_version
-    from sae_repro.cli.pipelines import check_copy
+    from sae_repro.cli.own_inputs import check_own_inputs
+    from sae_repro.cli.pipelines import check_copy, check_place
     from sae_repro.preflight import check_inputs
 
     if schema:
         typer.echo("\n".join(schema_lines()))
         return
     loaded = params.load(study / "params.yaml")
+    check_place(study / loaded.root)
     check_copy(study, study / loaded.root)
     check_inputs(loaded, study)
+    check_own_inputs(loaded, study)
     check_version(study)
     if loaded.judge.prompts:
         from sae_repro.judge.prompts import load_prompts

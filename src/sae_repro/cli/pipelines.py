@@ -33,6 +33,16 @@ def check_copy(study: Path, root: Path) -> None:
         )
 
 
+def check_place(root: Path) -> None:
+    """StudyError where DVC can't run: it formats the path of its cache as if it were a pattern."""
+    place = str(root.resolve())
+    if "{" in place or "}" in place:
+        raise StudyError(
+            f"{place}: DVC fails in a folder whose path has braces; rename it, or move the "
+            "repository to another"
+        )
+
+
 def renewed(root: Path, text: str, *, write: bool) -> Iterator[str]:
     """A line for each study under `root`/studies whose dvc.yaml is no file that holds `text`.
 
