@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
@@ -25,6 +26,7 @@ from sae_repro.cli.own_text import study_yaml
 from sae_repro.cli.studies import pin_inputs
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
+from sae_repro.hub import unreachable
 from sae_repro.params import Study, load, parse
 from sae_repro.preflight import check_inputs
 
@@ -467,17 +469,30 @@ def test_branches_of_the_hub_are_pinned_to_their_commit(
 def test_data_sets_of_the_hub_are_pinned(
     checkout: Path, hub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(source: Any) -> None:
+    def no_answer(source: Any) -> None:
         assert source.revision == "e" * 40
-        raise StudyError("no rows today")
+        raise unreachable(source.name, "no rows today")
 
     hub.shas = {"/api/datasets/someone/texts": "e" * 40}
-    monkeypatch.setattr("sae_repro.corpus.sources.open_hub", unreachable)
+    monkeypatch.setattr("sae_repro.corpus.sources.open_hub", no_answer)
     message = invoke("new", "x", "--dataset", "someone/texts", "--column", "story")
     assert "someone/texts can't be read now: sizes are those of 20,000 documents" in message
     source = load(checkout / "studies/x/params.yaml").corpus.source
     assert source.kind == "hub"
     assert (source.revision, source.n_documents, source.columns) == ("e" * 40, 20_000, ("story",))
+
+
+def test_a_data_set_without_the_column_is_refused(
+    checkout: Path, hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a hub that gives no answer leaves the sizes to be guessed."""
+    rows = datasets.Dataset.from_dict({"text": ["some words of text"] * 3})
+    hub.shas = {"/api/datasets/someone/texts": "e" * 40}
+    monkeypatch.setattr("sae_repro.corpus.sources.reachable", lambda what: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: rows)
+    message = refused("new", "x", "--dataset", "someone/texts", "--column", "story")
+    assert "columns = story: someone/texts has no such column; it has text" in message
+    assert studies(checkout) == []
 
 
 @pytest.mark.parametrize(

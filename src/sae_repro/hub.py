@@ -12,6 +12,10 @@ from sae_repro.errors import StudyError
 TIMEOUT_S = 5.0
 
 
+class UnreachableError(StudyError):
+    """No answer from the hub: nothing is known of what was to be fetched."""
+
+
 def endpoint() -> str:
     """The hub's address: HF_ENDPOINT, or the public one."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -99,9 +103,9 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def unreachable(what: str, reason: object) -> StudyError:
+def unreachable(what: str, reason: object) -> UnreachableError:
     """The error for `what` that could not be fetched."""
-    return StudyError(
+    return UnreachableError(
         f"{what}: the hub at {endpoint()} can't be reached ({one_line(reason)}); check the "
         "network, set HF_ENDPOINT to a mirror, or fetch it elsewhere and use a local source (kind: "
         "files for text, kind: local for a model)"
