@@ -61,6 +61,44 @@ def test_a_change_between_two_passes_is_noticed(tmp_path: Path) -> None:
         list(source)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"label": "kind"}, "source.label = kind: a.jsonl has no such column; it has text, n"),
+        ({"label": "kind", "n_documents": 5}, "label = kind: none of the 5 documents of a.jsonl"),
+        ({"columns": ["text", "body"]}, "source.columns = body: a.jsonl has no such column"),
+        ({"n_documents": 31}, "has only 30 documents with text; 1 row without text left out; ask"),
+    ],
+)
+def test_what_no_row_has_is_refused(options: dict[str, Any], says: str, tmp_path: Path) -> None:
+    path = save_jsonl(tmp_path / "a.jsonl", [*ROWS[:20], {"text": None, "n": 0}, *ROWS[20:]])
+    with pytest.raises(StudyError) as caught:
+        texts(path, **options)
+    assert says in str(caught.value)
+
+
+def test_files_may_differ_in_columns_that_are_not_asked_for(tmp_path: Path) -> None:
+    for number, header in enumerate(("text,b", "c,text,d")):
+        row = ",".join("the text" if name == "text" else "1" for name in header.split(","))
+        (tmp_path / f"{number}.csv").write_text(f"{header}\n{row}\n")
+    pins = {f"{number}.csv": sha256_file(tmp_path / f"{number}.csv") for number in (0, 1)}
+    source = FilesSource(kind="files", files=pins)
+    assert [d.text for d in open_files(source, tmp_path)] == ["the text", "the text"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_column_that_is_not_asked_for_may_change_its_kind_late(
+    suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    rows = [{"text": f"text {n}", "note": "" if n < 10_020 else ["seen"]} for n in range(10_050)]
+    if suffix == "csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    else:
+        save_jsonl(path, [row if n % 2 else {"text": row["text"]} for n, row in enumerate(rows)])
+    assert texts(path) == [row["text"] for row in rows]
+
+
 NAMES = st.text(
     st.sampled_from("ab1 []{}()*?!$%&#@~^=+,;:'\"`<>|\\.-_éß→\n\t")
     | st.characters(exclude_categories=["Cs"], exclude_characters="/\0"),
