@@ -16,7 +16,7 @@ class LostError(Exception):
 
 
 def results(
-    calls: Sequence[tuple[Callable[..., Any], Any]], most: int | None
+    calls: Sequence[tuple[Any, ...]], most: int | None
 ) -> Iterator[tuple[int, Any]]:
     """(number of the call, its result) as they end; a call is a function and its arguments.
 
