@@ -15,9 +15,7 @@ class LostError(Exception):
     """A job was lost with its node or worker, also when it ran again."""
 
 
-def results(
-    calls: Sequence[tuple[Any, ...]], most: int | None
-) -> Iterator[tuple[int, Any]]:
+def results(calls: Sequence[tuple[Any, ...]], most: int | None) -> Iterator[tuple[int, Any]]:
     """(number of the call, its result) as they end; a call is a function and its arguments.
 
     At most `most` run at a time, None: one per CPU of the cluster, which is the one that

@@ -89,7 +89,8 @@ def main() -> None:
             connection.send((kind, value))
 
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
-    threading.Thread(target=_limit_memory, args=(most_memory, say), daemon=True).start()
+    most = _peak() + most_memory
+    threading.Thread(target=_limit_memory, args=(most, say), daemon=True).start()
     report_to(lambda upload: say("answered", upload))
     try:
         say("returned", function(*args, **options))
@@ -106,10 +107,9 @@ def _end_with_parent(connection: Connection) -> None:
 
 def _limit_memory(most: int, say: Callable[[str, Any], None]) -> None:
     """End the process where an answer of the server is larger than any that is right."""
-    first = _peak()
-    while _peak() - first <= most:
+    while _peak() <= most:
         time.sleep(0.1)
-    say("memory", f"an answer of more than {most >> 20} MiB")
+    say("memory", "an answer of the server fills the memory")
     os._exit(1)
 
 
