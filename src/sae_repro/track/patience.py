@@ -1,4 +1,4 @@
-"""How long a tracking server may take, and where a process is told that it got on.
+"""The time that a tracking server has, and the client whose calls are told to a watcher of it.
 
 A socket's time-outs limit each wait of a request and not their sum, and MLflow's client sleeps as
 long as a Retry-After says: only a clock beside it ends a sync that does not get on.
