@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from sae_repro.errors import StudyError
@@ -89,7 +90,7 @@ def main() -> None:
             connection.send((kind, value))
 
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
-    most = _peak() + most_memory
+    most = _held() + most_memory
     threading.Thread(target=_limit_memory, args=(most, say), daemon=True).start()
     report_to(lambda upload: say("answered", upload))
     try:
@@ -107,15 +108,19 @@ def _end_with_parent(connection: Connection) -> None:
 
 def _limit_memory(most: int, say: Callable[[str, Any], None]) -> None:
     """End the process where an answer of the server is larger than any that is right."""
-    while _peak() <= most:
+    while _held() <= most:
         time.sleep(0.1)
     say("memory", "an answer of the server fills the memory")
     os._exit(1)
 
 
-def _peak() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def _held() -> int:
+    """Bytes that this process holds; where no file says so, the most that it has held."""
+    try:
+        # on Linux, the most that was held counts the process that started this one
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":
