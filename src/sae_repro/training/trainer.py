@@ -48,12 +48,12 @@ from sae_repro.training.batches import Batches
 from sae_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from sae_repro.training.contribution import Contribution
 from sae_repro.training.finishing import finished_sae, scale_of
-from sae_repro.training.journal import Journal, metrics_row
+from sae_repro.training.journal import Journal, as_json, metrics_row
 from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.resampling import resample
 from sae_repro.training.running_threshold import RunningThreshold
 from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
-from sae_repro.training.watch import Watch
+from sae_repro.training.watch import Watch, check_finite
 
 INITIAL_ROWS = 16_384  # inputs whose geometric median b_dec starts from
 
@@ -64,8 +64,9 @@ class Trained:
 
     sae: SAE
     journal: Journal
-    thresholds: dict[str, float]
-    """BatchTopK: τ as calibrated, and its running mean over training, in raw units."""
+    thresholds: dict[str, float | None]
+    """BatchTopK: τ as calibrated, and its running mean over training, in raw units; None where no
+    latent ever fired."""
 
 
 def cell_id(cell: Cell) -> str:
@@ -140,6 +141,7 @@ class Trainer:
             if saves:
                 save_checkpoint(self.checkpoint, done, self._state(), journal)
         sae = self.sae()
+        check_finite(sae, journal)  # the last step may have broken what its loss has not seen
         return Trained(sae, journal, self._thresholds(sae))
 
     def _step(self, step: int, x_nd: Tensor) -> Losses:
@@ -182,14 +184,16 @@ class Trainer:
         rate = control_rate(self.cell, step, self.batches.steps)
         self.lambda_ *= torch.where(l0 >= self.cell.target_l0, 1 + rate, 1 - rate)
 
-    def _thresholds(self, sae: SAE) -> dict[str, float]:
+    def _thresholds(self, sae: SAE) -> dict[str, float | None]:
         if self.cell.activation_row.threshold != "calibrated":
             return {}
         assert sae.weights.threshold is not None
-        return {
-            "threshold_calibrated": sae.weights.threshold[0].item(),
-            "threshold_training_mean": self.threshold.mean.item() / self.scale,
-        }
+        return as_json(
+            {
+                "threshold_calibrated": sae.weights.threshold[0].item(),
+                "threshold_training_mean": self.threshold.mean.item() / self.scale,
+            }
+        )
 
     def _reorder(self, z_nk: Tensor) -> None:
         """Latents by falling contribution; everything that is indexed by latent moves along."""
@@ -244,7 +248,7 @@ class Trainer:
             row.setdefault("auxk", 0.0)
         if self.cell.penalty != "none":
             row["lambda"] = self._lambda_at(step)
-        return row
+        return as_json(row)
 
     def _lambda_at(self, step: int) -> float:
         return self.lambda_.item() * penalty_warmup(self.cell, step, self.batches.steps)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders import Losses
+from sae_repro.autoencoders import SAE, Losses
 from sae_repro.params import Cell, Train
 from sae_repro.training.checkpoint import load_checkpoint
 from sae_repro.training.journal import Journal
@@ -71,7 +71,11 @@ class Watch:
             return
         step, kind = fault
         last: dict[str, Any] = journal.metrics[-1]
-        terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "tokens"))
+        terms = ", ".join(
+            f"{name} not finite" if value is None else f"{name} {value:.4g}"
+            for name, value in last.items()
+            if name not in ("step", "tokens")
+        )
         saved = load_checkpoint(checkpoint)
         raise Diverged(
             f"{FAULTS[kind]} from step {step} on (step {last['step']}: {terms}); last good "
@@ -86,6 +90,13 @@ class Watch:
             "watch.starved": self._starved,
             "watch.first": self._first,
         }
+
+
+def check_finite(sae: SAE, journal: Journal) -> None:
+    """Diverged, where a weight of the finished `sae` is not finite in its precision."""
+    broken = [name for name, t in sae.weights.named().items() if not bool(t.isfinite().all())]
+    if broken:
+        raise Diverged(f"not finite after the last step: {', '.join(broken)}", journal)
 
 
 def _revival_steps(cell: Cell, settings: Train) -> int:
