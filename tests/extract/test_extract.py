@@ -1,6 +1,7 @@
 """The stage extract: rows, shards, statistics and manifest; broken activations are refused."""
 
 import itertools
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,37 @@ def test_sinks_lose_and_double_nothing(
         if name == "validation":
             assert values.tolist() == sorted(values.tolist())
             assert all(len(r) == 7 for r in read[:-1])
+
+
+def test_sinks_write_the_same_bytes_however_few_files_may_be_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """90 shards of 3 files each, and 80 hooks, where a process may open 24 files more."""
+    rng = np.random.default_rng(0)
+    x_nd = rng.standard_normal((4000, 2)).astype(np.float32)
+    index = np.stack([np.arange(4000)] * 3, axis=1).astype(np.int32)
+    few, many = ["a", "b"], [f"hook{n}" for n in range(80)]
+
+    def write(folder: Path) -> dict[str, list[str]]:
+        shuffled = ShuffledSink(
+            folder, few, 2, "float32", shards=90, rng=np.random.default_rng(1)
+        )
+        ordered = OrderedSink(folder, "validation", many, 2, "float32", 256)
+        for rows in np.array_split(np.arange(4000), 7):
+            shuffled.append({hook: x_nd[rows] for hook in few}, index[rows])
+            ordered.append({hook: x_nd[rows] for hook in many}, index[rows])
+        entries = [*shuffled.close().items(), *ordered.close().items()]
+        return {f"{n} {name}": [e["sha256"] for e in part] for n, (name, part) in enumerate(entries)}
+
+    free = write(tmp_path / "free")
+    monkeypatch.setattr("sae_repro.extract.sinks.WAITING", 5000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 24, hard))
+    try:
+        assert write(tmp_path / "narrow") == free
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_shuffling_is_uniform(tmp_path: Path) -> None:
