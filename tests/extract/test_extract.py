@@ -171,6 +171,24 @@ def test_half_precision_that_overflows_stops_and_says_where(
         run(half)
 
 
+@pytest.mark.parametrize(("value", "says"), [(0.0, "is 0 at every"), (2.5, "is the same vector")])
+def test_a_hook_that_never_varies_is_named(
+    run: Callable[..., ActivationStore], subject: Any, monkeypatch: pytest.MonkeyPatch,
+    value: float, says: str,
+) -> None:  # fmt: skip
+    real = subject.run_with_cache
+
+    def constant(*args: Any, **options: Any) -> Any:
+        logits, cache = real(*args, **options)
+        return logits, {
+            name: torch.full_like(x, value) if name == HOOKS[1] else x for name, x in cache.items()
+        }
+
+    monkeypatch.setattr(subject, "run_with_cache", constant)
+    with pytest.raises(StudyError, match=rf"extract: {HOOKS[1]} {says}.* training token"):
+        run()
+
+
 def test_a_damaged_shard_is_named(run: Callable[..., ActivationStore]) -> None:
     store = run()
     path = store.folder / HOOKS[0] / "train" / "00000.npy"
@@ -302,7 +320,7 @@ def test_sinks_write_the_same_bytes_however_few_files_may_be_open(
     free = write(tmp_path / "free")
     monkeypatch.setattr("sae_repro.extract.sinks.WAITING", 5000)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(list(Path("/proc/self/fd").iterdir()))
+    used = len(list(Path("/dev/fd").iterdir()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 24, hard))
     try:
         assert write(tmp_path / "narrow") == free

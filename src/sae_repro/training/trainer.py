@@ -53,7 +53,7 @@ from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.resampling import resample
 from sae_repro.training.running_threshold import RunningThreshold
 from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
-from sae_repro.training.watch import Watch, check_finite
+from sae_repro.training.watch import Diverged, Watch, check_finite
 
 INITIAL_ROWS = 16_384  # inputs whose geometric median b_dec starts from
 
@@ -126,6 +126,8 @@ class Trainer:
 
     def run(self, progress: Callable[[int], None] = lambda step: None) -> Trained:
         """Train to the end, or from the last checkpoint: numbers 1, 11 and 12 of the map."""
+        if not self.store.rms(self.hook):
+            raise Diverged("all training activations are 0: there is nothing to learn", Journal())
         start, journal = self._resumed()
         for step, batch in enumerate(self.batches.starting_at(start), start):
             losses = self._step(step, self._scaled(batch.to(self.device)))
