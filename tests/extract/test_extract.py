@@ -307,15 +307,15 @@ def test_sinks_write_the_same_bytes_however_few_files_may_be_open(
     few, many = ["a", "b"], [f"hook{n}" for n in range(80)]
 
     def write(folder: Path) -> dict[str, list[str]]:
-        shuffled = ShuffledSink(
-            folder, few, 2, "float32", shards=90, rng=np.random.default_rng(1)
-        )
+        shuffled = ShuffledSink(folder, few, 2, "float32", shards=90, rng=np.random.default_rng(1))
         ordered = OrderedSink(folder, "validation", many, 2, "float32", 256)
         for rows in np.array_split(np.arange(4000), 7):
-            shuffled.append({hook: x_nd[rows] for hook in few}, index[rows])
-            ordered.append({hook: x_nd[rows] for hook in many}, index[rows])
+            shuffled.append(dict.fromkeys(few, x_nd[rows]), index[rows])
+            ordered.append(dict.fromkeys(many, x_nd[rows]), index[rows])
         entries = [*shuffled.close().items(), *ordered.close().items()]
-        return {f"{n} {name}": [e["sha256"] for e in part] for n, (name, part) in enumerate(entries)}
+        return {
+            f"{n} {name}": [e["sha256"] for e in part] for n, (name, part) in enumerate(entries)
+        }
 
     free = write(tmp_path / "free")
     monkeypatch.setattr("sae_repro.extract.sinks.WAITING", 5000)
