@@ -8,7 +8,7 @@ Nothing is defined here: who needs one section depends on that section's module 
 """
 
 from sae_repro.params.base import Section
-from sae_repro.params.cell import Cell, sae_names
+from sae_repro.params.cell import Cell, saes_by_name
 from sae_repro.params.compare import Compare
 from sae_repro.params.control import Control
 from sae_repro.params.corpus import Corpus, FilesSource, HubSource, StoriesSource
@@ -69,6 +69,6 @@ __all__ = [
     "parse",
     "read_cells",
     "read_yaml",
-    "sae_names",
+    "saes_by_name",
     "shape_problems",
 ]

@@ -243,10 +243,10 @@ class Cell(Section):
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
-def sae_names(cells: Mapping[str, Cell]) -> list[str]:
-    """The SAEs of all cells, by cell or, of a cell with several seeds, by cell/seed-<n>."""
-    return [
-        name if place == "." else f"{name}/{place}"
+def saes_by_name(cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """The SAEs of all cells, named as their cell or, of one with several seeds, cell/seed-<n>."""
+    return {
+        name if place == "." else f"{name}/{place}": sae
         for name, cell in cells.items()
-        for place in cell.members()
-    ]
+        for place, sae in cell.members().items()
+    }

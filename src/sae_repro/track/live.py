@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
 from sae_repro.live import END_SECONDS, ORDER, Followed
-from sae_repro.params import Cell, load
+from sae_repro.params import Cell, load, saes_by_name
 from sae_repro.stage import STATE
 from sae_repro.track.origin import Origin
 from sae_repro.track.patience import START_S, Patience
@@ -120,11 +120,7 @@ class Following:
         self._root, self._experiment = Path(study.root), study.track.experiment
         self._study = Origin(Path()).study
         self._saes = saes
-        self._cells = {
-            name if place == "." else f"{name}/{place}": sae
-            for name, cell in study.cells.items()
-            for place, sae in cell.members().items()
-        }
+        self._cells = saes_by_name(study.cells)
         self._runs: dict[str, Run] = {}
         self._sent: dict[str, int] = {}
         """Rows sent, by name; no entry before the run of that name was found or made."""

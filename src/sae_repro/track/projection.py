@@ -9,7 +9,7 @@ from typing import Any
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, digest, read_json, sha256_file
 from sae_repro.metrics import names_in
-from sae_repro.params import Cell
+from sae_repro.params import Cell, saes_by_name
 from sae_repro.params.appearance import look
 from sae_repro.params.architecture import architecture_of
 from sae_repro.params.cell_labels import as_trained, fields_read, is_control, sparsity
@@ -37,11 +37,7 @@ def projection(cells: Mapping[str, Cell], study: Path, *, weights: bool) -> list
     their 95 % intervals under `interval/`, denominators and exclusions under `count/`.
     `artifacts` map a path below the study's folder to its SHA-256.
     """
-    runs = [
-        _sae(name if place == "." else f"{name}/{place}", sae, study, weights)
-        for name, cell in cells.items()
-        for place, sae in cell.members().items()
-    ]
+    runs = [_sae(name, sae, study, weights) for name, sae in saes_by_name(cells).items()]
     reports = {
         path.relative_to(study).as_posix(): sha256_file(path)
         for folder in ("figures", "tables")
