@@ -50,7 +50,8 @@ class Watch:
         """Take in one step and the batch's L0."""
         error = losses.terms["reconstruction"]
         if step == 0:
-            self._limit.copy_(EXPLODED * error.clamp_min(self._power))
+            least = min(self._power, torch.finfo(error.dtype).max)
+            self._limit.copy_(EXPLODED * error.clamp_min(least))
         self._starved.copy_(torch.where(l0 < STARVED_L0, self._starved + 1, 0))
         # on the last step nothing is left that could bring a latent back
         patience = 1 if step == self._steps - 1 else self._patience
