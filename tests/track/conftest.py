@@ -82,6 +82,7 @@ def write_cell(study: Path, name: str, *, key: str, failed: bool = False, fvu: f
     (trained / "cfg.json").write_text("{}")
     (trained / "sae_weights.safetensors").write_bytes(key.encode())
     measured = {
+        "status": summary["status"],
         "metrics": {}
         if failed
         else {

@@ -30,7 +30,8 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
     from sae_repro.numerics.determinism import prepare
 
     trained = read_json(trained_sae / "train.json")
-    summary = {name: trained[name] for name in ("status", "hook", "d_in", "d_sae", "choices")}
+    kept = ("status", "hook", "d_in", "d_sae", "choices", "unreached")
+    summary = {name: trained[name] for name in kept}
     summary |= {"activation": trained["choices"]["activation"]}
     if trained["status"] != "ok":
         _write_failure(folder, summary, trained["reason"])

@@ -8,7 +8,7 @@ field which its other choices leave unread is refused, so that no value in param
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sae_repro.params import axes
 from sae_repro.params.base import Count, Fraction, Section, Sha256
@@ -24,6 +24,21 @@ else:  # the rows are the one list of names; a type checker wants it spelled out
     Penalty = Literal[tuple(axes.PENALTIES)]
     Prefixes = Literal[tuple(axes.PREFIXES)]
     Revival = Literal[tuple(axes.REVIVALS)]
+
+SMALLEST, LARGEST = 1.2e-38, 3.4e38  # of fp32: below it is 0 or loses digits, above it is infinite
+
+
+def _in_fp32(value: float) -> float:
+    if value and not SMALLEST <= abs(value) <= LARGEST:
+        raise ValueError(
+            f"{value:g} is no number in fp32, the precision of training; allowed are {SMALLEST:g} "
+            f"… {LARGEST:g}"
+        )
+    return value
+
+
+InFp32 = AfterValidator(_in_fp32)
+Positive = Annotated[float, Field(gt=0), InFp32]
 
 MATRYOSHKA_SHARES = (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
@@ -69,7 +84,7 @@ class Cell(Section):
     k: Count | None = Field(
         None, description="latents per token (topk) or per token on average (batchtopk), 1 … K"
     )
-    jumprelu_bandwidth: Annotated[float, Field(gt=0, lt=1)] = Field(
+    jumprelu_bandwidth: Annotated[float, Field(gt=0, lt=1), InFp32] = Field(
         1e-3,
         description="jumprelu: width ε of the straight-through kernel, and every θ's start, as a "
         "fraction of √E‖x‖² of the inputs trained on",
@@ -81,13 +96,13 @@ class Cell(Section):
         description=f"what keeps z sparse: {axes.meanings('penalty')}; l0 and l0_quadratic with "
         "a trained threshold (jumprelu) only",
     )
-    lambda_: Annotated[float, Field(gt=0)] | None = Field(
+    lambda_: Positive | None = Field(
         None,
         alias="lambda",
         description="weight of the penalty, > 0; its scale depends on `reconstruction`; with "
         "target_l0, where the controller starts",
     )
-    target_l0: Annotated[float, Field(gt=0)] | None = Field(
+    target_l0: Positive | None = Field(
         None,
         description="target latents per token: λ is steered to hold it (l0_quadratic: the L0* of "
         "the penalty, λ stays)",
@@ -111,7 +126,7 @@ class Cell(Section):
     n_prefixes: Annotated[int, Field(ge=2)] = Field(
         10, description="random, random_published: lengths per step, the full K always among them"
     )
-    prefix_alpha: Annotated[float, Field(gt=0)] = Field(
+    prefix_alpha: Annotated[float, Field(ge=1e-3, le=20)] = Field(
         0.5,
         description="exponent α of the draw; random: truncated Pareto p(l) ∝ l^−α − (l+1)^−α; "
         "random_published: p(l) ∝ l^α − (l−1)^α",
@@ -137,14 +152,12 @@ class Cell(Section):
     resample_tokens: Count = Field(
         100_000, description="resample: tokens whose losses weight the draw (or all there are)"
     )
-    resample_bias: float | None = Field(
+    resample_bias: Annotated[float, InFp32] | None = Field(
         None,
         description="resample: b_enc of a resampled latent; null: 0, and −0.05 with "
         "resample_published",
     )
-    auxk_coefficient: Annotated[float, Field(gt=0)] = Field(
-        1 / 32, description="auxk: weight of the auxiliary loss"
-    )
+    auxk_coefficient: Positive = Field(1 / 32, description="auxk: weight of the auxiliary loss")
     dead_tokens: Count = Field(
         10_000_000, description="auxk: tokens without firing after which a latent counts as dead"
     )
@@ -161,13 +174,13 @@ class Cell(Section):
         "geometric_median", description="start of b_dec, from ≥ 10,000 training tokens"
     )
 
-    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="Adam's peak learning rate, > 0")
+    lr: Positive = Field(1e-3, description="Adam's peak learning rate, > 0")
     lr_warmup: Fraction = Field(0.05, description="fraction of the steps with linear warm-up")
     lr_decay: Fraction = Field(
         0.2, description="fraction of the steps, at the end, with linear decay"
     )
-    adam_eps: Annotated[float, Field(gt=0)] = Field(1e-8, description="Adam's ε (β = .9, .999)")
-    grad_clip: Annotated[float, Field(gt=0)] | None = Field(
+    adam_eps: Positive = Field(1e-8, description="Adam's ε (β = .9, .999)")
+    grad_clip: Positive | None = Field(
         1.0, description="bound on the gradient's global norm; null: no clipping"
     )
 
@@ -207,6 +220,11 @@ class Cell(Section):
     def l0_target(self) -> float | None:
         """The target L0, k or target_l0; None where λ alone decides."""
         return self.k if self.k is not None else self.target_l0
+
+    @property
+    def steered(self) -> bool:
+        """Whether a controller moves λ to hold target_l0."""
+        return self.target_l0 is not None and not self.penalty_row.needs_target_l0
 
     @property
     def resamples(self) -> bool:

@@ -181,8 +181,9 @@ class Trainer:
 
     def _steer(self, step: int, l0: Tensor) -> None:
         """Multiplicative control: λ up where the batch has at least the target L0, else down."""
-        if self.cell.target_l0 is None or self.cell.penalty_row.needs_target_l0:
+        if not self.cell.steered:
             return
+        assert self.cell.target_l0 is not None
         rate = control_rate(self.cell, step, self.batches.steps)
         self.lambda_ *= torch.where(l0 >= self.cell.target_l0, 1 + rate, 1 - rate)
 
