@@ -137,8 +137,9 @@ class Trainer:
             logs = step % self.settings.log_every == 0 or done == self.batches.steps
             saves = done % self.settings.checkpoint_every == 0 and done < self.batches.steps
             if logs or (saves and self.watch.fault()):  # the failure's terms
-                journal.metrics.append(self._row(step, losses, batch))
-                self.watch.check(journal, self.checkpoint)
+                row = self._row(step, losses, batch)
+                journal.metrics.append(as_json(row))
+                self.watch.check(row, journal, self.checkpoint)
                 progress(done)
             if saves:
                 save_checkpoint(self.checkpoint, done, self._state(), journal)
@@ -251,7 +252,7 @@ class Trainer:
             row.setdefault("auxk", 0.0)
         if self.cell.penalty != "none":
             row["lambda"] = self._lambda_at(step)
-        return as_json(row)
+        return row
 
     def _lambda_at(self, step: int) -> float:
         return self.lambda_.item() * penalty_warmup(self.cell, step, self.batches.steps)

@@ -5,8 +5,8 @@ depends on the steps alone: the intervals of logging and checkpoints decide only
 reported.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,18 +65,16 @@ class Watch:
         faults = [(step, kind) for kind, step in enumerate(self._first.tolist()) if step >= 0]
         return min(faults, default=None)
 
-    def check(self, journal: Journal, checkpoint: Path) -> None:
-        """Diverged, where something was noted; `checkpoint` is the folder of the last one."""
+    def check(self, last: Mapping[str, float], journal: Journal, checkpoint: Path) -> None:
+        """Diverged, where something was noted.
+
+        `last` is the step's row, `checkpoint` the folder of the last one.
+        """
         fault = self.fault()
         if fault is None:
             return
         step, kind = fault
-        last: dict[str, Any] = journal.metrics[-1]
-        terms = ", ".join(
-            f"{name} not finite" if value is None else f"{name} {value:.4g}"
-            for name, value in last.items()
-            if name not in ("step", "tokens")
-        )
+        terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "tokens"))
         saved = load_checkpoint(checkpoint)
         raise Diverged(
             f"{FAULTS[kind]} from step {step} on (step {last['step']}: {terms}); last good "
