@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell
+from sae_repro.params.cell_rules import width_faults
 from sae_repro.params.compare import Compare
 from sae_repro.params.control import Control
 from sae_repro.params.corpus import Corpus
@@ -135,26 +136,5 @@ def shape_problems(study: Study, *, d_model: int, n_layers: int) -> Iterator[str
         if layer >= n_layers:
             yield f"{key} = {hook}: the model has layers 0 … {n_layers - 1}"
     for name, cell in study.cells.items():
-        if cell.import_ is not None:
-            continue  # its width is known once it is read
-        width = cell.width(d_model)
-        if width < 1:
-            yield (
-                f"cells.{name}.expansion = {cell.expansion}: no latent left; at least "
-                f"{1 / d_model:g} (one latent at D = {d_model})"
-            )
-        elif cell.k is not None and cell.k > width:
-            yield (
-                f"cells.{name}.k = {cell.k}: allowed are 1 … {width} "
-                f"(K = {cell.expansion:g} × {d_model})"
-            )
-        elif cell.target_l0 is not None and cell.target_l0 > width:
-            yield (
-                f"cells.{name}.target_l0 = {cell.target_l0:g}: allowed are at most {width} "
-                f"(K = {cell.expansion:g} × {d_model})"
-            )
-        elif cell.prefixes == "fixed" and min(cell.prefix_shares) * width < 1:
-            yield (
-                f"cells.{name}.prefix_shares: the smallest group of K = {width} latents would be "
-                "empty"
-            )
+        for fault in width_faults(cell, d_model):
+            yield f"cells.{name}.{fault}"

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from sae_repro.errors import StudyError
-from sae_repro.params import parse
+from sae_repro.params import Cell, check_section
 from sae_repro.params.axes import AXES, readers
+from sae_repro.params.cell_rules import width_faults
 
 EXTREMES = (1e-300, 1e-40, 1e-30, 1e-12, 1e-3, 0.1, 1.0, 3.0, 300.0, 1e9, 1e30, 1e38, 1e300)
 
@@ -60,22 +61,19 @@ def random_cell(rng: np.random.Generator, hooks: tuple[str, ...]) -> dict[str, A
     return cell | {"hook": str(rng.choice(hooks))}
 
 
-def random_study(rng: np.random.Generator, study: dict[str, Any], cells: int) -> dict[str, Any]:
-    """`study` with so many random cells, each of which the schema accepts."""
-    hooks = (*study["extract"]["hooks"],)
-    found = dict(zip((f"cell{n}" for n in range(cells)), _valid(rng, study, hooks), strict=False))
-    return study | {"cells": found}
-
-
-def _valid(
-    rng: np.random.Generator, study: dict[str, Any], hooks: tuple[str, ...]
+def random_cells(
+    rng: np.random.Generator, hooks: tuple[str, ...], d_in: int, steps: int
 ) -> Iterator[dict[str, Any]]:
+    """Random distinct cells that the schema accepts for `d_in` dimensions and so many steps."""
     seen: list[dict[str, Any]] = []
     while True:
-        cell = random_cell(rng, hooks)
+        choices = random_cell(rng, hooks)
         try:
-            parse(study | {"cells": {str(n): c for n, c in enumerate([*seen, cell])}})
+            cell = check_section(Cell, choices)
         except StudyError:
             continue
-        seen.append(cell)
-        yield cell
+        idle = cell.resamples and cell.resample_every > cell.resample_until * steps
+        if choices in seen or idle or any(width_faults(cell, d_in)):
+            continue
+        seen.append(choices)
+        yield choices
