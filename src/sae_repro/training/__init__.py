@@ -16,7 +16,6 @@ resampling    new directions for dead latents
 contribution  latents sorted by what they contribute
 threshold     BatchTopK's threshold as training sees it
 watch         not finite, diverged, collapsed
-unreached     what so few steps never come to
 journal       rows of metrics and revivals
 checkpoint    all that a step depends on, saved whole
 finishing     weights of any step as an SAE on raw activations
@@ -28,7 +27,6 @@ from sae_repro.training.finishing import finished_sae, scale_of
 from sae_repro.training.journal import Journal
 from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
 from sae_repro.training.trainer import Trained, Trainer, cell_id
-from sae_repro.training.unreached import unreached
 from sae_repro.training.watch import Diverged
 
 __all__ = [
@@ -44,5 +42,4 @@ __all__ = [
     "load_checkpoint",
     "penalty_warmup",
     "scale_of",
-    "unreached",
 ]

@@ -11,7 +11,8 @@ from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.folder import hook_metadata, write_records
-from sae_repro.training import Diverged, Trainer, cell_id, unreached
+from sae_repro.train.unreached import unreached
+from sae_repro.training import Diverged, Trainer, cell_id
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
