@@ -1,4 +1,4 @@
-"""What a cell asks for and a training of so many steps never comes to: no error, but no secret."""
+"""Choices of a cell that a training of so many steps never comes to: no error, but no secret."""
 
 from collections.abc import Iterator
 
