@@ -6,6 +6,7 @@ machines).
 """
 
 import os
+import re
 import tempfile
 import threading
 import time
@@ -31,7 +32,7 @@ def workers() -> int:
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count() or 1
         )
-    if not setting.isdigit() or int(setting) < 1:
+    if not re.fullmatch(r"[0-9]{1,9}", setting) or int(setting) < 1:
         raise StudyError(f"SAE_REPRO_JOBS = {setting}: must be a whole number of workers, ≥ 1")
     return int(setting)
 
