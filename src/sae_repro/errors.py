@@ -12,8 +12,6 @@ characters, further ends of lines, and overrides of a text's direction."""
 
 _UNPRINTABLE = re.compile(rf"[{UNPRINTABLE}\ud800-\udfff]")
 
-SHOWN = 60  # characters of a value in a message
-
 
 class StudyError(Exception):
     """A fault that the user can repair: the message names it, its place, and what to do.
@@ -36,19 +34,6 @@ def one_line(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def shown(value: Any) -> str:
-    """`value` of a YAML file in a message: on one line, shortened, spelled as YAML spells it."""
-    match value:
-        case str():
-            text = value
-        case None | bool():
-            text = "null" if value is None else str(value).lower()
-        case _:
-            text = repr(value)
-    text = one_line(text[: SHOWN + 1])
-    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "…"
-
-
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest of the `known` words; empty where none is near."""
     near = get_close_matches(word, sorted(set(known)), n=2)
@@ -68,7 +53,15 @@ class Named:
         return f"{self.key}: {self.name}"
 
 
-def shown(text: str, most: int = 60) -> str:
-    """`text` for a line of a message: short, and its control characters escaped."""
+def shown(value: Any, most: int = 60) -> str:
+    """`value` for a line of a message: short, spelled as YAML does, what can't be seen escaped."""
+    match value:
+        case str():
+            text = value
+        case None | bool():
+            text = "null" if value is None else str(value).lower()
+        case _:
+            text = repr(value)
+    text = text[: most + 1]
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -101,10 +101,20 @@ def test_a_fault_is_named_before_any_compute(
 
 def test_a_space_with_too_many_corners_is_refused_uncounted(study: TinyStudy) -> None:
     """12 lists of 100 values have 10²⁴."""
-    keys = (
-        "lr lr_warmup lr_decay adam_eps grad_clip lambda_warmup expansion auxk_coefficient "
-        "resample_bias resample_until prefix_alpha target_l0"
-    ).split()
+    keys = [
+        "lr",
+        "lr_warmup",
+        "lr_decay",
+        "adam_eps",
+        "grad_clip",
+        "lambda_warmup",
+        "expansion",
+        "auxk_coefficient",
+        "resample_bias",
+        "resample_until",
+        "prefix_alpha",
+        "target_l0",
+    ]
     study.space(all={key: {"values": [i / 101 for i in range(1, 101)]} for key in keys})
     with pytest.raises(StudyError) as refused:
         load_tune(study.folder)
