@@ -78,8 +78,8 @@ def test_a_range_of_all_is_one_parameter_and_a_recipes_own_bears_its_name() -> N
         ({"constraints": {"coverage": 1}, "metrics": []},
          "tune.constraints.coverage: written only with structure among tune.metrics"),
         ({"seed": True}, "tune.seed = true: must be a valid integer"),
-        ({"all": {"expansion": 4, "target_l0": "8"}}, 'k = "8": must be a valid integer'),
-        ({"all": {"expansion": 4, "target_l0": float("inf")}}, "k = inf: must be"),
+        ({"all": {"expansion": 4, "target_l0": "8"}}, 'target_l0 = "8": must be a valid number'),
+        ({"all": {"expansion": 4, "target_l0": float("inf")}}, "target_l0 = inf: must be"),
         ({"all": {"lr": {"low": True, "high": 2}}}, "tune.all.lr.low = true: must be"),
         ({"all": {"n_prefixes": {"low": 2.0, "high": 9}, "prefixes": "random"}},
          "n_prefixes = 2.0: must be a valid integer"),
@@ -121,7 +121,7 @@ def test_a_space_with_too_many_corners_is_refused_uncounted(study: TinyStudy) ->
     topk, vanilla = str(refused.value).splitlines()
     assert f"tune.recipes.topk: {2 * 100**11:,} combinations of listed values" in topk
     assert f"tune.recipes.vanilla: {100**12:,} combinations" in vanilla
-    study.space(all={"lr": {"values": [i / 1001 for i in range(1, 1001)]}})
+    study.space(all={"expansion": 4, "lr": {"values": [i / 1001 for i in range(1, 1001)]}})
     _, corners = load_tune(study.folder)
     assert len(corners.cells) == (2 * 1000 + 1000) * 2
 
