@@ -293,7 +293,8 @@ def test_a_cell_under_two_names_is_refused() -> None:
 
 
 def test_a_pinned_file_that_changed_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    documents = [f"document {number}" for number in range(200)]
+    (tmp_path / "a.txt").write_text("\n\n".join(documents))
     study = deepcopy(STUDY)
     pin = sha256_file(tmp_path / "a.txt")
     study["corpus"]["source"] = {"kind": "files", "files": {"a.txt": pin}}
@@ -301,7 +302,7 @@ def test_a_pinned_file_that_changed_is_named(tmp_path: Path) -> None:
         YAML().dump(study, file)
     runner = CliRunner()
     assert runner.invoke(app, ["check", str(tmp_path)]).exit_code == 0
-    (tmp_path / "a.txt").write_text("three\n")
+    (tmp_path / "a.txt").write_text("\n\n".join(documents[1:]))
     broken = runner.invoke(app, ["check", str(tmp_path)])
     assert "has changed: its SHA-256 is" in str(broken.exception)
     output = runner.invoke(app, ["pin", str(tmp_path)])
