@@ -43,7 +43,7 @@ def workers_asked_for() -> int | None:
     setting = os.environ.get("SAE_REPRO_JOBS", "")
     if not setting:
         return None
-    if not setting.isdigit() or int(setting) < 1:
+    if not re.fullmatch(r"[0-9]{1,9}", setting) or int(setting) < 1:
         raise StudyError(f"SAE_REPRO_JOBS = {setting}: must be a whole number of workers, ≥ 1")
     return int(setting)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from sae_repro.params import axes
-from sae_repro.params.base import Count, Fraction, Section, Sha256
+from sae_repro.params.base import Count, Fraction, Many, Section, Seed, Sha256, Text
 from sae_repro.params.cell_rules import faults
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ MATRYOSHKA_SHARES = (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 class Cell(Section):
     """An SAE of width K = expansion · D on one hook. Formulas: docs of `sae_repro.autoencoders`."""
 
-    hook: str | None = Field(
+    hook: Text | None = Field(
         None, description="the hook whose activations it reads; default: the first of extract.hooks"
     )
-    import_: str | None = Field(
+    import_: Text | None = Field(
         None,
         alias="import",
         description="an SAE trained elsewhere instead: a folder (SAELens, dictionary_learning or "
@@ -69,10 +69,10 @@ class Cell(Section):
     expansion: Annotated[float, Field(gt=0, le=1024)] = Field(
         1.0, description="K / D, latents per activation dimension; K is rounded down; required"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(
+    seed: Seed = Field(
         0, description="varies initial weights, data order, prefixes and resampling of this cell"
     )
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2)] | None = Field(
+    seeds: Annotated[Many[Seed], Field(min_length=2)] | None = Field(
         None,
         description="instead of seed: one SAE for each of these, the same as a cell of its own "
         "with that seed; tables show mean ± standard deviation over them",
@@ -120,10 +120,10 @@ class Cell(Section):
         "none",
         description=f"which truncations of z must reconstruct x too: {axes.meanings('prefixes')}",
     )
-    prefix_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+    prefix_shares: Many[Annotated[float, Field(gt=0, le=1)]] = Field(
         MATRYOSHKA_SHARES, description="fixed: the groups' fractions of K; they sum to 1"
     )
-    n_prefixes: Annotated[int, Field(ge=2)] = Field(
+    n_prefixes: Annotated[int, Field(ge=2, le=10**6)] = Field(
         10, description="random, random_published: lengths per step, the full K always among them"
     )
     prefix_alpha: Annotated[float, Field(ge=1e-3, le=20)] = Field(

@@ -1,11 +1,11 @@
 """The whole of params.yaml, and the rules that hold between its sections."""
 
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
-from sae_repro.params.base import Section
+from sae_repro.params.base import Section, Seed
 from sae_repro.params.cell import Cell
 from sae_repro.params.cell_rules import width_faults
 from sae_repro.params.compare import Compare
@@ -15,8 +15,8 @@ from sae_repro.params.evaluate import Evaluate
 from sae_repro.params.extract import Extract
 from sae_repro.params.hooks import UNTRAINED, layer_of, on_random_weights
 from sae_repro.params.judge import Judge
-from sae_repro.params.recipes import Cells, Recipes
-from sae_repro.params.subject import Subject
+from sae_repro.params.recipes import Cells, Name, PartialCell, Recipes
+from sae_repro.params.subject import Subject, SubjectChoice
 from sae_repro.params.track import Track
 from sae_repro.params.train import Train
 
@@ -24,15 +24,17 @@ from sae_repro.params.train import Train
 class Study(Section):
     """One study: every number in its reports follows from these values and the pinned inputs."""
 
-    root: str = Field(".", description="the repository's root, relative to params.yaml")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="the seed of everything random")
+    root: Annotated[str, Field(pattern=r"^(\.|\.\.(/\.\.)*)$", max_length=60)] = Field(
+        description="the repository's root, seen from params.yaml: . or ../.. and the like"
+    )
+    seed: Seed = Field(description="the seed of everything random")
     corpus: Corpus
     subject: Subject
     extract: Extract
     train: Train
     evaluate: Evaluate
-    judge: Judge = Judge()
-    control: Control = Control()
+    judge: Judge
+    control: Control
     compare: Compare
     track: Track
     recipes: Recipes = Field(description="choices that several cells share, by name; {} for none")
@@ -49,6 +51,20 @@ class Study(Section):
     def hook_of(self, cell: Cell) -> str:
         """The hook that `cell` reads."""
         return cell.hook or self.extract.hooks[0]
+
+
+if TYPE_CHECKING:
+    Loose = Section
+else:  # what a stage may read outside of sections; `Study` describes each
+    Loose = create_model(
+        "Loose",
+        __config__=Section.model_config,
+        __doc__="Parts of params.yaml that stages read one by one, as they are written.",
+        seed=(Seed, 0),
+        subject=(SubjectChoice | None, None),
+        recipes=(Recipes, {}),
+        cells=(dict[Name, PartialCell], {}),
+    )
 
 
 def _problems(study: Study) -> Iterator[str]:
