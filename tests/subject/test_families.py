@@ -132,6 +132,7 @@ def reason(message: str) -> str:
         "gives other numbers": "TransformerLens differs from transformers",
         "come later": "reads later tokens",
         "padding and other rows": "depends on padding",
+        "never comes by it": "TransformerLens has no residual stream in it",
         "has no hook": "TransformerLens has no hook in it",
         "can't be run": "TransformerLens can't run it",
     }
