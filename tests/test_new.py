@@ -436,7 +436,12 @@ def test_every_size_of_text_and_model_has_a_valid_grid(
     assert fit.steps >= 50
 
 
-CONFIG = {"hidden_size": 32, "num_hidden_layers": 6, "max_position_embeddings": 64}
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "num_hidden_layers": 6,
+    "max_position_embeddings": 64,
+}
 
 
 def test_models_of_the_hub_are_pinned_to_their_newest_commit(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from sae_repro.checkpoint.files import check_files, check_links
 from sae_repro.errors import Named, StudyError, shown
 from sae_repro.files import sha256_file, sha256_folder
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def model_digest(folder: Path) -> str:
-    """SHA-256 over a Hugging Face folder's own files."""
+    """SHA-256 over a Hugging Face folder's own files; StudyError for a link that leaves it."""
+    check_links(folder)
     return sha256_folder(folder, pattern="*")
 
 
@@ -81,16 +83,10 @@ def pinned_concepts(labels: "ConceptLabels", folder: Path) -> PinnedFile:
 def check_model(source: "LocalSubject", folder: Path) -> Path:
     """The pinned Hugging Face folder, checked to be unchanged, with safetensors weights."""
     path = folder / source.path
-    if not (path / "config.json").is_file():
-        raise StudyError(
-            f"subject.source.path: {path} is no Hugging Face folder (config.json is missing)"
-        )
-    if not any(path.glob("*.safetensors")):
-        raise StudyError(
-            f"subject.source.path: {path} has no *.safetensors; save the model again with "
-            "`save_pretrained` (pickled weights are not read)"
-        )
-    _compare(f"subject.source.path: {path}", model_digest(path), source.sha256)
+    what = f"subject.source.path: {path}"
+    check_links(path)
+    check_files(path, what)
+    _compare(what, model_digest(path), source.sha256)
     return path
 
 

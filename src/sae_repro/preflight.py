@@ -1,11 +1,17 @@
 """Checks of a whole study before any compute: inputs unchanged, answers there, shapes that fit."""
 
+import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
+from sae_repro.checkpoint.configuration import read_config, shape_of
+from sae_repro.closure import code_digest
 from sae_repro.errors import StudyError
-from sae_repro.files import read_json
+from sae_repro.files import digest, write_json
+from sae_repro.installation import SOURCE
 from sae_repro.params import ANSWERS, Cell, FilesSource, Judge, LocalSubject, Study, shape_problems
 from sae_repro.pins import (
     check_imports,
@@ -14,6 +20,8 @@ from sae_repro.pins import (
     pinned_concepts,
     pinned_texts,
 )
+from sae_repro.readers.agreement import hook_problems
+from sae_repro.stage import STATE
 
 
 def check_answers(judge: Judge, folder: Path) -> None:
@@ -76,15 +84,45 @@ def check_inputs(study: Study, folder: Path) -> None:
         for file in pinned_texts(study.corpus.source, folder):
             file.check()
     if isinstance(study.subject.source, LocalSubject):
-        config = read_json(check_model(study.subject.source, folder) / "config.json")
-        d_model = config.get("hidden_size") or config.get("n_embd")
-        n_layers = config.get("num_hidden_layers") or config.get("n_layer")
-        positions = config.get("max_position_embeddings") or config.get("n_positions")
-        problems = list(shape_problems(study, d_model=d_model, n_layers=n_layers))
-        problems += width_problems(widths, d_model)
-        if positions and study.extract.context > positions:
-            problems.append(
-                f"extract.context = {study.extract.context}: the model has {positions} positions"
-            )
-        if problems:
-            raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
+        _check_local(study, study.subject.source, folder, widths)
+
+
+def _check_local(
+    study: Study, source: LocalSubject, folder: Path, widths: Mapping[str, int]
+) -> None:
+    """StudyError where the study's own model can't be studied, or hooks and cells don't fit it."""
+    path = check_model(source, folder)
+    what = f"subject.source.path: {path}"
+    shape = shape_of(read_config(path, what), what)
+    problems = list(shape_problems(study, d_model=shape.d_model, n_layers=shape.n_layers))
+    problems += width_problems(widths, shape.d_model)
+    context = study.extract.context
+    if shape.positions and context > shape.positions:
+        problems.append(f"extract.context = {context}: the model has {shape.positions} positions")
+    if problems:
+        raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
+    hooks = (*study.extract.hooks, *study.extract.untrained_hooks)
+    present = _examined(path, what, hooks, source.sha256, folder / STATE / "examined")
+    if problems := list(hook_problems(hooks, present)):
+        raise StudyError("\n".join(f"params.yaml: extract: {line}" for line in problems))
+
+
+def _examined(model: Path, what: str, hooks: tuple[str, ...], sha256: str, kept: Path) -> list[str]:
+    """The model's hooks; a model found sound stays so while it, its readers and their libraries do.
+
+    What was found is a file in `kept`, so that only the first check takes the model's time. On the
+    CPU, whatever device the study names: a check runs where the study may not.
+    """
+    versions = {name: version(name) for name in ("torch", "transformers", "transformer-lens")}
+    code = code_digest(SOURCE, "sae_repro.readers.examination")
+    path = kept / f"{digest([sha256, sorted(hooks), versions, code])}.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [str(hook) for hook in found["hooks"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        from sae_repro.readers.examination import examine
+
+        found = examine(model, what, hooks=hooks)
+    with suppress(OSError):  # a study on a read-only disk is examined each time
+        write_json(path, {"model": str(model), "hooks": found})
+    return found

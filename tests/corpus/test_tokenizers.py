@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from huggingface_hub.errors import HTTPError
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from sae_repro.corpus.tokenizers import byte_pairs, pretrained, word_level
+from sae_repro.corpus.tokenizers import byte_pairs, word_level
 from sae_repro.corpus.writing import write_texts
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file, sha256_folder
 from sae_repro.params import Corpus, HubSubject, LocalSubject, TrainedSubject
 from sae_repro.pins import model_digest
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.tokenizer import pretrained
 
 TEXTS = [f"the {animal} number {n} sat on a mat" for n in range(40) for animal in ("cat", "dog")]
 LONG = " ".join(TEXTS)
@@ -28,7 +30,7 @@ def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     byte_pairs(TEXTS, 300).save_pretrained(folder)
     (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
+    save_file({"weight": np.ones(2, dtype=np.float32)}, folder / "model.safetensors")
     return folder
 
 
@@ -112,7 +114,7 @@ def test_a_time_out_is_an_error_of_the_hub_not_of_the_tokenizer(
         raise OSError("not in the cache") if local_files_only else HTTPError("timed out")
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", from_nowhere)
-    monkeypatch.setattr("sae_repro.corpus.tokenizers.reachable", lambda what: None)
+    monkeypatch.setattr("sae_repro.readers.tokenizer.reachable", lambda what: None)
     with pytest.raises(StudyError, match=r"can't be reached \(timed out\)"):
         pretrained(HUB, Path())
 
@@ -129,7 +131,7 @@ def test_the_folder_is_the_same_whether_the_cache_was_full_or_not(
         return read(model, **options)
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", from_folder)
-    monkeypatch.setattr("sae_repro.corpus.tokenizers.reachable", lambda what: None)
+    monkeypatch.setattr("sae_repro.readers.tokenizer.reachable", lambda what: None)
     for run in ("downloaded", "cached"):
         pretrained(HUB, Path()).save_pretrained(tmp_path / run)
     assert sha256_folder(tmp_path / "downloaded") == sha256_folder(tmp_path / "cached")

@@ -1,10 +1,11 @@
 """A new study on text or a model of one's own: both pinned, a grid of the sizes that fit them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_repro.checkpoint.configuration import Shape, read_config, shape_of
 from sae_repro.cli.bringing import bring
 from sae_repro.cli.grid import (
     CELL_FLOP,
@@ -19,10 +20,11 @@ from sae_repro.cli.grid import (
 from sae_repro.cli.measuring import CHARACTERS_PER_TOKEN, TextSize, Tokenise, check_enough, measure
 from sae_repro.cli.schema import modeline
 from sae_repro.errors import StudyError
-from sae_repro.files import read_json, sha256_file
+from sae_repro.files import sha256_file
 from sae_repro.hub import UnreachableError, commit_of, config_of
 from sae_repro.params import FilesSource, HubSource, HubSubject, LocalSubject, check_section
 from sae_repro.pins import check_model, model_digest
+from sae_repro.readers.examination import examine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -137,33 +139,36 @@ def _model(request: "StudyRequest") -> Model:
     if path.is_dir():
         source = {"kind": "local", "path": str(path), "sha256": model_digest(path)}
         check_model(LocalSubject.model_validate(source), Path())
-        return _shaped(source, read_json(path / "config.json"), request)
+        what = f"--model {path}"
+        shape = shape_of(read_config(path, what), what)
+        examine(path, what)  # before the text is measured, which takes longer
+        return _shaped(source, shape, request)
     if path.exists() or request.model.count("/") > 1:
         raise StudyError(
             f"--model {request.model}: no such folder; a model of the hub is owner/name"
         )
     commit = _commit("model", request.model, request.revision)
-    config: Mapping[str, Any] = {}
-    if not (request.d_model and request.n_layers):
-        config = read_json(config_of(request.model, commit))
     source = {"kind": "hub", "name": request.model, "revision": commit}
-    model = _shaped(source, config, request)
+    if request.d_model and request.n_layers:
+        shape = Shape(request.d_model, request.n_layers, None)
+    else:
+        config, what = config_of(request.model, commit), f"--model {request.model}"
+        shape = shape_of(read_config(config.parent, what), what)
+    model = _shaped(source, shape, request)
     return Model(
         {**source, "d_model": model.d_model, "n_layers": model.n_layers},
         model.d_model, model.n_layers, model.positions,
     )  # fmt: skip
 
 
-def _shaped(source: dict[str, Any], config: Mapping[str, Any], request: "StudyRequest") -> Model:
-    d_model = request.d_model or config.get("hidden_size") or config.get("n_embd")
-    n_layers = request.n_layers or config.get("num_hidden_layers") or config.get("n_layer")
-    if not d_model or not n_layers:
-        raise StudyError(
-            f"--model {request.model}: its config.json names no width and number of layers; give "
-            "--d-model and --n-layers"
-        )
-    positions = config.get("max_position_embeddings") or config.get("n_positions") or POSITIONS
-    return Model(source, int(d_model), int(n_layers), int(positions))
+def _shaped(source: dict[str, Any], shape: Shape, request: "StudyRequest") -> Model:
+    for option, stated, found in (
+        ("--d-model", request.d_model, shape.d_model),
+        ("--n-layers", request.n_layers, shape.n_layers),
+    ):
+        if stated not in (None, found):
+            raise StudyError(f"{option} {stated}: the model {request.model} has {found}")
+    return Model(source, shape.d_model, shape.n_layers, shape.positions or POSITIONS)
 
 
 def _measured(
@@ -193,7 +198,8 @@ def _measured(
 
 def _tokenising(model: Model, notes: list[str]) -> Callable[[list[str]], Tokenise] | None:
     """What makes a counter of tokens from a sample of the text; None where none can be had."""
-    from sae_repro.corpus.tokenizers import byte_pairs, pretrained
+    from sae_repro.corpus.tokenizers import byte_pairs
+    from sae_repro.readers.tokenizer import pretrained
 
     def counting(tokenizer: "PreTrainedTokenizerFast") -> Tokenise:
         def count(texts: list[str]) -> list[int]:

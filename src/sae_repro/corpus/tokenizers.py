@@ -1,13 +1,7 @@
-"""The study's tokenizer: the subject's own, or one made here from training documents."""
+"""Tokenizers made here, from a vocabulary or from training documents."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from sae_repro.errors import StudyError
-from sae_repro.hub import connection_errors, fetching, one_line, reachable
-from sae_repro.params import HubSubject, LocalSubject
-from sae_repro.pins import check_model
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -15,53 +9,6 @@ if TYPE_CHECKING:
 
 UNK, BOS, PAD = "<unk>", "<bos>", "<pad>"
 SPECIAL = [UNK, BOS, PAD]  # ids 0, 1, 2; BOS serves as EOS too
-
-
-def pretrained(source: LocalSubject | HubSubject, folder: Path) -> "PreTrainedTokenizerFast":
-    """The tokenizer that belongs to a pinned model; `folder` holds params.yaml.
-
-    StudyError where it needs code of its own, or has no fast form (tokenizer.json).
-    """
-    if isinstance(source, LocalSubject):
-        path = check_model(source, folder)
-        source_name = f"subject.source.path: {path}"
-        try:
-            return _read(source_name, path, local_files_only=True)
-        except OSError as error:
-            raise StudyError(f"{source_name}: no tokenizer there ({one_line(error)})") from None
-    source_name = f"subject.source: the tokenizer of {source.name} at {source.revision}"
-    try:
-        return _read(source_name, source.name, revision=source.revision, local_files_only=True)
-    except OSError:
-        reachable(source_name)
-        with fetching(source_name):
-            _read(source_name, source.name, revision=source.revision)
-    # read from the cache in both cases: the saved folder records how it was read
-    return _read(source_name, source.name, revision=source.revision, local_files_only=True)
-
-
-def _read(source_name: str, name: str | Path, **options: Any) -> "PreTrainedTokenizerFast":
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    try:
-        # by default, a model with code of its own asks at the terminal whether to run it
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
-    except connection_errors():
-        raise  # missing, not in the cache, or the hub is unreachable
-    except Exception as error:  # a damaged tokenizer.json raises errors of many kinds
-        raise StudyError(
-            f"{source_name}: the tokenizer can't be read ({one_line(error)}); it must come "
-            "whole, as tokenizer.json, and need no code of its own"
-        ) from None
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise StudyError(
-            f"{source_name}: {type(tokenizer).__name__} has no fast form; choose a model with a "
-            "tokenizer.json"
-        )
-    # a tokenizer.json can carry both from its training; documents stay whole, rows are cut later
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    return tokenizer
 
 
 def word_level(vocabulary: Sequence[str]) -> "PreTrainedTokenizerFast":

@@ -136,7 +136,8 @@ def write_texts(
     study: Path,
 ) -> None:
     """Tokenise the documents of a source; `study` holds params.yaml."""
-    from sae_repro.corpus.tokenizers import byte_pairs, pretrained
+    from sae_repro.corpus.tokenizers import byte_pairs
+    from sae_repro.readers.tokenizer import pretrained
 
     texts = SOURCES[corpus.source.kind](corpus.source, study)
     if isinstance(subject, TrainedSubject):

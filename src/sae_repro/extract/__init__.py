@@ -14,14 +14,16 @@ def run(context: StageContext) -> None:
     from sae_repro.extract.extraction import check_fit, extract, weights_seed
     from sae_repro.files import read_json, replacing_folder
     from sae_repro.numerics.determinism import prepare
+    from sae_repro.readers.agreement import load_compared
     from sae_repro.readers.documents import TokenDocuments
-    from sae_repro.readers.subject import load_subject, load_untrained
+    from sae_repro.readers.subject import load_untrained
 
     settings, seed = context.section(Extract, "extract"), context.value("seed")
     prepare(device=settings.device, threads=settings.threads)
     corpus = TokenDocuments.load(context.artifacts("corpus"))
     source = context.artifacts("subject")
-    subject = load_subject(source, device=settings.device)
+    hooks = (*settings.hooks, *settings.untrained_hooks)
+    subject, _ = load_compared(source, f"extract: {source}", hooks=hooks, device=settings.device)
     check_fit(settings, subject)
     untrained = (
         load_untrained(source, weights_seed(seed), device=settings.device)

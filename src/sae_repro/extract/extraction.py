@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sae_repro.checkpoint.configuration import shape_of
 from sae_repro.errors import StudyError
 from sae_repro.extract.passes import passes, pooled, reader
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink, Sink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.files import sha256_file, write_json
 from sae_repro.numerics.random import generator
-from sae_repro.params import Extract, layer_of
+from sae_repro.params import Extract
+from sae_repro.readers.agreement import hook_problems, hooks_of
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import RowFile
 from sae_repro.readers.windows import Windows
@@ -115,20 +117,14 @@ def weights_seed(seed: int) -> int:
 
 def check_fit(settings: Extract, subject: "TransformerBridge") -> None:
     """StudyError where the loaded model lacks a layer, a position or a hook of `settings`."""
-    for hook in dict.fromkeys((*settings.hooks, *settings.untrained_hooks)):
-        if layer_of(hook) >= subject.cfg.n_layers:
-            raise StudyError(
-                f"extract: {hook}: the model has layers 0 … {subject.cfg.n_layers - 1}"
-            )
-        if hook not in subject.hook_dict:
-            similar = [
-                h for h in subject.hook_dict if h.startswith(hook.rpartition(".")[0] + ".hook")
-            ]
-            raise StudyError(f"extract: the model has no {hook}; it has {', '.join(similar)}")
-    if settings.context > subject.cfg.n_ctx:
-        raise StudyError(
-            f"extract.context = {settings.context}: the model has {subject.cfg.n_ctx} positions"
-        )
+    hooks = (*settings.hooks, *settings.untrained_hooks)
+    problems = list(hook_problems(hooks, hooks_of(subject)))
+    model: Any = subject.original_model
+    positions = shape_of(model.config, "extract").positions
+    if positions and settings.context > positions:
+        problems.append(f"context = {settings.context}: the model has {positions} positions")
+    if problems:
+        raise StudyError("\n".join(f"extract: {line}" for line in problems))
 
 
 def _expected_rows(corpus: TokenDocuments, split: str, settings: Extract, limit: int) -> int:

@@ -14,6 +14,7 @@ from sae_repro.errors import StudyError
 from sae_repro.files import replacing_folder, write_json
 from sae_repro.params import HubSubject, LocalSubject, Subject
 from sae_repro.pins import check_model
+from sae_repro.readers.examination import examine
 from sae_repro.stage import StageContext
 
 
@@ -31,6 +32,8 @@ def run(context: StageContext) -> None:
                 facts = download(subject.source, folder)
             case _:
                 facts = _train(context, subject, folder)
+        # with the checks of `sae-repro check`, which saw no model of the hub
+        examine(folder, f"subject: {facts['name']}")
         write_json(folder / "subject.json", {"kind": subject.source.kind, **facts})
 
 

@@ -5,14 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sae_repro.checkpoint.configuration import read_config, shape_of
 from sae_repro.errors import StudyError
-from sae_repro.files import read_json
 from sae_repro.hub import fetching, reachable
 from sae_repro.params import HubSubject
 
 # weights, configuration and tokenizer: nothing pickled, no code
-FILES = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json",
-          "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json"]  # fmt: skip
+FILES = ["config.json", "generation_config.json", "model*.safetensors",
+          "model.safetensors.index.json", "tokenizer*", "vocab.json", "merges.txt",
+          "special_tokens_map.json"]  # fmt: skip
 
 
 def download(source: HubSubject, folder: Path) -> dict[str, Any]:
@@ -32,23 +33,21 @@ def download(source: HubSubject, folder: Path) -> dict[str, Any]:
         with fetching(what):
             snapshot = fetch()
     for path in sorted(Path(snapshot).iterdir()):
-        shutil.copy(path, folder / path.name)
+        if path.is_file():  # a pattern of the hub's client matches in folders, too
+            shutil.copy(path, folder / path.name)
     if not any(folder.glob("*.safetensors")):
         raise StudyError(
             f"subject.source.name = {source.name}: no safetensors weights at {source.revision}; "
             "choose a revision that has them (pickled weights are not read)"
         )
-    _check_shape(source, read_json(folder / "config.json"))
+    _check_shape(source, folder)
     return {"name": source.name, "commit": source.revision}
 
 
-def _check_shape(source: HubSubject, config: dict[str, Any]) -> None:
-    actual = {
-        "d_model": config.get("hidden_size") or config.get("n_embd"),
-        "n_layers": config.get("num_hidden_layers") or config.get("n_layer"),
-    }
-    for name, value in actual.items():
-        if getattr(source, name) != value:
-            raise StudyError(
-                f"subject.source.{name} = {getattr(source, name)}: the model has {value}"
-            )
+def _check_shape(source: HubSubject, folder: Path) -> None:
+    what = f"subject.source.name = {source.name}"
+    shape = shape_of(read_config(folder, what), what)
+    for name in ("d_model", "n_layers"):
+        stated, value = getattr(source, name), getattr(shape, name)
+        if stated != value:
+            raise StudyError(f"subject.source.{name} = {stated}: the model has {value}")
