@@ -11,6 +11,7 @@ from sae_repro.stage import StageContext
 
 def run(context: StageContext) -> None:
     """Write artifacts/extract."""
+    from sae_repro.contents import check, seal
     from sae_repro.extract.extraction import check_fit, extract, weights_seed
     from sae_repro.files import read_json, replacing_folder
     from sae_repro.numerics.determinism import prepare
@@ -19,8 +20,10 @@ def run(context: StageContext) -> None:
 
     settings, seed = context.section(Extract, "extract"), context.value("seed")
     prepare(device=settings.device, threads=settings.threads)
-    corpus = TokenDocuments.load(context.artifacts("corpus"))
     source = context.artifacts("subject")
+    check(context.artifacts("corpus"))
+    check(source)
+    corpus = TokenDocuments.load(context.artifacts("corpus"))
     subject = load_subject(source, device=settings.device)
     check_fit(settings, subject)
     untrained = (
@@ -31,7 +34,7 @@ def run(context: StageContext) -> None:
     facts = read_json(source / "subject.json")
     names = {"model_name": facts["name"], "dataset_path": corpus.name}
     with replacing_folder(context.artifacts("extract")) as folder:
-        extract(
+        shards = extract(
             subject,
             corpus,
             settings,
@@ -40,3 +43,4 @@ def run(context: StageContext) -> None:
             names=names,
             untrained=untrained,
         )
+        seal(folder, known=shards)

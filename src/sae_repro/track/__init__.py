@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sae_repro.contents import check, sealed_folder
 from sae_repro.errors import StudyError
-from sae_repro.files import replacing_folder, write_text
+from sae_repro.files import write_text
 from sae_repro.params import Cell, Track, read_cells
 from sae_repro.stage import StageContext
 
@@ -23,10 +24,12 @@ def run(context: StageContext) -> None:
     from sae_repro.files import canonical_json
     from sae_repro.track.projection import projection
 
+    for stage in ("train", "evaluate"):
+        check(context.artifacts(stage))
     settings = context.section(Track, "track")
     cells = read_cells(context.value("recipes"), context.value("cells"))
     runs = projection(cells, Path(), weights=settings.weights)
-    with replacing_folder(context.artifacts("track")) as folder:
+    with sealed_folder(context.artifacts("track")) as folder:
         lines = "".join(canonical_json(run) + "\n" for run in runs)
         write_text(folder / "runs.jsonl", lines)
     from sae_repro.track.mlflow_sync import sync
@@ -42,5 +45,7 @@ def send(study: Path, root: Path, cells: Mapping[str, Cell], settings: Track) ->
     from sae_repro.track.mlflow_sync import sync
     from sae_repro.track.projection import projection
 
+    for stage in ("train", "evaluate"):
+        check(study / "artifacts" / stage)
     runs = projection(cells, study, weights=settings.weights)
     return sync(runs, study, root, settings.experiment)

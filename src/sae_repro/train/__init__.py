@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sae_repro.cellstore import CellStore, bypassed, deliver
+from sae_repro.contents import check
 from sae_repro.live import Followed, curves
 from sae_repro.params import Cell, Train, read_cells
 from sae_repro.pins import check_imports
@@ -28,6 +29,7 @@ def run(context: StageContext) -> None:
     store = CellStore(STATE / "cells")
     cells = read_cells(context.value("recipes"), context.value("cells"))
     check_imports(cells, Path())  # before any cell is trained
+    check(context.artifacts("extract"), "manifest.json")
     by_name: dict[str, dict[str, CellJob]] = {name: {} for name in cells}
     for (name, place), job in jobs_of(context, store, cells).items():
         by_name[name][place] = job

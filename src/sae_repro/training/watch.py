@@ -65,7 +65,7 @@ class Watch:
         return min(faults, default=None)
 
     def check(self, journal: Journal, checkpoint: Path) -> None:
-        """Diverged, where something was noted; `checkpoint` is the folder of the last one."""
+        """Diverged, where something was noted; `checkpoint` is the last one's path."""
         fault = self.fault()
         if fault is None:
             return
