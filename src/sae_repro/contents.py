@@ -90,6 +90,12 @@ def check(folder: Path, *parts: str) -> None:
         raise StudyError(f"{fault.path}: {what}; {remedy(fault.path)}") from None
 
 
+def check_if_sealed(folder: Path, *parts: str) -> None:
+    """As `check`; a folder without contents.json passes: it is of another making, or unfinished."""
+    if (folder / CONTENTS).exists():
+        check(folder, *parts)
+
+
 def _read(path: Path) -> dict[str, object]:
     try:
         return read_object(path)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae_repro.autoencoders.activations import INFERENCE, batchtopk_threshold, pre_activations
 from sae_repro.autoencoders.weights import Weights
-from sae_repro.contents import CONTENTS, check
+from sae_repro.contents import check_if_sealed
 from sae_repro.errors import StudyError
 from sae_repro.files import read_object, remedy, replacing, write_json
 from sae_repro.params import Cell
@@ -153,8 +153,7 @@ def load(folder: Path | str, *, device: str = "cpu") -> SAE:
     path = folder / "sae_weights.safetensors"
     if not path.is_file():
         raise StudyError(f"{path}: missing; {remedy(path)}")
-    if (folder / CONTENTS).is_file():
-        check(folder, "cfg.json", path.name)
+    check_if_sealed(folder, "cfg.json", path.name)
     try:
         tensors = load_file(path, device=device)
         architecture = ARCHITECTURES.get(config["architecture"])

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_repro.contents import check, sealed_folder
+from sae_repro.contents import check, check_if_sealed, sealed_folder
 from sae_repro.errors import StudyError
 from sae_repro.files import write_text
 from sae_repro.params import Cell, Track, read_cells
@@ -46,6 +46,6 @@ def send(study: Path, root: Path, cells: Mapping[str, Cell], settings: Track) ->
     from sae_repro.track.projection import projection
 
     for stage in ("train", "evaluate"):
-        check(study / "artifacts" / stage)
+        check_if_sealed(study / "artifacts" / stage)
     runs = projection(cells, study, weights=settings.weights)
     return sync(runs, study, root, settings.experiment)
