@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.errors import StudyError
-from sae_repro.files import read_json
+from sae_repro.files import read_object
 from sae_repro.hub import fetching, reachable
 from sae_repro.params import HubSubject
 
@@ -38,7 +38,7 @@ def download(source: HubSubject, folder: Path) -> dict[str, Any]:
             f"subject.source.name = {source.name}: no safetensors weights at {source.revision}; "
             "choose a revision that has them (pickled weights are not read)"
         )
-    _check_shape(source, read_json(folder / "config.json"))
+    _check_shape(source, read_object(folder / "config.json"))
     return {"name": source.name, "commit": source.revision}
 
 
