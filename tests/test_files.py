@@ -134,11 +134,24 @@ def test_a_full_disk_is_one_line_with_a_place_and_a_step(name: str) -> None:
     assert "make room there and run again" in line
 
 
-def test_other_errors_are_no_full_disk(tmp_path: Path) -> None:
+def test_other_errors_are_no_full_disk() -> None:
     for error in (OSError(errno.ENOENT, "No such file", "x"), ValueError("28"), KeyError("x")):
         assert disk_fault(error) is None
-    refused = disk_fault(PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "x")))
-    assert refused is not None and refused.startswith(f"{tmp_path / 'x'}: Permission denied: ")
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EACCES, "Permission denied: let yourself read and write there"),
+        (errno.EROFS, "Read-only file system: let yourself"),
+        (errno.ENOTDIR, "Not a directory: something else stands in its place"),
+        (errno.EMFILE, "Too many open files: raise the limit, as with `ulimit -n"),
+        (errno.EIO, "check the disk"),
+    ],
+)
+def test_a_refused_file_is_named_with_a_step(tmp_path: Path, number: int, says: str) -> None:
+    line = disk_fault(OSError(number, os.strerror(number), str(tmp_path / "x")))
+    assert line is not None and line.startswith(f"{tmp_path / 'x'}: ") and says in line
 
 
 WRITERS = {

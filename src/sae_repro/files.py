@@ -155,7 +155,20 @@ def remedy(path: Path) -> str:
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_OWNER = "let yourself read and write there (`ls -ld` shows whose it is), or move the study"
+_PLACE = "something else stands in its place: move that away"
+_REFUSED = {
+    errno.EACCES: _OWNER,
+    errno.EPERM: _OWNER,
+    errno.EROFS: _OWNER,
+    errno.EEXIST: _PLACE,
+    errno.EISDIR: _PLACE,
+    errno.ENOTDIR: _PLACE,
+    errno.ELOOP: _PLACE,
+    errno.EMFILE: "raise the limit, as with `ulimit -n 65536`",
+    errno.ENFILE: "end other programs, or raise the machine's limit (fs.file-max)",
+    errno.EIO: "check the disk (`dmesg` has what it reported)",
+}
 # how libraries say that a write fell short, where they raise no error of the system's
 _FULL_WORDS = re.compile(
     r"No space left on device|disk is full|File too large|Disk quota|\d+ requested and \d+ written"
@@ -163,7 +176,7 @@ _FULL_WORDS = re.compile(
 
 
 def disk_fault(error: BaseException) -> str | None:
-    """A line on a full disk or a refused path, and what to do; None where `error` is neither."""
+    """A line on a full disk or a refused file, and what to do; None where `error` is neither."""
     number = error.errno if isinstance(error, OSError) else None
     if number in _FULL or _FULL_WORDS.search(str(error)):
         place = _named(error) or min(
@@ -175,10 +188,7 @@ def disk_fault(error: BaseException) -> str | None:
             f"{free:,} bytes free): make room there and run again, finished parts are kept"
         )
     if number in _REFUSED and (refused := _named(error)):
-        return (
-            f"{refused}: {os.strerror(number)}: let yourself read and write there (`ls -ld` shows "
-            "whose it is), or move the study, and run again"
-        )
+        return f"{refused}: {os.strerror(number)}: {_REFUSED[number]}, and run again"
     return None
 
 

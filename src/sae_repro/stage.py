@@ -67,8 +67,8 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
     if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != name:
         target = name if pipeline == Path("dvc.yaml") else pipeline
         sys.exit(f"{name}: stages are run by DVC: dvc repro {target}")
-    STATE.mkdir(exist_ok=True)
     try:
+        STATE.mkdir(exist_ok=True)
         # a fault anywhere in the study is reported now, not when its stage comes after an hour
         root = Path(load("params.yaml").root)
         check_installation(root, [name])
