@@ -93,6 +93,7 @@ def test_a_folder_is_never_half_there(tmp_path: Path, monkeypatch: pytest.Monkey
         (".sae-repro/tune/x.json", "the next `dvc repro` makes it again"),
         ("models/mine/config.json", "give the whole file: fetch or write it again from where"),
         ("artifacts.json", "give the whole file"),
+        ("artifacts/models/mine/config.json", "give the whole file"),
     ],
 )
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\xff", b"[" * 100_000, b"[1]"])

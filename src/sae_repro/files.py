@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +142,17 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+STAGES = ("corpus", "subject", "extract", "train", "evaluate", "judge", "control", "track")
+"""The stages with a folder in artifacts/."""
+
+
 def remedy(path: Path) -> str:
     """The step that brings a missing or damaged file back: a stage's own, or somebody's."""
-    *above, _ = path.absolute().parts
+    above = path.absolute().parts[:-1]
     if ".sae-repro" in above:
         return "the next `dvc repro` makes it again"
-    if "artifacts" in above[:-1]:
-        stage = above[len(above) - above[::-1].index("artifacts")]
+    stages = [stage for place, stage in pairwise(above) if place == "artifacts"]
+    if stages and (stage := stages[-1]) in STAGES:
         # DVC takes a file of the same size and time for unchanged: neither plain `dvc repro` nor
         # `dvc checkout` looks into it
         return f"`dvc repro --force --single-item {stage}` makes it again"
