@@ -80,9 +80,17 @@ def test_only_what_was_never_sealed_passes_unread(sealed: Path, tmp_path: Path) 
     check_if_sealed(tmp_path / "theirs")
     with pytest.raises(StudyError, match=r"contents\.json: missing"):
         check(tmp_path / "theirs")
-    (sealed / CONTENTS).write_bytes(b"")
-    with pytest.raises(StudyError, match=r"contents\.json: missing or damaged"):
-        check_if_sealed(sealed)
+    for odd in (
+        "",
+        "[]",
+        "{}",
+        '{"files": 1}',
+        '{"files": {"a": NaN}}',
+        '{"files": {"a": "\\ud800"}}',
+    ):
+        (sealed / CONTENTS).write_text(odd)
+        with pytest.raises(StudyError, match=r"contents\.json: missing or damaged"):
+            check_if_sealed(sealed)
     with pytest.raises(StudyError, match="nowhere: missing"):
         check(tmp_path / "nowhere")
 

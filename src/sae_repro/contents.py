@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import TypeGuard
 
 from sae_repro.errors import StudyError
 from sae_repro.files import digest, read_object, remedy, replacing_folder, sha256_file, write_json
@@ -46,7 +47,7 @@ def listed(folder: Path) -> dict[str, str]:
     """The hashes in contents.json by path; Changed where it is missing or itself damaged."""
     listing = _read(folder / CONTENTS)
     files = listing.get("files")
-    if not isinstance(files, dict) or listing.get("sha256") != digest(files):
+    if not _are_hashes(files) or listing.get("sha256") != digest(files):
         raise Changed(folder / CONTENTS, "missing or damaged")
     return files
 
@@ -94,6 +95,10 @@ def check_if_sealed(folder: Path, *parts: str) -> None:
     """As `check`; a folder without contents.json passes: it is of another making, or unfinished."""
     if (folder / CONTENTS).exists():
         check(folder, *parts)
+
+
+def _are_hashes(files: object) -> TypeGuard[dict[str, str]]:
+    return isinstance(files, dict) and all(isinstance(sha256, str) for sha256 in files.values())
 
 
 def _read(path: Path) -> dict[str, object]:
