@@ -19,7 +19,7 @@ from sae_repro.cli.grid import (
 from sae_repro.cli.measuring import CHARACTERS_PER_TOKEN, TextSize, Tokenise, check_enough, measure
 from sae_repro.cli.schema import modeline
 from sae_repro.errors import StudyError
-from sae_repro.files import read_json, sha256_file
+from sae_repro.files import read_object, sha256_file
 from sae_repro.hub import UnreachableError, commit_of, config_of
 from sae_repro.params import FilesSource, HubSource, HubSubject, LocalSubject, check_section
 from sae_repro.pins import check_model, model_digest
@@ -137,7 +137,7 @@ def _model(request: "StudyRequest") -> Model:
     if path.is_dir():
         source = {"kind": "local", "path": str(path), "sha256": model_digest(path)}
         check_model(LocalSubject.model_validate(source), Path())
-        return _shaped(source, read_json(path / "config.json"), request)
+        return _shaped(source, read_object(path / "config.json"), request)
     if path.exists() or request.model.count("/") > 1:
         raise StudyError(
             f"--model {request.model}: no such folder; a model of the hub is owner/name"
@@ -145,7 +145,7 @@ def _model(request: "StudyRequest") -> Model:
     commit = _commit("model", request.model, request.revision)
     config: Mapping[str, Any] = {}
     if not (request.d_model and request.n_layers):
-        config = read_json(config_of(request.model, commit))
+        config = read_object(config_of(request.model, commit))
     source = {"kind": "hub", "name": request.model, "revision": commit}
     model = _shaped(source, config, request)
     return Model(
