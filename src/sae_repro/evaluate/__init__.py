@@ -25,11 +25,12 @@ def run(context: StageContext) -> None:
     """Bring artifacts/evaluate up to date with artifacts/train, cell by cell."""
     store, out = CellStore(STATE / "cells"), context.artifacts("evaluate")
     settings = context.section(Evaluate, "evaluate")
-    for stage in ("corpus", "subject", "train"):
-        check(context.artifacts(stage))
+    check(context.artifacts("corpus"))
     check(context.artifacts("extract"), "manifest.json", "windows")
     if settings.concepts is not None:
         _check_labels(settings.concepts, context)
+    for stage in ("subject", "train"):
+        check(context.artifacts(stage))
     evaluation, trained = Evaluation.of(context, settings, store), context.artifacts("train")
     cells = {
         name: {
