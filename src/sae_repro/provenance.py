@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.errors import StudyError
-from sae_repro.params import read_yaml
+from sae_repro.params import LOCK_VALUES, read_yaml
 
 PACKAGES = ("sae-repro", "torch", "transformers", "transformer-lens", "datasets", "numpy", "dvc")
 
@@ -67,7 +67,9 @@ def repository_url(folder: Path) -> str:
 def read_lock(study: Path) -> dict[str, Any]:
     """The stages of a study's dvc.lock; empty if there is none, StudyError if it is damaged."""
     path = study / "dvc.lock"
-    stages: Any = read_yaml(path).get("stages", {}) if path.is_file() else {}
+    stages: Any = {}
+    if path.is_file():
+        stages = read_yaml(path, values=LOCK_VALUES).get("stages", {})
     if not _is_lock(stages):
         raise StudyError(
             f"{path}: not as DVC writes it; `git checkout {path}` brings back the committed one, "

@@ -11,6 +11,7 @@ from sae_repro.errors import StudyError
 from sae_repro.files import write_text
 
 PIPELINE = Path("dvc.yaml")
+STAGES = Path("stages")
 
 
 def check_copy(study: Path, root: Path) -> None:
@@ -21,10 +22,11 @@ def check_copy(study: Path, root: Path) -> None:
     if study.resolve() == root.resolve():
         return
     original, copy = root / PIPELINE, study / PIPELINE
-    if not original.is_file():
-        raise StudyError(
-            f"params.yaml: root = {root}: no dvc.yaml there; name the repository's root"
-        )
+    for path, there in ((original, original.is_file()), (root / STAGES, (root / STAGES).is_dir())):
+        if not there:
+            raise StudyError(
+                f"params.yaml: root = {root}: no {path.name} there; name the repository's root"
+            )
     fault = _fault(copy, original.read_text(encoding="utf-8"))
     if fault:
         raise StudyError(
