@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from sae_repro.contents import seal
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink
 from sae_repro.files import sha256_file, write_json
 
@@ -104,6 +105,7 @@ def make_store(tmp_path: Path) -> Callable[..., Path]:
             "names": {},
         }
         write_json(folder / "manifest.json", manifest)
+        seal(folder)
         return folder
 
     return make

@@ -9,6 +9,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from sae_repro.autoencoders import SAE, Weights
+from sae_repro.contents import seal
 from sae_repro.corpus.tokenizers import word_level
 from sae_repro.errors import StudyError
 from sae_repro.extract.extraction import extract, weights_seed
@@ -87,6 +88,8 @@ def study(subject: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path
     extract(load_subject(subject), TokenDocuments.load(corpus), settings, seed=0,
             folder=artifacts / "extract", names={},
             untrained=load_untrained(subject, weights_seed(0)))  # fmt: skip
+    for stage in ("corpus", "subject", "extract"):
+        seal(artifacts / stage)
     return tmp_path
 
 
@@ -117,6 +120,7 @@ def test_words_the_tokenizer_lacks_and_hooks_the_model_lacks(study: Path) -> Non
 def test_a_study_without_random_weights_says_so(study: Path) -> None:
     path = study / "artifacts/extract/manifest.json"
     write_json(path, {k: v for k, v in read_json(path).items() if k != "untrained"})
+    seal(path.parent)
     with pytest.raises(StudyError, match=r"no extract\.untrained_hooks"):
         activations_of("a", study, hook=f"untrained/{HOOK}")
 

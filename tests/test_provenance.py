@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sae_repro.errors import StudyError
 from sae_repro.provenance import (
     PACKAGES,
     git_state,
@@ -124,3 +125,14 @@ def test_the_origins_page_has_no_password(repository: Path, origin: str | None, 
     if origin is not None:
         subprocess.run(["git", "remote", "add", "origin", origin], cwd=repository, check=True)
     assert repository_url(repository) == page
+
+
+@pytest.mark.parametrize(
+    "stages",
+    ["[]", "text", "{train: []}", "{train: {outs: [1]}}", "{train: {deps: {}}}",
+     "{train: {outs: [{md5: 0123}]}}"],
+)  # fmt: skip
+def test_a_lock_that_dvc_did_not_write_is_named(stages: str, tmp_path: Path) -> None:
+    (tmp_path / "dvc.lock").write_text(f"stages: {stages}\n")
+    with pytest.raises(StudyError, match=r"dvc\.lock: not as DVC writes it; `git checkout"):
+        read_lock(tmp_path)

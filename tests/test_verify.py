@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
+from sae_repro.contents import seal
 from sae_repro.errors import StudyError
 from sae_repro.verify import verify
+
+from .damage import ALL, damage
 
 
 def write(folder: Path) -> Path:
@@ -110,3 +113,91 @@ def test_another_shape_is_no_small_difference(tmp_path: Path) -> None:
 def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no artifacts or reports there"):
         verify(write(tmp_path / "a"), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_damaged_file_is_a_difference_and_no_traceback(tmp_path: Path, kind: str) -> None:
+    ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
+    for path in [path for path in theirs.rglob("*") if path.is_file()]:
+        content = path.read_bytes()
+        if damage(path, kind):
+            for verdict in (verify(ours, theirs), verify(theirs, ours)):
+                (d,) = verdict.differences
+                assert d.file == path.relative_to(theirs).as_posix() and d.where
+                assert "\n" not in d.where
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("reports/cells.csv", b"cell,fvu\ntopk,\0\xff\n"),
+        ("reports/cells.csv", b'cell,fvu\n"' + b"x" * 200_000 + b'",1\n'),
+        ("reports/metrics.json", b"[" * 100_000),
+        ("reports/metrics.json", b'{"cell": ' + b"9" * 5000 + b"}"),
+        ("artifacts/train/a.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', "),
+        ("artifacts/train/w.safetensors", b"\xff" * 64),
+        ("artifacts/train/t.parquet", b"PAR1" + b"\0" * 64 + b"PAR1"),
+    ],
+)
+def test_an_odd_file_is_named(tmp_path: Path, file: str, content: bytes) -> None:
+    ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
+    (theirs / file).write_bytes(content)
+    (d,) = verify(ours, theirs).differences
+    assert d.file == file and d.relative is None
+    (theirs / file).unlink()
+    (theirs / file).mkdir()
+    (d,) = verify(ours, theirs).differences
+    assert d.where == f"missing in {theirs}"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_or_infinity_against_a_number_is_within_no_tolerance(
+    tmp_path: Path, value: float
+) -> None:
+    ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
+    np.save(theirs / "artifacts/train/a.npy", np.float32([[0, 1, 2], [3, value, 5]]))
+    text("artifacts/train/m.jsonl", "1.25", json.dumps(value))(theirs)
+    text("reports/metrics.json", "0.25", json.dumps(value))(theirs)
+    text("reports/cells.csv", "0.125", str(value))(theirs)
+    pd.DataFrame({"x": [value, 2.0], "t": ["a", "b"]}).to_parquet(
+        theirs / "artifacts/train/t.parquet"
+    )
+    for one, other in ((ours, theirs), (theirs, ours)):
+        differences = verify(one, other).differences
+        assert len(differences) == 5
+        assert [d.file for d in differences if d.relative is not None] == []
+
+
+def test_nan_is_equal_to_nan_and_lists_are_compared_by_their_values(tmp_path: Path) -> None:
+    ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
+    for folder, last in ((ours, 3), (theirs, 4)):
+        frame = pd.DataFrame({"x": [np.nan], "tokens": [[1, 2]], "t": [None], "n": [last]})
+        frame.to_parquet(folder / "artifacts/train/t.parquet")
+    (d,) = verify(ours, theirs).differences
+    assert d.where.startswith("column n: [0]: 3 against 4")
+    frame.assign(tokens=[[1, 5]]).to_parquet(ours / "artifacts/train/t.parquet")
+    (d,) = verify(ours, theirs).differences
+    assert d.where == "column tokens: row 0: [1 5] against [1 2]"
+
+
+def test_text_is_no_number(tmp_path: Path) -> None:
+    ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
+    for folder, name in ((ours, "1e5"), (theirs, "100000")):
+        text("reports/metrics.json", "0.25", json.dumps(name))(folder)
+    (d,) = verify(ours, theirs).differences
+    assert d.relative is None
+
+
+def test_contents_are_named_where_nothing_else_differs(tmp_path: Path) -> None:
+    ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
+    for folder in (ours, theirs):
+        seal(folder / "artifacts/train")
+    (ours / "artifacts/train/contents.json").write_text("{}")
+    (d,) = verify(ours, theirs).differences
+    assert d.file == "artifacts/train/contents.json"
+    npy(theirs)
+    seal(theirs / "artifacts/train")
+    verdict = verify(ours, theirs)
+    assert [d.file for d in verdict.differences] == ["artifacts/train/a.npy"]
+    assert verdict.within(1e-4)

@@ -1,12 +1,14 @@
 """Finished cells by content: a folder per key, a hash of everything the folder follows from.
 
-A grid's cells are made side by side into it, and each is there once it is finished, whatever
-happens to the others. It also holds earlier results of a cell, and the trials of `tune`. Local to a
-checkout, safe to delete. `SAE_REPRO_NO_STORE=1` bypasses it.
+An entry has a hash of each of its files, which is checked whenever it is looked up: a damaged one
+is made again, never used. A grid's cells are made side by side into it, and each is there once it
+is finished, whatever happens to the others. It also holds earlier results of a cell, and the trials
+of `tune`. Local to a checkout, safe to delete. `SAE_REPRO_NO_STORE=1` bypasses it.
 """
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +16,9 @@ from typing import Protocol, TypeVar
 
 from filelock import FileLock
 
+from sae_repro.contents import Changed, examine, listed, seal, sealed_folder
 from sae_repro.errors import StudyError
-from sae_repro.files import (
-    digest,
-    read_json,
-    replacing_folder,
-    sha256_file,
-    write_json,
-)
+from sae_repro.files import read_object, replacing_folder, write_json
 
 
 def bypassed() -> bool:
@@ -36,28 +33,34 @@ class CellStore:
         self.folder = folder
 
     def find(self, key: str) -> Path | None:
-        """The finished folder of `key`, if there is one."""
+        """The finished folder of `key`, each of its files as it was made; None without one."""
         path = self.folder / key
-        return path if path.is_dir() else None
+        try:
+            examine(path)
+        except Changed:
+            return None
+        return path
 
     @contextmanager
     def making(self, key: str) -> Iterator[Path | None]:
         """A folder to fill for `key`; None when another process has finished it meanwhile.
 
-        One writer per key, also where a killed grid left workers behind.
+        One writer per key, also where a killed grid left workers behind. A damaged folder is made
+        again, with a line that says so.
         """
+        path = self.folder / key
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / f"{key}.lock"):
-            if self.find(key):
-                yield None
-                return
-            with replacing_folder(self.folder / key) as temporary:
+            if path.is_dir():
+                try:
+                    examine(path)
+                except Changed as fault:
+                    print(f"{fault}; made again", file=sys.stderr)
+                else:
+                    yield None
+                    return
+            with sealed_folder(path) as temporary:
                 yield temporary
-
-    def take(self, key: str, target: Path) -> None:
-        """Copy the finished folder of `key` to `target`, atomically."""
-        with replacing_folder(target) as temporary:
-            shutil.copytree(self.folder / key, temporary, dirs_exist_ok=True)
 
 
 class Job(Protocol):
@@ -86,8 +89,8 @@ def deliver(
 
     `cells` has the jobs of each cell by place, from params.yaml. Finished folders stay; `make_all`
     has to put the jobs that are handed to it into the store. The JSON file `summary` of each folder
-    is given the cell's name, the job's key, and a hash of the other files, by which a damaged
-    folder is told from a finished one.
+    is given the cell's name and the job's key; contents.json tells a damaged folder from a finished
+    one. StudyError where a folder does not stay as it was made.
     """
     prune(cells, out)
     changed = {
@@ -112,31 +115,38 @@ def deliver(
                 if bypassed():
                     (folder / place).mkdir(exist_ok=True)
                     job.make(folder / place)
-                elif store.find(job.key):
-                    store.take(job.key, folder / place)
+                    seal(folder / place)
                 else:
-                    shutil.copytree(out / name / place, folder / place, dirs_exist_ok=True)
+                    _copy(job.key, store, out / name / place, folder / place)
                 _label(folder / place, summary, name, job.key)
+    seal(out)
+
+
+def _copy(key: str, store: CellStore, finished: Path, target: Path) -> None:
+    """The store's folder of `key`, or that of an earlier run, where the store was emptied."""
+    try:
+        shutil.copytree(store.find(key) or finished, target, dirs_exist_ok=True)
+        examine(target)  # the copy: what is damaged on the way there is noticed, too
+    except (Changed, FileNotFoundError) as fault:
+        raise StudyError(
+            f"{store.folder / key}: damaged since it was made by this run ({fault}): check this "
+            "machine's disk and memory, then run again"
+        ) from None
 
 
 def _label(folder: Path, summary: str, name: str, key: str) -> None:
     """Add the cell's name to the summary: the store has folders by content, not by name."""
-    labelled = {"cell": name, "key": key, **read_json(folder / summary)}
-    contents = _contents(folder, summary)
-    write_json(folder / summary, {**labelled, "cell": name, "contents": contents})
+    labelled = {"cell": name, "key": key, **read_object(folder / summary)}
+    write_json(folder / summary, {**labelled, "cell": name})
+    seal(folder, {path: sha for path, sha in listed(folder).items() if path != summary})
 
 
 def _finished(folder: Path, key: str, summary: str) -> bool:
     try:
-        label = read_json(folder / summary)
-    except StudyError:
+        examine(folder)
+        return bool(read_object(folder / summary).get("key") == key)
+    except (Changed, StudyError):
         return False
-    return bool(label.get("key") == key and label.get("contents") == _contents(folder, summary))
-
-
-def _contents(folder: Path, summary: str) -> str:
-    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / summary]
-    return digest({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 
 def prune(names: Collection[str], out: Path) -> list[Path]:

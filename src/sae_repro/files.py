@@ -1,11 +1,18 @@
-"""Atomic writes and checksums: a reader sees a whole file or none."""
+"""Atomic writes and checksums: a reader sees a whole file or none, also after a power loss.
 
+What is written obeys the umask, whatever library wrote it.
+"""
+
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +25,33 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
+        # some libraries write to a private file and rename it: the mode is that of an ordinary one
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)
+        _sync(temporary)
         temporary.replace(path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _temporary(path: Path) -> Path:
-    """This process's temporary name for `path`; files left by killed writers are removed."""
+    """This process's temporary name for `path`; what killed writers left is removed."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.(?:old\.)?(\d+)\.tmp")
     for sibling in path.parent.iterdir():
-        pid = sibling.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
-        if sibling.name == f".{path.name}.{pid}.tmp" and pid.isdigit() and not _lives(int(pid)):
-            if sibling.is_dir():
-                shutil.rmtree(sibling, ignore_errors=True)
-            else:
-                sibling.unlink(missing_ok=True)
+        found = ours.fullmatch(sibling.name)
+        if found and not _lives(int(found[1])):
+            _remove(sibling)
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _lives(pid: int) -> bool:
@@ -49,19 +67,44 @@ def _lives(pid: int) -> bool:
     return True
 
 
+def _sync(path: Path) -> None:
+    """Have the file's bytes, or the folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """An empty temporary folder beside `path`, which replaces it once the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
+    old = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
     temporary.mkdir()
     try:
         yield temporary
+        _settle(temporary)
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(old)  # a killed deletion would leave half a folder under its name
         temporary.replace(path)
+        _sync(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+        _remove(old)
+
+
+def _settle(folder: Path) -> None:
+    """All of `folder` on the disk, its files readable by whom the umask lets read."""
+    mode = folder.stat().st_mode & 0o666
+    for inner, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(inner, name)
+            if not path.is_symlink():
+                path.chmod(mode)
+                _sync(path)
+        _sync(Path(inner))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,13 +124,86 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; StudyError where it is missing or damaged."""
+    """The value in a JSON file; StudyError where it is missing or damaged, and what restores it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StudyError(f"{path}: missing; `dvc repro` makes it") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise StudyError(f"{path}: damaged ({error}); delete it and run `dvc repro`") from None
+        raise StudyError(f"{path}: missing; {remedy(path)}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StudyError(f"{path}: can't be read ({reason}); {remedy(path)}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; StudyError as `read_json`, and where it holds something else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise StudyError(f"{path}: holds {type(value).__name__}, not a JSON object; {remedy(path)}")
+    return value
+
+
+STAGES = ("corpus", "subject", "extract", "train", "evaluate", "judge", "control", "track")
+"""The stages with a folder in artifacts/."""
+
+
+def remedy(path: Path) -> str:
+    """The step that brings a missing or damaged file back: a stage's own, or somebody's."""
+    above = path.absolute().parts[:-1]
+    if ".sae-repro" in above:
+        return "the next `dvc repro` makes it again"
+    stages = [stage for place, stage in pairwise(above) if place == "artifacts"]
+    if stages and (stage := stages[-1]) in STAGES:
+        # DVC takes a file of the same size and time for unchanged: neither plain `dvc repro` nor
+        # `dvc checkout` looks into it
+        return f"`dvc repro --force --single-item {stage}` makes it again"
+    return "give the whole file: fetch or write it again from where it came"
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OWNER = "let yourself read and write there (`ls -ld` shows whose it is), or move the study"
+_PLACE = "something else stands in its place: move that away"
+_REFUSED = {
+    errno.EACCES: _OWNER,
+    errno.EPERM: _OWNER,
+    errno.EROFS: _OWNER,
+    errno.EEXIST: _PLACE,
+    errno.EISDIR: _PLACE,
+    errno.ENOTDIR: _PLACE,
+    errno.ELOOP: _PLACE,
+    errno.EMFILE: "raise the limit, as with `ulimit -n 65536`",
+    errno.ENFILE: "end other programs, or raise the machine's limit (fs.file-max)",
+    errno.EIO: "check the disk (`dmesg` has what it reported)",
+}
+# how libraries say that a write fell short, where they raise no error of the system's
+_FULL_WORDS = re.compile(
+    r"No space left on device|disk is full|File too large|Disk quota|\d+ requested and \d+ written"
+)
+
+
+def disk_fault(error: BaseException) -> str | None:
+    """A line on a full disk or a refused file, and what to do; None where `error` is neither."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _FULL or _FULL_WORDS.search(str(error)):
+        place = _named(error) or min(
+            (Path.cwd(), Path(tempfile.gettempdir())), key=lambda path: shutil.disk_usage(path).free
+        )
+        free = shutil.disk_usage(place if place.is_dir() else place.parent).free
+        return (
+            f"{place}: can't be written: no room on its disk, or a limit is reached ({error}; "
+            f"{free:,} bytes free): make room there and run again, finished parts are kept"
+        )
+    if number in _REFUSED and (refused := _named(error)):
+        return f"{refused}: {os.strerror(number)}: {_REFUSED[number]}, and run again"
+    return None
+
+
+def _named(error: BaseException) -> Path | None:
+    """The path of an error of the system's, or the folder where it would have been."""
+    name = error.filename if isinstance(error, OSError) else None
+    if not isinstance(name, str):
+        return None
+    path = Path(name)
+    return path if path.parent.is_dir() else None
 
 
 def digest(value: Any) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE
+from sae_repro.contents import check
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
 from sae_repro.params import layer_of, model_hook
@@ -57,10 +58,13 @@ def activations_of(text: str, study: Path | str = ".", *, hook: str) -> tuple[li
 
     As the study itself extracts them: its tokenizer, rows of at most its context, BOS in front of
     each if it has one (not returned); `untrained/<hook>` is read from the study's random weights.
-    StudyError where the study has not run that far, the model has no such hook, or the text has no
-    token.
+    StudyError where the study has not run that far or is damaged, the model has no such hook, or
+    the text has no token.
     """
     artifacts = Path(study) / "artifacts"
+    check(artifacts / "corpus")
+    check(artifacts / "subject")
+    check(artifacts / "extract", "manifest.json")
     manifest = read_json(artifacts / "extract" / "manifest.json")
     tokenizer = TokenDocuments.load(artifacts / "corpus").tokenizer()
     ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids

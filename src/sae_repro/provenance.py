@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sae_repro.errors import StudyError
 from sae_repro.params import LOCK_VALUES, read_yaml
 
 PACKAGES = ("sae-repro", "torch", "transformers", "transformer-lens", "datasets", "numpy", "dvc")
@@ -64,12 +65,29 @@ def repository_url(folder: Path) -> str:
 
 
 def read_lock(study: Path) -> dict[str, Any]:
-    """The stages of a study's dvc.lock; empty if there is none."""
+    """The stages of a study's dvc.lock; empty if there is none, StudyError if it is damaged."""
     path = study / "dvc.lock"
-    stages: dict[str, Any] = {}
+    stages: Any = {}
     if path.is_file():
         stages = read_yaml(path, values=LOCK_VALUES).get("stages", {})
-    return stages
+    if not _is_lock(stages):
+        raise StudyError(
+            f"{path}: not as DVC writes it; `git checkout {path}` brings back the committed one, "
+            "`dvc repro` writes it anew"
+        )
+    lock: dict[str, Any] = stages
+    return lock
+
+
+def _is_lock(stages: Any) -> bool:
+    """Whether every stage has lists of files with a path each."""
+    return isinstance(stages, dict) and all(
+        isinstance(entry, dict)
+        and isinstance(items := entry.get(kind, []), list)
+        and all(isinstance(item, dict) and isinstance(item.get("path"), str) for item in items)
+        for entry in stages.values()
+        for kind in ("deps", "outs")
+    )
 
 
 def lock_hashes(lock: Mapping[str, Any], stage: str) -> dict[str, dict[str, str]]:

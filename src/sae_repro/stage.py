@@ -15,7 +15,7 @@ from typing import Any
 
 from sae_repro.closure import code_digest
 from sae_repro.errors import StudyError
-from sae_repro.files import digest, sha256_file
+from sae_repro.files import digest, disk_fault, sha256_file
 from sae_repro.installation import SOURCE, check_installation
 from sae_repro.params import check_section, load, read_yaml
 from sae_repro.params.base import S
@@ -73,15 +73,16 @@ class StageContext:
 
 @contextmanager
 def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageContext]:
-    """Run a block as the DVC stage `name`: one writer at a time, StudyError → one line, exit 2.
+    """Run a block as the DVC stage `name`: one writer at a time.
 
+    StudyError, a full disk or a refused path → one line, exit 2.
     `pipeline` is the file that declares the stage, seen from the study's folder.
     """
     if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != name:
         target = name if pipeline == Path("dvc.yaml") else pipeline
         sys.exit(f"{name}: stages are run by DVC: dvc repro {target}")
-    STATE.mkdir(exist_ok=True)
     try:
+        STATE.mkdir(exist_ok=True)
         # a fault anywhere in the study is reported now, not when its stage comes after an hour
         root = Path(load("params.yaml").root)
         check_installation(root, [name])
@@ -90,6 +91,10 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
             yield StageContext(name, declared, root)
     except StudyError as error:
         sys.exit(_report(name, error))
+    except Exception as error:
+        if (line := disk_fault(error)) is None:
+            raise
+        sys.exit(_report(name, StudyError(line)))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sae_repro.contents import CONTENTS
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
 
@@ -50,8 +52,12 @@ def verify(ours: Path, theirs: Path) -> Verdict:
         if name in files[0] and name in files[1]:
             verdict.files += 1
             verdict.size += (ours / name).stat().st_size
-            if sha256_file(ours / name) != sha256_file(theirs / name):
-                verdict.differences.append(_compare(name, ours / name, theirs / name))
+            difference = _difference(name, ours / name, theirs / name)
+            if difference is not None:
+                verdict.differences.append(difference)
+    # contents.json has the hashes of the other files: it tells something where they are the same
+    others = [d for d in verdict.differences if Path(d.file).name != CONTENTS]
+    verdict.differences = others or verdict.differences
     return verdict
 
 
@@ -67,6 +73,16 @@ def _listing(folder: Path) -> set[str]:
     return files
 
 
+def _difference(name: str, ours: Path, theirs: Path) -> Difference | None:
+    try:
+        if sha256_file(ours) == sha256_file(theirs):
+            return None
+        return _compare(name, ours, theirs)
+    except Exception as error:  # a damaged file raises whatever its reader happens to hit
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Difference(name, f"can't be read: {reason}")
+
+
 def _compare(name: str, ours: Path, theirs: Path) -> Difference:
     readers = {
         ".csv": _csv_values,
@@ -79,27 +95,35 @@ def _compare(name: str, ours: Path, theirs: Path) -> Difference:
     reader = readers.get(ours.suffix)
     if reader is None:
         return Difference(name, _first_byte(ours, theirs))
-    try:
-        pairs = dict(reader(ours)), dict(reader(theirs))
-    except (ValueError, KeyError, OSError, UnicodeDecodeError) as error:
-        return Difference(name, f"can't be read: {error}")
+    pairs = _by_place(reader(ours)), _by_place(reader(theirs))
     return _first_value(name, *pairs) or Difference(name, _first_byte(ours, theirs))
+
+
+def _by_place(values: Iterator[tuple[str, Any]]) -> dict[str, Any]:
+    """The values by their place; of two with one name, a number is added to the second's."""
+    places: dict[str, Any] = {}
+    for where, value in values:
+        place, number = where, 2
+        while place in places:
+            place, number = f"{where} ({number})", number + 1
+        places[place] = value
+    return places
 
 
 def _first_value(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> Difference | None:
     """The first differing value of two readings, and the largest relative difference of all."""
     if list(ours) != list(theirs):
-        theirs_value = sorted(set(ours) ^ set(theirs)) or ["another order"]
-        return Difference(name, f"other columns, keys or rows: {', '.join(theirs_value[:3])}")
+        others = sorted(set(ours) ^ set(theirs)) or ["another order"]
+        return Difference(name, f"other columns, keys or rows: {', '.join(others[:3])}")
     first, largest, only_numbers = "", 0.0, True
     for where, value in ours.items():
-        theirs_value = theirs[where]
+        other = theirs[where]
         if isinstance(value, np.ndarray):
-            part, relative = _arrays(value, theirs_value)
-        elif value == theirs_value:
+            part, relative = _arrays(value, other)
+        elif _same(value, other):
             continue
         else:
-            part, relative = f"{value} against {theirs_value}", _relative(value, theirs_value)
+            part, relative = f"{value} against {other}", _relative(value, other)
         if part:
             first = first or f"{where}: {part}"
             only_numbers &= relative is not None
@@ -107,11 +131,22 @@ def _first_value(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> Dif
     return Difference(name, first, largest if only_numbers else None) if first else None
 
 
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values are equal: NaN is to NaN, arrays of one shape are by their values."""
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.shape(a) == np.shape(b) and all(
+            _same(x, y) for x, y in zip(np.ravel(a).tolist(), np.ravel(b).tolist(), strict=True)
+        )
+    both_nan = isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b)
+    return both_nan or a is b or bool(a == b)
+
+
 def _relative(a: object, b: object) -> float | None:
-    try:
-        x, y = float(str(a)), float(str(b))
-    except ValueError:
+    """The relative difference of two finite numbers; None where one is something else."""
+    numbers = [x for x in (a, b) if isinstance(x, int | float) and not isinstance(x, bool)]
+    if len(numbers) < 2 or not all(map(math.isfinite, numbers)):
         return None
+    x, y = map(float, numbers)
     return abs(x - y) / max(abs(x), abs(y), 1e-12)
 
 
@@ -119,24 +154,26 @@ def _arrays(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[str, float | None
     if a.shape != b.shape or a.dtype != b.dtype:
         return f"{a.dtype}{list(a.shape)} against {b.dtype}{list(b.shape)}", None
     if a.dtype.kind not in "fiub":
-        differs = a != b
-        if not differs.any():
-            return "", 0.0
-        i = int(np.argmax(differs))
-        return f"row {i}: {a[i]} against {b[i]}", None
+        pairs = zip(a.ravel().tolist(), b.ravel().tolist(), strict=True)
+        for row, (one, other) in enumerate(pairs):
+            if not _same(one, other):
+                return f"row {row}: {one} against {other}", None
+        return "", 0.0
     differs = (a != b) & ~((a != a) & (b != b))
     if not differs.any():
         return "", 0.0
     x, y = a.astype(np.float64), b.astype(np.float64)
+    finite = bool((np.isfinite(x) & np.isfinite(y))[differs].all())
     first = np.unravel_index(int(np.argmax(differs)), a.shape)
     # relative to the array's own scale: single entries near zero are no measure
+    x, y = (np.where(np.isfinite(part), part, 0.0) for part in (x, y))
     scale = max(float(np.abs(x).max()), float(np.abs(y).max()), 1e-12)
-    largest = float(np.nanmax(np.abs(x - y)))
+    largest = float(np.abs(x - y).max())
     place = ", ".join(str(int(n)) for n in first)
     return (
         f"[{place}]: {a[first]!s} against {b[first]!s} ({int(differs.sum())} of {a.size} differ, "
-        f"by at most {largest:.3g})"
-    ), largest / scale
+        f"by {'at most' if finite else 'NaN or infinity, else'} {largest:.3g})"
+    ), largest / scale if finite else None
 
 
 def _csv_values(path: Path) -> Iterator[tuple[str, Any]]:
@@ -146,8 +183,15 @@ def _csv_values(path: Path) -> Iterator[tuple[str, Any]]:
     for number, row in enumerate(rows[1:], 2):
         label = f"line {number} ({row[0]})" if row else f"line {number}"
         for column, value in zip(header, row, strict=True):
-            yield f"{label}, column {column}", value
+            yield f"{label}, column {column}", _number(value)
     yield "header", header
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _json_values(path: Path) -> Iterator[tuple[str, Any]]:
@@ -185,8 +229,7 @@ def _parquet_values(path: Path) -> Iterator[tuple[str, Any]]:
     import pandas as pd
 
     frame = pd.read_parquet(path)
-    for column in frame:
-        values = frame[column]
+    for column, values in frame.items():
         yield (
             f"column {column}",
             values.to_numpy(dtype=None if values.dtype.kind in "fiub" else object),

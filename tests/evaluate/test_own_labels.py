@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sae_repro.contents import seal
 from sae_repro.corpus.writing import write_stories
 from sae_repro.errors import StudyError
 from sae_repro.evaluate import run
@@ -33,6 +34,7 @@ def test_labels_that_fit_no_token_end_the_stage(
     make_store(name="artifacts/extract", validation=400)  # of documents 0 … 19
     source = StoriesSource(kind="stories", n_documents=100)
     write_stories(Corpus(source=source), source, 0, tmp_path / "artifacts/corpus")
+    seal(tmp_path / "artifacts/corpus")
     path = tmp_path / "spans.csv"
     path.write_text("document,start,end,concept\n" + spans)
     labels = {"path": path.name, "sha256": sha256_file(path)}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sae_repro.autoencoders import SAE, Weights, save
+from sae_repro.contents import seal
 from sae_repro.corpus.writing import write_stories
 from sae_repro.evaluate import document_fidelity, evaluation
 from sae_repro.evaluate.evaluation import evaluate_into
@@ -66,6 +67,7 @@ def make_activations(folder: Path, corpus: TokenDocuments, *, shuffled: bool = F
             "pooling": "token",
         },
     )
+    seal(folder)
 
 
 def make_cell(artifacts: Path, name: str, weights: Weights | None, seed: int = 0) -> None:
@@ -108,4 +110,6 @@ def make_study(folder: Path) -> Path:
     mixed.W_enc[1, 0] = 1.0  # latent 0 fires on determiners and on verbs
     make_cell(artifacts, "mixed", mixed)
     make_cell(artifacts, "lost", None)
+    for stage in ("corpus", "train", "evaluate"):
+        seal(artifacts / stage)
     return folder

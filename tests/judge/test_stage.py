@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 import pandas as pd
 import pytest
 
+from sae_repro.contents import CONTENTS, seal
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_file, sha256_folder, write_json
 from sae_repro.judge import prompts, run
@@ -195,6 +196,7 @@ def test_failed_cells_and_whole_documents_have_a_reason(study: Path) -> None:
     assert judge()["lost"] == {"cell": "lost", "status": "failed", "reason": "collapsed"}
     path = study / "artifacts/extract/manifest.json"
     write_json(path, {**read_json(path), "pooling": "document_mean"})
+    seal(path.parent)
     results = judge()
     assert set(results["clean"]) == {"cell", "status", "reason"}
     assert "means over documents" in results["clean"]["reason"]
@@ -211,6 +213,7 @@ def test_each_seed_of_a_cell_is_judged(study: Path) -> None:
     for stage in ("train", "evaluate"):
         folder = study / "artifacts" / stage / "several"
         shutil.copytree(folder / "seed-0", folder / "seed-3")
+        seal(folder.parent)
     run(context({"several": {**CELL, "seeds": [0, 1, 2]}}, {}))
     assert not (study / "artifacts/judge/several/seed-3.json").exists()
     for seed, name in enumerate(("clean", "mixed", "lost")):
@@ -310,7 +313,7 @@ def test_every_score_has_its_row_its_facts_and_its_documentation(
 def test_results_of_removed_cells_are_deleted(study: Path) -> None:
     judge(["clean", "mixed"])
     judge(["clean"])
-    assert [p.name for p in (study / "artifacts/judge").iterdir()] == ["clean.json"]
+    assert {p.name for p in (study / "artifacts/judge").iterdir()} == {"clean.json", CONTENTS}
 
 
 def test_only_latents_in_both_halves_are_explained(study: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from sae_repro.contents import CONTENTS
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.verify import Verdict, verify
 
@@ -172,7 +173,7 @@ def test_a_removed_cell_leaves_no_trace(finished: Checkout, tmp_path: Path) -> N
                          if "resample:" in line) + "\n", "")  # fmt: skip
     assert checkout.ran(checkout.repro()) == ["train", "evaluate", "judge", "compare", "track"]
     assert sorted(p.name for p in (checkout.folder / "artifacts/train").iterdir()) == [
-        "matryoshka", "vanilla",
+        CONTENTS, "matryoshka", "vanilla",
     ]  # fmt: skip
     assert checkout.ran(checkout.repro()) == []
 

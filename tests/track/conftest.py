@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+from sae_repro.contents import seal
 from sae_repro.params import Cell
 
 STEPS = 400
@@ -97,6 +98,8 @@ def write_cell(study: Path, name: str, *, key: str, failed: bool = False, fvu: f
     }
     (evaluated / "metrics.json").write_text(json.dumps(measured))
     (evaluated / "contexts.parquet").write_bytes(b"x")
+    for folder in (trained, evaluated):
+        seal(folder.parent)
 
 
 class Server:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sae_repro.contents import seal
 from sae_repro.errors import StudyError
 from sae_repro.stage import StageContext
 from sae_repro.track import mlflow_sync, run
@@ -49,6 +50,8 @@ def write_cell(study: Path, *, key: str, fvu: float, name: str = "a") -> None:
     (evaluated / "metrics.json").write_text(
         json.dumps({"status": "ok", "metrics": {"fvu": fvu}, "counts": {}, "intervals": {}})
     )
+    for folder in (trained, evaluated):
+        seal(folder.parent)
 
 
 def send(study: Path) -> Sent:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 
 from sae_repro import live
@@ -23,6 +24,8 @@ from sae_repro.track.live import Following, rows_of
 from sae_repro.track.mlflow_sync import sync
 from sae_repro.track.projection import projection
 from sae_repro.track.unfinished import LIVE, PLACE
+from sae_repro.training import Journal
+from sae_repro.training.checkpoint import save_checkpoint
 
 from ..peers import Peer
 from .conftest import STEPS, cells_named, dying_log_batch, write_cell
@@ -57,10 +60,9 @@ def write_params(folder: Path, cells: dict[str, Any], seconds: float = 0.2) -> N
 
 
 def checkpoint(name: str, rows: list[dict[str, Any]]) -> None:
-    """The journal of a checkpoint, as the trainer leaves it."""
-    folder = STATE / "checkpoints" / SAES[name]["key"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "journal.json").write_text(json.dumps({"step": 0, "metrics": rows, "revivals": []}))
+    """A checkpoint with a journal of `rows`."""
+    path = STATE / "checkpoints" / SAES[name]["key"]
+    save_checkpoint(path, 0, {"W_dec": torch.zeros(1)}, Journal(metrics=rows))
 
 
 def finish(name: str) -> None:
@@ -150,7 +152,7 @@ def test_rows_of_another_training_are_never_mixed_in(
     saes = dict(SAES)
     if change == "other key":
         saes["a"] = Followed(key="9" * 8, hook="h")
-        shutil.copytree(STATE / "checkpoints" / SAES["a"]["key"], STATE / "checkpoints/99999999")
+        shutil.copy(STATE / "checkpoints" / SAES["a"]["key"], STATE / "checkpoints/99999999")
     if change == "cell gone":
         write_params(study, {"gone": CELLS["a"]})
         saes["gone"] = saes.pop("a")
@@ -197,8 +199,8 @@ def test_a_missing_database_is_made(study: Path) -> None:
 
 def test_half_a_checkpoint_is_no_checkpoint(study: Path) -> None:
     checkpoint("a", ROWS[:3])
-    path = STATE / "checkpoints" / SAES["a"]["key"] / "journal.json"
-    path.write_text(path.read_text()[:40])
+    path = STATE / "checkpoints" / SAES["a"]["key"]
+    path.write_bytes(path.read_bytes()[:40])
     assert rows_of(SAES["a"]["key"]) == rows_of("no such key") == []
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sae_repro.contents import seal
 from sae_repro.files import read_json, sha256_file, sha256_folder, write_json
 from sae_repro.stage import StageContext
 from sae_repro.train import run
@@ -108,4 +109,5 @@ def test_a_cell_is_trained_again_where_only_the_scale_of_its_activations_changes
     for hook in manifest["hooks"].values():
         hook["rms"] *= factor
     write_json(Path("artifacts/extract/manifest.json"), manifest)
+    seal(Path("artifacts/extract"))
     assert (weights(stage("a", cells)) == before) == (factor == 1.0)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from sae_repro.contents import seal
 from sae_repro.corpus.writing import write_stories
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Corpus, StoriesSource
@@ -133,11 +134,14 @@ def study(
     write_json(extract / "manifest.json", {**manifest, "pooling": "document_mean"})
     (extract / "windows").mkdir()
     np.save(extract / "windows/tokens.npy", np.zeros(1))
+    seal(extract)
     folder = extract.parents[1]
     (folder / "artifacts/subject").mkdir()
     (folder / "artifacts/subject/config.json").write_text("{}")
     source = StoriesSource(kind="stories", n_documents=900)
     write_stories(Corpus(source=source), source, 0, folder / "artifacts/corpus")
+    for stage in ("corpus", "subject"):
+        seal(folder / "artifacts" / stage)
     (folder / "params.yaml").write_text(PARAMS)
     shutil.copy(ROOT / "requirements.lock", folder)
     (folder / "tune").mkdir()

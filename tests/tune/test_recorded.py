@@ -21,6 +21,7 @@ from sae_repro.tune import JOURNAL
 from sae_repro.tune.dashboard import INSTALL, journal_to_show, show
 from sae_repro.tune.recorded import Recorded
 from sae_repro.tune.records import RECORD, record_of
+from sae_repro.tune.results import trials
 from sae_repro.tune.space import read_params, suggest
 
 from .conftest import SPACE, TinyStudy
@@ -221,3 +222,14 @@ def test_parameters_are_read_back_from_their_text(seed: int) -> None:
 def test_parameters_that_no_trial_can_have_are_named(texts: dict[str, str], says: str) -> None:
     with pytest.raises(StudyError, match=says):
         read_params(Tune.model_validate(SPACE), texts)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\xff", b"a,b\n1,2\n", b"trial\nx\n", b'"', None])
+def test_a_damaged_table_of_trials_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "tune/trials.csv"
+    path.parent.mkdir()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StudyError, match=r"trials\.csv: .*; `dvc repro .* makes it") as error:
+        trials(tmp_path)
+    assert "\n" not in str(error.value)

@@ -12,6 +12,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from sae_repro.contents import seal
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
 from sae_repro.tune.results import trials
@@ -169,6 +170,7 @@ def test_other_training_or_activations_are_another_study(study: TinyStudy) -> No
     params.write_text(params.read_text().replace("batch_size: 32", "batch_size: 64"))
     manifest = study.folder / "artifacts/extract/manifest.json"
     manifest.write_text(manifest.read_text() + " ")
+    seal(manifest.parent)
     with pytest.raises(StudyError, match="activations: "):
         study.tune()
 

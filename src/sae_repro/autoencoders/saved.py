@@ -16,8 +16,9 @@ from torch import Tensor
 
 from sae_repro.autoencoders.activations import INFERENCE, batchtopk_threshold, pre_activations
 from sae_repro.autoencoders.weights import Weights
+from sae_repro.contents import check_if_sealed
 from sae_repro.errors import StudyError
-from sae_repro.files import read_json, write_json
+from sae_repro.files import read_object, remedy, replacing, write_json
 from sae_repro.params import Cell
 from sae_repro.params.axes import ARCHITECTURES, Architecture
 
@@ -121,7 +122,8 @@ def save(sae: SAE, folder: Path) -> None:
     architecture = ARCHITECTURES[sae.architecture]
     tensors = {name: t.detach().cpu().contiguous() for name, t in sae.weights.named().items()}
     tensors[architecture.b_enc_name] = tensors.pop("b_enc")
-    save_file(tensors, folder / "sae_weights.safetensors")
+    with replacing(folder / "sae_weights.safetensors") as path:
+        save_file(tensors, path)
     config: dict[str, Any] = {
         "architecture": sae.architecture,
         "d_in": sae.d_in,
@@ -139,23 +141,36 @@ def save(sae: SAE, folder: Path) -> None:
 
 
 def load(folder: Path | str, *, device: str = "cpu") -> SAE:
-    """The SAE that `save` wrote; StudyError where files are missing or don't fit each other."""
+    """The SAE that `save` wrote; StudyError where files are missing or don't fit each other.
+
+    In a folder with a contents.json, as a stage leaves it, they are compared with their hashes.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(folder)
-    config = read_json(folder / "cfg.json")
+    config = read_object(folder / "cfg.json")
     path = folder / "sae_weights.safetensors"
     if not path.is_file():
-        raise StudyError(f"{path}: missing; `dvc repro` (or `dvc checkout`) restores it")
-    tensors = load_file(path, device=device)
-    architecture = ARCHITECTURES.get(config["architecture"])
+        raise StudyError(f"{path}: missing; {remedy(path)}")
+    check_if_sealed(folder, "cfg.json", path.name)
+    try:
+        tensors = load_file(path, device=device)
+        architecture = ARCHITECTURES.get(config["architecture"])
+        d_in, d_sae, metadata = config["d_in"], config["d_sae"], config["metadata"]
+    except (OSError, SafetensorError) as error:
+        raise StudyError(f"{path}: can't be read ({error}); {remedy(path)}") from None
+    except (KeyError, TypeError) as error:
+        raise StudyError(
+            f"{folder / 'cfg.json'}: has no {error}; {remedy(folder / 'cfg.json')}"
+        ) from None
     if architecture is None:
         raise StudyError(
             f"{folder / 'cfg.json'}: architecture = {config['architecture']}: unknown here; known "
             f"are {', '.join(ARCHITECTURES)}"
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    expected = _shapes(architecture, config["d_in"], config["d_sae"])
+    expected = _shapes(architecture, d_in, d_sae)
     if shapes != expected:
         raise StudyError(f"{path}: holds {shapes}, cfg.json wants {expected}")
     tensors["b_enc"] = tensors.pop(architecture.b_enc_name)
@@ -164,7 +179,7 @@ def load(folder: Path | str, *, device: str = "cpu") -> SAE:
         weights=Weights(**tensors),
         apply_b_dec_to_input=config.get("apply_b_dec_to_input", True),
         k=config.get("k"),
-        metadata=config["metadata"],
+        metadata=metadata,
     )
 
 

@@ -16,6 +16,7 @@ from sae_repro.cli.results import track, tune_ui, ui
 from sae_repro.cli.saes import export, import_
 from sae_repro.cli.version import options
 from sae_repro.errors import StudyError
+from sae_repro.files import disk_fault
 
 app = typer.Typer(
     help="Compare sparse autoencoders on a language model's activations, reproducibly. `dvc repro` "
@@ -278,4 +279,9 @@ def main() -> None:
         app()
     except StudyError as error:
         print(error, file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if (line := disk_fault(error)) is None:
+            raise
+        print(line, file=sys.stderr)
         sys.exit(2)

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from sae_repro.contents import check_if_sealed
 from sae_repro.files import read_json
 from sae_repro.params import Cell, HubSubject, Study, Tune
 from sae_repro.params.recipes import RECIPE, PartialCell
@@ -70,6 +71,7 @@ def _found(cell: Cell, path: Path) -> str:
     """The remarks on an evaluated cell, or why it failed; of several seeds, each one's."""
     if not path.is_file():
         return ""
+    check_if_sealed(path.parent, path.name)
     measured = read_json(path)
     failed = [measured["reason"]] if "reason" in measured else []
     return "; ".join([*failed, *remarks_on(cell, measured)])

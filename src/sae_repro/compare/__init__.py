@@ -1,5 +1,6 @@
 """Stage `compare`: all cells → versioned tables and figures under reports/, and metrics.json."""
 
+from sae_repro.contents import check
 from sae_repro.files import replacing_folder, write_json
 from sae_repro.params import Compare, read_cells
 from sae_repro.progress import say
@@ -25,6 +26,8 @@ def run(context: StageContext) -> None:
     settings, seed = context.section(Compare, "compare"), context.value("seed")
     cells = read_cells(context.value("recipes"), context.value("cells"))
     artifacts, reports = Path("artifacts"), Path("reports")
+    for stage in ("train", "evaluate", "judge", "control"):
+        check(context.artifacts(stage))
     results = collect(cells, artifacts)
     with replacing_folder(reports / "tables") as folder:
         write_cells(folder, results, seed)

@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from sae_repro.contents import check, sealed_folder
 from sae_repro.control.job import TrialJob
 from sae_repro.control.recipes import trials
-from sae_repro.files import read_json, replacing_folder, write_json, write_text
+from sae_repro.files import read_json, write_json, write_text
 from sae_repro.params import Control
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import StageContext
@@ -22,6 +23,8 @@ def run(context: StageContext) -> None:
 
     settings = context.section(Control, "control")
     corpus = context.artifacts("corpus")
+    if corpus.is_dir():  # no other world than the oracle's asks for one
+        check(corpus)
     planned = trials(settings)
     if not (corpus / "concepts.json").is_file():
         planned = [trial for trial in planned if trial.world != "oracle"]
@@ -52,7 +55,7 @@ def run(context: StageContext) -> None:
             atoms += [{**labels, **atom} for atom in outcome.get("atoms", [])]
             if "heat" in outcome:
                 heat.setdefault(trial.name, {})[trial.recipe] = outcome["heat"]
-    with replacing_folder(context.artifacts("control")) as out:
+    with sealed_folder(context.artifacts("control")) as out:
         for file, table in (("trials", rows), ("atoms", atoms)):
             text = pd.DataFrame(table).to_csv(index=False, lineterminator="\n")
             write_text(out / f"{file}.csv", text)

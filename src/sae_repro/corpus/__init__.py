@@ -7,7 +7,7 @@ for stories labels.npy and concepts.json. Read it through `sae_repro.readers.doc
 
 from pathlib import Path
 
-from sae_repro.files import replacing_folder
+from sae_repro.contents import sealed_folder
 from sae_repro.params import Corpus, StoriesSource, SubjectChoice, check_section
 from sae_repro.stage import StageContext
 
@@ -21,7 +21,7 @@ def run(context: StageContext) -> None:
         SubjectChoice, {"source": context.value("subject.source")}, within="subject"
     )
     seed = context.value("seed")
-    with replacing_folder(context.artifacts("corpus")) as folder:
+    with sealed_folder(context.artifacts("corpus")) as folder:
         if isinstance(corpus.source, StoriesSource):
             write_stories(corpus, corpus.source, seed, folder)
         else:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from sae_repro.cellstore import CellStore, bypassed, deliver
+from sae_repro.contents import check, seal
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.job import EvaluateJob, ReferenceJob, job_of
 from sae_repro.evaluate.over_seeds import over_seeds
@@ -24,8 +25,12 @@ def run(context: StageContext) -> None:
     """Bring artifacts/evaluate up to date with artifacts/train, cell by cell."""
     store, out = CellStore(STATE / "cells"), context.artifacts("evaluate")
     settings = context.section(Evaluate, "evaluate")
+    check(context.artifacts("corpus"))
+    check(context.artifacts("extract"), "manifest.json", "windows")
     if settings.concepts is not None:
         _check_labels(settings.concepts, context)
+    for stage in ("subject", "train"):
+        check(context.artifacts(stage))
     evaluation, trained = Evaluation.of(context, settings, store), context.artifacts("train")
     cells = {
         name: {
@@ -51,6 +56,8 @@ def run(context: StageContext) -> None:
         if len(jobs) > 1:
             measured = {place: read_json(out / name / place / "metrics.json") for place in jobs}
             write_json(out / name / "metrics.json", {"cell": name, **over_seeds(measured)})
+            seal(out / name)
+    seal(out)
 
 
 def _check_labels(labels: ConceptLabels, context: StageContext) -> None:

@@ -82,7 +82,6 @@ def evaluation_key(evaluation: Evaluation, sae: Path) -> str:
 def _digest_of(folder: Path) -> str:
     """Hash of a trained cell, whatever its name."""
     summary = read_json(folder / "train.json")
-    for label in ("cell", "contents"):
-        summary.pop(label, None)
+    summary.pop("cell", None)
     weights = folder / "sae_weights.safetensors"
     return digest([summary, sha256_file(weights) if weights.is_file() else None])

@@ -11,6 +11,7 @@ from sae_repro.stage import StageContext
 
 def run(context: StageContext) -> None:
     """Write artifacts/extract."""
+    from sae_repro.contents import check, seal
     from sae_repro.extract.extraction import check_fit, extract, weights_seed
     from sae_repro.files import read_json, replacing_folder
     from sae_repro.numerics.determinism import prepare
@@ -20,8 +21,10 @@ def run(context: StageContext) -> None:
 
     settings, seed = context.section(Extract, "extract"), context.value("seed")
     prepare(device=settings.device, threads=settings.threads)
-    corpus = TokenDocuments.load(context.artifacts("corpus"))
     source = context.artifacts("subject")
+    check(context.artifacts("corpus"))
+    check(source)
+    corpus = TokenDocuments.load(context.artifacts("corpus"))
     hooks = (*settings.hooks, *settings.untrained_hooks)
     subject, _ = load_compared(source, f"extract: {source}", hooks=hooks, device=settings.device)
     check_fit(settings, subject)
@@ -33,7 +36,7 @@ def run(context: StageContext) -> None:
     facts = read_json(source / "subject.json")
     names = {"model_name": facts["name"], "dataset_path": corpus.name}
     with replacing_folder(context.artifacts("extract")) as folder:
-        extract(
+        shards = extract(
             subject,
             corpus,
             settings,
@@ -42,3 +45,4 @@ def run(context: StageContext) -> None:
             names=names,
             untrained=untrained,
         )
+        seal(folder, known=shards)

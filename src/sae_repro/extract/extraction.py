@@ -35,8 +35,10 @@ def extract(
     folder: Path,
     names: Mapping[str, str],
     untrained: "TransformerBridge | None" = None,
-) -> None:
+) -> dict[str, str]:
     """Extract every split into `folder`; memory holds a batch and a shard, whatever the corpus.
+
+    The SHA-256 of each shard by its path.
 
     `names`, of the model and its text, go into the manifest as they are. `untrained` is the model
     with random weights for `settings.untrained_hooks`: it reads the same windows in the same order.
@@ -108,6 +110,12 @@ def extract(
         manifest["untrained"] = {"weights_seed": weights_seed(seed)}
     manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
     write_json(folder / "manifest.json", manifest)
+    return {
+        entry["file"]: entry["sha256"]
+        for splits in (manifest["index"], *(h["shards"] for h in manifest["hooks"].values()))
+        for entries in splits.values()
+        for entry in entries
+    }
 
 
 def weights_seed(seed: int) -> int:

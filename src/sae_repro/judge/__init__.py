@@ -17,7 +17,8 @@ per score, `latent_windows` keeps explaining and scoring documents apart.
 
 from pathlib import Path
 
-from sae_repro.files import replacing_folder, write_json
+from sae_repro.contents import check, sealed_folder
+from sae_repro.files import write_json
 from sae_repro.judge.backends import open_backend
 from sae_repro.judge.backends.concepts import ConceptsBackend
 from sae_repro.judge.backends.record import leave_record
@@ -48,12 +49,15 @@ def run(context: StageContext) -> None:
     from sae_repro.judge.judging import judge_cells
 
     study = Path()
+    for stage in ("corpus", "train", "evaluate"):
+        check(context.artifacts(stage))
+    check(context.artifacts("extract"), "manifest.json")
     settings, seed = context.section(Judge, "judge"), context.value("seed")
     cells = read_cells(context.value("recipes"), context.value("cells"))
     own = context.section(Evaluate, "evaluate").concepts
     spans = pinned_concepts(own, study) if own and settings.kind == "concepts" else None
     results = judge_cells(cells, settings, seed, study, ANSWERS, spans)
     leave_record(ANSWERS)
-    with replacing_folder(context.artifacts("judge")) as folder:
+    with sealed_folder(context.artifacts("judge")) as folder:
         for name, result in results.items():
             write_json(folder / f"{name}.json", result)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.errors import StudyError
-from sae_repro.files import read_json
+from sae_repro.files import read_object
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ class TokenDocuments:
     @property
     def name(self) -> str:
         """Name of the text: the hub's name, the files', or `stories`."""
-        return str(read_json(self.folder / "corpus.json")["name"])
+        return str(read_object(self.folder / "corpus.json")["name"])
 
     def tokenizer(self) -> "PreTrainedTokenizerFast":
         """The tokenizer that made the ids."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.errors import StudyError
-from sae_repro.files import digest, read_json, sha256_file
+from sae_repro.files import digest, read_object, remedy, sha256_file
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -118,11 +118,9 @@ class Shards:
 
 def _check(path: Path, sha256: str) -> None:
     if not path.is_file():
-        raise StudyError(f"{path}: missing; `dvc repro extract` (or `dvc checkout`) restores it")
+        raise StudyError(f"{path}: missing; {remedy(path)}")
     if sha256_file(path) != sha256:
-        raise StudyError(
-            f"{path}: damaged (not the manifest's checksum); delete it and run `dvc repro`"
-        )
+        raise StudyError(f"{path}: damaged (not the manifest's checksum); {remedy(path)}")
 
 
 class ActivationStore:
@@ -130,7 +128,7 @@ class ActivationStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest: dict[str, Any] = read_json(folder / "manifest.json")
+        self.manifest: dict[str, Any] = read_object(folder / "manifest.json")
 
     def _hook(self, hook: str) -> dict[str, Any]:
         hooks: dict[str, dict[str, Any]] = self.manifest["hooks"]

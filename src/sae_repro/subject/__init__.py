@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from sae_repro.contents import check, sealed_folder
 from sae_repro.errors import StudyError
-from sae_repro.files import replacing_folder, write_json
+from sae_repro.files import write_json
 from sae_repro.params import HubSubject, LocalSubject, Subject
 from sae_repro.pins import check_model
 from sae_repro.readers.examination import examine
@@ -21,7 +22,7 @@ from sae_repro.stage import StageContext
 def run(context: StageContext) -> None:
     """Train, copy or download the study's language model."""
     subject = context.section(Subject, "subject")
-    with replacing_folder(context.artifacts("subject")) as folder:
+    with sealed_folder(context.artifacts("subject")) as folder:
         match subject.source:
             case LocalSubject():
                 facts = _copy(check_model(subject.source, Path()), folder)
@@ -56,6 +57,7 @@ def _train(context: StageContext, subject: Subject, folder: Path) -> dict[str, A
     settings = subject.training
     assert settings is not None  # the schema gives a trained subject its training
     prepare(device=settings.device, threads=settings.threads)
+    check(context.artifacts("corpus"))
     corpus = TokenDocuments.load(context.artifacts("corpus"))
     model, facts = train_subject(corpus, settings, seed=context.value("seed"))
     facts["name"] = f"gpt2-{settings.n_layers}l-{settings.d_model}d-trained-here"

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_repro.contents import check, check_if_sealed, sealed_folder
 from sae_repro.errors import StudyError
-from sae_repro.files import replacing_folder, write_text
+from sae_repro.files import write_text
 from sae_repro.params import Cell, Track, read_cells
 from sae_repro.stage import StageContext
 
@@ -23,10 +24,12 @@ def run(context: StageContext) -> None:
     from sae_repro.files import canonical_json
     from sae_repro.track.projection import projection
 
+    for stage in ("train", "evaluate"):
+        check(context.artifacts(stage))
     settings = context.section(Track, "track")
     cells = read_cells(context.value("recipes"), context.value("cells"))
     runs = projection(cells, Path(), weights=settings.weights)
-    with replacing_folder(context.artifacts("track")) as folder:
+    with sealed_folder(context.artifacts("track")) as folder:
         lines = "".join(canonical_json(run) + "\n" for run in runs)
         write_text(folder / "runs.jsonl", lines)
     try:
@@ -39,6 +42,8 @@ def send(study: Path, root: Path, cells: Mapping[str, Cell], settings: Track) ->
     """Send the missing results of a study; StudyError where the server can't be reached."""
     from sae_repro.track.projection import projection
 
+    for stage in ("train", "evaluate"):
+        check_if_sealed(study / "artifacts" / stage)
     return _send(projection(cells, study, weights=settings.weights), study, root,
                  settings.experiment)  # fmt: skip
 

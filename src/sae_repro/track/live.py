@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
+
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
 from sae_repro.live import END_SECONDS, ORDER, Followed
@@ -190,8 +192,9 @@ def rows_of(key: str) -> list[dict[str, Any]]:
     try:
         if finished.is_file():
             return [json.loads(line) for line in finished.read_text("utf-8").splitlines()]
-        return list(read_json(STATE / "checkpoints" / key / "journal.json")["metrics"])
-    except (OSError, StudyError):  # none yet, or just being replaced
+        with safe_open(STATE / "checkpoints" / key, "np") as file:
+            return list(json.loads(file.metadata()["record"])["metrics"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):  # none yet, or damaged
         return []
 
 

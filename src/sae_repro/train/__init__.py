@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sae_repro.cellstore import CellStore, bypassed, deliver
+from sae_repro.contents import check
 from sae_repro.errors import StudyError
 from sae_repro.live import Followed, curves
 from sae_repro.params import Cell, Train, read_cells
@@ -31,6 +32,7 @@ def run(context: StageContext) -> None:
     cells = read_cells(context.value("recipes"), context.value("cells"))
     # before any cell is trained
     check_imports(cells, Path())
+    check(context.artifacts("extract"), "manifest.json")
     _check_widths(cells, ActivationStore(context.artifacts("extract")))
     by_name: dict[str, dict[str, CellJob]] = {name: {} for name in cells}
     for (name, place), job in jobs_of(context, store, cells).items():

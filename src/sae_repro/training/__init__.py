@@ -5,7 +5,7 @@
 params.yaml: a `Cell`, the settings `Train` and a store of activations are all it is given.
 
     from sae_repro.training import Trainer
-    trained = Trainer(cell, settings, store, hook, seed=0, checkpoint=folder).run()
+    trained = Trainer(cell, settings, store, hook, seed=0, checkpoint=path).run()
     trained.sae.encode(x_nd)
 
 trainer       one cell from its first step to its last; the map of a step
@@ -22,7 +22,7 @@ finishing     weights of any step as an SAE on raw activations
 """
 
 from sae_repro.training.batches import Batches
-from sae_repro.training.checkpoint import load_checkpoint
+from sae_repro.training.checkpoint import drop_checkpoint, load_checkpoint
 from sae_repro.training.finishing import finished_sae, scale_of
 from sae_repro.training.journal import Journal
 from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
@@ -37,6 +37,7 @@ __all__ = [
     "Trainer",
     "cell_id",
     "control_rate",
+    "drop_checkpoint",
     "finished_sae",
     "learning_rate",
     "load_checkpoint",

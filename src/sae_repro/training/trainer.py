@@ -75,7 +75,7 @@ def cell_id(cell: Cell) -> str:
 
 
 class Trainer:
-    """Trains one cell; `run` may be killed anywhere and run again with the same folder."""
+    """Trains one cell; `run` may be killed anywhere and run again with the same checkpoint."""
 
     def __init__(
         self,

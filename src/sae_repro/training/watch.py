@@ -68,7 +68,7 @@ class Watch:
     def check(self, last: Mapping[str, float], journal: Journal, checkpoint: Path) -> None:
         """Diverged, where something was noted.
 
-        `last` is the step's row, `checkpoint` the folder of the last one.
+        `last` is the step's row, `checkpoint` the path of the last one.
         """
         fault = self.fault()
         if fault is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.cellstore import CellStore
+from sae_repro.contents import check
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.files import replacing_folder, sha256_file
 from sae_repro.params import Cell, Evaluate, Train, Tune, check_section
@@ -40,6 +41,9 @@ def run(context: StageContext) -> None:
     from sae_repro.tune.records import record_of
     from sae_repro.tune.results import closing_lines, write_results
 
+    for stage in ("corpus", "subject"):
+        check(context.artifacts(stage))
+    check(context.artifacts("extract"), "manifest.json", "windows")
     _, corners = load_tune(Path())
     check_inputs(corners, Path())
     tune = context.section(Tune, "tune").with_recipes(context.value("recipes"))

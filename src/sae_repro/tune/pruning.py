@@ -5,7 +5,7 @@ and on earlier batches, never on the other trials of the batch: so the same tria
 any order of completion, and wherever a worker was killed.
 """
 
-import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -18,7 +18,8 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, create_trial
 
 from sae_repro.cellstore import CellStore
-from sae_repro.files import digest, read_json, write_json
+from sae_repro.errors import StudyError
+from sae_repro.files import digest, read_object, write_json
 from sae_repro.params import Tune
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.job import CellJob, make_into
@@ -70,7 +71,9 @@ class Rungs:
             try:
                 self._train(job, progress)
             except _TrialPruned:
-                shutil.rmtree(job.checkpoint, ignore_errors=True)
+                from sae_repro.training import drop_checkpoint
+
+                drop_checkpoint(job.checkpoint)
         return self.replay(job)
 
     def replay(self, job: CellJob) -> Looks:
@@ -186,21 +189,30 @@ def _first(batches: Iterable["Batch"], tokens: int) -> Iterator["Batch"]:
 
 def _drop_checkpoint_without_reports(job: CellJob, reports: Mapping[int, float]) -> None:
     """Delete a checkpoint of the stage train: reports of the checkpoints before it are missing."""
-    from sae_repro.training import load_checkpoint
+    from sae_repro.training import drop_checkpoint, load_checkpoint
 
     checkpoint = load_checkpoint(job.checkpoint)
     every = job.settings.checkpoint_every
     if checkpoint is not None and not set(range(every, checkpoint[0], every)) <= reports.keys():
-        shutil.rmtree(job.checkpoint)
+        drop_checkpoint(job.checkpoint)
 
 
 def _read(path: Path) -> tuple[dict[int, float], bool]:
-    """(FVU by step, whether training ended), as `_write` wrote them."""
+    """(FVU by step, whether training ended), as `_write` wrote them; of a damaged file none."""
     if not path.is_file():
         return {}, False
-    record = read_json(path)
+    try:
+        record = read_object(path)
+    except StudyError:
+        record = {}
+    sha256 = record.pop("sha256", None)
+    if sha256 != digest(record):
+        print(f"tune: {path}: damaged; its SAE is trained again for it", file=sys.stderr)
+        path.unlink()
+        return {}, False
     return {int(step): fvu for step, fvu in record["fvu"].items()}, record["ended"]
 
 
 def _write(path: Path, reports: Mapping[int, float], *, ended: bool) -> None:
-    write_json(path, {"fvu": {str(s): fvu for s, fvu in reports.items()}, "ended": ended})
+    record = {"fvu": {str(s): fvu for s, fvu in reports.items()}, "ended": ended}
+    write_json(path, {**record, "sha256": digest(record)})

@@ -50,15 +50,28 @@ class Trial:
 
 
 def trials(study: Path = Path()) -> list[Trial]:
-    """The trials of a study's folder by number, from tune/trials.csv; StudyError without one."""
+    """The trials of a study's folder by number, from tune/trials.csv.
+
+    StudyError where there is none, or it is damaged.
+    """
     path = study / FOLDER / "trials.csv"
+    makes_it = f"`dvc repro {study / FOLDER / 'dvc.yaml'}` makes it"
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
-        raise StudyError(
-            f"{path}: missing; `dvc repro {study / FOLDER / 'dvc.yaml'}` makes it"
-        ) from None
-    return [_trial_of(row) for row in frame.to_dict("records")]
+        raise StudyError(f"{path}: missing; {makes_it}") from None
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise StudyError(f"{path}: can't be read ({reason}); {makes_it} again") from None
+    found = []
+    for line, row in enumerate(frame.to_dict("records"), 2):
+        try:
+            found.append(_trial_of(row))
+        except (KeyError, TypeError, ValueError) as error:
+            raise StudyError(
+                f"{path}: line {line}: no trial ({type(error).__name__}: {error}); {makes_it} again"
+            ) from None
+    return found
 
 
 def _trial_of(row: Mapping[Any, str]) -> Trial:

@@ -83,7 +83,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The configuration in the JSON file `path`; StudyError where it is damaged or none."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{path}: damaged ({one_line(error)}); fetch it again") from None
     if not isinstance(config, dict):
         raise StudyError(f"{path}: no configuration; fetch it again")

@@ -21,7 +21,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return dict(load_file(path))
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise StudyError(f"{path}: damaged ({one_line(error)}); fetch it again") from None
 
 

@@ -1,6 +1,5 @@
 """Maker of cells that are trained here: an SAE, or the record of a failure."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from sae_repro.params import Cell
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.folder import hook_metadata, write_records
 from sae_repro.train.unreached import unreached
-from sae_repro.training import Diverged, Trainer, cell_id
+from sae_repro.training import Diverged, Trainer, cell_id, drop_checkpoint
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
@@ -53,7 +52,7 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
         ],
         outcome=outcome,
     )
-    shutil.rmtree(job.checkpoint, ignore_errors=True)
+    drop_checkpoint(job.checkpoint)
 
 
 def with_metadata(sae: SAE, job: "CellJob") -> SAE:

@@ -1,0 +1,166 @@
+"""Damage to every file of a finished study: named by whoever reads it, or mended; never used."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from sae_repro.autoencoders import load
+from sae_repro.cellstore import CellStore
+from sae_repro.cli.describe import cells_table
+from sae_repro.errors import StudyError
+from sae_repro.files import sha256_folder
+from sae_repro.latents import activations_of
+from sae_repro.params import load as load_study
+from sae_repro.readers.shards import ActivationStore
+from sae_repro.stage import STATE, StageContext, declared_params
+from sae_repro.track import send
+
+from ..damage import ALL, damage
+from .conftest import Checkout
+
+pytestmark = pytest.mark.slow
+
+HOOK = "blocks.0.hook_resid_post"
+READERS = {
+    "corpus": ("subject", "extract", "evaluate", "judge", "control"),
+    "subject": ("extract", "evaluate"),
+    "extract": ("train", "evaluate", "judge"),
+    "train": ("evaluate", "judge", "compare", "track"),
+    "evaluate": ("judge", "compare", "track"),
+    "judge": ("compare",),
+    "control": ("compare",),
+}
+"""The stages that read what a stage wrote, as dvc.yaml has them."""
+MENDED = ("train", "evaluate")
+"""The stages that keep what is finished, and mend it when they run."""
+
+
+@pytest.fixture
+def study(
+    finished: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Checkout]:
+    checkout = finished.copy(tmp_path / "damaged")
+    monkeypatch.chdir(checkout.folder)
+    monkeypatch.setenv("SAE_REPRO_JOBS", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///unused.db")
+    before = torch.are_deterministic_algorithms_enabled()
+    yield checkout
+    torch.use_deterministic_algorithms(before)
+
+
+def run(stage: str) -> None:
+    """The stage, in this process."""
+    import_module(f"sae_repro.{stage}").run(StageContext(stage, declared_params(stage), Path()))
+
+
+def refused(read: Callable[[], object], path: Path) -> bool:
+    """Whether `read` names `path` in one line with a step; False where it goes through."""
+    try:
+        read()
+    except StudyError as error:
+        message = str(error)
+        assert str(path) in message and "\n" not in message, message
+        assert "makes it again" in message, message
+        return True
+    return False
+
+
+def damaged(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Each file in `folder` in each way, one at a time; whole again afterwards."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        for kind in ALL:
+            if damage(path, kind):
+                yield path, kind
+            path.write_bytes(content)
+
+
+def read_shards() -> None:
+    store = ActivationStore(Path("artifacts/extract"))
+    for split in ("train", "calibration", "validation"):
+        store.activations(HOOK, split).whole()
+        store.index(split).whole()
+
+
+@pytest.mark.parametrize("stage", READERS)
+def test_a_stage_names_what_was_changed_in_what_it_reads(study: Checkout, stage: str) -> None:
+    cases = 0
+    before = sha256_folder(Path("artifacts"))
+    for path, kind in damaged(Path("artifacts") / stage):
+        for reader in READERS[stage]:
+            if path.suffix == ".npy" and stage == "extract" and "windows" not in path.parts:
+                # read where it is used, shard by shard
+                assert refused(read_shards, path) or refused(mean, path), (path, kind)
+            elif "windows" in path.parts and reader != "evaluate":
+                continue
+            else:
+                assert refused(lambda reader=reader: run(reader), path), (path, kind, reader)
+            cases += 1
+    assert sha256_folder(Path("artifacts")) == before
+    assert cases
+    print(f"{stage}: {cases} cases, all named")
+
+
+def mean() -> None:
+    ActivationStore(Path("artifacts/extract")).mean(HOOK)
+
+
+@pytest.mark.parametrize("stage", MENDED)
+def test_a_stage_mends_what_was_changed_in_its_own_cells(study: Checkout, stage: str) -> None:
+    before = sha256_folder(Path("artifacts"))
+    cases = 0
+    for path, kind in damaged(Path("artifacts") / stage):
+        run(stage)
+        assert sha256_folder(Path("artifacts")) == before, (path, kind)
+        cases += 1
+    print(f"{stage}: {cases} cases, all mended")
+
+
+@pytest.mark.parametrize("power_loss", [False, True])
+def test_a_damaged_store_never_becomes_a_result(
+    study: Checkout, capsys: pytest.CaptureFixture[str], power_loss: bool
+) -> None:
+    """Every entry is damaged, each in another way, or all of its files emptied; all heal."""
+    before = sha256_folder(Path("artifacts"))
+    entries = sorted(path for path in (STATE / "cells").iterdir() if path.is_dir())
+    for number, entry in enumerate(entries):
+        files = sorted(path for path in entry.rglob("*") if path.is_file())
+        if power_loss:
+            for path in files:
+                path.write_bytes(b"")
+        else:
+            kind = ALL[number % len(ALL)]
+            assert any(damage(path, kind) for path in files[number % len(files) :] + files)
+        assert CellStore(STATE / "cells").find(entry.name) is None
+    for stage in MENDED:
+        shutil.rmtree(Path("artifacts") / stage)
+        run(stage)
+    assert sha256_folder(Path("artifacts")) == before
+    # a worker's lines are its own, but for the only worker's
+    assert capsys.readouterr().err.count("; made again") == len(entries)
+
+
+def test_commands_name_it_too(study: Checkout) -> None:
+    params = load_study("params.yaml")
+    readers: dict[str, list[Callable[[], object]]] = {
+        "corpus": [lambda: activations_of("the cat", hook=HOOK)],
+        "subject": [lambda: activations_of("the cat", hook=HOOK)],
+        "train": [
+            lambda: load("artifacts/train/vanilla"),
+            lambda: send(Path(), Path(), params.cells, params.track),
+        ],
+        "evaluate": [
+            lambda: cells_table(params, Path()),
+            lambda: send(Path(), Path(), params.cells, params.track),
+        ],
+    }
+    for stage, reads in readers.items():
+        for path, kind in damaged(Path("artifacts") / stage):
+            if path == Path("artifacts") / stage / "contents.json" and kind == "delete":
+                continue  # as of a stage that was stopped: its cells are still checked
+            named = [refused(read, path) for read in reads]
+            assert any(named), (path, kind)
