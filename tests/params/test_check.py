@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READ_K = [name for name, row in ACTIVATIONS.items() if "k" in row.reads]
 
 STUDY: dict[str, Any] = {
+    "compute": {},
     "corpus": {"source": {"kind": "stories", "n_documents": 1000}},
     "subject": {"source": {"kind": "train"}, "training": {}},
     "extract": {"hooks": ["blocks.1.hook_resid_post"]},

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell
 from sae_repro.params.compare import Compare
+from sae_repro.params.compute import Compute
 from sae_repro.params.control import Control
 from sae_repro.params.corpus import Corpus
 from sae_repro.params.evaluate import Evaluate
@@ -25,6 +26,7 @@ class Study(Section):
 
     root: str = Field(".", description="the repository's root, relative to params.yaml")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="the seed of everything random")
+    compute: Compute
     corpus: Corpus
     subject: Subject
     extract: Extract

@@ -22,6 +22,9 @@ def check_section(schema: type[S], raw: Any, *, source: str = "params.yaml", wit
 BELOW = "below"
 """Type of an error whose message's lines begin with what is below the place of the error."""
 
+_ADD = {"recipes": "{}", "compute": "{bits: portable}"}
+"""What a section without settings of its own looks like; DVC wants to find it."""
+
 _KINDS = {"stories", "files", "hub", "train", "local"}
 
 
@@ -38,8 +41,8 @@ def _explain(detail: ErrorDetails, within: str, schema: type[BaseModel]) -> list
         return [f"{key}: {line}" if key else line for line in text.split("\n")]
     if kind == BELOW:
         return [f"{key}.{line}" for line in message.split("\n")]
-    if kind == "missing" and key == "recipes":
-        return ["recipes: missing, and the stages of dvc.yaml read it; add `recipes: {}`"]
+    if kind == "missing" and key in _ADD:
+        return [f"{key}: missing, and the stages of dvc.yaml read it; add `{key}: {_ADD[key]}`"]
     if kind == "missing":
         return [f"{key}: missing, and it has no default"]
     if kind == "extra_forbidden":
