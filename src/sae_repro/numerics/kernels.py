@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from sae_repro.errors import StudyError
-
 Bits = Literal["portable", "native"]
 
 CHOSEN = "SAE_REPRO_BITS"
