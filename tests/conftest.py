@@ -19,6 +19,8 @@ from sae_repro.extract.sinks import OrderedSink, ShuffledSink  # noqa: E402
 from sae_repro.files import sha256_file, write_json  # noqa: E402
 from sae_repro.numerics.determinism import prepare  # noqa: E402
 
+from .peers import Peer
+
 HOOK = "blocks.0.hook_resid_post"
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -171,3 +173,17 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Hub]]:
     yield Mine
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def peer() -> Iterator[Callable[[str], Peer]]:
+    """Starts peers that misbehave; see peers.MODES."""
+    started: list[Peer] = []
+
+    def start(mode: str) -> Peer:
+        started.append(Peer(mode))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.close()

@@ -173,6 +173,7 @@ def test_the_pipelines_of_this_repository_can_be_written(path: str) -> None:
 def with_a_study(root: Path) -> Path:
     """studies/mine of a repository whose dvc.yaml is right."""
     (root / "dvc.yaml").write_text(AFTER)
+    (root / "stages").mkdir()
     folder = root / "studies" / "mine"
     folder.mkdir(parents=True)
     return folder / "dvc.yaml"

@@ -6,10 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -23,6 +26,7 @@ from sae_repro.cli.own_text import study_yaml
 from sae_repro.cli.studies import pin_inputs
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
+from sae_repro.hub import unreachable
 from sae_repro.params import Study, load, parse
 from sae_repro.preflight import check_inputs
 
@@ -116,7 +120,8 @@ def test_a_copy_of_a_study_elsewhere_brings_all_that_it_reads(
     invoke("new", "mine", "--text", str(text), "--column", "body")
     elsewhere = tmp_path / "elsewhere"
     shutil.move(checkout / "studies/mine", elsewhere)
-    (elsewhere / "spans.parquet").write_bytes(b"labels")
+    spans = {"document": [0], "start": [0], "end": [1], "concept": ["x"]}
+    pd.DataFrame(spans).to_parquet(elsewhere / "spans.parquet")
     (elsewhere / "prompt.md").write_text("version: 1\n\nwords")
     yaml = YAML()
     raw = yaml.load(elsewhere / "params.yaml")
@@ -171,14 +176,17 @@ def test_a_value_that_dvc_sets_in_a_new_study_is_one_changed_line(
 
 
 def test_text_in_the_repository_stays_unless_git_ignores_it(checkout: Path, text: Path) -> None:
-    for name in ("data", "ignored"):
-        (checkout / name).mkdir()
-        shutil.copy(text, checkout / name)
+    for folder in ("data", ":(glob)i", "ignored"):
+        (checkout / folder).mkdir()
+        shutil.copy(text, checkout / folder)
     subprocess.run(["git", "init", "-q"], check=True)
-    Path(".gitignore").write_text("/ignored/\n")
-    for name, place in (("data", "../../data/mine.csv"), ("ignored", "inputs/mine.csv")):
-        invoke("new", name, "--text", f"{name}/mine.csv", "--column", "body")
-        source = load(checkout / "studies" / name / "params.yaml").corpus.source
+    Path(".gitignore").write_text("/ignored/\n/:(glob)i/\n")
+    for number, (folder, place) in enumerate(
+        {"data": "../../data/mine.csv", "ignored": "inputs/mine.csv", ":(glob)i": "inputs/mine.csv"}
+        .items()
+    ):  # fmt: skip
+        invoke("new", f"x{number}", "--text", f"{folder}/mine.csv", "--column", "body")
+        source = load(checkout / f"studies/x{number}/params.yaml").corpus.source
         assert source.kind == "files" and list(source.files) == [place]
 
 
@@ -193,6 +201,122 @@ def test_large_text_is_kept_by_dvc(
     ignored = ["git", "check-ignore", "-q", "studies/mine/inputs/mine.csv"]
     assert subprocess.run(ignored).returncode == 0
     check_inputs(load(checkout / "studies/mine/params.yaml"), checkout / "studies/mine")
+
+
+NAMES = ["news[1].csv", "a::b.csv", "${root}.csv", "$HOME.csv", "100%.csv", "*.csv", "who?.csv",
+         "-dash.csv", "--text.csv", "two words.csv", "it's \"so\".csv", "a: b #c.csv", "é→🙂.csv",
+         "two\nlines.csv", "? x.csv", "{a, b}.csv", "&anchor.csv", "@at.CSV", "s3:.csv", "a\\b.csv",
+         "~.csv", ":(glob)**.csv", "!no.csv", "x" * 150 + ".csv"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_any_name_is_brought_pinned_checked_and_read(
+    checkout: Path, text: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside siblings that its name would match as a pattern."""
+    subprocess.run(["git", "init", "-q"], check=True)
+    folder = text.parent / "in [1] * ${x} :: % folder"
+    folder.mkdir()
+    shutil.copy(text, folder / name)
+    for sibling in ("news1.csv", "a.csv", "whom.csv", "no.csv"):
+        if sibling != name:
+            (folder / sibling).write_text("body\nthe sibling\n")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    monkeypatch.setenv("x", "y")
+    invoke("new", "mine", "--text", str(folder / name), "--column", "body")
+    study = checkout / "studies/mine"
+    source = load(study / "params.yaml").corpus.source
+    assert source.kind == "files" and list(source.files) == [f"inputs/{name}"]
+    brought = study / "inputs" / name
+    assert brought.read_bytes() == text.read_bytes()
+    assert invoke("check", str(study)).startswith("ok: ")
+    brought.write_bytes(text.read_bytes() + b"a,one more text,x\n")
+    assert "has changed" in refused("check", str(study))
+    invoke("pin", str(study))
+    assert invoke("check", str(study)).startswith("ok: ")
+    pinned = load(study / "params.yaml").corpus.source
+    assert pinned.kind == "files" and pinned.files == {f"inputs/{name}": sha256_file(brought)}
+    invoke("new", "copy", "--from", str(study))
+    copied = load(checkout / "studies/copy/params.yaml").corpus.source
+    assert copied.kind == "files" and list(copied.files) == [f"../mine/inputs/{name}"]
+
+
+def test_a_link_is_brought_under_its_own_name(checkout: Path, text: Path) -> None:
+    """What it points to may end in no .csv, as in a store of contents."""
+    blob = text.rename(text.with_name("0123abcd"))
+    text.symlink_to(blob)
+    invoke("new", "mine", "--text", str(text), "--column", "body")
+    brought = checkout / "studies/mine/inputs/mine.csv"
+    assert not brought.is_symlink() and brought.read_bytes() == blob.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text + "a,late,x,\n", "inputs/mine.csv: row 401 (line 402) has 4 fields"),
+        (lambda text: text.replace("body", "text"), "source.columns = body: inputs/mine.csv"),
+        (lambda text: text.replace("kind", "body"), "has 2 columns of this name"),
+        (lambda text: "title,body,kind\n" + 400 * "a,the same text,x\n",
+         "corpus: 400 documents; 399 of them copies of others, which share a split leave none for"),
+        (lambda text: "title,body,kind\n" + 400 * "a,,x\n", "no documents in it; 400 rows without"),
+    ],
+)  # fmt: skip
+def test_check_reads_the_text_to_its_end(
+    checkout: Path, text: Path, change: Callable[[str], str], says: str
+) -> None:
+    invoke("new", "mine", "--text", str(text), "--column", "body")
+    folder = checkout / "studies/mine"
+    path = folder / "inputs/mine.csv"
+    path.write_text(change(path.read_text()))
+    invoke("pin", str(folder))
+    assert says in refused("check", str(folder))
+    assert says.replace("inputs/mine", "../mine/inputs/mine") in refused("new", "x", "--from",
+                                                                         str(folder))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spans", "says"),
+    [
+        ("document,start,end,concept\n0,0,1,x\n", None),
+        ("document,start,end,concept\n0,0,1,x\n400,0,1,x\n",
+         "row 2: document 400 does not exist: the text has 400 rows"),
+        ("document,start,end,concept\n0.0,0,1,x\n", "row 1 (line 2), column document: holds 0.0"),
+        ("document,start,concept\n0,0,x\n", "the column end: spans.csv has no such column"),
+    ],
+)  # fmt: skip
+def test_check_reads_labels_of_ones_own(
+    checkout: Path, text: Path, spans: str, says: str | None
+) -> None:
+    invoke("new", "mine", "--text", str(text), "--column", "body")
+    folder = checkout / "studies/mine"
+    (folder / "spans.csv").write_text(spans)
+    yaml = YAML()
+    raw = yaml.load(folder / "params.yaml")
+    raw["evaluate"]["concepts"] = {"path": "spans.csv", "sha256": "0" * 64}
+    yaml.dump(raw, folder / "params.yaml")
+    invoke("pin", str(folder))
+    if says is None:
+        assert invoke("check", str(folder)).startswith("ok: ")
+    else:
+        assert says in refused("check", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.txt", "a line of text\n" * 3000, "no blank line, so that it is one document"),
+        ("a.csv", "text\n" + "the same text\n" * 3000, "2,999 of them copies of others"),
+        ("a.csv", "text\n" + "the same text\n" * 3000, "; give more documents that differ"),
+        ("a.csv", "text,b\n" + ",1\n" * 3000 + "one two,1\n", "3,000 rows without text left out"),
+        ("a.csv", "text\n" + "x\n" * 3000, "0 documents; 3,000 rows of one token left out"),
+    ],
+)
+def test_too_little_text_is_refused_with_what_was_found(
+    checkout: Path, tmp_path: Path, name: str, content: str, says: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert says in refused("new", "x", "--text", str(tmp_path / name))
+    assert studies(checkout) == []
 
 
 @pytest.mark.parametrize(
@@ -345,17 +469,30 @@ def test_branches_of_the_hub_are_pinned_to_their_commit(
 def test_data_sets_of_the_hub_are_pinned(
     checkout: Path, hub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(source: Any) -> None:
+    def no_answer(source: Any) -> None:
         assert source.revision == "e" * 40
-        raise StudyError("no rows today")
+        raise unreachable(source.name, "no rows today")
 
     hub.shas = {"/api/datasets/someone/texts": "e" * 40}
-    monkeypatch.setattr("sae_repro.corpus.sources.open_hub", unreachable)
+    monkeypatch.setattr("sae_repro.corpus.sources.open_hub", no_answer)
     message = invoke("new", "x", "--dataset", "someone/texts", "--column", "story")
     assert "someone/texts can't be read now: sizes are those of 20,000 documents" in message
     source = load(checkout / "studies/x/params.yaml").corpus.source
     assert source.kind == "hub"
     assert (source.revision, source.n_documents, source.columns) == ("e" * 40, 20_000, ("story",))
+
+
+def test_a_data_set_without_the_column_is_refused(
+    checkout: Path, hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a hub that gives no answer leaves the sizes to be guessed."""
+    rows = datasets.Dataset.from_dict({"text": ["some words of text"] * 3})
+    hub.shas = {"/api/datasets/someone/texts": "e" * 40}
+    monkeypatch.setattr("sae_repro.corpus.sources.reachable", lambda what: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: rows)
+    message = refused("new", "x", "--dataset", "someone/texts", "--column", "story")
+    assert "columns = story: someone/texts has no such column; it has text" in message
+    assert studies(checkout) == []
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from cloudpickle import register_pickle_by_value
-from joblib import register_parallel_backend, wrap_non_picklable_objects
-from joblib._parallel_backends import MultiprocessingBackend
+from joblib import wrap_non_picklable_objects
 
 from sae_repro import progress, sidebyside
 from sae_repro.progress import bar, measured, say_kept
@@ -54,18 +53,6 @@ def test_every_job_has_one_line_under_any_number_of_workers(
     assert lines(capsys.readouterr().out) == EXPECTED
     assert len(seconds) == 10
     assert min(seconds) >= 0
-
-
-def test_an_executor_that_hands_over_results_at_its_end_only_prints_the_same_lines(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Ray's backend is one of these."""
-    register_parallel_backend("ray", MultiprocessingBackend)
-    monkeypatch.setattr(sidebyside, "_register_ray", lambda: None)
-    monkeypatch.setenv("SAE_REPRO_JOBS", "2")
-    monkeypatch.setenv("SAE_REPRO_EXECUTOR", "ray")
-    side_by_side(pieces(), what="test", unit="job")
-    assert lines(capsys.readouterr().out) == EXPECTED
 
 
 def test_workers_on_another_machine_are_heard_in_the_end(

@@ -3,7 +3,7 @@
 import pytest
 
 from sae_repro.params import Cell
-from sae_repro.remarks import remarks, remarks_on
+from sae_repro.remarks import missed, missed_on, remarks_on
 
 TOPK = {"expansion": 4, "activation": "topk", "k": 20}
 STEERED = {"expansion": 4, "penalty": "l1", "lambda": 0.01, "target_l0": 20}
@@ -28,11 +28,11 @@ UNSTEERED = {"expansion": 4, "penalty": "l1", "lambda": 0.01}
 def test_missed_targets_and_failures(
     choices: dict, l0: float | None, fvu: float | None, says: list[str]
 ) -> None:
-    assert remarks(Cell(**choices), {"l0": l0, "fvu": fvu}) == says
+    assert missed(Cell(**choices), {"l0": l0, "fvu": fvu}) == says
 
 
 def test_a_failed_cell_has_no_metrics_and_no_remark() -> None:
-    assert remarks(Cell(**TOPK), {}) == []
+    assert missed(Cell(**TOPK), {}) == []
 
 
 def test_of_several_seeds_each_is_judged_and_not_their_mean() -> None:
@@ -43,7 +43,7 @@ def test_of_several_seeds_each_is_judged_and_not_their_mean() -> None:
         "metrics": {"l0": 20.0, "fvu": 0.1},
         "seeds": {place: {"metrics": metrics} for place, metrics in seeds.items()},
     }
-    assert remarks_on(cell, measured) == [
+    assert missed_on(cell, measured) == [
         "seed-0: L0 15, target 20 missed",
         "seed-1: L0 25, target 20 missed",
     ]
@@ -52,3 +52,9 @@ def test_of_several_seeds_each_is_judged_and_not_their_mean() -> None:
 def test_one_sae_is_judged_by_its_metrics() -> None:
     measured = {"metrics": {"l0": 10.0, "fvu": 0.1}}
     assert remarks_on(Cell(**STEERED), measured) == ["L0 10, target 20 missed"]
+
+
+def test_what_never_happened_is_a_remark_beside_what_was_missed() -> None:
+    never = "never resampled: resample_every 200, the last one is due by step 80 of 100"
+    measured = {"metrics": {"l0": 10.0, "fvu": 0.1}, "unreached": [never]}
+    assert remarks_on(Cell(**STEERED), measured) == ["L0 10, target 20 missed", never]

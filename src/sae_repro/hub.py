@@ -1,15 +1,28 @@
-"""The Hugging Face hub: one short request before anything that would retry for minutes."""
+"""The Hugging Face hub: one short request before anything that would retry for minutes.
+
+The requests that are made here have a deadline each, over everything from the look-up of the name
+to the last byte.
+"""
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+from sae_repro.deadline import OverdueError, within
 from sae_repro.errors import StudyError
 
 TIMEOUT_S = 5.0
+"""Most that one request takes in all."""
+SMALL_FILE_S = 60.0
+"""Most that a small file takes in all, retries of the client included."""
+T = TypeVar("T")
+
+
+class UnreachableError(StudyError):
+    """No answer from the hub: nothing is known of what was to be fetched."""
 
 
 def endpoint() -> str:
@@ -28,7 +41,7 @@ def reachable(what: str) -> None:
 
     try:
         # an open port is not yet an answer: behind a proxy, or under a failing hub, retries hang
-        answer = get_session().head(endpoint(), timeout=TIMEOUT_S)
+        answer = _within(TIMEOUT_S, lambda: get_session().head(endpoint(), timeout=TIMEOUT_S))
     except Exception as error:  # the client's time-outs are neither OSError nor ValueError
         raise unreachable(what, error) from None
     if answer.status_code >= 500:
@@ -67,10 +80,14 @@ def commit_of(kind: Literal["model", "dataset"], name: str, revision: str | None
     api = HfApi(endpoint=endpoint())
     ask = api.model_info if kind == "model" else api.dataset_info
     with fetching(what):
-        commit = ask(name, revision=revision, timeout=TIMEOUT_S).sha
-    if commit is None:
+        try:
+            found = _within(TIMEOUT_S, lambda: ask(name, revision=revision, timeout=TIMEOUT_S))
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # another service answers there, or a login page
+            raise unreachable(what, f"no answer of a hub: {type(error).__name__}") from None
+    if not isinstance(found.sha, str):
         raise StudyError(f"{what}: the hub at {endpoint()} names none; give it with --revision")
-    return commit
+    return found.sha
 
 
 def config_of(name: str, commit: str) -> Path:
@@ -84,14 +101,27 @@ def config_of(name: str, commit: str) -> Path:
         what = f"config.json of {name} at {commit}"
         reachable(what)
         with fetching(what):
-            return Path(hf_hub_download(name, "config.json", revision=commit, endpoint=endpoint()))
+            return Path(
+                _within(
+                    SMALL_FILE_S,
+                    lambda: hf_hub_download(
+                        name, "config.json", revision=commit, endpoint=endpoint()
+                    ),
+                )
+            )
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    from huggingface_hub import close_session
+
+    return within(seconds, call, release=close_session)
 
 
 def connection_errors() -> tuple[type[Exception], ...]:
     """Exceptions of the hub's client for a broken connection; its time-outs are no OSError."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-    return OSError, HTTPError
+    return OSError, HTTPError, OverdueError
 
 
 def one_line(error: object) -> str:
@@ -99,9 +129,9 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def unreachable(what: str, reason: object) -> StudyError:
+def unreachable(what: str, reason: object) -> UnreachableError:
     """The error for `what` that could not be fetched."""
-    return StudyError(
+    return UnreachableError(
         f"{what}: the hub at {endpoint()} can't be reached ({one_line(reason)}); check the "
         "network, set HF_ENDPOINT to a mirror, or fetch it elsewhere and use a local source (kind: "
         "files for text, kind: local for a model)"

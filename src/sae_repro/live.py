@@ -34,7 +34,7 @@ class Followed(TypedDict):
 def curves(saes: Mapping[str, Followed]) -> Iterator[None]:
     """While the block runs, the curves of `saes` are sent every `track.live_seconds`; 0: never.
 
-    `saes` are by name, as `params.sae_names` makes them. No fault of the process or of the server
+    `saes` are by name, as `params.saes_by_name` makes it. No fault of the process or of the server
     reaches the block.
     """
     process = _start(saes)

@@ -4,11 +4,15 @@ A file or a model folder is named in params.yaml together with its SHA-256: when
 changes, the study stops instead of mixing two inputs. `sae-repro pin` writes the hashes.
 """
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from sae_repro.errors import StudyError
+from sae_repro.errors import Named, StudyError, shown
 from sae_repro.files import sha256_file, sha256_folder
 
 if TYPE_CHECKING:
@@ -20,18 +24,58 @@ def model_digest(folder: Path) -> str:
     return sha256_folder(folder, pattern="*")
 
 
-def check_files(source: "FilesSource", folder: Path) -> list[Path]:
-    """The pinned text files, each checked to be unchanged; `folder` holds params.yaml."""
-    paths = []
-    for name, expected in source.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise StudyError(f"corpus.source.files: {path} is missing; paths start at params.yaml")
-        if not path.stat().st_size:
-            raise StudyError(f"corpus.source.files: {path} is empty")
-        _compare(f"corpus.source.files: {path}", sha256_file(path), expected)
-        paths.append(path)
-    return paths
+@dataclass(frozen=True)
+class PinnedFile:
+    """A file with its recorded SHA-256."""
+
+    key: str
+    """Where params.yaml names it."""
+    name: str
+    """How params.yaml names it."""
+    path: Path
+    sha256: str
+
+    @property
+    def what(self) -> Named:
+        """Its name in messages."""
+        return Named(self.key, shown(self.name, most=1000))
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """The file at its start, found unchanged: what is read of it is what was hashed.
+
+        StudyError where it is missing, empty, can't be read, or has changed.
+        """
+        if not self.path.is_file():  # nor is a pipe opened, which would block
+            raise StudyError(f"{self.what} is missing; paths start at params.yaml")
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            raise StudyError(f"{self.what} can't be opened ({error.strerror})") from None
+        with file:
+            if not os.fstat(file.fileno()).st_size:
+                raise StudyError(f"{self.what} is empty")
+            _compare(self.what, hashlib.file_digest(file, "sha256").hexdigest(), self.sha256)
+            file.seek(0)
+            yield file
+
+    def check(self) -> None:
+        """StudyError unless the file is there, and unchanged."""
+        with self.opened():
+            pass
+
+
+def pinned_texts(source: "FilesSource", folder: Path) -> list[PinnedFile]:
+    """The text files of a study, in the order of params.yaml, which `folder` holds."""
+    return [
+        PinnedFile("corpus.source.files", name, folder / name, sha256)
+        for name, sha256 in source.files.items()
+    ]
+
+
+def pinned_concepts(labels: "ConceptLabels", folder: Path) -> PinnedFile:
+    """The labels of a study's own; `folder` holds params.yaml."""
+    return PinnedFile("evaluate.concepts.path", labels.path, folder / labels.path, labels.sha256)
 
 
 def check_model(source: "LocalSubject", folder: Path) -> Path:
@@ -47,15 +91,6 @@ def check_model(source: "LocalSubject", folder: Path) -> Path:
             "`save_pretrained` (pickled weights are not read)"
         )
     _compare(f"subject.source.path: {path}", model_digest(path), source.sha256)
-    return path
-
-
-def check_concepts(labels: "ConceptLabels", folder: Path) -> Path:
-    """The pinned labels of a study's own, checked to be unchanged; `folder` holds params.yaml."""
-    path = folder / labels.path
-    if not path.is_file():
-        raise StudyError(f"evaluate.concepts.path: {path} is missing; paths start at params.yaml")
-    _compare(f"evaluate.concepts.path: {path}", sha256_file(path), labels.sha256)
     return path
 
 
@@ -98,7 +133,7 @@ def check_imports(cells: "Mapping[str, Cell]", folder: Path) -> None:
                 raise StudyError(f"cells.{name}.{error}") from None
 
 
-def _compare(what: str, actual: str, expected: str) -> None:
+def _compare(what: object, actual: str, expected: str) -> None:
     if actual != expected:
         raise StudyError(
             f"{what} has changed: its SHA-256 is {actual}, params.yaml says {expected}; "

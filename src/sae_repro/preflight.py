@@ -7,7 +7,13 @@ from pathlib import Path
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
 from sae_repro.params import ANSWERS, Cell, FilesSource, Judge, LocalSubject, Study, shape_problems
-from sae_repro.pins import check_concepts, check_files, check_imports, check_model, check_prompt
+from sae_repro.pins import (
+    check_imports,
+    check_model,
+    check_prompt,
+    pinned_concepts,
+    pinned_texts,
+)
 
 
 def check_answers(judge: Judge, folder: Path) -> None:
@@ -65,9 +71,10 @@ def check_inputs(study: Study, folder: Path) -> None:
     for name, prompt in study.judge.prompts.items():
         check_prompt(name, prompt, folder)
     if study.evaluate.concepts is not None:
-        check_concepts(study.evaluate.concepts, folder)
+        pinned_concepts(study.evaluate.concepts, folder).check()
     if isinstance(study.corpus.source, FilesSource):
-        check_files(study.corpus.source, folder)
+        for file in pinned_texts(study.corpus.source, folder):
+            file.check()
     if isinstance(study.subject.source, LocalSubject):
         config = read_json(check_model(study.subject.source, folder) / "config.json")
         d_model = config.get("hidden_size") or config.get("n_embd")

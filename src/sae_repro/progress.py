@@ -4,6 +4,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from sae_repro.errors import printable
+
 EVERY = 15.0  # seconds between two lines where there is no terminal
 
 
@@ -11,7 +13,7 @@ def say(line: str) -> None:
     """Print `line` now, above a bar where there is one."""
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stdout)
+    tqdm.write(printable(line), file=sys.stdout)
     sys.stdout.flush()
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sae_repro.params import read_yaml
+from sae_repro.params import LOCK_VALUES, read_yaml
 
 PACKAGES = ("sae-repro", "torch", "transformers", "transformer-lens", "datasets", "numpy", "dvc")
 
@@ -66,7 +66,9 @@ def repository_url(folder: Path) -> str:
 def read_lock(study: Path) -> dict[str, Any]:
     """The stages of a study's dvc.lock; empty if there is none."""
     path = study / "dvc.lock"
-    stages: dict[str, Any] = read_yaml(path).get("stages", {}) if path.is_file() else {}
+    stages: dict[str, Any] = {}
+    if path.is_file():
+        stages = read_yaml(path, values=LOCK_VALUES).get("stages", {})
     return stages
 
 

@@ -9,8 +9,8 @@ TOLERANCE = 0.1
 """Relative distance from the target L0 beyond which a cell has missed it."""
 
 
-def remarks(cell: Cell, metrics: Mapping[str, float | None]) -> list[str]:
-    """What held-out `metrics` (metrics.json) say against a cell, most serious first; [] if nothing.
+def missed(cell: Cell, metrics: Mapping[str, float | None]) -> list[str]:
+    """What held-out `metrics` (metrics.json) say against an SAE, most serious first.
 
     A missed target: L0 differs by more than `TOLERANCE` from k or target_l0. No reconstruction:
     FVU ≥ 1, which the mean of the activations reaches. Baselines aim at nothing and have none.
@@ -26,15 +26,20 @@ def remarks(cell: Cell, metrics: Mapping[str, float | None]) -> list[str]:
     return found
 
 
-def remarks_on(cell: Cell, measured: Mapping[str, Any]) -> list[str]:
-    """The remarks on an evaluated cell's metrics.json; of several seeds, each one's with its name.
+def missed_on(cell: Cell, measured: Mapping[str, Any]) -> list[str]:
+    """`missed` of an evaluated cell's metrics.json; of several seeds, each one's with its name.
 
-    Not those on their mean, which may be at the target while no seed is.
+    Not of their mean, which may be at the target while no seed is.
     """
     if cell.seeds is None:
-        return remarks(cell, measured["metrics"])
+        return missed(cell, measured["metrics"])
     return [
         f"{place}: {remark}"
         for place, sae in cell.members().items()
-        for remark in remarks(sae, measured["seeds"][place]["metrics"])
+        for remark in missed(sae, measured["seeds"][place]["metrics"])
     ]
+
+
+def remarks_on(cell: Cell, measured: Mapping[str, Any]) -> list[str]:
+    """All remarks on an evaluated cell: what it missed, and what its training never came to."""
+    return [*missed_on(cell, measured), *measured.get("unreached", ())]

@@ -2,16 +2,21 @@
 
 The number of workers, and where they run, depends on the machine and is no part of a study:
 `SAE_REPRO_JOBS` (default: one per core) and `SAE_REPRO_EXECUTOR` (`loky`, or `ray` for many
-machines).
+machines). Lost workers, memory that is full, and a stop from outside are one line each.
 """
 
+import faulthandler
 import os
+import re
+import signal
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
@@ -22,67 +27,218 @@ Work = Callable[[Callable[[int], None]], str | None]
 """A job: called with a function that takes the units done so far; the line to print, if any."""
 
 
+class WorkerLostError(StudyError):
+    """A worker was ended from outside, or crashed; the jobs that it had can be run again."""
+
+
 def workers() -> int:
     """SAE_REPRO_JOBS, or the cores this process may use."""
+    return workers_asked_for() or (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+
+
+def workers_asked_for() -> int | None:
+    """SAE_REPRO_JOBS; None where it is not set."""
     setting = os.environ.get("SAE_REPRO_JOBS", "")
     if not setting:
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
-    if not setting.isdigit() or int(setting) < 1:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", setting) or int(setting) < 1:
         raise StudyError(f"SAE_REPRO_JOBS = {setting}: must be a whole number of workers, ≥ 1")
     return int(setting)
 
 
-def side_by_side(pieces: Sequence[tuple[Work, int]], *, what: str, unit: str) -> list[float]:
+def side_by_side(
+    pieces: Sequence[tuple[Work, int]], *, what: str, unit: str, kept: bool = True
+) -> list[float]:
     """Run all `pieces`, each with its number of units; an error in one stops the others.
 
     A job's result must not depend on the others: the assignment to workers is not deterministic.
-    Its line is printed once it is done, with its seconds; the seconds of each are returned.
+    Its line is printed once it is done, with its seconds; the seconds of each are returned. `kept`:
+    whether another run goes on with the jobs that are done. WorkerLostError where a worker is
+    killed; StudyError where memory is full, and after Ctrl-C or SIGTERM, which end the workers.
     """
-    from joblib import Parallel, delayed
-
     executor = os.environ.get("SAE_REPRO_EXECUTOR", "loky")
     if executor not in ("loky", "ray"):
         raise StudyError(f"SAE_REPRO_EXECUTOR = {executor}: allowed are loky, ray")
-    if executor == "ray":
-        _register_ray()
-    jobs = min(workers(), len(pieces))
     with (
         tempfile.TemporaryDirectory() as folder,
         _Display(Path(folder), pieces, what, unit) as display,
-        warnings.catch_warnings(),
     ):
+        run = _on_ray if executor == "ray" else _on_this_machine
+        try:
+            with _sigterm_as_ctrl_c():
+                lines, seconds = run([work for work, _ in pieces], display)
+        except WorkerLostError as error:
+            raise WorkerLostError(f"{error}{display.in_work()}; {_again(kept)}") from None
+        except KeyboardInterrupt:
+            raise StudyError(f"stopped from outside; {_again(kept)}") from None
+        display.finish(lines)
+    return seconds
+
+
+def _again(kept: bool) -> str:
+    return (
+        "what is finished is kept: run the same command to go on"
+        if kept
+        else "run the same command again"
+    )
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM would end this process at once and leave its workers behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _on_this_machine(
+    works: Sequence[Work], display: "_Display"
+) -> tuple[list[str | None], list[float]]:
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    jobs = min(workers(), len(works))
+    parent = os.getpid() if jobs > 1 else None
+    with warnings.catch_warnings():
         # loky replaces a worker whose memory has grown, and no work is lost by it
         warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-        ended = Parallel(n_jobs=jobs, backend=executor if jobs > 1 else "sequential", batch_size=1)(
-            delayed(_run)(work, display.folder, number) for number, (work, _) in enumerate(pieces)
-        )
-        display.finish([line for line, _ in ended])
-    return [seconds for _, seconds in ended]
+        try:
+            ended = Parallel(
+                n_jobs=jobs, backend="loky" if jobs > 1 else "sequential", batch_size=1
+            )(
+                delayed(_run)(work, display.folder, number, parent)
+                for number, work in enumerate(works)
+            )
+        except BrokenProcessPool as error:
+            raise WorkerLostError(_loss(str(error), jobs)) from None
+    return [line for line, _ in ended], [seconds for _, seconds in ended]
 
 
-def _run(work: Work, folder: Path, number: int) -> tuple[str | None, float]:
-    """(the job's line, its seconds); the line is left in `folder`, too, where it is shared."""
+def _loss(message: str, jobs: int) -> str:
+    """What happened to a worker by the exit codes in loky's message, and what to do."""
+    crash = re.search(r"SIG(?:SEGV|BUS|ILL|FPE|ABRT)", message)
+    if crash:
+        return f"a worker crashed ({crash[0]}; PYTHONFAULTHANDLER=1 shows where)"
+    return (
+        f"a worker was ended from outside, most likely because the machine's memory was full: set "
+        f"SAE_REPRO_JOBS to fewer than the {jobs} of this run, or choose smaller batches or SAEs"
+    )
+
+
+def _on_ray(works: Sequence[Work], display: "_Display") -> tuple[list[str | None], list[float]]:
+    from sae_repro.raycluster import LostError, results
+
+    ended: dict[int, tuple[str | None, float]] = {}
+    study = Path.cwd()
+    calls = [(_run_in, study, work, display.folder, n) for n, work in enumerate(works)]
+    try:
+        for number, result in results(calls, workers_asked_for()):
+            ended[number] = result
+            display.say_once(number, result[0])
+    except LostError as error:
+        raise WorkerLostError(str(error)) from None
+    return [ended[n][0] for n in range(len(works))], [ended[n][1] for n in range(len(works))]
+
+
+def _run_in(study: Path, work: Work, folder: Path, number: int) -> tuple[str | None, float]:
+    """As `_run`, in the study's folder: a cluster's nodes were started anywhere.
+
+    Jobs name their files from there; what runs below them reads settings from there, too.
+    """
+    try:
+        os.chdir(study)
+    except OSError as error:
+        raise StudyError(
+            f"{os.uname().nodename}: {study}: {error.strerror}; each node of the cluster needs the "
+            "study's folder under the same path, on a file system that they share"
+        ) from None
+    return _run(work, folder, number, None)
+
+
+def _run(work: Work, folder: Path, number: int, parent: int | None) -> tuple[str | None, float]:
+    """(the job's line, its seconds); the line is left in `folder`, too, where it is shared.
+
+    `parent`: the process without which a worker of this machine has to end.
+    """
+    if parent is not None:
+        _prepare_worker(parent)
     start = time.monotonic()
     counter = _counter(folder)
+    if counter is not None:
+        (folder / f"{number}.begun").touch()
 
     def report(done: int) -> None:
         if counter is not None:
             counter[number] = done
 
-    line = work(report)
+    line = _named(work, number, report)
     seconds = time.monotonic() - start
-    if line is None:
-        return None, seconds
-    line = f"{line}, {seconds:.1f} s"
+    if line is not None:
+        line = f"{line}, {seconds:.1f} s"
     if counter is not None:
         partial = folder / f"{number}.partial"
-        partial.write_text(line, encoding="utf-8")
+        partial.write_text(line or "", encoding="utf-8")
         partial.rename(folder / f"{number}.line")
     return line, seconds
+
+
+_watched: set[int] = set()
+"""Parents that a thread of this worker watches."""
+
+
+def _prepare_worker(parent: int) -> None:
+    if parent in _watched:
+        return
+    _watched.add(parent)
+    if "PYTHONFAULTHANDLER" not in os.environ:
+        faulthandler.disable()  # loky's; the parent has a line on it
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed would go on until its job is done, beside the next run."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _named(work: Work, number: int, report: Callable[[int], None]) -> str | None:
+    """The job's line; its errors name it."""
+    try:
+        return work(report)
+    except StudyError:
+        raise
+    except Exception as error:
+        name = _name(work, number)
+        if _is_full(error):
+            raise StudyError(
+                f"{name}: memory is full ({' '.join(str(error).split())[:120] or 'MemoryError'}); "
+                "set SAE_REPRO_JOBS to fewer, or choose smaller batches or SAEs"
+            ) from None
+        error.add_note(f"in the job {name}")
+        raise
+
+
+def _name(work: Work, number: int) -> str:
+    return str(getattr(work, "name", None) or f"{type(work).__name__} {number}")
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether memory is full; PyTorch has no class of its own for the memory of the CPU."""
+    if isinstance(error, RuntimeError):
+        return "can't allocate memory" in str(error) or "out of memory" in str(error)
+    return isinstance(error, MemoryError)
 
 
 def _counter(folder: Path) -> "np.memmap[tuple[int], np.dtype[np.int64]] | None":
@@ -103,10 +259,12 @@ class _Display:
         self, folder: Path, pieces: Sequence[tuple[Work, int]], what: str, unit: str
     ) -> None:
         self.folder = folder
+        self._names = [_name(work, number) for number, (work, _) in enumerate(pieces)]
         self._done = np.memmap(folder / "done", dtype=np.int64, mode="w+", shape=(len(pieces),))
         total = sum(units for _, units in pieces)
         self._bar = bar(f"{what} ×{len(pieces)}", unit=unit, total=total)
         self._printed: set[int] = set()
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True)
 
@@ -116,8 +274,25 @@ class _Display:
         self._thread.join()
         self._look()
         for number, line in enumerate(lines):
-            if line is not None and number not in self._printed:
-                say(line)
+            self.say_once(number, line)
+
+    def say_once(self, number: int, line: str | None) -> None:
+        """Print the line of a job, unless it was printed."""
+        with self._lock:
+            if number not in self._printed:
+                self._printed.add(number)
+                if line:
+                    say(line)
+
+    def in_work(self) -> str:
+        """The jobs that were begun on this machine and have not ended, to follow a message."""
+        begun = {int(path.stem) for path in self.folder.glob("*.begun")}
+        ended = {int(path.stem) for path in self.folder.glob("*.line")}
+        names = [self._names[number] for number in sorted(begun - ended)]
+        if not names:
+            return ""
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f" (in work: {', '.join(names[:3])}{more})"
 
     def _poll(self) -> None:
         while not self._stop.wait(0.3):
@@ -126,9 +301,7 @@ class _Display:
     def _look(self) -> None:
         self._bar.update(int(self._done.sum()) - self._bar.n)
         for path in sorted(self.folder.glob("*.line"), key=lambda path: path.stat().st_mtime_ns):
-            if int(path.stem) not in self._printed:
-                self._printed.add(int(path.stem))
-                say(path.read_text(encoding="utf-8"))
+            self.say_once(int(path.stem), path.read_text(encoding="utf-8"))
 
     def __enter__(self) -> "_Display":
         self._thread.start()
@@ -137,14 +310,3 @@ class _Display:
     def __exit__(self, *_: object) -> None:
         self.finish(())
         self._bar.close()
-
-
-def _register_ray() -> None:
-    try:
-        from ray.util.joblib import register_ray  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
-        raise StudyError(
-            f"SAE_REPRO_EXECUTOR = ray: ray can't be imported ({error}); pip install '.[ray]' in "
-            "the repository's root"
-        ) from None
-    register_ray()

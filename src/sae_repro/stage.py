@@ -20,6 +20,7 @@ from sae_repro.installation import SOURCE, check_installation
 from sae_repro.numerics.kernels import choose, in_use
 from sae_repro.params import check_section, load, read_yaml
 from sae_repro.params.base import S
+from sae_repro.params.study import Loose
 
 CHECKOUT = SOURCE.parent
 STATE = Path(".sae-repro")  # local to this checkout: locks, checkpoints, the cell store
@@ -37,10 +38,23 @@ class StageContext:
 
     def section(self, schema: type[S], key: str) -> S:
         """The declared section `key` (dotted), validated; KeyError if dvc.yaml doesn't list it."""
-        return check_section(schema, self.value(key), within=key)
+        return check_section(schema, self._raw(key), within=key)
 
     def value(self, key: str) -> Any:
-        """The declared value of `key` (dotted); KeyError if dvc.yaml doesn't list it."""
+        """The declared value of `key` (dotted) of params.yaml, outside of any section.
+
+        As the schema takes it, not as the file spells it: what follows from it, such as the key of
+        a cell, is the same for `4` and `4.0`. KeyError if dvc.yaml doesn't list it.
+        """
+        top, *below = key.split(".")
+        self._raw(key)
+        value: Any = check_section(Loose, {top: self.declared[top]})
+        value = value.model_dump(by_alias=True, exclude_unset=True)[top]
+        for part in below:
+            value = value[part]
+        return value
+
+    def _raw(self, key: str) -> Any:
         value: Any = self.declared
         for part in key.split("."):
             if not isinstance(value, dict) or part not in value:
@@ -113,7 +127,10 @@ def declared_params(stage_name: str, pipeline: Path = Path("dvc.yaml")) -> dict[
     for file, keys in keys_by_file.items():
         raw = read_yaml(Path(file))
         for dotted in keys:
-            _declare(declared, raw, dotted)
+            try:
+                _declare(declared, raw, dotted)
+            except (KeyError, TypeError):
+                raise StudyError(f"{file}: {dotted}: missing, and {pipeline} reads it") from None
     return declared
 
 
@@ -122,8 +139,7 @@ def _declare(declared: dict[str, Any], raw: dict[str, Any], dotted: str) -> None
     source, target = raw, declared
     for parent in parents:
         source, target = source[parent], target.setdefault(parent, {})
-    if last in source:  # a missing key has a default
-        target[last] = source[last]
+    target[last] = source[last]
 
 
 def _report(name: str, error: StudyError) -> int:

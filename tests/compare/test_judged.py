@@ -26,7 +26,7 @@ def group(labelled: int, answered: int, unparsable: int = 0) -> dict[str, Any]:
 
 def judged(labelled: int, **changes: Any) -> dict[str, Any]:
     half = group(labelled // 2, 25)
-    counts = {"parsed": 50, "unparsable": 0, "faults": 0}
+    counts = {"parsed": 50, "unparsable": 0}
     return {
         "status": "ok", "judge": "concepts", "counts": {"latents": 256, "latents_alive": 250},
         "rates": {"extremes": group(labelled, 50), "top": half, "bottom": half,

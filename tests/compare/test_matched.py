@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -132,6 +133,24 @@ def test_a_planted_difference_is_found_and_equality_is_not(write: Callable[..., 
         "Not distinguishable: batchtopk without revival and matryoshka-fixed without revival."
     )
     assert sentence.index("matryoshka-fixed") < sentence.index("matryoshka-random")
+
+
+@pytest.mark.parametrize("documents", [1, 2, 4, 5])
+def test_a_handful_of_documents_has_no_interval_and_tells_nothing_apart(
+    write: Callable[..., Result], documents: int
+) -> None:
+    results = []
+    for i, (choices, fvu) in enumerate([({}, 0.1), ({"prefixes": "fixed"}, 0.5)]):
+        for k in (8, 16, 32):
+            r = write(f"{i}-{k}", batchtopk(k, **choices), l0=float(k), fvu=fvu)
+            path = r.evaluated / "documents.parquet"
+            pd.read_parquet(path).iloc[:documents].to_parquet(path)
+            results.append(r)
+    rows = matched(results, [16.0], 200, seed=0)
+    table, pairs = matched_table(rows), pairs_table(rows)
+    assert table["fvu"].tolist() == pytest.approx([0.1, 0.5])
+    assert table["fvu_low"].isna().tolist() == [documents < 5] * 2
+    assert pairs["a_is"].tolist() == ["not distinguishable" if documents < 5 else "lower"]
 
 
 def test_findings_rank_what_is_read_among_what_is_not(write: Callable[..., Result]) -> None:

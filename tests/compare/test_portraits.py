@@ -64,3 +64,16 @@ def test_bins_hold_equally_many_concepts_by_frequency(tmp_path: Path) -> None:
     assert share == [0, 0, 0, 0, 1, 1, 1, 1]
     expected = np.geomspace(1e-3, 1e-1, 16)[:2]
     assert frequency[0] == pytest.approx(np.sqrt(expected.prod()))
+
+
+def test_a_cell_without_a_latent_or_a_concept_has_no_panel(tmp_path: Path) -> None:
+    """As of ten validation tokens: no concept occurs in them."""
+    empty, whole = result(tmp_path, "a", 8, l0=8), result(tmp_path, "b", 16, l0=16)
+    for table in ("correlation_map", "concepts"):
+        path = empty.evaluated / f"{table}.parquet"
+        pd.read_parquet(path).iloc[:0].to_parquet(path)
+    (tmp_path / "none").mkdir()
+    write_portraits(tmp_path / "none", [empty])
+    assert not list((tmp_path / "none").iterdir())
+    (tmp_path / "one").mkdir()
+    write_portraits(tmp_path / "one", [empty, whole])

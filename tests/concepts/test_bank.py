@@ -2,22 +2,17 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from sae_repro.cli.studies import pin_inputs
 from sae_repro.concepts import bank as concepts
 from sae_repro.concepts.bank import ConceptBank, load_bank
 from sae_repro.concepts.halves import in_fit
 from sae_repro.concepts.surface import frequency_classes, looks_of, texts_of, training_counts
 from sae_repro.corpus.writing import write_stories, write_texts
-from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
-from sae_repro.params import ConceptLabels, Corpus, StoriesSource, TrainedSubject
-from sae_repro.pins import check_concepts
+from sae_repro.params import Corpus, StoriesSource, TrainedSubject
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.stories import generator as stories
 
@@ -223,46 +218,6 @@ def test_no_document_is_in_both_halves(story_corpus: TokenDocuments) -> None:
     assert in_fit(0, many).mean() == pytest.approx(0.5, abs=0.015)
     assert np.array_equal(in_fit(0, many)[::-1], in_fit(0, many[::-1]))
     assert (in_fit(0, many) != in_fit(1, many)).mean() == pytest.approx(0.5, abs=0.015)
-
-
-def test_labels_of_ones_own_join_the_bank(story_corpus: TokenDocuments, tmp_path: Path) -> None:
-    index = index_of(story_corpus)
-    documents = story_corpus.split("validation")[:60].tolist()
-    spans = [(d, 2, 5, "early") for d in documents] + [(d, 4, 6, "early") for d in documents]
-    # training documents, and places beyond a document's end, are nobody's rows
-    spans += [(d, 20, 10_000, "late") for d in documents]
-    spans += [(int(d), 0, 9, "early") for d in story_corpus.split("train")[:5]]
-    path = tmp_path / "spans.parquet"
-    pd.DataFrame(spans, columns=["document", "start", "end", "concept"]).to_parquet(path)
-    bank = load_bank(story_corpus.folder, index, 0, path)
-    assert rows_of(bank, "user:early") == {(d, p) for d in documents for p in (2, 3, 4, 5)}
-    late = {(d, p) for d in documents for p in range(20, len(story_corpus.document(d)))}
-    assert rows_of(bank, "user:late") == late
-    assert bank.kinds[bank.names.index("user:late")] == "user"
-
-
-def test_faulty_labels_are_named(story_corpus: TokenDocuments, tmp_path: Path) -> None:
-    path = tmp_path / "spans.parquet"
-    pd.DataFrame({"document": [1], "start": [3], "concept": ["x"]}).to_parquet(path)
-    with pytest.raises(StudyError, match="lacks end; its columns are document, start, end"):
-        load_bank(story_corpus.folder, index_of(story_corpus), 0, path)
-    pd.DataFrame({"document": [1], "start": [3], "end": [3], "concept": ["x"]}).to_parquet(path)
-    with pytest.raises(StudyError, match="row 0: start must be ≥ 0 and before end"):
-        load_bank(story_corpus.folder, index_of(story_corpus), 0, path)
-    pinned = ConceptLabels(path="spans.parquet", sha256=sha256_file(path))
-    assert check_concepts(pinned, tmp_path) == path
-    params = {"corpus": {"source": {"kind": "stories", "n_documents": 100}},
-              "subject": {"source": {"kind": "train"}}, "cells": {},
-              "evaluate": {"concepts": {"path": "spans.parquet", "sha256": "0" * 64}}}  # fmt: skip
-    (tmp_path / "params.yaml").write_text(json.dumps(params))
-    assert pin_inputs(tmp_path) == [f"evaluate.concepts.sha256: {'0' * 64} → {pinned.sha256}"]
-    assert pinned.sha256 in (tmp_path / "params.yaml").read_text()
-    path.write_bytes(b"other")
-    with pytest.raises(StudyError, match=r"evaluate\.concepts\.path: .* has changed"):
-        check_concepts(pinned, tmp_path)
-    path.unlink()
-    with pytest.raises(StudyError, match="is missing"):
-        check_concepts(pinned, tmp_path)
 
 
 def test_looks_of_odd_tokens() -> None:

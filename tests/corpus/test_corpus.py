@@ -128,8 +128,11 @@ def test_missing_column_names_those_there_are(tmp_path: Path) -> None:
 
 
 def test_a_column_of_numbers_is_no_text(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.csv", TEXTS)
-    assert "columns = n: holds int64, not text" in refused(files(path, columns=["n"]), tmp_path)
+    """In csv everything is text, in the other formats numbers are not."""
+    path = save(tmp_path / "a.parquet", TEXTS)
+    assert "columns = n: a.parquet holds int64, not text" in refused(
+        files(path, columns=["n"]), tmp_path
+    )
 
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv"])
@@ -175,9 +178,35 @@ def test_empty_missing_and_changed_files(tmp_path: Path) -> None:
             write_texts(corpus, TRAINED, 0, tmp_path / "out", study=tmp_path)
 
 
-def test_a_split_that_stays_empty_is_refused(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.jsonl", TEXTS[:3])
-    assert "leave none for" in refused(files(path), tmp_path)
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.csv", "text\na 1 b 2\nc 3 d 4\n", "corpus: 2 documents leave none for"),
+        ("a.csv", "text\n" + "the same text\n" * 50,
+         "50 documents; 49 of them copies of others, which share a split leave none"),
+        ("a.csv", "text\n" + "the same text\n" * 50, "give more documents that differ"),
+        ("a.csv", "text,b\n" + ",1\n" * 9 + "a 1 b,1\n", "1 document; 9 rows without text left"),
+        ("a.csv", "text,b\n" + ",1\n" * 9 + "a 1 b,1\n", "check corpus.source.columns"),
+        ("a.csv", "text\n" + "x\n" * 9 + "one two\n", "9 rows of one token left out"),
+        ("a.txt", "one line\n" * 500, "no blank line, so that it is one document: put one between"),
+        ("a.txt", "one line\n" * 500, "sed G FILE > NEW"),
+    ],
+)  # fmt: skip
+def test_a_split_that_stays_empty_is_refused_with_what_was_found(
+    name: str, content: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert says in refused(files(tmp_path / name), tmp_path)
+
+
+def test_a_documents_row_is_its_place_in_the_files(
+    tmp_path: Path, write: Callable[..., TokenDocuments]
+) -> None:
+    """Over all files, in the order of params.yaml, also where rows were left out before it."""
+    first = save(tmp_path / "b.jsonl", ["", *TEXTS[:40], "x"])
+    corpus = write(files(first, save(tmp_path / "a.jsonl", ["", *TEXTS[40:]])))
+    assert corpus.documents["row"].tolist() == [*range(1, 41), *range(43, 83)]
+    assert corpus.tokenizer().decode(corpus.document(40)) == TEXTS[40]
 
 
 CORPUS = Corpus.model_validate({"source": {"kind": "stories", "n_documents": 100}})
@@ -222,6 +251,7 @@ def test_stories_come_with_their_labels(tmp_path: Path) -> None:
         write_stories(corpus, corpus.source, 0, tmp_path / name)
     assert sha256_folder(tmp_path / "one") == sha256_folder(tmp_path / "two")
     documents = TokenDocuments.load(tmp_path / "one")
+    assert documents.documents["row"].equals(documents.documents["document"].rename("row"))
     labels = np.load(tmp_path / "one" / "labels.npy")
     concepts = json.loads((tmp_path / "one" / "concepts.json").read_text())
     assert len(labels) == len(documents.tokens)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -10,6 +12,8 @@ import datasets
 import pandas as pd
 import pytest
 from huggingface_hub.errors import HTTPError
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from sae_repro.corpus.sources import SOURCES, open_files, open_hub
 from sae_repro.errors import StudyError
@@ -40,12 +44,140 @@ def save_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def test_changed_content_is_read_anew_even_at_the_same_time(tmp_path: Path) -> None:
-    """`datasets` caches by path and time, which archives and images set to a constant."""
     path = tmp_path / "a.jsonl"
     for word in ("first", "other"):
         save_jsonl(path, [{"text": f"{word} text"}])
         os.utime(path, (10**9, 10**9))
         assert texts(path) == [f"{word} text"]
+
+
+def test_a_change_between_two_passes_is_noticed(tmp_path: Path) -> None:
+    """The tokenizer's pass and the tokens' are of one content."""
+    path = save_jsonl(tmp_path / "a.jsonl", ROWS)
+    source = open_files(files(path), tmp_path)
+    assert len(list(source)) == len(ROWS)
+    path.write_text(path.read_text().replace("story", "glory"))
+    with pytest.raises(StudyError, match=r"a\.jsonl has changed"):
+        list(source)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"label": "kind"}, "source.label = kind: a.jsonl has no such column; it has text, n"),
+        ({"label": "kind", "n_documents": 5}, "label = kind: none of the 5 documents of a.jsonl"),
+        ({"columns": ["text", "body"]}, "source.columns = body: a.jsonl has no such column"),
+        ({"n_documents": 31}, "has only 30 documents with text; 1 row without text left out; ask"),
+    ],
+)
+def test_what_no_row_has_is_refused(options: dict[str, Any], says: str, tmp_path: Path) -> None:
+    path = save_jsonl(tmp_path / "a.jsonl", [*ROWS[:20], {"text": None, "n": 0}, *ROWS[20:]])
+    with pytest.raises(StudyError) as caught:
+        texts(path, **options)
+    assert says in str(caught.value)
+
+
+def test_files_may_differ_in_columns_that_are_not_asked_for(tmp_path: Path) -> None:
+    for number, header in enumerate(("text,b", "c,text,d")):
+        row = ",".join("the text" if name == "text" else "1" for name in header.split(","))
+        (tmp_path / f"{number}.csv").write_text(f"{header}\n{row}\n")
+    pins = {f"{number}.csv": sha256_file(tmp_path / f"{number}.csv") for number in (0, 1)}
+    source = FilesSource(kind="files", files=pins)
+    assert [d.text for d in open_files(source, tmp_path)] == ["the text", "the text"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_column_that_is_not_asked_for_may_change_its_kind_late(
+    suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    rows = [{"text": f"text {n}", "note": "" if n < 10_020 else ["seen"]} for n in range(10_050)]
+    if suffix == "csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    else:
+        save_jsonl(path, [row if n % 2 else {"text": row["text"]} for n, row in enumerate(rows)])
+    assert texts(path) == [row["text"] for row in rows]
+
+
+NAMES = st.text(
+    st.sampled_from("ab1 []{}()*?!$%&#@~^=+,;:'\"`<>|\\.-_éß→\n\t")
+    | st.characters(exclude_categories=["Cs"], exclude_characters="/\0"),
+    min_size=1, max_size=12,
+).filter(lambda name: len(name.encode()) < 200)  # fmt: skip
+
+
+@given(folder=NAMES, stem=NAMES, suffix=st.sampled_from([".jsonl", ".csv", ".txt", ".parquet"]))
+@example(folder="f", stem="news[1]", suffix=".jsonl")
+@example(folder="a::b", stem="c::d", suffix=".csv")
+@example(folder="${root}", stem="$HOME", suffix=".parquet")
+@example(folder="*", stem="**", suffix=".txt")
+@example(folder="s3:", stem="hf:", suffix=".parquet")
+@settings(max_examples=80, deadline=None)
+def test_a_name_is_no_pattern(
+    folder: str, stem: str, suffix: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Siblings that the name would match as a pattern, or unescaped, are not read."""
+    if folder in (".", ".."):
+        return
+    study = tmp_path_factory.mktemp("study")
+    name = f"{folder}/{stem}{suffix}"
+    found = {}
+    siblings = {stem, stem.replace("[", "").replace("]", ""), "x", stem.replace("?", "a"),
+                stem.replace("*", "ab"), stem.replace("\\", ""), stem.strip()} - {""}  # fmt: skip
+    for number, sibling in enumerate(sorted(siblings)):
+        path = study / folder / f"{sibling}{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        found[sibling] = f"text {number}"
+        frame = pd.DataFrame({"text": [found[sibling]]})
+        match suffix:
+            case ".jsonl":
+                save_jsonl(path, [{"text": found[sibling]}])
+            case ".csv":
+                frame.to_csv(path, index=False)
+            case ".txt":
+                path.write_text(found[sibling])
+            case _:
+                with path.open("wb") as file:
+                    frame.to_parquet(file)
+    source = FilesSource(kind="files", files={name: sha256_file(study / name)})
+    assert [document.text for document in open_files(source, study)] == [found[stem]]
+
+
+def test_no_cache_and_no_home_are_needed(tmp_path: Path) -> None:
+    """Every call that could make a file fails, and the text is read."""
+    save_jsonl(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "a.csv").write_text("text\none\n")
+    pd.DataFrame(ROWS).to_parquet(tmp_path / "a.parquet")
+    script = """
+import builtins, os, sys
+from pathlib import Path
+from sae_repro.corpus.sources import open_files
+from sae_repro.files import sha256_file
+from sae_repro.params import FilesSource
+
+def hook(event, args):
+    if event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR):
+        raise PermissionError(args[0])
+    if event in ("os.mkdir", "os.rename", "os.remove", "tempfile.mkstemp"):
+        raise PermissionError(event)
+
+sys.addaudithook(hook)
+for name in ("a.jsonl", "a.csv", "a.parquet"):
+    source = FilesSource(kind="files", files={name: sha256_file(Path(name))})
+    print(len(list(open_files(source, Path()))))
+assert "datasets" not in sys.modules
+"""
+    environment = {
+        **os.environ, "HOME": "/nonexistent", "HF_HOME": "/nonexistent/hf", "TMPDIR": "/nonexistent"
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["30", "1", "30"], done.stderr
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -79,7 +211,7 @@ def test_ragged_csv_names_the_line(tmp_path: Path) -> None:
 
 
 def test_a_column_of_lists_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="columns = text: holds list, not text"):
+    with pytest.raises(StudyError, match=r"a\.jsonl: row 1 .*, column text: holds a list"):
         texts(save_jsonl(tmp_path / "a.jsonl", [{"text": ["a", "b"]}]))
 
 

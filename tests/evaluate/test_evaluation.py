@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sae_repro.autoencoders import SAE, Weights, save
+from sae_repro.autoencoders import SAE, Weights, load, save
 from sae_repro.corpus.writing import write_stories
 from sae_repro.evaluate import evaluation
 from sae_repro.evaluate.evaluation import evaluate_into
@@ -37,7 +37,7 @@ def study(tmp_path: Path, make_store: Callable[..., Path]) -> Evaluation:
 def train_json(folder: Path, **changed: Any) -> Path:
     folder.mkdir(exist_ok=True)
     summary = {"status": "ok", "hook": HOOK, "d_in": D, "d_sae": 2 * D,
-               "choices": {"activation": "relu"}}  # fmt: skip
+               "choices": {"activation": "relu"}, "unreached": []}  # fmt: skip
     write_json(folder / "train.json", summary | changed)
     return folder
 
@@ -118,3 +118,24 @@ def test_a_failed_cell_keeps_its_reason_and_has_no_number(
     assert (measured["status"], measured["reason"]) == ("failed", "loss is NaN at step 3")
     assert measured["metrics"] == measured["counts"] == measured["intervals"] == {}
     assert [path.name for path in folder.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e38])
+def test_an_sae_that_overflows_on_held_out_activations_has_failed(
+    study: Evaluation, tmp_path: Path, factor: float
+) -> None:
+    """Its weights are finite, and so was its loss."""
+    folder = trained(tmp_path / "sae")
+    sae = load(folder)
+    save(replace(sae, weights=replace(sae.weights, W_enc=sae.weights.W_enc * factor,
+                                      b_dec=sae.weights.b_dec + factor)), folder)  # fmt: skip
+    evaluated = tmp_path / "evaluated"
+    evaluated.mkdir()
+    evaluate_into(study, folder, evaluated)
+    measured = read_json(evaluated / "metrics.json")
+    assert measured["status"] == "failed"
+    assert measured["reason"] == (
+        "the reconstruction is not finite in 100 of 100 validation documents"
+    )
+    assert measured["metrics"] == measured["counts"] == measured["intervals"] == {}
+    assert [path.name for path in evaluated.iterdir()] == ["metrics.json"]

@@ -1,6 +1,7 @@
 """The stage extract: rows, shards, statistics and manifest; broken activations are refused."""
 
 import itertools
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,24 @@ def test_half_precision_that_overflows_stops_and_says_where(
         run(half)
 
 
+@pytest.mark.parametrize(("value", "says"), [(0.0, "is 0 at every"), (2.5, "is the same vector")])
+def test_a_hook_that_never_varies_is_named(
+    run: Callable[..., ActivationStore], subject: Any, monkeypatch: pytest.MonkeyPatch,
+    value: float, says: str,
+) -> None:  # fmt: skip
+    real = subject.run_with_cache
+
+    def constant(*args: Any, **options: Any) -> Any:
+        logits, cache = real(*args, **options)
+        return logits, {
+            name: torch.full_like(x, value) if name == HOOKS[1] else x for name, x in cache.items()
+        }
+
+    monkeypatch.setattr(subject, "run_with_cache", constant)
+    with pytest.raises(StudyError, match=rf"extract: {HOOKS[1]} {says}.* training token"):
+        run()
+
+
 def test_a_damaged_shard_is_named(run: Callable[..., ActivationStore]) -> None:
     store = run()
     path = store.folder / HOOKS[0] / "train" / "00000.npy"
@@ -276,6 +295,37 @@ def test_sinks_lose_and_double_nothing(
         if name == "validation":
             assert values.tolist() == sorted(values.tolist())
             assert all(len(r) == 7 for r in read[:-1])
+
+
+def test_sinks_write_the_same_bytes_however_few_files_may_be_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """90 shards of 3 files each, and 80 hooks, where a process may open 24 files more."""
+    rng = np.random.default_rng(0)
+    x_nd = rng.standard_normal((4000, 2)).astype(np.float32)
+    index = np.stack([np.arange(4000)] * 3, axis=1).astype(np.int32)
+    few, many = ["a", "b"], [f"hook{n}" for n in range(80)]
+
+    def write(folder: Path) -> dict[str, list[str]]:
+        shuffled = ShuffledSink(folder, few, 2, "float32", shards=90, rng=np.random.default_rng(1))
+        ordered = OrderedSink(folder, "validation", many, 2, "float32", 256)
+        for rows in np.array_split(np.arange(4000), 7):
+            shuffled.append(dict.fromkeys(few, x_nd[rows]), index[rows])
+            ordered.append(dict.fromkeys(many, x_nd[rows]), index[rows])
+        entries = [*shuffled.close().items(), *ordered.close().items()]
+        return {
+            f"{n} {name}": [e["sha256"] for e in part] for n, (name, part) in enumerate(entries)
+        }
+
+    free = write(tmp_path / "free")
+    monkeypatch.setattr("sae_repro.extract.sinks.WAITING", 5000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(list(Path("/dev/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 24, hard))
+    try:
+        assert write(tmp_path / "narrow") == free
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_shuffling_is_uniform(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sae_repro.errors import StudyError
 from sae_repro.judge import Answer
 from sae_repro.judge.backends.http import HttpBackend
-from sae_repro.judge.backends.record import read_record
+from sae_repro.judge.backends.record import read_answers
 from sae_repro.judge.backends.replies import MAX_BYTES, instead_of_answer
 
 from .conftest import KEY, Endpoint, FakeClock, Response, echo, http_settings, questions
@@ -102,11 +102,11 @@ def test_a_failure_with_status_200_is_retried_and_never_recorded(
     assert endpoint.url in message and "0 of 2 answers are kept" in message
     assert "\n" not in message and KEY not in message
     assert len(endpoint.prompts) == 3
-    assert read_record(record) == {}
+    assert read_answers(record) == {}
     endpoint.script = lambda n, prompt: response if n == 3 else echo(prompt)
     answers = [Answer("answer to question 0"), Answer("answer to question 1")]
     assert backend().answer(questions(2)) == answers
-    assert set(read_record(record).values()) == set(answers)
+    assert set(read_answers(record).values()) == set(answers)
 
 
 @pytest.mark.parametrize(("response", "says"), FINAL)
@@ -118,7 +118,7 @@ def test_an_answer_that_would_come_again_ends_the_run_at_once(
         backend().answer(questions(3))
     assert "1 of 3 answers are kept" in str(caught.value)
     assert len(endpoint.prompts) == 2, "the same would come again"
-    assert list(read_record(record).values()) == [Answer("answer to question 0")]
+    assert list(read_answers(record).values()) == [Answer("answer to question 0")]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_an_endpoint_of_any_behaviour_is_recorded_right_or_refused(
         except StudyError as failure:
             assert len(str(failure).splitlines()) == 1
             assert KEY not in str(failure)
-        assert set(read_record(record).values()) <= set(expected)
+        assert set(read_answers(record).values()) <= set(expected)
         assert KEY not in record.read_text()
         assert len(endpoint.prompts) - first <= 3 * 3 + 3
         assert sum(clock.slept) < 3 * 3 * 60

@@ -16,7 +16,7 @@ from sae_repro.judge import Answer, Prompt, Question, ReplayBackend, Sampling
 from sae_repro.judge.backends import http
 from sae_repro.judge.backends.http import HttpBackend
 from sae_repro.judge.backends.rate_limit import Clock
-from sae_repro.judge.backends.record import read_record, recording
+from sae_repro.judge.backends.record import read_answers, recording
 from sae_repro.judge.backends.replies import MAX_BYTES
 from sae_repro.judge.protocol import key_of
 
@@ -62,7 +62,7 @@ def test_an_endless_answer_is_cut_off(endpoint: Endpoint, backend: Make, record:
     with pytest.raises(StudyError, match=f"status 200 with more than {MAX_BYTES} bytes"):
         backend(timeout_s=3600).answer(questions(1))
     assert time.monotonic() - begun < 15
-    assert read_record(record) == {}
+    assert read_answers(record) == {}
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 408, 429])

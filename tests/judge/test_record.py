@@ -19,7 +19,7 @@ from sae_repro.judge import (
     open_backend,
 )
 from sae_repro.judge.backends.concepts import excess_fractions
-from sae_repro.judge.backends.record import leave_record, not_said, read_record, recording
+from sae_repro.judge.backends.record import Line, leave_record, not_said, read_answers, recording
 from sae_repro.judge.protocol import key_of
 from sae_repro.params import Judge
 
@@ -39,7 +39,7 @@ def test_an_answer_is_on_disk_before_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     with recording(path) as recorder:
         recorder.add(KEYS[0], Answer("x"))
-        assert read_record(path) == {KEYS[0]: Answer("x")}
+        assert read_answers(path) == {KEYS[0]: Answer("x")}
 
 
 def test_lines_end_up_in_the_order_of_keys_also_after_an_error(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_torn_last_line_is_dropped_and_written_over(
     write(path, *answers.items())
     whole = path.read_bytes()
     path.write_bytes(whole[:cut])
-    left = read_record(path)
+    left = read_answers(path)
     assert len(left) == whole[:cut].count(b"\n")
     assert left.items() <= answers.items()
     write(path, *((key, answers[key]) for key in answers.keys() - left.keys()))
@@ -75,13 +75,13 @@ def test_answer_after_a_torn_line_begins_a_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write(path, (KEYS[0], Answer("x")))
     with path.open("ab") as file:
-        file.write(b'{"fault":null,"k')
+        file.write(b'{"key":"')
     with recording(path) as recorder:
         recorder.add(KEYS[1], Answer("y"))
-        assert read_record(path) == {KEYS[0]: Answer("x"), KEYS[1]: Answer("y")}
+        assert read_answers(path) == {KEYS[0]: Answer("x"), KEYS[1]: Answer("y")}
 
 
-SAID = st.text(st.characters(codec=None), min_size=1).filter(lambda t: not_said(Answer(t)) is None)
+SAID = st.text(st.characters(codec=None), min_size=1).filter(lambda t: not_said(Line(t)) is None)
 
 
 @given(st.lists(SAID, min_size=1, max_size=4))
@@ -90,29 +90,29 @@ def test_every_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: li
     path = tmp_path_factory.mktemp("record") / "a.jsonl"
     answers = {key: Answer(text) for key, text in zip(KEYS, texts, strict=False)}
     write(path, *answers.items())
-    assert read_record(path) == answers
+    assert read_answers(path) == answers
     content = path.read_bytes()
     write(path)
     assert path.read_bytes() == content
 
 
 NOT_SAID = {
-    "no JSON": Answer(None, "no JSON"),
-    "no choices": Answer(None, "no choices"),
-    "an HTML page": Answer("\n<!DOCTYPE html><html><title>Log in</title>"),
-    "an error object": Answer('{"error": {"message": "overloaded", "code": 529}}'),
-    "reasoning without an answer": Answer("<think>hmm"),
-    "an empty text": Answer("<think>hmm</think> "),
+    "no JSON": Line(None, "no JSON"),
+    "no choices": Line(None, "no choices"),
+    "an HTML page": Line("\n<!DOCTYPE html><html><title>Log in</title>"),
+    "an error object": Line('{"error": {"message": "overloaded", "code": 529}}'),
+    "reasoning without an answer": Line("<think>hmm"),
+    "an empty text": Line("<think>hmm</think> "),
 }
 """Lines that earlier versions wrote, by what messages say of them."""
 
 
-def old_record(path: Path, answers: dict[str, Answer]) -> None:
-    lines = [
-        json.dumps({"fault": answer.fault, "key": key, "text": answer.text})
-        for key, answer in sorted(answers.items())
+def old_record(path: Path, lines: dict[str, Line]) -> None:
+    written = [
+        json.dumps({"fault": line.fault, "key": key, "text": line.text})
+        for key, line in sorted(lines.items())
     ]
-    path.write_text("".join(f"{line}\n" for line in lines))
+    path.write_text("".join(f"{line}\n" for line in written))
 
 
 @pytest.mark.parametrize("what", NOT_SAID)
@@ -120,8 +120,7 @@ def test_a_line_that_no_judge_said_is_named_by_replay_and_dropped_by_the_next_ru
     tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "a.jsonl"
-    lines = {key: Answer("x") for key in KEYS} | {KEYS[1]: NOT_SAID[what]}
-    old_record(path, lines)
+    old_record(path, {key: Line("x") for key in KEYS} | {KEYS[1]: NOT_SAID[what]})
     number = sorted(KEYS).index(KEYS[1]) + 1
     with pytest.raises(StudyError, match=rf"a\.jsonl:{number}: no answer .* but {what}; set") as e:
         ReplayBackend(REPLAY, path).answer(questions(4))
@@ -133,7 +132,7 @@ def test_a_line_that_no_judge_said_is_named_by_replay_and_dropped_by_the_next_ru
         assert recorder.answers == {key: Answer("x") for key in KEYS if key != KEYS[1]}
         recorder.add(KEYS[1], Answer("y"))
     assert "1 of 4 lines hold no answer of the judge" in capsys.readouterr().err
-    assert read_record(path) == {**lines, KEYS[1]: Answer("y")}
+    assert read_answers(path) == {key: Answer("y" if key == KEYS[1] else "x") for key in KEYS}
 
 
 DAMAGED = {
@@ -156,7 +155,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, name: str) -> None:
     write(path, (KEYS[0], Answer("x")))
     path.write_text(path.read_text() + DAMAGED[name] + "\n")
     with pytest.raises(StudyError, match=r"a\.jsonl:2: not a recorded answer; restore"):
-        read_record(path)
+        read_answers(path)
 
 
 def test_two_answers_to_one_question_are_a_fault_unless_they_agree(tmp_path: Path) -> None:
@@ -164,10 +163,10 @@ def test_two_answers_to_one_question_are_a_fault_unless_they_agree(tmp_path: Pat
     write(path, (KEYS[0], Answer("x")))
     line = path.read_text()
     path.write_text(line * 2)
-    assert read_record(path) == {KEYS[0]: Answer("x")}
+    assert read_answers(path) == {KEYS[0]: Answer("x")}
     path.write_text(line + line.replace('"x"', '"y"'))
     with pytest.raises(StudyError, match=r"a\.jsonl:2: a second, different answer"):
-        read_record(path)
+        read_answers(path)
 
 
 def test_the_key_depends_on_model_prompt_version_and_sampling() -> None:
@@ -254,9 +253,9 @@ def test_a_record_without_answers_has_one_empty_line_until_there_is_an_answer(
     path = tmp_path / "judge" / "a.jsonl"
     leave_record(path)
     assert path.read_bytes() == b"\n"
-    assert read_record(path) == {}
+    assert read_answers(path) == {}
     write(path, (KEYS[0], Answer("x")))
     assert len(path.read_bytes().splitlines()) == 1
-    assert read_record(path) == {KEYS[0]: Answer("x")}
+    assert read_answers(path) == {KEYS[0]: Answer("x")}
     leave_record(path)
-    assert read_record(path) == {KEYS[0]: Answer("x")}
+    assert read_answers(path) == {KEYS[0]: Answer("x")}

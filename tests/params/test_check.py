@@ -21,12 +21,16 @@ ROOT = Path(__file__).resolve().parents[2]
 READ_K = [name for name, row in ACTIVATIONS.items() if "k" in row.reads]
 
 STUDY: dict[str, Any] = {
+    "root": ".",
     "compute": {},
+    "seed": 0,
     "corpus": {"source": {"kind": "stories", "n_documents": 1000}},
     "subject": {"source": {"kind": "train"}, "training": {}},
     "extract": {"hooks": ["blocks.1.hook_resid_post"]},
     "train": {},
     "evaluate": {},
+    "judge": {},
+    "control": {},
     "compare": {},
     "track": {},
     "recipes": {},
@@ -118,7 +122,7 @@ FAULTS = {
         "seed and seeds exclude one another"),
     "a seed twice": (change("cells/topk/seeds", [1, 1]), "seeds names one seed twice"),
     "one of several seeds": (
-        change("cells/topk/seeds", [1]), "cells.topk.seeds = [1]: Tuple should have at least 2"),
+        change("cells/topk/seeds", [1]), "cells.topk.seeds = [1]: List should have at least 2"),
     "seeds of a basis": (
         change("cells/topk", {"baseline": "pca", "seeds": [0, 1]}), "nothing reads seeds"),
     "no sparsity": (change("cells/vanilla", {"expansion": 4}), "nothing keeps relu sparse"),
@@ -262,11 +266,12 @@ def test_a_missing_study_says_what_to_do(tmp_path: Path) -> None:
 
 def test_numbers_and_merges_are_yaml_1_2(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(
+        "root: .\nseed: 0\n"
         "recipes: {v: &v {expansion: 4, penalty: l1, lambda: 1e-2}}\n"
         "corpus: {source: {kind: stories, n_documents: 1_000}}\n"
         "subject: {source: {kind: train}, training: {}}\n"
         "extract: {hooks: [blocks.0.hook_mlp_out]}\n"
-        "train: {}\nevaluate: {}\ncompare: {}\ntrack: {}\n"
+        "train: {}\nevaluate: {}\njudge: {}\ncontrol: {}\ncompare: {}\ntrack: {}\n"
         "cells: {a: {<<: *v}, b: {<<: *v, lambda: 1e-4}}\n"
     )
     study = load(tmp_path / "params.yaml")
@@ -289,7 +294,8 @@ def test_a_cell_under_two_names_is_refused() -> None:
 
 
 def test_a_pinned_file_that_changed_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    documents = [f"document {number}" for number in range(200)]
+    (tmp_path / "a.txt").write_text("\n\n".join(documents))
     study = deepcopy(STUDY)
     pin = sha256_file(tmp_path / "a.txt")
     study["corpus"]["source"] = {"kind": "files", "files": {"a.txt": pin}}
@@ -297,7 +303,7 @@ def test_a_pinned_file_that_changed_is_named(tmp_path: Path) -> None:
         YAML().dump(study, file)
     runner = CliRunner()
     assert runner.invoke(app, ["check", str(tmp_path)]).exit_code == 0
-    (tmp_path / "a.txt").write_text("three\n")
+    (tmp_path / "a.txt").write_text("\n\n".join(documents[1:]))
     broken = runner.invoke(app, ["check", str(tmp_path)])
     assert "has changed: its SHA-256 is" in str(broken.exception)
     output = runner.invoke(app, ["pin", str(tmp_path)])

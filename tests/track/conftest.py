@@ -82,6 +82,7 @@ def write_cell(study: Path, name: str, *, key: str, failed: bool = False, fvu: f
     (trained / "cfg.json").write_text("{}")
     (trained / "sae_weights.safetensors").write_bytes(key.encode())
     measured = {
+        "status": summary["status"],
         "metrics": {}
         if failed
         else {
@@ -148,7 +149,8 @@ class Proxy(ThreadingHTTPServer):
     """Passes requests on, but for what `fault` makes of (request number, method and path).
 
     `fault` returns "pass", "deaf" (never passed on, never answered), "mute" (passed on, never
-    answered) or "kill" (passed on, the server killed over it).
+    answered), "drip" (passed on, the answer sent for ever), "busy" (not passed on, told to come
+    back in ten minutes) or "kill" (passed on, the server killed over it).
     """
 
     daemon_threads = True
@@ -182,6 +184,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "deaf":
             self.server.released.wait(60)
             return
+        if fault == "busy":
+            self.send_response(429)
+            self.send_header("Retry-After", "600")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.target, timeout=60)
         upstream.request(self.command, self.path, body, dict(self.headers.items()))
         if fault == "kill":
@@ -192,6 +200,11 @@ class _Handler(BaseHTTPRequestHandler):
         content = answer.read()
         if fault == "mute":
             self.server.released.wait(60)
+            return
+        if fault == "drip":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not self.server.released.wait(0.05):
+                self.wfile.write(b" ")
             return
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))

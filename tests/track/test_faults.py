@@ -47,7 +47,7 @@ def write_cell(study: Path, *, key: str, fvu: float, name: str = "a") -> None:
     (trained / "train.json").write_text(json.dumps(summary))
     (trained / "metrics.jsonl").write_text('{"step": 0, "loss": 2.0}\n{"step": 1, "loss": 1.0}\n')
     (evaluated / "metrics.json").write_text(
-        json.dumps({"metrics": {"fvu": fvu}, "counts": {}, "intervals": {}})
+        json.dumps({"status": "ok", "metrics": {"fvu": fvu}, "counts": {}, "intervals": {}})
     )
 
 

@@ -15,13 +15,16 @@ import pytest
 from mlflow import MlflowClient
 
 from sae_repro import live
-from sae_repro.live import Followed, curves
-from sae_repro.params import Track, read_yaml
+from sae_repro.files import write_json
+from sae_repro.live import ORDER, Followed, curves
+from sae_repro.params import read_yaml
 from sae_repro.stage import STATE
-from sae_repro.track import send
 from sae_repro.track.live import Following, rows_of
+from sae_repro.track.mlflow_sync import sync
+from sae_repro.track.projection import projection
 from sae_repro.track.unfinished import LIVE, PLACE
 
+from ..peers import Peer
 from .conftest import STEPS, cells_named, dying_log_batch, write_cell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +97,8 @@ def histories(folder: Path) -> dict[str, list[int]]:
 
 
 def track(folder: Path) -> None:
-    send(folder, folder, cells_named(("a", "b", "bad")), Track(experiment="test"))
+    runs = projection(cells_named(("a", "b", "bad")), folder, weights=True)
+    sync(runs, folder, folder, "test")
 
 
 @pytest.fixture
@@ -230,6 +234,29 @@ def test_a_deaf_server_costs_one_warning_and_the_process_ends_with_the_stage(
     assert len(said.strip().splitlines()) == 1
     assert said.startswith("train: warning: no curves while training: MLflow at http://***@")
     assert "hunter2" not in said
+
+
+@pytest.mark.timeout(120)
+def test_a_dripping_server_ends_the_process_with_one_warning(
+    study: Path, peer: Callable[[str], Peer], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A time-out of one read never comes: without a deadline it would follow no curve for ever."""
+    checkpoint("a", ROWS[:3])
+    write_json(ORDER, {"seconds": 0.1, "saes": SAES})
+    code = "from sae_repro.track import live, patience; patience.SILENCE_S = 1.0; live.main()"
+    following = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, "MLFLOW_TRACKING_URI": peer("drips headers").url,
+             "MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"},
+        stdin=subprocess.PIPE,
+    )  # fmt: skip
+    assert following.wait(90) == 0
+    assert following.stdin is not None
+    following.stdin.close()
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("train: warning: no curves while training: MLflow at http://127.")
+    assert "over 1 s without an answer" in line
+    assert line.endswith("; the stage `track` sends them")
 
 
 def test_an_error_of_training_passes_and_ends_the_process(study: Path) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from sae_repro.params import Track
 from sae_repro.stage import StageContext
-from sae_repro.track import run
+from sae_repro.track import patience, run, send
 from sae_repro.track.mlflow_sync import Sent, sync
 from sae_repro.track.projection import projection
 
@@ -58,6 +59,30 @@ def deaf_midway(server: Server, proxy: Proxy) -> Iterator[None]:
 
 
 @contextmanager
+def drips_midway(server: Server, proxy: Proxy) -> Iterator[None]:
+    """Does what it is asked, and never ends its answer: only the deadline ends the sync."""
+    proxy.fault = lambda number, what: "drip" if number > 12 else "pass"
+    yield
+    proxy.fault = lambda number, what: "pass"
+
+
+@contextmanager
+def drips_on_creation(server: Server, proxy: Proxy) -> Iterator[None]:
+    """Makes the run, of which the client never hears."""
+    proxy.fault = lambda number, what: "drip" if what.endswith("runs/create") else "pass"
+    yield
+    proxy.fault = lambda number, what: "pass"
+
+
+@contextmanager
+def busy_midway(server: Server, proxy: Proxy) -> Iterator[None]:
+    """Asks to wait for ten minutes, which MLflow's client would do."""
+    proxy.fault = lambda number, what: "busy" if number > 12 else "pass"
+    yield
+    proxy.fault = lambda number, what: "pass"
+
+
+@contextmanager
 def killed_mid_batch(server: Server, proxy: Proxy) -> Iterator[None]:
     """SIGKILL while the server works on the first batch of metrics."""
     batches = 0
@@ -93,7 +118,8 @@ def full(server: Server, proxy: Proxy) -> Iterator[None]:
     server.limit_files(-1)
 
 
-OUTAGES = (down, deaf, mute_on_creation, deaf_midway, killed_mid_batch, locked, full)
+OUTAGES = (down, deaf, mute_on_creation, deaf_midway, drips_midway, drips_on_creation, busy_midway,
+           killed_mid_batch, locked, full)  # fmt: skip
 
 
 def held(server: Server, experiment: str) -> dict[str, Any]:
@@ -172,6 +198,7 @@ def test_after_an_outage_the_next_sync_completes_the_picture(
     capfd.readouterr()
     # what a user has who has set nothing
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    monkeypatch.setattr(patience, "SILENCE_S", 10.0)
     with outage(server, proxy):
         run(
             StageContext(
@@ -202,13 +229,19 @@ def test_a_slow_server_gets_every_run_once(
     undisturbed: tuple[dict[str, Any], Counter[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """It takes many times as long as it may be silent, and is not cut off."""
+
     def slow(number: int, what: str) -> str:
-        time.sleep(0.1)
+        time.sleep(0.3)
         return "pass"
 
     proxy.fault = slow
     monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
-    sync(projection(cells_named(CELLS), study, weights=True), study, study, "slow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(patience, "SILENCE_S", 2.0)
+    begun = time.monotonic()
+    send(study, study, cells_named(CELLS), Track(experiment="slow"))
+    assert time.monotonic() - begun > 10
     found = held(server, "slow")
     found.pop("ids")
     assert found == undisturbed[0]

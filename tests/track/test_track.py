@@ -87,9 +87,11 @@ def test_a_run_says_what_it_is_and_what_its_cell_reads(study: Path) -> None:
 def test_a_cell_that_missed_its_target_is_tagged() -> None:
     cell = Cell(activation="topk", expansion=2, k=8)
     summary = {"choices": {"activation": "topk"}, "hook": "h", "d_sae": 16, "status": "ok"}
-    tags = labels(cell, summary, {"l0": 12.0, "fvu": 0.5})
+    tags = labels(cell, summary, {"status": "ok", "metrics": {"l0": 12.0, "fvu": 0.5}})
     assert tags["remarks"] == "L0 12, target 8 missed"
-    assert "remarks" not in labels(cell, summary, {"l0": 8.1, "fvu": 0.5})
+    assert "remarks" not in labels(
+        cell, summary, {"status": "ok", "metrics": {"l0": 8.1, "fvu": 0.5}}
+    )
 
 
 def test_a_colour_chosen_in_the_page_stays_and_other_labels_are_kept_up_to_date(

@@ -25,6 +25,7 @@ PIPELINE = Path("tune/dvc.yaml")
 D = 8
 
 PARAMS = """\
+root: .
 seed: 0
 compute: {bits: portable}
 corpus: {source: {kind: stories, n_documents: 900}}
@@ -34,6 +35,8 @@ subject:
 extract: {hooks: [blocks.0.hook_resid_post], context: 21, n_tokens: 4096}
 train: {batch_size: 64, log_every: 8, checkpoint_every: 16}
 evaluate: {metrics: []}
+judge: {}
+control: {}
 compare: {}
 track: {}
 recipes: {}
@@ -136,7 +139,8 @@ def study(
     (folder / "artifacts/subject/config.json").write_text("{}")
     source = StoriesSource(kind="stories", n_documents=900)
     write_stories(Corpus(source=source), source, 0, folder / "artifacts/corpus")
-    (folder / "params.yaml").write_text(f"root: {ROOT}\n{PARAMS}")
+    (folder / "params.yaml").write_text(PARAMS)
+    shutil.copy(ROOT / "requirements.lock", folder)
     (folder / "tune").mkdir()
     shutil.copy(ROOT / PIPELINE, folder / PIPELINE)
     # half a minute of every run here; they have a test of their own

@@ -77,6 +77,12 @@ def test_a_range_of_all_is_one_parameter_and_a_recipes_own_bears_its_name() -> N
         ({"objectives": {"fuv": "minimize"}}, "tune.objectives.fuv: no such metric; nearest: fvu"),
         ({"constraints": {"coverage": 1}, "metrics": []},
          "tune.constraints.coverage: written only with structure among tune.metrics"),
+        ({"seed": True}, "tune.seed = true: must be a valid integer"),
+        ({"all": {"expansion": 4, "target_l0": "8"}}, 'target_l0 = "8": must be a valid number'),
+        ({"all": {"expansion": 4, "target_l0": float("inf")}}, "target_l0 = inf: must be"),
+        ({"all": {"lr": {"low": True, "high": 2}}}, "tune.all.lr.low = true: must be"),
+        ({"all": {"n_prefixes": {"low": 2.0, "high": 9}, "prefixes": "random"}},
+         "n_prefixes = 2.0: must be a valid integer"),
         ({"weights": {"l0": 1}}, "weights: name each objective"),
         ({"pruner": {"min_steps": 16}}, "it needs objectives: {fvu: minimize}"),
         ({"pruner": {"min_steps": 20}, "objectives": {"fvu": "minimize"}},
@@ -91,6 +97,33 @@ def test_a_fault_is_named_before_any_compute(
         load_tune(study.folder)
     assert says in str(refused.value)
     assert "tune/params.yaml" in str(refused.value)
+
+
+def test_a_space_with_too_many_corners_is_refused_uncounted(study: TinyStudy) -> None:
+    """12 lists of 100 values have 10²⁴."""
+    keys = [
+        "lr",
+        "lr_warmup",
+        "lr_decay",
+        "adam_eps",
+        "grad_clip",
+        "lambda_warmup",
+        "expansion",
+        "auxk_coefficient",
+        "resample_bias",
+        "resample_until",
+        "prefix_alpha",
+        "target_l0",
+    ]
+    study.space(all={key: {"values": [i / 101 for i in range(1, 101)]} for key in keys})
+    with pytest.raises(StudyError) as refused:
+        load_tune(study.folder)
+    topk, vanilla = str(refused.value).splitlines()
+    assert f"tune.recipes.topk: {2 * 100**11:,} combinations of listed values" in topk
+    assert f"tune.recipes.vanilla: {100**12:,} combinations" in vanilla
+    study.space(all={"expansion": 4, "lr": {"values": [i / 1001 for i in range(1, 1001)]}})
+    _, corners = load_tune(study.folder)
+    assert len(corners.cells) == (2 * 1000 + 1000) * 2
 
 
 def test_every_corner_of_the_space_is_checked(study: TinyStudy) -> None:

@@ -65,7 +65,8 @@ def initial_weights(
             b_dec = torch.zeros(d_in, dtype=torch.float64)
     k = len(w_dec)
     return Weights(
-        W_enc=w_dec.T.contiguous(),
+        # a copy: of one latent, or one dimension, the transpose is contiguous and would be W_dec
+        W_enc=w_dec.T.clone(memory_format=torch.contiguous_format),
         b_enc=torch.zeros(k),
         W_dec=w_dec,
         b_dec=b_dec.to(torch.float32),

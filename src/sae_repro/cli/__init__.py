@@ -11,6 +11,7 @@ import typer
 
 from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
+from sae_repro.cli.output import echo
 from sae_repro.cli.results import track, tune_ui, ui
 from sae_repro.cli.saes import export, import_
 from sae_repro.cli.version import options
@@ -43,27 +44,31 @@ def check(
     from sae_repro import params
     from sae_repro.cli.describe import schema_lines, summary
     from sae_repro.cli.outside import check_version
-    from sae_repro.cli.pipelines import check_copy
+    from sae_repro.cli.own_inputs import check_own_inputs
+    from sae_repro.cli.pipelines import check_copy, check_place
     from sae_repro.preflight import check_inputs
 
     if schema:
-        typer.echo("\n".join(schema_lines()))
+        echo("\n".join(schema_lines()))
         return
     loaded = params.load(study / "params.yaml")
+    check_place(study / loaded.root)
     check_copy(study, study / loaded.root)
     check_inputs(loaded, study)
+    check_own_inputs(loaded, study)
     check_version(study)
     if loaded.judge.prompts:
         from sae_repro.judge.prompts import load_prompts
 
         load_prompts(loaded.judge, study)
-    typer.echo(summary(loaded))
-    if (study / "tune" / "params.yaml").is_file():
+    lines = [summary(loaded)]
+    if (study / "tune" / "params.yaml").exists():
         from sae_repro.tune.space import load_tune
 
         tune, corners = load_tune(study)
         check_inputs(corners, study)
-        typer.echo(f"ok: tune, {tune.trials} trials over {', '.join(tune.recipes)}")
+        lines.append(f"ok: tune, {tune.trials} trials over {', '.join(tune.recipes)}")
+    echo("\n".join(lines))
 
 
 @app.command()
@@ -80,7 +85,7 @@ def schema(
     from sae_repro.cli.schema import write_schemas
 
     for line in write_schemas(to):
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -92,7 +97,7 @@ def cells(study: StudyFolder = Path()) -> None:
     from sae_repro import params
     from sae_repro.cli.describe import cells_table
 
-    typer.echo(cells_table(params.load(study / "params.yaml"), study))
+    echo(cells_table(params.load(study / "params.yaml"), study))
 
 
 app.command("metrics")(list_metrics)
@@ -151,7 +156,7 @@ def new(
     from sae_repro.cli.new import StudyRequest, make_study, template_lines
 
     if list_:
-        typer.echo("\n".join(template_lines()))
+        echo("\n".join(template_lines()))
         return
     if name is None:
         raise StudyError("NAME: missing; sae-repro new NAME, or sae-repro new --list")
@@ -170,7 +175,7 @@ def new(
         hooks=tuple(hook or ()),
     )
     for line in make_study(name, from_, request):
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -182,7 +187,7 @@ def pin(study: StudyFolder = Path()) -> None:
     from sae_repro.cli.studies import pin_inputs
 
     changes = pin_inputs(study)
-    typer.echo("\n".join(changes) if changes else "nothing to change: all pins are right")
+    echo("\n".join(changes) if changes else "nothing to change: all pins are right")
 
 
 @app.command()
@@ -208,7 +213,7 @@ def adopt(
     from sae_repro.cli.adoption import adopt as lines_of
 
     for line in lines_of(study, trial or (), pareto=pareto, prefix=prefix, dry_run=dry_run):
-        typer.echo(line)
+        echo(line)
 
 
 app.command()(track)
@@ -232,12 +237,12 @@ def verify(
 
     verdict = compare(study, other)
     for d in verdict.differences:
-        typer.echo(f"{d.file}: {d.where}")
+        echo(f"{d.file}: {d.where}")
     if not verdict.differences:
-        typer.echo(f"identical: {verdict.files} files, {verdict.size:,} bytes")
+        echo(f"identical: {verdict.files} files, {verdict.size:,} bytes")
         return
     equal = verdict.within(rtol)
-    typer.echo(
+    echo(
         f"{len(verdict.differences)} of {verdict.files} common files differ: "
         + (f"equal within {rtol:g}, not to the bit" if equal else f"not equal within {rtol:g}")
     )
@@ -258,7 +263,7 @@ def deps(
     from sae_repro.cli.deps import PIPELINES, update
 
     lines = list(update(pipelines or PIPELINES, write=write))
-    typer.echo("\n".join(lines) or "every stage depends on the code that it imports")
+    echo("\n".join(lines) or "every stage depends on the code that it imports")
     raise typer.Exit(1 if lines and not write else 0)
 
 

@@ -28,7 +28,9 @@ def bring(path: Path, study: Path, *, model: bool = False) -> tuple[str, list[st
             f"warning: {path} has {size / 1e6:,.0f} MB and stays where it is: another clone needs "
             "it at the same place, or a model of the hub"
         ]
-    target = study / INPUTS / path.resolve().name
+    # a link is named as it is: what it points to may end in no .csv
+    name = path.name if path.name not in ("", "..") else path.resolve().name
+    target = study / INPUTS / name
     if target.exists():
         raise StudyError(f"{path}: another input is called {target.name} too; rename one")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +55,9 @@ def _travels(path: Path) -> bool:
     if not path.resolve().is_relative_to(Path.cwd().resolve()):
         return False
     try:
-        asked = subprocess.run(["git", "check-ignore", "-q", str(path)], capture_output=True)
+        # of an absolute path git reads no character as a pattern
+        command = ["git", "check-ignore", "-q", "--", str(path.absolute())]
+        asked = subprocess.run(command, capture_output=True)
     except FileNotFoundError:
         return True
     return asked.returncode != 0  # 128: no git repository, so that nothing is ignored
@@ -67,7 +71,7 @@ def _size(path: Path) -> int:
 
 def _dvc_add(path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "add", "-q", str(path)], capture_output=True, text=True
+        [sys.executable, "-m", "dvc", "add", "-q", "--", str(path)], capture_output=True, text=True
     )
     if done.returncode:
         raise StudyError(f"dvc add {path}: {(done.stderr or done.stdout).strip()}")

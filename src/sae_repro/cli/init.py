@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from sae_repro.cli.output import echo
+
 
 def init(
     folder: Annotated[Path, typer.Argument(help="A new or an empty one; --renew: a study's.")] = (
@@ -32,4 +34,4 @@ def init(
     from sae_repro.cli.outside import make, renewed
 
     for line in renewed(folder, tune=tune) if renew else make(folder, from_, tune=tune):
-        typer.echo(line)
+        echo(line)

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, shown
 
 if TYPE_CHECKING:
+    from sae_repro.corpus.found import Found
     from sae_repro.corpus.sources import TextSource
     from sae_repro.params import Corpus
 
@@ -37,6 +38,8 @@ class TextSize:
     """Of all documents."""
     shares: Mapping[str, float]
     """corpus.validation and corpus.calibration by which it is split."""
+    found: "Found | None" = None
+    """What else was found; None where the text could not be read."""
 
     def __str__(self) -> str:
         return f"{sum(self.documents.values()):,} documents, {sum(self.tokens.values()):,} tokens"
@@ -55,6 +58,7 @@ def measure(
     """
     import numpy as np
 
+    from sae_repro.corpus.found import Found
     from sae_repro.numerics.hashing import fingerprint
 
     marks: list[bytes] = []
@@ -65,25 +69,31 @@ def measure(
         characters.append(len(document.text))
         if len(sample) < SAMPLE:
             sample.append(document.text)
+    counts = [] if tokenise is None else tokenise(sample)(sample)
+    counted = sum(characters[: len(counts)])
+    ratio = sum(counts) / counted if counts else 1 / CHARACTERS_PER_TOKEN
+    tokens = [*map(float, counts), *(n * ratio for n in characters[len(counts) :])]
+    # the stage corpus leaves them out: they have no token to predict
+    short = {n for n, count in enumerate(counts) if count < 2}
+    if short:
+        texts.skipped["one_token"] = len(short)
+        marks = [mark for n, mark in enumerate(marks) if n not in short]
+        tokens = [count for n, count in enumerate(tokens) if n not in short]
+    found = Found(len(marks), texts.skipped, len(marks) - len(set(marks)), texts.paragraphs)
     if not marks:
-        raise StudyError(f"{texts.name}: no documents in it")
-    if tokenise is None:
-        ratio = 1 / CHARACTERS_PER_TOKEN
-        counts = [length * ratio for length in characters[: len(sample)]]
-    else:
-        counts = [float(count) for count in tokenise(sample)(sample)]
-        ratio = sum(counts) / max(1, sum(characters[: len(sample)]))
-    tokens_n = np.array([*counts, *(n * ratio for n in characters[len(sample) :])])
+        raise StudyError(f"{shown(texts.name)}: {found}; {found.advice()}")
+    tokens_n = np.array(tokens)
     for shares in ({}, SMALL_SHARES):
         corpus = _splitting(shares)
         splits = np.array([_split(mark, corpus) for mark in marks])
         size = TextSize(
-            name=texts.name,
+            name=shown(texts.name, most=300),
             documents={split: int((splits == split).sum()) for split in MIN_TOKENS},
             tokens={split: int(tokens_n[splits == split].sum()) for split in MIN_TOKENS},
             longest=int(np.quantile(tokens_n, 0.9)),
             characters=sum(characters),
             shares={"validation": corpus.validation, "calibration": corpus.calibration},
+            found=found,
         )
         if tokens_n.sum() >= SMALL_TOKENS:
             break
@@ -119,8 +129,11 @@ def check_enough(size: TextSize, d_model: int) -> None:
              "validation": validation}  # fmt: skip
     documents = max(MIN_DOCUMENTS[split] / share[split] for split in share)
     needed = max(tokens[split] / share[split] for split in share)
+    details, advice = ("", "") if size.found is None else (
+        size.found.details(), f"; {size.found.advice()}"
+    )  # fmt: skip
     raise StudyError(
-        f"{size.name}: {size} found; at least about {_up(documents):,} documents and "
+        f"{size.name}: {size} found{details}; at least about {_up(documents):,} documents and "
         f"{_up(needed):,} tokens are needed: "
         + "; ".join(
             f"{tokens[split]:,} tokens in {MIN_DOCUMENTS[split]} documents {purpose} "
@@ -129,6 +142,7 @@ def check_enough(size: TextSize, d_model: int) -> None:
             for split, purpose in PURPOSES.items()
         )
         + wide
+        + advice
     )
 
 

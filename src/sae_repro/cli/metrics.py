@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from sae_repro.cli.output import echo
 from sae_repro.errors import StudyError
 
 COLUMNS = ("metric", "unit", "better", "95 % interval", "written by", "shown in")
@@ -18,7 +19,7 @@ def metrics(
     Example: sae-repro metrics hole_rate
     """
     for line in lines_of(name):
-        typer.echo(line)
+        echo(line)
 
 
 def lines_of(name: str | None) -> Iterator[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.cli.bringing import bring
+from sae_repro.cli.own_inputs import check_own_inputs
+from sae_repro.cli.pipelines import check_place
 from sae_repro.cli.schema import modeline
 from sae_repro.cli.studies import open_yaml, yaml_text
 from sae_repro.cli.templates import described, start_of, templates
@@ -60,6 +62,7 @@ def make_study(name: str, start: str | None, request: StudyRequest) -> Iterator[
     `request` names text or a model, of a grid of its own. Nothing is left of it if that fails.
     """
     folder = _free_folder(name)
+    check_place(Path())
     _check_request(start, request)
     try:
         if request.own:
@@ -71,7 +74,9 @@ def make_study(name: str, start: str | None, request: StudyRequest) -> Iterator[
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "params.yaml", text)
         shutil.copyfile("dvc.yaml", folder / "dvc.yaml")
-        check_inputs(load(folder / "params.yaml"), folder)
+        study = load(folder / "params.yaml")
+        check_inputs(study, folder)
+        check_own_inputs(study, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -20,7 +20,7 @@ from sae_repro.cli.measuring import CHARACTERS_PER_TOKEN, TextSize, Tokenise, ch
 from sae_repro.cli.schema import modeline
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_file
-from sae_repro.hub import commit_of, config_of
+from sae_repro.hub import UnreachableError, commit_of, config_of
 from sae_repro.params import FilesSource, HubSource, HubSubject, LocalSubject, check_section
 from sae_repro.pins import check_model, model_digest
 
@@ -99,18 +99,25 @@ def _texts(request: "StudyRequest") -> tuple["TextSource | None", dict[str, Any]
         }
         try:
             return open_hub(check_section(HubSource, source, within="corpus.source")), source
-        except StudyError:
+        except UnreachableError:
             return None, source
     for path in request.text:
         if not path.is_file():
             raise StudyError(f"--text {path}: no such file")
     source = {
         "kind": "files",
-        "files": {str(path): sha256_file(path) for path in request.text},
+        "files": {str(path): _sha256(path) for path in request.text},
         **chosen,
         **({"n_documents": request.documents} if request.documents else {}),
     }
     return open_files(check_section(FilesSource, source, within="corpus.source"), Path()), source
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise StudyError(f"--text {path}: can't be read ({error.strerror})") from None
 
 
 def _commit(kind: Any, name: str, revision: str | None) -> str:

@@ -11,6 +11,7 @@ from sae_repro.errors import StudyError
 from sae_repro.files import write_text
 
 PIPELINE = Path("dvc.yaml")
+STAGES = Path("stages")
 
 
 def check_copy(study: Path, root: Path) -> None:
@@ -21,15 +22,26 @@ def check_copy(study: Path, root: Path) -> None:
     if study.resolve() == root.resolve():
         return
     original, copy = root / PIPELINE, study / PIPELINE
-    if not original.is_file():
-        raise StudyError(
-            f"params.yaml: root = {root}: no dvc.yaml there; name the repository's root"
-        )
+    for path, there in ((original, original.is_file()), (root / STAGES, (root / STAGES).is_dir())):
+        if not there:
+            raise StudyError(
+                f"params.yaml: root = {root}: no {path.name} there; name the repository's root"
+            )
     fault = _fault(copy, original.read_text(encoding="utf-8"))
     if fault:
         raise StudyError(
             f"{copy}: {fault}; renew it by `cp {original} {copy}`, or, in the repository's root, "
             "those of all studies by `sae-repro deps --write`"
+        )
+
+
+def check_place(root: Path) -> None:
+    """StudyError where DVC can't run: it formats the path of its cache as if it were a pattern."""
+    place = str(root.resolve())
+    if "{" in place or "}" in place:
+        raise StudyError(
+            f"{place}: DVC fails in a folder whose path has braces; rename it, or move the "
+            "repository to another"
         )
 
 

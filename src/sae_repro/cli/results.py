@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from sae_repro.cli.output import echo
+
 StudyFolder = Annotated[Path, typer.Argument(help="Folder that holds params.yaml.")]
 
 
@@ -30,7 +32,7 @@ def track(
         tracking.track(study, prune=prune) if commit is None else tracking.runs_of(study, commit)
     )
     for line in lines:
-        typer.echo(line)
+        echo(line)
 
 
 def ui(

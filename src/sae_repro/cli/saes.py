@@ -67,7 +67,7 @@ def _own_or_foreign(cell: str, study: Path) -> "SAE":
     from sae_repro.autoencoders import load
     from sae_repro.autoencoders.interchange import import_sae
     from sae_repro.params import load as load_study
-    from sae_repro.params import sae_names
+    from sae_repro.params import saes_by_name
 
     folder = study / "artifacts" / "train" / cell
     if (folder / "cfg.json").is_file():
@@ -79,7 +79,7 @@ def _own_or_foreign(cell: str, study: Path) -> "SAE":
     entry = cells.get(cell)
     if entry is not None and entry.seeds is not None:
         raise StudyError(
-            f"{cell} has several SAEs: name one, such as {sae_names({cell: entry})[0]}"
+            f"{cell} has several SAEs: name one, such as {next(iter(saes_by_name({cell: entry})))}"
         )
     raise StudyError(
         f"{cell}: neither a folder, nor a cell with an SAE in {folder.parent}; `sae-repro cells` "

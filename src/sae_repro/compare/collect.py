@@ -71,7 +71,7 @@ class Result:
 
     @cached_property
     def remarks(self) -> list[str]:
-        """A missed target L0, no reconstruction; of several seeds, each one's with its name."""
+        """A missed target L0, no reconstruction, what was asked for and never happened."""
         return remarks_on(self.cell, self.measured)
 
     @property

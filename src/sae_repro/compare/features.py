@@ -23,6 +23,7 @@ from sae_repro.compare.tables import (
 from sae_repro.metrics import CLASSES, names_in
 from sae_repro.metrics.labels import KEY, heading
 from sae_repro.numerics.intervals import Interval, differ
+from sae_repro.remarks import missed_on
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,9 @@ def _at_equal_target_l0(trained: Sequence[Result], metric: str) -> Iterator[str]
     groups: dict[tuple[str, int, float], dict[str, Estimate]] = defaultdict(dict)
     for r in trained:
         value = estimate(r, metric)
-        if value and r.cell.l0_target is not None and not r.remarks:  # it was reached
-            groups[r.hook, int(r.measured["d_sae"]), r.cell.l0_target][r.architecture] = value
+        target = r.cell.l0_target
+        if value and target is not None and not missed_on(r.cell, r.measured):  # it was reached
+            groups[r.hook, int(r.measured["d_sae"]), target][r.architecture] = value
     for (hook, width, l0), values in groups.items():
         if len(values) < 2:
             continue

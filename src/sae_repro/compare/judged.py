@@ -16,8 +16,7 @@ from sae_repro.params import SCORE_INFO
 
 GROUPS = ("extremes", "top", "bottom", "uniform")
 COUNTS = ("labelled", "answered", "unparsable")
-WHOLE = (*COUNTS, "tokens", "latents", "seeds", "positives", "negatives", "constant", "parsed",
-         "faults")  # fmt: skip
+WHOLE = (*COUNTS, "tokens", "latents", "seeds", "positives", "negatives", "constant", "parsed")
 """Suffixes of the columns that hold counts."""
 
 Judged = Mapping[str, Mapping[str, Any]]
@@ -209,7 +208,7 @@ def _printed(judged: Judged) -> pd.DataFrame:
     rows = []
     for name, summary in judged.items():
         rates, scores = summary["rates"], summary["scores"]
-        unparsable = sum(c["unparsable"] + c["faults"] for c in summary["answers"].values())
+        unparsable = sum(c["unparsable"] for c in summary["answers"].values())
         row = {
             "cell": name,
             "extremes": _counted(rates["extremes"]),

@@ -19,7 +19,7 @@ from sae_repro.compare.collect import Result
 from sae_repro.compare.frontier import Floats, Frontier, Reading, frontiers
 from sae_repro.compare.tables import with_interval
 from sae_repro.metrics import names_in
-from sae_repro.numerics.bootstrap import interval, weights
+from sae_repro.numerics.bootstrap import LEAST_UNITS, interval, weights
 from sae_repro.numerics.intervals import differ
 
 
@@ -168,7 +168,10 @@ def findings(rows: Sequence[Matched], pairs: pd.DataFrame) -> list[str]:
 def bootstrap(
     results: Sequence[Result], resamplings: int, seed: int
 ) -> dict[str, tuple[Floats, Floats]]:
-    """Per cell, (L0, FVU) of each resampling [B] of the validation documents and of its seeds."""
+    """Per cell, (L0, FVU) of each resampling [B] of the validation documents and of its seeds.
+
+    NaN where there are fewer documents than `LEAST_UNITS`, which have no intervals.
+    """
     usable = [sae for r in results for sae in r.saes]
     by_documents: dict[bytes, list[Result]] = defaultdict(list)
     for r in usable:  # cells on one hook share their documents
@@ -186,8 +189,11 @@ def bootstrap(
             for weights_bn in weights(n, seed, "compare", "bootstrap", resamplings=resamplings)
         ]
         total_cbm = np.concatenate(blocks, axis=1)
+        if n < LEAST_UNITS:
+            total_cbm[:] = np.nan
         for r, t in zip(group, total_cbm, strict=True):
-            resampled[r.name] = (t[:, 1] / t[:, 0], t[:, 2] / t[:, 3])
+            with np.errstate(divide="ignore", invalid="ignore"):  # documents without variance
+                resampled[r.name] = (t[:, 1] / t[:, 0], t[:, 2] / t[:, 3])
     return {r.name: _over_seeds(r, resampled, resamplings, seed) for r in results if r.ok}
 
 

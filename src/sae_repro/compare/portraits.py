@@ -18,12 +18,18 @@ BINS = 8  # of concept frequency, equal numbers of concepts in each
 def write_portraits(folder: Path, results: Sequence[Result]) -> None:
     """correlation_maps and coverage of the sparsest cell of each architecture, where measured."""
     chosen = sparsest(results)
-    maps = [r for r in chosen if (r.saes[0].evaluated / "correlation_map.parquet").is_file()]
+    maps = [r for r in chosen if _has_rows(r, "correlation_map")]
     if maps:
         correlation_maps(folder, maps[:MAPS])
-    covered = [r for r in chosen if (r.saes[0].evaluated / "concepts.parquet").is_file()]
+    covered = [r for r in chosen if _has_rows(r, "concepts")]
     if covered:
         coverage(folder, covered)
+
+
+def _has_rows(result: Result, table: str) -> bool:
+    """Whether the cell has the table, and in it a latent that fires, or a concept that occurs."""
+    path = result.saes[0].evaluated / f"{table}.parquet"
+    return path.is_file() and not pd.read_parquet(path).empty
 
 
 def sparsest(results: Sequence[Result]) -> list[Result]:

@@ -162,7 +162,7 @@ def write_findings(folder: Path, results: Sequence[Result], settings: Compare, s
 
 
 def remark_lines(results: Sequence[Result]) -> Iterator[str]:
-    """A line for each cell that missed its target, reconstructs nothing or failed."""
+    """A line for each cell that has remarks or failed."""
     for r in results:
         failed = [f"failed: {r.measured['reason']}"] if "reason" in r.measured else []
         if said := [*failed, *r.remarks]:

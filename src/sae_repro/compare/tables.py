@@ -11,6 +11,7 @@ from sae_repro.compare.latex import write_latex
 from sae_repro.files import write_text
 from sae_repro.metrics import names_in
 from sae_repro.metrics.labels import KEY, heading
+from sae_repro.numerics.bootstrap import LEAST_UNITS
 from sae_repro.numerics.intervals import Interval
 
 ABSENT = "—"
@@ -62,11 +63,18 @@ def with_interval(value: float | None, bounds: Interval | None) -> str:
 
 
 def measured_on(results: Sequence[Result]) -> str:
-    """The data behind the numbers: "100,000 held-out tokens of 1,953 documents"."""
+    """The data behind the numbers: "100,000 held-out tokens of 1,953 documents".
+
+    And, of a handful of documents, that there are no intervals over them.
+    """
     counts = next((r.measured["counts"] for r in results if r.ok), None)
     if counts is None:
         return "no cell finished"
-    return f"{counts['tokens']:,} held-out tokens of {counts['documents']:,} documents"
+    tokens, documents = counts["tokens"], counts["documents"]
+    few = f" (too few for intervals over them: at least {LEAST_UNITS})"
+    return f"{tokens:,} held-out tokens of {documents:,} documents" + (
+        few if documents < LEAST_UNITS else ""
+    )
 
 
 def cells_table(results: Sequence[Result]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ half (see `halves`), so that neighbouring windows of one document never stand on
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ import numpy.typing as npt
 from scipy.sparse import csc_array, hstack
 
 from sae_repro.concepts.halves import fit_documents
-from sae_repro.concepts.labels import Labels, Rows, story_labels, token_identity, user_labels
+from sae_repro.concepts.labels import Labels, Rows, story_labels, token_identity
+from sae_repro.concepts.own_labels import own_labels, unmatched
 from sae_repro.concepts.surface import surface_labels
 from sae_repro.errors import StudyError
+from sae_repro.pins import PinnedFile
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import DOCUMENT, POSITION, TOKEN, row_key
+from sae_repro.readers.spans import read_spans
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -58,7 +62,7 @@ class ConceptBank:
 
 
 def load_bank(
-    folder: Path, index: npt.NDArray[Any], seed: int, spans: Path | None = None
+    folder: Path, index: npt.NDArray[Any], seed: int, spans: PinnedFile | None = None
 ) -> ConceptBank:
     """The bank of the rows `index` [N, 3] over the corpus in `folder`; `spans`: a user's labels."""
     corpus = TokenDocuments.load(folder)
@@ -69,8 +73,17 @@ def load_bank(
     else:
         parts += surface_labels(rows, corpus)
     if spans is not None:
-        parts.append(user_labels(rows, spans))
+        parts.append(own_labels(rows, read_spans(spans), corpus))
     return bank_of(parts, rows, fit_documents(corpus, seed)[rows.document])
+
+
+def check_spans(folder: Path, index: npt.NDArray[Any], spans: PinnedFile) -> Iterator[str]:
+    """Check a user's labels against the corpus in `folder` and the rows `index`; lines to show.
+
+    StudyError where they don't fit, before any SAE is measured.
+    """
+    corpus = TokenDocuments.load(folder)
+    yield from unmatched(_rows(corpus, index), read_spans(spans), corpus)
 
 
 def bank_of(parts: list[Labels], rows: Rows, fit: Mask) -> ConceptBank:

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, vstack
 
-from sae_repro.errors import StudyError
 from sae_repro.files import read_json
 from sae_repro.readers.documents import TokenDocuments
 
@@ -23,7 +22,6 @@ Label = Callable[[Ints, Mask], csr_array]
 """From places in the corpus [N], and which of them exist, to labels [N, C]."""
 
 CHUNK = 65_536  # rows whose packed labels are opened at once
-SPAN_COLUMNS = ("document", "start", "end", "concept")
 
 
 @dataclass(frozen=True)
@@ -106,34 +104,3 @@ def story_labels(rows: Rows, folder: Path) -> Iterator[Labels]:
     yield from with_shifts("class", *labeller("class"), rows)
     states, label = labeller("state")
     yield Labels("state", states, label(*rows.places(0)))
-
-
-def user_labels(rows: Rows, path: Path) -> Labels:
-    """`user:concept` from a parquet of token spans: document, start, end (exclusive), concept.
-
-    StudyError where a column is missing, or a span is empty or lies before its document's start.
-    """
-    import pandas as pd
-
-    spans = pd.read_parquet(path)
-    missing = [name for name in SPAN_COLUMNS if name not in spans]
-    if missing:
-        raise StudyError(
-            f"evaluate.concepts: {path} lacks {', '.join(missing)}; its columns are "
-            f"{', '.join(SPAN_COLUMNS)}, a row per span of tokens"
-        )
-    invalid = spans.index[(spans["start"] < 0) | (spans["end"] <= spans["start"])]
-    if len(invalid):
-        raise StudyError(
-            f"evaluate.concepts: {path}, row {invalid[0]}: start must be ≥ 0 and before end"
-        )
-    concept, names = pd.factorize(spans["concept"].astype(str), sort=True)
-    document = spans["document"].to_numpy(np.int64) << 32
-    key = (rows.document << 32) | rows.position
-    first = np.searchsorted(key, document + spans["start"].to_numpy(np.int64))
-    last = np.searchsorted(key, document + spans["end"].to_numpy(np.int64))
-    size = np.maximum(last - first, 0)
-    row = np.repeat(first - (np.cumsum(size) - size), size) + np.arange(size.sum())
-    ones = np.ones(len(row), dtype=np.int32)
-    marks = csr_array((ones, (row, np.repeat(concept, size))), shape=(len(key), len(names)))
-    return Labels("user", [f"user:{name}" for name in names], marks.astype(bool))

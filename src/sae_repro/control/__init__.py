@@ -35,7 +35,8 @@ def run(context: StageContext) -> None:
                 TrialJob(trial, context.value("seed"), corpus, folder / f"{i}.json")
                 for i, trial in enumerate(planned)
             ]
-            side_by_side([(job, job.trial.steps) for job in jobs], what="control", unit="step")
+            pieces = [(job, job.trial.steps) for job in jobs]
+            side_by_side(pieces, what="control", unit="step", kept=False)
         for i, trial in enumerate(planned):
             outcome = read_json(folder / f"{i}.json")
             labels = {"world": trial.name, "recipe": trial.recipe, "seed": trial.seed}

@@ -17,11 +17,15 @@ class TrialJob:
     corpus: Path
     out: Path
 
+    @property
+    def name(self) -> str:
+        """The trial's name for people."""
+        return f"{self.trial.name}, {self.trial.recipe}, seed {self.trial.seed}"
+
     def __call__(self, progress: Callable[[int], None]) -> str:
         """Train, measure, and write the outcome to `out`."""
         from sae_repro.control.trial import carry_out
 
         outcome = carry_out(self.trial, self.study_seed, self.corpus, progress)
         write_json(self.out, outcome)
-        name = f"{self.trial.name}, {self.trial.recipe}, seed {self.trial.seed}"
-        return f"control: {name}: {outcome['status']}"
+        return f"control: {self.name}: {outcome['status']}"

@@ -1,25 +1,30 @@
 """Text from files or the hub, document by document; skipped documents are counted."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sae_repro.errors import StudyError
-from sae_repro.files import digest
+from sae_repro.corpus.found import Found
+from sae_repro.errors import Named, StudyError, shown
 from sae_repro.hub import connection_errors, fetching, one_line, reachable
 from sae_repro.params import FilesSource, HubSource
-from sae_repro.pins import check_files
+from sae_repro.pins import PinnedFile, pinned_texts
+from sae_repro.tables import Reader, reader_of
+from sae_repro.tables.cells import Cell, Column, places, refused
+from sae_repro.tables.paragraphs import paragraphs
 
-FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+TEXT = "text"  # the column that is read where none is named
 
 
 @dataclass(frozen=True)
 class Document:
     """A text and, where the source has one, its class."""
 
+    row: int
+    """Its row in the source, from 0, over all files in their order; rows without text count."""
     text: str
     label: str | None
 
@@ -29,73 +34,86 @@ class TextSource:
     """Documents of a source; iterating counts those it skips, by reason, in `skipped`."""
 
     name: str
-    rows: Iterable[dict[str, Any]]
-    columns: tuple[str, ...]
+    read: Callable[[], Iterable[Sequence[Cell]]]
+    """Begins to read anew: the parts of each row's text, then its label, if there is one."""
     label: str | None
     limit: int | None
+    paragraphs: bool = False
+    """Whether documents are what stands between blank lines."""
     skipped: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[Document]:
-        """At most `n_documents` documents with text; StudyError where there are fewer."""
+        """At most `n_documents` documents with text; StudyError where there are fewer, or none."""
         self.skipped.clear()
-        count = 0
-        for document in islice(self._texts(), self.limit):
-            count += 1
+        count, labels = 0, 0
+        for document in self._texts():
             yield document
+            count += 1
+            labels += document.label is not None
+            if count == self.limit:
+                break
+        found, name = Found(count, self.skipped), shown(self.name, most=300)
+        if not count:
+            raise StudyError(f"corpus.source: {name}: no documents in it{found.left_out()}")
         if self.limit is not None and count < self.limit:
             raise StudyError(
-                f"corpus.source.n_documents = {self.limit}: {self.name} has only {count} "
-                "documents with text; ask for fewer, or leave n_documents out for all"
+                f"corpus.source.n_documents = {self.limit}: {name} has only {count} "
+                f"documents with text{found.left_out()}; ask for fewer, or leave n_documents out "
+                "for all"
+            )
+        if self.label is not None and not labels:
+            raise StudyError(
+                f"corpus.source.label = {shown(self.label)}: none of the {count} documents "
+                f"of {name} has one; delete label, or choose another column"
             )
 
     def _texts(self) -> Iterator[Document]:
-        for row in _unbroken(self.name, self.rows):
-            parts = [row[column] for column in self.columns]
-            text = "\n".join(part for part in parts if part)
+        for number, row in enumerate(self.read()):
+            parts, label = (row, None) if self.label is None else (row[:-1], row[-1])
+            text = "\n".join(str(part) for part in parts if part)
             if not text.strip():
                 self.skipped["empty"] += 1
                 continue
-            yield Document(text, None if self.label is None else _label(row[self.label]))
-
-
-def _label(value: Any) -> str | None:
-    # whole numbers come as floats from a column in which some are missing
-    integral = isinstance(value, float) and value.is_integer()
-    return None if value is None else str(int(value) if integral else value)
+            yield Document(number, text, None if label is None else str(label))
 
 
 def open_files(source: FilesSource, folder: Path) -> TextSource:
     """The pinned files of a study; `folder` holds its params.yaml."""
-    paths = check_files(source, folder)
-    kinds = {path.suffix.lower() for path in paths}
-    unknown = kinds - set(FORMATS)
-    if unknown:
+    files = pinned_texts(source, folder)
+    readers = {reader_of(file.name, file.key): file.path.suffix.lower() for file in files}
+    if len(readers) > 1:
         raise StudyError(
-            f"corpus.source.files: {', '.join(sorted(unknown))} can't be read; allowed are "
-            f"{', '.join(FORMATS)}"
+            f"corpus.source.files: one format at a time, not {', '.join(readers.values())}"
         )
-    if len({FORMATS[kind] for kind in kinds}) > 1:
-        raise StudyError(f"corpus.source.files: one format at a time, not {', '.join(kinds)}")
-    kind = FORMATS[kinds.pop()]
-    name = ", ".join(path.name for path in paths)
-    if kind == "text":
-        if source.columns or source.label:
-            raise StudyError("corpus.source: txt files have no columns; delete columns and label")
-        return TextSource(name, _Paragraphs(paths), ("text",), None, source.n_documents)
-    for path in paths:
-        if kind != "parquet":
-            _check_utf8(path)
-    rows = _load(
-        f"corpus.source.files: {name}",
-        kind,
-        # `datasets` caches a file by its path and time: only the pins distinguish contents
-        name=digest(sorted(source.files.values())),
-        data_files=[str(path) for path in paths],
-        split="train",
-        # a cell that says NA, null or None is text
-        **({"keep_default_na": False, "na_values": [""]} if kind == "csv" else {}),
+    (reader,) = readers
+    if reader is paragraphs and (source.columns or source.label):
+        raise StudyError("corpus.source: txt files have no columns; delete columns and label")
+    return TextSource(
+        name=", ".join(file.path.name for file in files),
+        read=partial(_rows, files, reader, _columns(source)),
+        label=source.label,
+        limit=source.n_documents,
+        paragraphs=reader is paragraphs,
     )
-    return _with_columns(name, rows, source.columns, source.label, source.n_documents)
+
+
+def _columns(source: FilesSource | HubSource) -> list[Column]:
+    """The columns of the text, then that of the label."""
+    texts = [
+        Column(name, "text", f"corpus.source.columns = {shown(name)}")
+        for name in source.columns or (TEXT,)
+    ]
+    if source.label is None:
+        return texts
+    return [*texts, Column(source.label, "label", f"corpus.source.label = {shown(source.label)}")]
+
+
+def _rows(
+    files: Sequence[PinnedFile], reader: Reader, columns: Sequence[Column]
+) -> Iterator[Sequence[Cell]]:
+    for file in files:
+        with file.opened() as opened:
+            yield from reader(opened, file.what, columns)
 
 
 def open_hub(source: HubSource) -> TextSource:
@@ -111,7 +129,13 @@ def open_hub(source: HubSource) -> TextSource:
             revision=source.revision,
             streaming=source.streaming,
         )
-    return _with_columns(source.name, rows, source.columns, source.label, source.n_documents)
+    columns = _columns(source)
+    return TextSource(
+        name=source.name,
+        read=partial(_hub_rows, source.name, _with_columns(source.name, rows, columns), columns),
+        label=source.label,
+        limit=source.n_documents,
+    )
 
 
 SOURCES: Mapping[str, Callable[[Any, Path], TextSource]] = {
@@ -126,7 +150,7 @@ def _load(source_name: str, *args: Any, **options: Any) -> Any:
     from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()
-    # local files too would be counted at an outside host, at a network's pace
+    # counted at another host than the hub, at a network's pace
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
         return datasets.load_dataset(*args, **options)
@@ -152,59 +176,35 @@ def _unbroken(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, A
         ) from None
 
 
-def _with_columns(
-    name: str, rows: Any, columns: tuple[str, ...], label: str | None, limit: int | None
-) -> TextSource:
-    columns = columns or ("text",)
+def _with_columns(name: str, rows: Any, columns: Sequence[Column]) -> Any:
+    """`rows` with no other columns than these; StudyError where one is missing or holds no text."""
     # a stream may not know its columns before its first row
     names = list(rows.column_names or next(_unbroken(name, rows), {}))
-    for key, column in [*(("columns", c) for c in columns), *([("label", label)] if label else [])]:
-        if names and column not in names:
-            raise StudyError(
-                f"corpus.source.{key} = {column}: {name} has no such column; it has "
-                f"{', '.join(names)}"
-            )
+    if names:
+        places(columns, names, name)
     if names and rows.features is not None:
         for column in columns:
-            feature = rows.features[column]
+            feature = rows.features[column.name]
             kind = getattr(feature, "dtype", type(feature).__name__.lower())
-            if kind not in ("string", "large_string"):
-                raise StudyError(f"corpus.source.columns = {column}: holds {kind}, not text")
-    keep = [*dict.fromkeys([*columns, *([label] if label else [])])]
-    return TextSource(name, rows.select_columns(keep), columns, label, limit)
+            if column.kind == "text" and kind not in ("string", "large_string"):
+                raise StudyError(f"{column.asked}: {name} holds {kind}, not text")
+    return rows.select_columns(list(dict.fromkeys(column.name for column in columns)))
 
 
-class _Paragraphs:
-    """Documents of txt files: paragraphs between blank lines."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for path in self._paths:
-            lines: list[str] = []
-            for line in _utf8_lines(path):
-                if line.strip():
-                    lines.append(line)
-                elif lines:
-                    yield {"text": "".join(lines).rstrip("\r\n")}
-                    lines = []
-            if lines:
-                yield {"text": "".join(lines).rstrip("\r\n")}
+def _hub_rows(name: str, rows: Any, columns: Sequence[Column]) -> Iterator[Sequence[Cell]]:
+    for number, row in enumerate(_unbroken(name, rows), 1):
+        cells = []
+        for column in columns:
+            value = row[column.name]
+            if column.kind == "label":
+                value = _label(value)
+            elif value is not None and not isinstance(value, str):
+                raise refused(Named("corpus.source", name), f"row {number}", column, repr(value))
+            cells.append(value)
+        yield cells
 
 
-def _utf8_lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise StudyError(
-                    f"corpus.source.files: {path} is not UTF-8 (line {number}, byte "
-                    f"{error.start + 1} of it); convert it, e.g. iconv -f latin1 -t utf-8"
-                ) from None
-
-
-def _check_utf8(path: Path) -> None:
-    for _ in _utf8_lines(path):
-        pass
+def _label(value: Any) -> str | None:
+    # whole numbers come as floats from a column in which some are missing
+    integral = isinstance(value, float) and value.is_integer()
+    return None if value is None else str(int(value) if integral else value)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sae_repro.corpus.found import Found
 from sae_repro.corpus.sources import SOURCES, Document, TextSource
-from sae_repro.corpus.split import SPLITS, split_of
-from sae_repro.errors import StudyError
+from sae_repro.corpus.split import SPLITS, check_splits, split_of
 from sae_repro.files import write_json
 from sae_repro.numerics.hashing import fingerprint
 from sae_repro.params import (
@@ -36,23 +36,34 @@ class _Writer:
     def __init__(self, folder: Path, corpus: Corpus, seed: int) -> None:
         self._folder, self._corpus, self._seed = folder, corpus, seed
         self._tokens = RowFile(folder / "tokens.npy", 1, np.int32)
+        self._rows: list[int] = []
         self._lengths: list[int] = []
         self._splits: list[str] = []
         self._labels: list[str | None] = []
         self._seen: set[bytes] = set()
         self.duplicates = 0
 
-    def append(self, ids: npt.NDArray[Any], content: bytes, label: str | None) -> None:
-        """One document; `content` decides its split."""
+    def append(
+        self, row: int, ids: npt.NDArray[Any], content: bytes, label: str | None = None
+    ) -> None:
+        """One document, which `row` of the source holds; `content` decides its split."""
         mark = fingerprint(content, self._seed)
         self.duplicates += mark in self._seen
         self._seen.add(mark)
         self._tokens.append(ids.reshape(-1, 1))
+        self._rows.append(row)
         self._lengths.append(len(ids))
         self._splits.append(split_of(mark, self._corpus))
         self._labels.append(label)
 
-    def close(self, tokenizer: "PreTrainedTokenizerFast", name: str, skipped: Counter[str]) -> None:
+    def close(
+        self,
+        tokenizer: "PreTrainedTokenizerFast",
+        name: str,
+        skipped: Counter[str],
+        *,
+        paragraphs: bool = False,
+    ) -> None:
         """Complete the folder; StudyError where a split is empty."""
         import pandas as pd
 
@@ -67,15 +78,11 @@ class _Writer:
                 "length": lengths,
                 "split": pd.array(self._splits, dtype="str"),
                 "label": pd.array(self._labels, dtype="str"),
+                "row": np.array(self._rows, dtype=np.int64),
             }
         )
-        for split in SPLITS:
-            if split not in self._splits:
-                raise StudyError(
-                    f"corpus: {len(lengths)} documents leave none for {split}; give more documents "
-                    f"or a larger share (corpus.validation {self._corpus.validation}, "
-                    f"corpus.calibration {self._corpus.calibration})"
-                )
+        found = Found(len(lengths), skipped, self.duplicates, paragraphs)
+        check_splits(set(self._splits), found, self._corpus)
         frame.to_parquet(self._folder / "documents.parquet", index=False, compression="zstd")
         tokenizer.save_pretrained(self._folder / "tokenizer")
         by_split = frame.groupby("split")["length"]
@@ -106,9 +113,10 @@ def write_stories(corpus: Corpus, source: StoriesSource, seed: int, folder: Path
             n = min(8 * BATCH, source.n_documents - first)
             stories = generator.generate(n, seed, first)
             ids = stories.tokens.astype(np.int32) + len(SPECIAL)
-            for start, end in zip(stories.starts[:-1], stories.starts[1:], strict=True):
+            bounds = zip(stories.starts[:-1], stories.starts[1:], strict=True)
+            for row, (start, end) in enumerate(bounds, first):
                 document = ids[start:end]
-                writer.append(document, document.tobytes(), None)
+                writer.append(row, document, document.tobytes())
             labels.append(stories.labels)
             progress.update(n)
     labels.close()
@@ -146,9 +154,9 @@ def write_texts(
             if len(ids) < 2:  # no token to predict
                 one_token += 1
                 continue
-            writer.append(ids, document.text.encode(), document.label)
+            writer.append(document.row, ids, document.text.encode(), document.label)
     texts.skipped["one_token"] = one_token
-    writer.close(tokenizer, texts.name, texts.skipped)
+    writer.close(tokenizer, texts.name, texts.skipped, paragraphs=texts.paragraphs)
 
 
 def _training_texts(texts: TextSource, corpus: Corpus, seed: int) -> Iterator[str]:

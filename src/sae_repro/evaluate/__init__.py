@@ -13,9 +13,9 @@ from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.job import EvaluateJob, ReferenceJob, job_of
 from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import read_json, write_json
-from sae_repro.params import Evaluate, read_cells
-from sae_repro.pins import check_concepts
-from sae_repro.progress import say_kept
+from sae_repro.params import ConceptLabels, Evaluate, read_cells
+from sae_repro.pins import pinned_concepts
+from sae_repro.progress import say, say_kept
 from sae_repro.sidebyside import Work, side_by_side
 from sae_repro.stage import STATE, StageContext
 
@@ -25,7 +25,7 @@ def run(context: StageContext) -> None:
     store, out = CellStore(STATE / "cells"), context.artifacts("evaluate")
     settings = context.section(Evaluate, "evaluate")
     if settings.concepts is not None:
-        check_concepts(settings.concepts, Path())
+        _check_labels(settings.concepts, context)
     evaluation, trained = Evaluation.of(context, settings, store), context.artifacts("train")
     cells = {
         name: {
@@ -51,6 +51,18 @@ def run(context: StageContext) -> None:
         if len(jobs) > 1:
             measured = {place: read_json(out / name / place / "metrics.json") for place in jobs}
             write_json(out / name / "metrics.json", {"cell": name, **over_seeds(measured)})
+
+
+def _check_labels(labels: ConceptLabels, context: StageContext) -> None:
+    """Refuse labels that mark nothing before SAEs are measured; say what only some don't."""
+    from sae_repro.concepts.bank import check_spans
+    from sae_repro.readers.shards import ActivationStore
+
+    spans, store = pinned_concepts(labels, Path()), ActivationStore(context.artifacts("extract"))
+    if store.manifest["pooling"] == "token":
+        index = store.index("validation").whole()
+        for line in check_spans(context.artifacts("corpus"), index, spans):
+            say(f"evaluate: {line}")
 
 
 def _references(evaluation: Evaluation, jobs: Sequence[EvaluateJob]) -> list[ReferenceJob]:

@@ -30,11 +30,11 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
     from sae_repro.numerics.determinism import prepare
 
     trained = read_json(trained_sae / "train.json")
-    summary = {name: trained[name] for name in ("status", "hook", "d_in", "d_sae", "choices")}
+    kept = ("status", "hook", "d_in", "d_sae", "choices", "unreached")
+    summary = {name: trained[name] for name in kept}
     summary |= {"activation": trained["choices"]["activation"]}
     if trained["status"] != "ok":
-        nothing: dict[str, Any] = {"metrics": {}, "counts": {}, "intervals": {}}
-        write_json(folder / "metrics.json", summary | {"reason": trained["reason"]} | nothing)
+        _write_failure(folder, summary, trained["reason"])
         return
     settings, hook = study.settings, trained["hook"]
     prepare(device=settings.device, threads=settings.threads)
@@ -49,6 +49,14 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
         codes = CodeFile(Path(scratch))
         totals = accumulate(sae, batches(), shared, codes.append)
         codes.close()
+        broken = int((~np.isfinite(totals.document_error)).sum())
+        if broken:
+            reason = (
+                f"the reconstruction is not finite in {broken} of {len(totals.document_error)} "
+                "validation documents"
+            )
+            _write_failure(folder, summary | {"status": "failed"}, reason)
+            return
         top, sample = contexts.collect(codes, totals.histogram_kb, settings, study.seed)
         first_pass = FirstPass(study, sae, store, hook, batches, codes, totals, folder)
         chosen = chosen_metrics(first_pass)
@@ -70,6 +78,11 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
     contexts.table(top, sample, corpus, settings).to_parquet(
         folder / "contexts.parquet", index=False, compression="zstd"
     )
+
+
+def _write_failure(folder: Path, summary: dict[str, Any], reason: str) -> None:
+    nothing: dict[str, Any] = {"metrics": {}, "counts": {}, "intervals": {}}
+    write_json(folder / "metrics.json", {**summary, "reason": reason, **nothing})
 
 
 def _counts(totals: Totals, documents: dict[str, npt.NDArray[Any]]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from sae_repro.concepts.bank import ConceptBank, load_bank
 from sae_repro.evaluate.codes import Codes, scaled
 from sae_repro.evaluate.held_out import Batch
 from sae_repro.evaluate.reconstruction import Totals
+from sae_repro.pins import pinned_concepts
 from sae_repro.readers.shards import ActivationStore
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def bank_of(study: "Evaluation") -> ConceptBank:
         ActivationStore(study.activations).index("validation"),
         study.settings.concepts,
     )
-    spans = None if concepts is None else Path(concepts.path)
+    spans = None if concepts is None else pinned_concepts(concepts, Path())
     return load_bank(study.corpus, index.whole(), study.seed, spans)
 
 

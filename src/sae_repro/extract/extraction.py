@@ -94,6 +94,7 @@ def extract(
         if record is not None:
             record.close()
     for hook, measured in statistics.items():
+        _check_not_constant(hook, measured)
         np.save(folder / hook / "mean.npy", measured.mean)
         manifest["hooks"][hook] |= {
             "dtype": settings.dtype,
@@ -156,6 +157,16 @@ def _check_finite(
                 if settings.dtype == "float16" and np.isfinite(worst)
                 else "the subject's own activations are broken"
             )
+        )
+
+
+def _check_not_constant(hook: str, measured: Statistics) -> None:
+    """StudyError for a hook at which all training activations are one vector."""
+    if measured.constant:
+        raise StudyError(
+            f"extract: {hook} is {'0' if measured.rms == 0 else 'the same vector'} at every "
+            "training token: an SAE has nothing to learn there; take it out of extract.hooks (or "
+            "untrained_hooks) and give the cells that read it another hook"
         )
 
 

@@ -1,4 +1,7 @@
-"""Sinks for rows of activations: shards in the order of arrival, or shuffled while written."""
+"""Sinks for rows of activations: shards in the order of arrival, or shuffled while written.
+
+However many shards and hooks there are, one file is open at a time.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +15,9 @@ from sae_repro.readers.shards import RowFile
 
 Rows = Mapping[str, npt.NDArray[Any]]
 Entries = dict[str, list[dict[str, Any]]]
+
+WAITING = 64 * 2**20
+"""Bytes of rows that wait for their shards, so that a shard's file is opened for many at once."""
 
 
 class Sink(Protocol):
@@ -32,13 +38,16 @@ class _Shard:
     ) -> None:
         name = f"{split}/{number:05d}.npy"
         self._folder = folder
-        self.files = {hook: RowFile(folder / hook / name, d_in, dtype) for hook in hooks}
-        self.files["index"] = RowFile(folder / "index" / name, 3, np.int32)
+        shapes: dict[str, tuple[int, npt.DTypeLike]] = dict.fromkeys(hooks, (d_in, dtype))
+        self.files: dict[str, RowFile] = {}
+        for part, (width, kind) in {**shapes, "index": (3, np.int32)}.items():
+            self.files[part] = RowFile(folder / part / name, width, kind)
+            self.files[part].park()
 
-    def append(self, rows: Rows, index: npt.NDArray[np.int32]) -> None:
-        for hook, values in rows.items():
-            self.files[hook].append(values)
-        self.files["index"].append(index)
+    def append(self, name: str, values: npt.NDArray[Any]) -> None:
+        """Append rows of a hook, or of the index."""
+        self.files[name].append(values)
+        self.files[name].park()
 
     def close(self) -> None:
         for file in self.files.values():
@@ -85,8 +94,8 @@ class OrderedSink:
                 self._shards.append(self._new(len(self._shards)))
                 self._room = self._shard_rows
             end = min(len(index), start + self._room)
-            part = {hook: values[start:end] for hook, values in rows.items()}
-            self._shards[-1].append(part, index[start:end])
+            for name, values in {**rows, "index": index}.items():
+                self._shards[-1].append(name, values[start:end])
             self._room -= end - start
             start = end
 
@@ -114,17 +123,34 @@ class ShuffledSink:
     ) -> None:
         self._shards = [_Shard(folder, "train", n, hooks, d_in, dtype) for n in range(shards)]
         self._rng = rng
+        self._waiting: list[tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]] = []
+        """(rows by hook and of the index, each one's shard)."""
+        self._bytes = 0
 
     def append(self, rows: Rows, index: npt.NDArray[np.int32]) -> None:
         shard_n = self._rng.integers(len(self._shards), size=len(index))
+        self._waiting.append(({**rows, "index": index}, shard_n))
+        self._bytes += sum(values.nbytes for values in rows.values())
+        if self._bytes >= WAITING:
+            self._write()
+
+    def _write(self) -> None:
+        """Write what waits; a shard's rows in the order of their arrival."""
+        if not self._waiting:
+            return
+        shard_n = np.concatenate([shards for _, shards in self._waiting])
         order = np.argsort(shard_n, kind="stable")
         ends = np.searchsorted(shard_n[order], np.arange(len(self._shards) + 1))
-        for number, shard in enumerate(self._shards):
-            chosen = order[ends[number] : ends[number + 1]]
-            if len(chosen):
-                shard.append({hook: values[chosen] for hook, values in rows.items()}, index[chosen])
+        for name in self._waiting[0][0]:
+            values = np.concatenate([rows[name] for rows, _ in self._waiting])
+            for number, shard in enumerate(self._shards):
+                chosen = order[ends[number] : ends[number + 1]]
+                if len(chosen):
+                    shard.append(name, values[chosen])
+        self._waiting, self._bytes = [], 0
 
     def close(self) -> Entries:
+        self._write()
         for shard in self._shards:
             shard.close()
             shard.permute(self._rng.permutation(shard.files["index"].rows))

@@ -14,9 +14,14 @@ class Statistics:
         self._sum = np.zeros(width, dtype=np.float64)
         self._squares = 0.0
         self._rows = 0
+        self._first: npt.NDArray[Any] | None = None
+        self._varies = False
 
     def add(self, rows: npt.NDArray[Any]) -> None:
         """Take `rows` [n, D] into account."""
+        if self._first is None and len(rows):
+            self._first = rows[0].copy()
+        self._varies = self._varies or bool((rows != self._first).any())
         rows = rows.astype(np.float64)
         self._sum += rows.sum(axis=0)
         self._squares += float(np.square(rows).sum())
@@ -31,3 +36,8 @@ class Statistics:
     def rms(self) -> float:
         """√(E‖x‖²)."""
         return math.sqrt(self._squares / self._rows)
+
+    @property
+    def constant(self) -> bool:
+        """Whether all rows are 0, or several rows are all the same."""
+        return not self._squares or (self._rows > 1 and not self._varies)

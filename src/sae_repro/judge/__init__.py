@@ -25,7 +25,7 @@ from sae_repro.judge.backends.replay import ReplayBackend
 from sae_repro.judge.prompts.fence import Context
 from sae_repro.judge.protocol import Answer, Backend, Prompt, Question, Sampling, Truth
 from sae_repro.params import ANSWERS, Evaluate, Judge, read_cells
-from sae_repro.pins import check_concepts
+from sae_repro.pins import pinned_concepts
 from sae_repro.stage import StageContext
 
 __all__ = [
@@ -51,7 +51,7 @@ def run(context: StageContext) -> None:
     settings, seed = context.section(Judge, "judge"), context.value("seed")
     cells = read_cells(context.value("recipes"), context.value("cells"))
     own = context.section(Evaluate, "evaluate").concepts
-    spans = check_concepts(own, study) if own and settings.kind == "concepts" else None
+    spans = pinned_concepts(own, study) if own and settings.kind == "concepts" else None
     results = judge_cells(cells, settings, seed, study, ANSWERS, spans)
     leave_record(ANSWERS)
     with replacing_folder(context.artifacts("judge")) as folder:

@@ -119,6 +119,5 @@ def _numbers_of_windows(windows: LatentWindows) -> dict[str, int]:
 
 def _total(counts: Sequence[Counts]) -> dict[str, int]:
     return {
-        name: sum(getattr(count, name) for count in counts)
-        for name in ("parsed", "unparsable", "faults")
+        name: sum(getattr(count, name) for count in counts) for name in ("parsed", "unparsable")
     }

@@ -10,16 +10,17 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from sae_repro.concepts.bank import load_bank
+from sae_repro.pins import PinnedFile
 
 
 class TokenConcepts:
     """The concepts of each row of `index` [N, 3], by document, then by position in it.
 
-    `spans` is the parquet of the study's own labels (`evaluate.concepts`), if it has any.
+    `spans` is the file of the study's own labels (`evaluate.concepts`), if it has any.
     """
 
     def __init__(
-        self, corpus: Path, index: npt.NDArray[Any], seed: int, spans: Path | None = None
+        self, corpus: Path, index: npt.NDArray[Any], seed: int, spans: PinnedFile | None = None
     ) -> None:
         bank = load_bank(corpus, index, seed, spans)
         self._names = np.array(bank.names, dtype=object)

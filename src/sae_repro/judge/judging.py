@@ -27,7 +27,8 @@ from sae_repro.judge.prompts import load_prompts
 from sae_repro.judge.protocol import Answer, Backend, Question
 from sae_repro.judge.questions import QuestionMaker
 from sae_repro.judge.scores import SCORES, ScoringQuestion
-from sae_repro.params import Cell, Judge, sae_names
+from sae_repro.params import Cell, Judge, saes_by_name
+from sae_repro.pins import PinnedFile
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
 
@@ -48,7 +49,7 @@ def judge_cells(
     seed: int,
     study: Path,
     record: Path,
-    spans: Path | None = None,
+    spans: PinnedFile | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The results of each SAE of `cells`: plain values, ready to be written.
 
@@ -61,7 +62,7 @@ def judge_cells(
     prepare(device=settings.device, threads=settings.threads)
     artifacts = study / "artifacts"
     store = ActivationStore(artifacts / "extract")
-    states = {sae: _state(artifacts / "evaluate" / sae, sae) for sae in sae_names(cells)}
+    states = {sae: _state(artifacts / "evaluate" / sae, sae) for sae in saes_by_name(cells)}
     if store.manifest["pooling"] != "token":
         reason = "activations are means over documents: no token has one of its own"
         return {sae: {"reason": reason, **state} for sae, state in states.items()}

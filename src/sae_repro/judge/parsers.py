@@ -23,18 +23,16 @@ _QUOTES = "\"'“”‘’"
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of answers by outcome; the three add up to the questions."""
+    """Numbers of answers by outcome; the two add up to the questions."""
 
     parsed: int
     unparsable: int
-    faults: int
-    """Answers without a text. The http and replay judges end the run instead of giving one."""
 
 
 def read(
     answers: Sequence[Answer], parse: Callable[[str], T | None]
 ) -> tuple[list[T | None], Counts]:
-    """The parsed answers in order, None for each unparsable or faulty one, and the counts."""
+    """The parsed answers in order, None for each unparsable one, and the counts."""
     return read_each(answers, [parse] * len(answers))
 
 
@@ -42,13 +40,9 @@ def read_each(
     answers: Sequence[Answer], parsers: Sequence[Callable[[str], T | None]]
 ) -> tuple[list[T | None], Counts]:
     """As `read`, with a parser per answer."""
-    values = [
-        None if answer.text is None else _parsed(answer.text, parse)
-        for answer, parse in zip(answers, parsers, strict=True)
-    ]
-    faults = sum(answer.text is None for answer in answers)
+    values = [_parsed(answer.text, parse) for answer, parse in zip(answers, parsers, strict=True)]
     parsed = sum(value is not None for value in values)
-    return values, Counts(parsed, len(values) - parsed - faults, faults)
+    return values, Counts(parsed, len(values) - parsed)
 
 
 def _parsed(text: str, parse: Callable[[str], T | None]) -> T | None:

@@ -57,10 +57,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """The judge's answer: a text, or the `fault` that stands in its place."""
+    """What the judge said."""
 
-    text: str | None
-    fault: str | None = None
+    text: str
 
 
 class Backend(Protocol):

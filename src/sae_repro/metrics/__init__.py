@@ -97,4 +97,4 @@ def _parameters(row: Metric, place: Place, measured: Iterable[str]) -> list[str]
 
 
 def _numeric(parameter: str) -> tuple[int, str]:
-    return int(parameter) if parameter.isdigit() else 0, parameter
+    return int(parameter) if parameter.isascii() and parameter.isdigit() else 0, parameter

@@ -5,7 +5,7 @@ Apart from the rows of the registry, so that a change of wording evaluates nothi
 
 from collections.abc import Iterable, Sequence
 
-from sae_repro.metrics import AREAS, METRICS, Metric, find
+from sae_repro.metrics import METRICS, Metric, find
 
 LABELS = {
     "l0": "L0",
@@ -68,8 +68,3 @@ def heading(name: str, rows: Sequence[Metric] = METRICS) -> str:
         return name
     unit = "" if metric.unit in DIMENSIONLESS else f" ({metric.unit})"
     return f"{label(name, rows)}{unit} {ARROWS[metric.better]}".rstrip()
-
-
-def shown_rows() -> list[Metric]:
-    """The rows that some table or figure shows: each has a label."""
-    return [row for rows in AREAS.values() for row in rows if row.shown]

@@ -8,7 +8,7 @@ Nothing is defined here: who needs one section depends on that section's module 
 """
 
 from sae_repro.params.base import Section
-from sae_repro.params.cell import Cell, sae_names
+from sae_repro.params.cell import Cell, saes_by_name
 from sae_repro.params.compare import Compare
 from sae_repro.params.compute import Compute
 from sae_repro.params.control import Control
@@ -17,7 +17,7 @@ from sae_repro.params.evaluate import ConceptLabels, Evaluate
 from sae_repro.params.extract import Extract
 from sae_repro.params.hooks import HOOKS, UNTRAINED, layer_of, model_hook, on_random_weights
 from sae_repro.params.judge import ANSWERS, SCORE_INFO, Judge, PromptFile, ScoreInfo
-from sae_repro.params.reading import load, parse, read_yaml
+from sae_repro.params.reading import load, parse
 from sae_repro.params.recipes import read_cells
 from sae_repro.params.study import Study, shape_problems
 from sae_repro.params.subject import (
@@ -32,10 +32,12 @@ from sae_repro.params.track import Track
 from sae_repro.params.train import Train
 from sae_repro.params.tune import Tune
 from sae_repro.params.validation import check_section
+from sae_repro.params.yaml_files import LOCK_VALUES, read_yaml
 
 __all__ = [
     "ANSWERS",
     "HOOKS",
+    "LOCK_VALUES",
     "SCORE_INFO",
     "UNTRAINED",
     "Cell",
@@ -71,6 +73,6 @@ __all__ = [
     "parse",
     "read_cells",
     "read_yaml",
-    "sae_names",
+    "saes_by_name",
     "shape_problems",
 ]

@@ -9,6 +9,7 @@ the row and never compares names. Formulas are keyed by the same names in
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, TypeVar
 
 
@@ -234,6 +235,7 @@ def meanings(axis: str) -> str:
     return ", ".join(f"{row.name} ({row.description})" for row in AXES[axis].values())
 
 
+@cache  # asked for each field of each cell
 def readers(field: str) -> tuple[str, tuple[str, ...]] | None:
     """(axis, its values with which `field` of a cell is read); None where it is always read."""
     for axis, rows in AXES.items():

@@ -4,18 +4,32 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sae_repro.errors import UNPRINTABLE
+
 
 class Section(BaseModel):
-    """A section that refuses unknown keys, NaN and infinity, and can't be changed once read."""
+    """A section that refuses unknown keys, NaN and infinity, and can't be changed once read.
+
+    Nothing is converted: `true`, `1.0` and `"1"` are no whole numbers. Two forms that YAML has no
+    other spelling for are taken: a whole number where any number may stand, and a list for `Many`.
+    """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, strict=True
     )
 
 
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], Field(strict=False)]
+"""A tuple that YAML's list may fill; what is in the list stays strict."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+"""Tokens, steps, documents: beyond what any machine holds there are overflows only."""
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""What NumPy, PyTorch and tables' 64-bit columns all take."""
+Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=rf"^[^{UNPRINTABLE}]*$")]
+"""A name or a path of the user's, on one line."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:(0|[1-9][0-9]{0,2}))?)$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 S = TypeVar("S", bound=Section)

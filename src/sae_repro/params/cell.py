@@ -8,10 +8,10 @@ field which its other choices leave unread is refused, so that no value in param
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sae_repro.params import axes
-from sae_repro.params.base import Count, Fraction, Section, Sha256
+from sae_repro.params.base import Count, Fraction, Many, Section, Seed, Sha256, Text
 from sae_repro.params.cell_rules import faults
 
 if TYPE_CHECKING:
@@ -25,16 +25,31 @@ else:  # the rows are the one list of names; a type checker wants it spelled out
     Prefixes = Literal[tuple(axes.PREFIXES)]
     Revival = Literal[tuple(axes.REVIVALS)]
 
+SMALLEST, LARGEST = 1.2e-38, 3.4e38  # of fp32: below it is 0 or loses digits, above it is infinite
+
+
+def _in_fp32(value: float) -> float:
+    if value and not SMALLEST <= abs(value) <= LARGEST:
+        raise ValueError(
+            f"{value:g} is no number in fp32, the precision of training; allowed are {SMALLEST:g} "
+            f"… {LARGEST:g}"
+        )
+    return value
+
+
+InFp32 = AfterValidator(_in_fp32)
+Positive = Annotated[float, Field(gt=0), InFp32]
+
 MATRYOSHKA_SHARES = (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
 
 class Cell(Section):
     """An SAE of width K = expansion · D on one hook. Formulas: docs of `sae_repro.autoencoders`."""
 
-    hook: str | None = Field(
+    hook: Text | None = Field(
         None, description="the hook whose activations it reads; default: the first of extract.hooks"
     )
-    import_: str | None = Field(
+    import_: Text | None = Field(
         None,
         alias="import",
         description="an SAE trained elsewhere instead: a folder (SAELens, dictionary_learning or "
@@ -54,10 +69,10 @@ class Cell(Section):
     expansion: Annotated[float, Field(gt=0, le=1024)] = Field(
         1.0, description="K / D, latents per activation dimension; K is rounded down; required"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(
+    seed: Seed = Field(
         0, description="varies initial weights, data order, prefixes and resampling of this cell"
     )
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2)] | None = Field(
+    seeds: Annotated[Many[Seed], Field(min_length=2)] | None = Field(
         None,
         description="instead of seed: one SAE for each of these, the same as a cell of its own "
         "with that seed; tables show mean ± standard deviation over them",
@@ -69,7 +84,7 @@ class Cell(Section):
     k: Count | None = Field(
         None, description="latents per token (topk) or per token on average (batchtopk), 1 … K"
     )
-    jumprelu_bandwidth: Annotated[float, Field(gt=0, lt=1)] = Field(
+    jumprelu_bandwidth: Annotated[float, Field(gt=0, lt=1), InFp32] = Field(
         1e-3,
         description="jumprelu: width ε of the straight-through kernel, and every θ's start, as a "
         "fraction of √E‖x‖² of the inputs trained on",
@@ -81,13 +96,13 @@ class Cell(Section):
         description=f"what keeps z sparse: {axes.meanings('penalty')}; l0 and l0_quadratic with "
         "a trained threshold (jumprelu) only",
     )
-    lambda_: Annotated[float, Field(gt=0)] | None = Field(
+    lambda_: Positive | None = Field(
         None,
         alias="lambda",
         description="weight of the penalty, > 0; its scale depends on `reconstruction`; with "
         "target_l0, where the controller starts",
     )
-    target_l0: Annotated[float, Field(gt=0)] | None = Field(
+    target_l0: Positive | None = Field(
         None,
         description="target latents per token: λ is steered to hold it (l0_quadratic: the L0* of "
         "the penalty, λ stays)",
@@ -105,13 +120,13 @@ class Cell(Section):
         "none",
         description=f"which truncations of z must reconstruct x too: {axes.meanings('prefixes')}",
     )
-    prefix_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+    prefix_shares: Many[Annotated[float, Field(gt=0, le=1)]] = Field(
         MATRYOSHKA_SHARES, description="fixed: the groups' fractions of K; they sum to 1"
     )
-    n_prefixes: Annotated[int, Field(ge=2)] = Field(
+    n_prefixes: Annotated[int, Field(ge=2, le=10**6)] = Field(
         10, description="random, random_published: lengths per step, the full K always among them"
     )
-    prefix_alpha: Annotated[float, Field(gt=0)] = Field(
+    prefix_alpha: Annotated[float, Field(ge=1e-3, le=20)] = Field(
         0.5,
         description="exponent α of the draw; random: truncated Pareto p(l) ∝ l^−α − (l+1)^−α; "
         "random_published: p(l) ∝ l^α − (l−1)^α",
@@ -137,14 +152,12 @@ class Cell(Section):
     resample_tokens: Count = Field(
         100_000, description="resample: tokens whose losses weight the draw (or all there are)"
     )
-    resample_bias: float | None = Field(
+    resample_bias: Annotated[float, InFp32] | None = Field(
         None,
         description="resample: b_enc of a resampled latent; null: 0, and −0.05 with "
         "resample_published",
     )
-    auxk_coefficient: Annotated[float, Field(gt=0)] = Field(
-        1 / 32, description="auxk: weight of the auxiliary loss"
-    )
+    auxk_coefficient: Positive = Field(1 / 32, description="auxk: weight of the auxiliary loss")
     dead_tokens: Count = Field(
         10_000_000, description="auxk: tokens without firing after which a latent counts as dead"
     )
@@ -161,13 +174,13 @@ class Cell(Section):
         "geometric_median", description="start of b_dec, from ≥ 10,000 training tokens"
     )
 
-    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="Adam's peak learning rate, > 0")
+    lr: Positive = Field(1e-3, description="Adam's peak learning rate, > 0")
     lr_warmup: Fraction = Field(0.05, description="fraction of the steps with linear warm-up")
     lr_decay: Fraction = Field(
         0.2, description="fraction of the steps, at the end, with linear decay"
     )
-    adam_eps: Annotated[float, Field(gt=0)] = Field(1e-8, description="Adam's ε (β = .9, .999)")
-    grad_clip: Annotated[float, Field(gt=0)] | None = Field(
+    adam_eps: Positive = Field(1e-8, description="Adam's ε (β = .9, .999)")
+    grad_clip: Positive | None = Field(
         1.0, description="bound on the gradient's global norm; null: no clipping"
     )
 
@@ -209,6 +222,11 @@ class Cell(Section):
         return self.k if self.k is not None else self.target_l0
 
     @property
+    def steered(self) -> bool:
+        """Whether a controller moves λ to hold target_l0."""
+        return self.target_l0 is not None and not self.penalty_row.needs_target_l0
+
+    @property
     def resamples(self) -> bool:
         """Whether latents are resampled."""
         return self.revival_row.resamples
@@ -243,10 +261,10 @@ class Cell(Section):
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
-def sae_names(cells: Mapping[str, Cell]) -> list[str]:
-    """The SAEs of all cells, by cell or, of a cell with several seeds, by cell/seed-<n>."""
-    return [
-        name if place == "." else f"{name}/{place}"
+def saes_by_name(cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """The SAEs of all cells, named as their cell or, of one with several seeds, cell/seed-<n>."""
+    return {
+        name if place == "." else f"{name}/{place}": sae
         for name, cell in cells.items()
-        for place in cell.members()
-    ]
+        for place, sae in cell.members().items()
+    }

@@ -125,6 +125,24 @@ def faults(cell: "Cell") -> Iterator[str]:
             yield message(cell)
 
 
+def width_faults(cell: "Cell", d_in: int) -> Iterator[str]:
+    """What can't be on activations of `d_in` dimensions: `field = value: why`, at most one."""
+    if cell.import_ is not None:
+        return  # its width is known once it is read
+    width, product = cell.width(d_in), f"K = {cell.expansion:g} × {d_in}"
+    if width < 1:
+        yield (
+            f"expansion = {cell.expansion}: no latent left; at least {1 / d_in:g} (one latent at "
+            f"D = {d_in})"
+        )
+    elif cell.k is not None and cell.k > width:
+        yield f"k = {cell.k}: allowed are 1 … {width} ({product})"
+    elif cell.target_l0 is not None and cell.target_l0 > width:
+        yield f"target_l0 = {cell.target_l0:g}: allowed are at most {width} ({product})"
+    elif cell.prefixes == "fixed" and min(cell.prefix_shares) * width < 1:
+        yield f"prefix_shares: the smallest group of K = {width} latents would be empty"
+
+
 def _idle(cell: "Cell") -> Iterator[str]:
     """The fields that are set though no choice on their axis reads them."""
     for field, info in type(cell).model_fields.items():

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from sae_repro.params.base import Count, Section
+from sae_repro.params.base import Count, Many, Section
 
 
 class Control(Section):
     """The same autoencoders on data whose true atoms are known: does the method work?"""
 
-    worlds: tuple[Literal["tree", "two_atoms", "oracle", "revival"], ...] = Field(
+    worlds: Many[Literal["tree", "two_atoms", "oracle", "revival"]] = Field(
         ("tree", "two_atoms", "oracle", "revival"),
         description="synthetic activations to try: the toy tree, two atoms in the plane, a "
         "direction per labelled concept of the stories (skipped for other text), half of the "

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sae_repro.params.base import Commit, Count, Section, Sha256
+from sae_repro.params.base import Commit, Count, Many, Section, Sha256, Text
 
 
 class StoriesSource(Section):
@@ -17,32 +17,34 @@ class StoriesSource(Section):
 
 
 class FilesSource(Section):
-    """Text files (txt, jsonl, csv, parquet), each pinned by its content."""
+    """Text files (txt, jsonl, json, csv, parquet), each pinned by its content."""
 
     kind: Literal["files"]
-    files: Annotated[dict[str, Sha256], Field(min_length=1)] = Field(
+    files: Annotated[dict[Text, Sha256], Field(min_length=1)] = Field(
         description="path, relative to params.yaml → SHA-256 of the file (`sae-repro pin` fills it "
         "in); in a txt file, documents are separated by blank lines"
     )
-    columns: tuple[str, ...] = Field(
+    columns: Many[Text] = Field(
         (),
-        description="text columns of jsonl, csv and parquet files, joined by a newline; default: "
-        "text",
+        description="text columns of jsonl, json, csv and parquet files, joined by a newline; "
+        "default: text",
     )
-    label: str | None = Field(None, description="a column kept as each document's class")
-    n_documents: Count | None = Field(None, description="documents to read; null: all")
+    label: Text | None = Field(
+        None, description="a column kept, as it is written, as each document's class"
+    )
+    n_documents: Count | None = Field(None, description="documents with text to read; null: all")
 
 
 class HubSource(Section):
     """A data set on the Hugging Face hub, pinned to a commit."""
 
     kind: Literal["hub"]
-    name: str = Field(description="data set, e.g. stas/openwebtext-10k")
-    config: str | None = Field(None, description="configuration of the data set")
-    split: str = Field("train", description="split, slices allowed: train[:10%]")
+    name: Text = Field(description="data set, e.g. stas/openwebtext-10k")
+    config: Text | None = Field(None, description="configuration of the data set")
+    split: Text = Field("train", description="split, slices allowed: train[:10%]")
     revision: Commit = Field(description="commit of the data set, 40 hex digits")
-    columns: tuple[str, ...] = Field((), description="text columns, joined by a newline")
-    label: str | None = Field(None, description="a column kept as each document's class")
+    columns: Many[Text] = Field((), description="text columns, joined by a newline")
+    label: Text | None = Field(None, description="a column kept as each document's class")
     streaming: bool = Field(False, description="read without downloading all of it first")
     n_documents: Count | None = Field(None, description="documents to read; null: all")
 

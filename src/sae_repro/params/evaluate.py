@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sae_repro.params.base import Count, Device, Section, Sha256
+from sae_repro.params.base import Count, Device, Many, Section, Sha256, Text
 
 Chosen = Literal["monosemanticity", "structure", "dictionary", "references", "ngram", "ablation"]
 
@@ -12,9 +12,10 @@ Chosen = Literal["monosemanticity", "structure", "dictionary", "references", "ng
 class ConceptLabels(Section):
     """Labels of a study's own, pinned by their content."""
 
-    path: Annotated[str, Field(min_length=1)] = Field(
-        description="parquet, relative to params.yaml: a row per span of tokens, with its document "
-        "(number), start, end (token positions in it, end exclusive) and concept (a name)"
+    path: Text = Field(
+        description="parquet, csv or jsonl, relative to params.yaml: a row per span of tokens, "
+        "with its document (the row of the text's source, from 0 over all its files in order), "
+        "start, end (token positions in it, end exclusive) and concept (a name)"
     )
     sha256: Sha256 = Field(description="of the file (`sae-repro pin` fills it in)")
 
@@ -32,7 +33,7 @@ class Evaluate(Section):
         20_000,
         description="validation tokens on which the language model is run with the SAE in place",
     )
-    metrics: tuple[Chosen, ...] = Field(
+    metrics: Many[Chosen] = Field(
         ("monosemanticity", "structure", "dictionary", "references"),
         description="what is measured beside firing, reconstruction and fidelity: monosemanticity, "
         "each latent against a bank of concepts; structure, how latents divide concepts "
@@ -40,10 +41,10 @@ class Evaluate(Section):
         "description length; references, correlation with small SAEs; and, slower, ngram and "
         "ablation, which run the language model; [] for none",
     )
-    structure_tokens: Annotated[int, Field(ge=1000)] = Field(
+    structure_tokens: Annotated[int, Field(ge=1000, le=10**12)] = Field(
         20_000, description="structure: validation tokens in its sample of whole documents"
     )
-    references: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+    references: Annotated[Many[Count], Field(min_length=1)] = Field(
         (30, 100, 300), description="references: widths K of the small SAEs trained for it"
     )
     concepts: ConceptLabels | None = Field(

@@ -4,17 +4,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sae_repro.params.base import Count, Device, Section
+from sae_repro.params.base import Count, Device, Many, Section, Text
 from sae_repro.params.hooks import UNTRAINED
 
 
 class Extract(Section):
     """The subject's activations at named hooks → checksummed shards."""
 
-    hooks: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+    hooks: Annotated[Many[Text], Field(min_length=1)] = Field(
         description="TransformerLens names, e.g. blocks.1.hook_resid_post; all in one forward pass"
     )
-    untrained_hooks: tuple[str, ...] = Field(
+    untrained_hooks: Many[Text] = Field(
         (),
         description="hooks read also from the subject's architecture with random weights, in the "
         "same pass; a cell reads one as untrained/<hook>: a negative control",
@@ -31,7 +31,7 @@ class Extract(Section):
     )
     dtype: Literal["float16", "float32"] = Field("float32", description="of the shards")
     batch_size: Count = Field(64, description="rows of `context` tokens per forward pass")
-    shard_rows: Annotated[int, Field(ge=256)] = Field(
+    shard_rows: Annotated[int, Field(ge=256, le=10**12)] = Field(
         65_536, description="activations per shard, on average"
     )
     threads: Annotated[int, Field(ge=1, le=64)] = Field(

@@ -6,7 +6,7 @@ HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out",
 UNTRAINED = "untrained/"
 """Before a hook's name: read from the subject's architecture with random weights."""
 
-_HOOK = re.compile(rf"blocks\.(\d+)\.({'|'.join(HOOKS)})")
+_HOOK = re.compile(rf"blocks\.(0|[1-9][0-9]{{0,3}})\.({'|'.join(HOOKS)})")
 
 
 def layer_of(hook: str) -> int:

@@ -8,9 +8,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sae_repro.params.base import Device, Section, Sha256
+from sae_repro.errors import UNPRINTABLE
+from sae_repro.params.base import Device, Many, Section, Sha256, Text
 
-_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
+_URL = re.compile(rf"https?://[^\s{UNPRINTABLE}/?#@]+(/[^\s{UNPRINTABLE}?#@]*)?")
 
 
 def _variable(name: str) -> str:
@@ -81,7 +82,7 @@ SCORE_INFO: Mapping[str, ScoreInfo] = {
 class PromptFile(Section):
     """A study's own wording of a prompt, pinned by its content."""
 
-    path: Annotated[str, Field(min_length=1)] = Field(
+    path: Text = Field(
         description="text file, relative to params.yaml: `version: N`, an empty line, the wording "
         "with the same {{placeholders}} as the file it replaces"
     )
@@ -106,7 +107,7 @@ class Judge(Section):
         description="concepts: fraction of a latent's contexts, corrected for chance, that its "
         "label must reach: (fraction − base rate) / (1 − base rate)",
     )
-    model: Annotated[str, Field(min_length=1)] | None = Field(
+    model: Text | None = Field(
         None, description="http, replay: the model, by its name at the endpoint"
     )
     temperature: Annotated[float, Field(ge=0, le=2)] = Field(
@@ -146,7 +147,7 @@ class Judge(Section):
     latents: Annotated[int, Field(ge=1, le=100_000)] = Field(
         20, description="latents of that sample to explain, and whose explanations are scored"
     )
-    scores: tuple[Score, ...] = Field(
+    scores: Many[Score] = Field(
         ("detection", "fuzzing"),
         description="scores of explanations, on other documents than those they were written "
         "from; concepts measures detection and fuzzing only; [] for no explanations",

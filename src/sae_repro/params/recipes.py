@@ -8,8 +8,10 @@ is null is not set, whatever the recipe says, and so has its default; `grad_clip
 value. Once read, a cell is whole: its identity does not depend on how it is written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
@@ -23,13 +25,19 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, shown
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell
-from sae_repro.params.validation import BELOW, check_section
+from sae_repro.params.validation import BELOW, FAULTS, check_section
 
 RECIPE = "recipe"
 """The key by which a cell, or a recipe, names the recipe that it starts from."""
+
+CHAIN = 20
+"""Recipes of which each starts from the next, at most."""
+
+MANY = 50
+"""Names that a message lists, at most."""
 
 NULL_IS_A_VALUE = frozenset({"grad_clip"})
 """Keys whose null is not their default."""
@@ -77,7 +85,7 @@ def _lineage(entry: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]])
     while (name := (recipes[names[-1]] if names else entry).get(RECIPE)) is not None:
         if not isinstance(name, str) or name not in recipes:
             key = f"recipes.{names[-1]}.{RECIPE}" if names else RECIPE
-            raise ValueError(f"{key} = {name}: no such recipe; {_nearest(str(name), recipes)}")
+            raise ValueError(f"{key} = {shown(name)}: no such recipe; {_nearest(name, recipes)}")
         if name in names:
             circle = names[names.index(name) :]
             start = circle.index(min(circle))
@@ -87,30 +95,49 @@ def _lineage(entry: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]])
                 f"{' → '.join(circle)}"
             )
         names.append(name)
+        if len(names) > CHAIN:
+            raise ValueError(
+                f"recipes.{names[-2]}.{RECIPE} = {name}: more than {CHAIN} recipes in a row, each "
+                "started from the next"
+            )
     return names
 
 
-def _nearest(name: str, recipes: Mapping[str, Any]) -> str:
-    close = get_close_matches(name, list(recipes), 1)
-    return f"did you mean {close[0]}?" if close else f"recipes has {', '.join(recipes) or 'none'}"
+def _nearest(name: Any, recipes: Mapping[str, Any]) -> str:
+    close = get_close_matches(shown(name), list(recipes)[:MANY], 1)
+    if close:
+        return f"did you mean {close[0]}?"
+    listed = [*islice(recipes, MANY), *(["…"] if len(recipes) > MANY else [])]
+    return f"recipes has {', '.join(listed) or 'none'}"
 
 
-def _as_written(recipes: Mapping[str, BaseModel]) -> dict[str, dict[str, Any]]:
-    return {
-        name: recipe.model_dump(by_alias=True, exclude_unset=True)
-        for name, recipe in recipes.items()
-    }
+@dataclass(frozen=True)
+class _Written(Mapping[str, Mapping[str, Any]]):
+    """Checked recipes as they are written in params.yaml; of many, a cell looks at a few."""
+
+    recipes: Mapping[str, BaseModel]
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        return self.recipes[name].model_dump(by_alias=True, exclude_unset=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.recipes)
+
+    def __len__(self) -> int:
+        return len(self.recipes)
 
 
 def _found(recipes: dict[str, BaseModel]) -> dict[str, BaseModel]:
     """The recipes, if each of them starts from recipes that are there."""
-    written = _as_written(recipes)
+    written = _Written(recipes)
     problems = {}
     for name in written:
         try:
             _lineage({RECIPE: name}, written)
         except ValueError as error:
             problems[str(error).removeprefix("recipes.")] = name
+            if len(problems) > FAULTS:
+                break
     if problems:
         raise PydanticCustomError(BELOW, "{lines}", {"lines": "\n".join(problems)})
     return recipes
@@ -124,7 +151,7 @@ def _whole(entry: Any, info: ValidationInfo) -> Any:
     if recipes is None and RECIPE in entry:
         return {"baseline": "neurons"}  # any valid cell: the recipes are refused, and all with them
     try:
-        return merged(entry, _as_written(recipes or {}))
+        return merged(entry, _Written(recipes or {}))
     except ValueError as error:
         raise PydanticCustomError(BELOW, "{lines}", {"lines": str(error)}) from None
 

@@ -1,12 +1,13 @@
 """The whole of params.yaml, and the rules that hold between its sections."""
 
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
-from sae_repro.params.base import Section
+from sae_repro.params.base import Section, Seed
 from sae_repro.params.cell import Cell
+from sae_repro.params.cell_rules import width_faults
 from sae_repro.params.compare import Compare
 from sae_repro.params.compute import Compute
 from sae_repro.params.control import Control
@@ -15,8 +16,8 @@ from sae_repro.params.evaluate import Evaluate
 from sae_repro.params.extract import Extract
 from sae_repro.params.hooks import UNTRAINED, layer_of, on_random_weights
 from sae_repro.params.judge import Judge
-from sae_repro.params.recipes import Cells, Recipes
-from sae_repro.params.subject import Subject
+from sae_repro.params.recipes import Cells, Name, PartialCell, Recipes
+from sae_repro.params.subject import Subject, SubjectChoice
 from sae_repro.params.track import Track
 from sae_repro.params.train import Train
 
@@ -24,16 +25,18 @@ from sae_repro.params.train import Train
 class Study(Section):
     """One study: every number in its reports follows from these values and the pinned inputs."""
 
-    root: str = Field(".", description="the repository's root, relative to params.yaml")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="the seed of everything random")
+    root: Annotated[str, Field(pattern=r"^(\.|\.\.(/\.\.)*)$", max_length=60)] = Field(
+        description="the repository's root, seen from params.yaml: . or ../.. and the like"
+    )
+    seed: Seed = Field(description="the seed of everything random")
     compute: Compute
     corpus: Corpus
     subject: Subject
     extract: Extract
     train: Train
     evaluate: Evaluate
-    judge: Judge = Judge()
-    control: Control = Control()
+    judge: Judge
+    control: Control
     compare: Compare
     track: Track
     recipes: Recipes = Field(description="choices that several cells share, by name; {} for none")
@@ -50,6 +53,20 @@ class Study(Section):
     def hook_of(self, cell: Cell) -> str:
         """The hook that `cell` reads."""
         return cell.hook or self.extract.hooks[0]
+
+
+if TYPE_CHECKING:
+    Loose = Section
+else:  # what a stage may read outside of sections; `Study` describes each
+    Loose = create_model(
+        "Loose",
+        __config__=Section.model_config,
+        __doc__="Parts of params.yaml that stages read one by one, as they are written.",
+        seed=(Seed, 0),
+        subject=(SubjectChoice | None, None),
+        recipes=(Recipes, {}),
+        cells=(dict[Name, PartialCell], {}),
+    )
 
 
 def _problems(study: Study) -> Iterator[str]:
@@ -137,26 +154,5 @@ def shape_problems(study: Study, *, d_model: int, n_layers: int) -> Iterator[str
         if layer >= n_layers:
             yield f"{key} = {hook}: the model has layers 0 … {n_layers - 1}"
     for name, cell in study.cells.items():
-        if cell.import_ is not None:
-            continue  # its width is known once it is read
-        width = cell.width(d_model)
-        if width < 1:
-            yield (
-                f"cells.{name}.expansion = {cell.expansion}: no latent left; at least "
-                f"{1 / d_model:g} (one latent at D = {d_model})"
-            )
-        elif cell.k is not None and cell.k > width:
-            yield (
-                f"cells.{name}.k = {cell.k}: allowed are 1 … {width} "
-                f"(K = {cell.expansion:g} × {d_model})"
-            )
-        elif cell.target_l0 is not None and cell.target_l0 > width:
-            yield (
-                f"cells.{name}.target_l0 = {cell.target_l0:g}: allowed are at most {width} "
-                f"(K = {cell.expansion:g} × {d_model})"
-            )
-        elif cell.prefixes == "fixed" and min(cell.prefix_shares) * width < 1:
-            yield (
-                f"cells.{name}.prefix_shares: the smallest group of K = {width} latents would be "
-                "empty"
-            )
+        for fault in width_faults(cell, d_model):
+            yield f"cells.{name}.{fault}"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sae_repro.params.base import Commit, Count, Device, Fraction, Section, Sha256
+from sae_repro.params.base import Commit, Count, Device, Fraction, Section, Sha256, Text
 
 
 class TrainedSubject(Section):
@@ -17,7 +17,7 @@ class LocalSubject(Section):
     """A Hugging Face folder with safetensors weights, pinned by its content."""
 
     kind: Literal["local"]
-    path: str = Field(description="folder, relative to params.yaml")
+    path: Text = Field(description="folder, relative to params.yaml")
     sha256: Sha256 = Field(description="of the folder (`sae-repro pin` fills it in)")
 
 
@@ -25,7 +25,7 @@ class HubSubject(Section):
     """A model on the Hugging Face hub, pinned to a commit."""
 
     kind: Literal["hub"]
-    name: str = Field(description="model, e.g. openai-community/gpt2")
+    name: Text = Field(description="model, e.g. openai-community/gpt2")
     revision: Commit = Field(description="commit of the model, 40 hex digits")
     d_model: Count = Field(description="width of its residual stream, checked once it is loaded")
     n_layers: Count = Field(description="its number of blocks, checked once it is loaded")

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from sae_repro.params.base import Count, Section
+from sae_repro.errors import shown
+from sae_repro.params.base import Count, Many, Section, Seed, Text
 from sae_repro.params.cell import Cell
 from sae_repro.params.evaluate import Chosen
 from sae_repro.params.recipes import NULL_IS_A_VALUE, RECIPE, merged
 
-Scalar = bool | int | float | str
+Scalar = bool | int | float | Text
 Number = int | float
 RecipeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
 
@@ -47,7 +48,7 @@ class Range(Section):
 class Values(Section):
     """A few values to choose from."""
 
-    values: Annotated[tuple[Scalar, ...], Field(min_length=2)] = Field(description="the values")
+    values: Annotated[Many[Scalar], Field(min_length=2)] = Field(description="the values")
 
 
 def _choice(value: Any) -> Any:
@@ -75,7 +76,7 @@ class Hyperband(Section):
         description="training steps before a trial may be stopped; a multiple of "
         "train.checkpoint_every, where trials are evaluated"
     )
-    reduction_factor: Annotated[int, Field(ge=2)] = Field(
+    reduction_factor: Annotated[int, Field(ge=2, le=1000)] = Field(
         3, description="of the trials that reach a rung, one in this many goes on"
     )
     tokens: Count = Field(8192, description="validation tokens behind each of these evaluations")
@@ -84,9 +85,9 @@ class Hyperband(Section):
 class Tune(Section):
     """One Optuna study over cells: search space, sampler and objectives."""
 
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="the seed of the sampler")
+    seed: Seed = Field(0, description="the seed of the sampler")
     trials: Count = Field(32, description="trials in all; raise it to continue the same study")
-    batch: Annotated[int, Field(ge=2)] = Field(
+    batch: Annotated[int, Field(ge=2, le=10_000)] = Field(
         8,
         description="trials proposed at once, from all earlier batches; these can run side "
         "by side, and are nsga2's population",
@@ -95,21 +96,21 @@ class Tune(Section):
         "tpe", description="Optuna's sampler: tpe, nsga2, gp, random"
     )
     objectives: Annotated[
-        dict[str, Literal["minimize", "maximize"]], Field(min_length=1, max_length=3)
+        dict[Text, Literal["minimize", "maximize"]], Field(min_length=1, max_length=3)
     ] = Field(
         {"l0": "minimize", "fvu": "minimize"},
         description="metric of metrics.json → minimize or maximize; several: their Pareto front",
     )
-    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    weights: dict[Text, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
         description="of every objective: one weighted sum is minimized (maximize counts negative) "
         "instead of a front",
     )
-    constraints: dict[str, float] = Field(
+    constraints: dict[Text, float] = Field(
         default_factory=dict,
         description="metric → largest value allowed; trials above it are kept, but never best",
     )
-    metrics: tuple[Chosen, ...] | None = Field(
+    metrics: Many[Chosen] | None = Field(
         None,
         description="instead of evaluate.metrics, e.g. [] for quicker trials; null: the same, so "
         "that an adopted cell needs no evaluation either",
@@ -166,7 +167,7 @@ class Tune(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         problems = [
-            f"{where}.{name}: no choice of a cell that can be searched"
+            f"{where}.{shown(name)}: no choice of a cell that can be searched"
             for where, choices in [("all", self.all), *self.recipes.items()]
             for name in choices
             if name not in SEARCHABLE and not (name == RECIPE and where != "all")

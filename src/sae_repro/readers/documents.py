@@ -24,7 +24,7 @@ class TokenDocuments:
     tokens: npt.NDArray[np.int32]
     """All documents one after another, [T], memory-mapped."""
     documents: "pd.DataFrame"
-    """Per document: document, start, length, split, label."""
+    """Per document: document, start, length, split, label, and its row in the source, from 0."""
 
     @classmethod
     def load(cls, folder: Path) -> "TokenDocuments":

@@ -6,10 +6,11 @@ artifacts/extract/<hook>/mean.npy                   float64 [D], over the traini
 artifacts/extract/index/<split>/00000.npy           int32 [rows, 3]: document, position, token
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -32,23 +33,35 @@ class RowFile:
     """A growing `.npy` file of rows: appended to in place, its header completed at the end.
 
     numpy reserves room in a header for a first axis of any length, so that the header of no rows
-    has the size of the final one.
+    has the size of the final one. A file that waits can be `park`ed: a process may have only so
+    many of them open.
     """
 
     def __init__(self, path: Path, width: int, dtype: npt.DTypeLike) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.width, self.dtype, self.rows = path, width, np.dtype(dtype), 0
-        self._file = path.open("wb")
+        self._file: BinaryIO = path.open("wb")
         self._write_header((0, self.width))
         self._begin = self._file.tell()
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Append `rows` [n, width]."""
-        self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
+        self._resume().write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
         self.rows += len(rows)
+
+    def park(self) -> None:
+        """Close the file until the next `append`."""
+        self._file.close()
+
+    def _resume(self) -> BinaryIO:
+        if self._file.closed:
+            self._file = self.path.open("r+b")
+            self._file.seek(0, os.SEEK_END)
+        return self._file
 
     def close(self, *, flat: bool = False) -> None:
         """Complete the header: an ordinary `.npy` of shape [rows, width], or `flat` [rows]."""
+        self._resume()
         self._write_header((self.rows,) if flat else (self.rows, self.width))
         if self._file.tell() != self._begin:
             raise ValueError(f"{self.path}: no room for the header of {self.rows} rows")
@@ -86,8 +99,14 @@ class Shards:
         return array
 
     def whole(self) -> npt.NDArray[Any]:
-        """All rows in order, in memory."""
-        return np.concatenate([self.load(number) for number in range(len(self.entries))])
+        """All rows in order, in memory; one shard mapped at a time."""
+        first = self.load(0)
+        rows = np.empty((self.rows, *first.shape[1:]), dtype=first.dtype)
+        begin = 0
+        for number, entry in enumerate(self.entries):
+            rows[begin : begin + entry["rows"]] = self.load(number)
+            begin += entry["rows"]
+        return rows
 
     def batches(self, size: int) -> Iterator[npt.NDArray[Any]]:
         """All rows in order, in batches of at most `size` that don't cross a shard's end."""

@@ -5,9 +5,9 @@ MLFLOW_TRACKING_URI, or to mlflow.db in the repository's root.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sae_repro.errors import StudyError
 from sae_repro.files import replacing_folder, write_text
@@ -29,18 +29,24 @@ def run(context: StageContext) -> None:
     with replacing_folder(context.artifacts("track")) as folder:
         lines = "".join(canonical_json(run) + "\n" for run in runs)
         write_text(folder / "runs.jsonl", lines)
-    from sae_repro.track.mlflow_sync import sync
-
     try:
-        sync(runs, Path(), context.root, settings.experiment)
+        _send(runs, Path(), context.root, settings.experiment)
     except StudyError as error:
         print(f"track: warning: {error}", file=sys.stderr)
 
 
 def send(study: Path, root: Path, cells: Mapping[str, Cell], settings: Track) -> "Sent":
     """Send the missing results of a study; StudyError where the server can't be reached."""
-    from sae_repro.track.mlflow_sync import sync
     from sae_repro.track.projection import projection
 
-    runs = projection(cells, study, weights=settings.weights)
-    return sync(runs, study, root, settings.experiment)
+    return _send(projection(cells, study, weights=settings.weights), study, root,
+                 settings.experiment)  # fmt: skip
+
+
+def _send(runs: Sequence[Mapping[str, Any]], study: Path, root: Path, experiment: str) -> "Sent":
+    from sae_repro.track.apart import apart
+    from sae_repro.track.mlflow_sync import RETRY, sync
+    from sae_repro.track.server import server_errors
+
+    with server_errors(root, RETRY):
+        return apart(sync, runs, study, root, experiment)

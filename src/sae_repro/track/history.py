@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.errors import StudyError
+from sae_repro.track.apart import apart
 from sae_repro.track.origin import Origin
 from sae_repro.track.projection import identity
 from sae_repro.track.server import MINE, connect, find_experiment, search, server_errors
@@ -53,6 +54,11 @@ def prune(study: Path, root: Path, experiment: str) -> int:
     MLflow keeps deleted runs until `mlflow gc`.
     """
     with server_errors(root):
+        return apart(_prune, study, root, experiment)
+
+
+def _prune(study: Path, root: Path, experiment: str) -> int:
+    with server_errors(root):
         client = connect(root)
         tags = {"sae_repro.study": Origin(study).study, SUPERSEDED: "true"}
         superseded = [
@@ -72,16 +78,22 @@ def of_commit(study: Path, root: Path, experiment: str, commit: str) -> list[tup
     """
     entries = _recorded(study, root, commit)
     with server_errors(root):
-        client = connect(root)
-        experiment_id = find_experiment(client, experiment)
-        names = ("kind", "cell", "key", "result")
-        ids = {
-            tuple(run.data.tags.get(f"sae_repro.{name}", "") for name in names): run.info.run_id
-            for run in search(client, experiment_id, {"sae_repro.study": Origin(study).study})
-        }
+        ids = apart(_ids, study, root, experiment)
     return [
         (e["name"], ids.get((e["kind"], e["name"], e["key"], identity(e)), "")) for e in entries
     ]
+
+
+def _ids(study: Path, root: Path, experiment: str) -> dict[tuple[str, ...], str]:
+    """The study's runs by kind, cell, key and result."""
+    names = ("kind", "cell", "key", "result")
+    with server_errors(root):
+        client = connect(root)
+        experiment_id = find_experiment(client, experiment)
+        return {
+            tuple(run.data.tags.get(f"sae_repro.{name}", "") for name in names): run.info.run_id
+            for run in search(client, experiment_id, {"sae_repro.study": Origin(study).study})
+        }
 
 
 def _recorded(study: Path, root: Path, commit: str) -> list[dict[str, Any]]:

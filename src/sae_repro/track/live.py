@@ -10,24 +10,25 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
 from sae_repro.live import END_SECONDS, ORDER, Followed
-from sae_repro.params import Cell, load
+from sae_repro.params import Cell, load, saes_by_name
 from sae_repro.stage import STATE
 from sae_repro.track.origin import Origin
+from sae_repro.track.patience import START_S, Patience
 from sae_repro.track.projection import Row, choice_labels, curve
 from sae_repro.track.server import (
-    client_at,
     connect,
-    is_server,
     make_experiment,
+    report_to,
     server_errors,
-    tracking_uri,
 )
 from sae_repro.track.unfinished import LIVE, continues, described, mine, start_run
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ROWS_PER_BATCH = 1000
+SENT_LATER = "the stage `track` sends them"
 
 
 def main() -> None:
@@ -43,10 +45,13 @@ def main() -> None:
     os.nice(19)
     ended = threading.Event()
     threading.Thread(target=_wait_for_the_end, args=(ended,), daemon=True).start()
+    warnings, patience = _Warnings(), Patience()
+    report_to(patience.answered)
+    threading.Thread(target=_watch, args=(patience, warnings), daemon=True).start()
     try:
-        _follow(ended)
+        _follow(ended, patience, warnings)
     except Exception as error:
-        _warn(error)
+        warnings.once(error)
 
 
 def _wait_for_the_end(ended: threading.Event) -> None:
@@ -58,27 +63,53 @@ def _wait_for_the_end(ended: threading.Event) -> None:
     timer.start()
 
 
-def _follow(ended: threading.Event) -> None:
+def _watch(patience: Patience, warnings: "_Warnings") -> None:
+    """End the process where the server does not get on: `track` sends the rest."""
+    while left := patience.left():
+        time.sleep(min(left, 1.0))
+    with suppress(Exception):
+        try:
+            with server_errors(Path(load("params.yaml").root), SENT_LATER):
+                raise patience.overdue()
+        except StudyError as error:
+            warnings.once(error)
+    os._exit(0)
+
+
+def _follow(ended: threading.Event, patience: Patience, warnings: "_Warnings") -> None:
     order = read_json(ORDER)
     following: Following | None = None
-    warned = False
     # nothing is sent of a training that is over before the first sync: `track` sends it
     while not ended.wait(order["seconds"]) or following is not None:
         over = ended.is_set()
+        patience.start(START_S)
         try:
             following = following or Following(order["saes"])
             following.send(over=over)
         except Exception as error:
-            if not warned:
-                _warn(error)
-            warned = True
+            warnings.once(error)
+        patience.pause()
         if over:
             return
 
 
-def _warn(error: Exception) -> None:
-    message = error if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
-    print(f"train: warning: no curves while training: {message}", file=sys.stderr, flush=True)
+class _Warnings:
+    """The one warning of this process: a server that fails once will fail again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._given = False
+
+    def once(self, error: Exception) -> None:
+        """Print it, unless one was printed."""
+        with self._lock:
+            if not self._given:
+                text = (
+                    error if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
+                )
+                line = f"train: warning: no curves while training: {text}"
+                print(line, file=sys.stderr, flush=True)
+            self._given = True
 
 
 class Following:
@@ -89,11 +120,7 @@ class Following:
         self._root, self._experiment = Path(study.root), study.track.experiment
         self._study = Origin(Path()).study
         self._saes = saes
-        self._cells = {
-            name if place == "." else f"{name}/{place}": sae
-            for name, cell in study.cells.items()
-            for place, sae in cell.members().items()
-        }
+        self._cells = saes_by_name(study.cells)
         self._runs: dict[str, Run] = {}
         self._sent: dict[str, int] = {}
         """Rows sent, by name; no entry before the run of that name was found or made."""
@@ -101,8 +128,7 @@ class Following:
     def send(self, *, over: bool) -> None:
         """Send the new rows of every SAE; with `over`, mark what will not go on."""
         rows = {name: curve(rows_of(sae["key"])) for name, sae in self._saes.items()}
-        with server_errors(self._root, "the stage `track` sends them"):
-            _make_database(self._root)
+        with server_errors(self._root, SENT_LATER):
             client = connect(self._root)
             experiment = make_experiment(client, self._experiment, self._root)
             for name in rows:
@@ -167,22 +193,6 @@ def rows_of(key: str) -> list[dict[str, Any]]:
         return list(read_json(STATE / "checkpoints" / key / "journal.json")["metrics"])
     except (OSError, StudyError):  # none yet, or just being replaced
         return []
-
-
-def _make_database(root: Path) -> None:
-    """Make the checkout's own database where it is missing, whole or not at all.
-
-    This process may be killed while MLflow makes the tables, which it could not repair.
-    """
-    uri = tracking_uri(root)
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    if is_server(uri) or not uri.startswith("sqlite:///") or path.exists():
-        return
-    temporary = (STATE / "live.db").resolve()
-    temporary.unlink(missing_ok=True)
-    client_at(f"sqlite:///{temporary}").search_experiments()
-    os.link(temporary, path)  # which fails where another has made it meanwhile
-    temporary.unlink()
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from typing import Any
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, digest, read_json, sha256_file
 from sae_repro.metrics import names_in
-from sae_repro.params import Cell
+from sae_repro.params import Cell, saes_by_name
 from sae_repro.params.appearance import look
 from sae_repro.params.architecture import architecture_of
 from sae_repro.params.cell_labels import as_trained, fields_read, is_control, sparsity
-from sae_repro.remarks import remarks
+from sae_repro.remarks import remarks_on
 
 REPORT = "report"
 COLOUR = "mlflow.runColor"
@@ -37,11 +37,7 @@ def projection(cells: Mapping[str, Cell], study: Path, *, weights: bool) -> list
     their 95 % intervals under `interval/`, denominators and exclusions under `count/`.
     `artifacts` map a path below the study's folder to its SHA-256.
     """
-    runs = [
-        _sae(name if place == "." else f"{name}/{place}", sae, study, weights)
-        for name, cell in cells.items()
-        for place, sae in cell.members().items()
-    ]
+    runs = [_sae(name, sae, study, weights) for name, sae in saes_by_name(cells).items()]
     reports = {
         path.relative_to(study).as_posix(): sha256_file(path)
         for folder in ("figures", "tables")
@@ -73,8 +69,8 @@ def _sae(name: str, cell: Cell, study: Path, weights: bool) -> dict[str, Any]:
         "name": name,
         "kind": "cell",
         "key": summary["key"],
-        "status": summary["status"],
-        "labels": labels(cell, summary, measured["metrics"]),
+        "status": measured["status"],
+        "labels": labels(cell, summary, measured),
         "params": _params(cell, summary),
         "metrics": [
             *curve(_rows(trained / "metrics.jsonl")),
@@ -117,16 +113,14 @@ def _on_frontier(cell: Cell, metrics: Mapping[str, float | None]) -> Iterator[Ro
         yield FRONTIER_X, 0, math.log10(value)
 
 
-def labels(
-    cell: Cell, summary: Mapping[str, Any], metrics: Mapping[str, float | None]
-) -> dict[str, str]:
-    """The tags of a cell's run: what it is, in words that filters and columns use."""
+def labels(cell: Cell, summary: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of an SAE's run: what it is, in words that filters and columns use."""
     activation = summary["choices"].get("activation")
-    noted = remarks(cell, metrics)
+    noted = remarks_on(cell, measured)
     return {
         **choice_labels(cell, summary["hook"], activation=activation),
         "width": str(summary["d_sae"]),
-        "status": summary["status"],
+        "status": measured["status"],
         **({"remarks": "; ".join(noted)} if noted else {}),
     }
 

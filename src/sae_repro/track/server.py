@@ -1,15 +1,19 @@
-"""The tracking server: its address, a client that gives up within seconds, redacted errors."""
+"""The tracking server: its address, a client that gives up within seconds, redacted errors.
+
+What bounds a server that is slow rather than dead is in `apart`, and `patience` its rules.
+"""
 
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
 from sae_repro.errors import StudyError
+from sae_repro.track.patience import RETRIES, TIMEOUT_S, Reporting
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,17 +64,47 @@ def _short(error: Exception) -> str:
     return redacted(" ".join(str(error).split()))[:MESSAGE_LENGTH] or type(error).__name__
 
 
+_reports: list[Callable[[float], object]] = []
+"""What clients of this process tell of their calls to; see `patience.Reporting`."""
+
+
+def report_to(report: Callable[[float], object]) -> None:
+    """Let every client that is made from now on tell `report` of its calls."""
+    _reports[:] = [report]
+
+
 def connect(root: Path) -> "MlflowClient":
-    """A client that gives up within seconds and logs nothing."""
-    return client_at(tracking_uri(root))
+    """A client that gives up within seconds and logs nothing; makes a missing database."""
+    uri = tracking_uri(root)
+    if uri.startswith("sqlite:///"):
+        _make_database(Path(uri.removeprefix("sqlite:///").partition("?")[0]))
+    client = _client_at(uri)
+    return cast("MlflowClient", Reporting(client, *_reports)) if _reports else client
 
 
-def client_at(uri: str) -> "MlflowClient":
-    """As `connect`, for an address; makes a database's tables where they are missing."""
+def _make_database(path: Path) -> None:
+    """Make the database where it is missing, whole or not at all.
+
+    This process may be ended while MLflow makes the tables, which it could not repair.
+    """
+    if path.exists():
+        return
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new").absolute()
+    temporary.unlink(missing_ok=True)
+    try:
+        _client_at(f"sqlite:///{temporary}").search_experiments()
+        os.link(temporary, path)  # unlike a move, never over a database that another has made
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _client_at(uri: str) -> "MlflowClient":
     # read by mlflow when it is imported, or at its first request
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(RETRIES))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT_S))
     # at a run's end MLflow prints its address, password and all
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     from mlflow import MlflowClient

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from sae_repro.files import digest
+from sae_repro.track.apart import apart
 from sae_repro.track.mlflow_sync import RETRY, Sender, Sent
 from sae_repro.track.projection import flat
 from sae_repro.track.server import connect, make_experiment, server_errors
@@ -36,6 +37,13 @@ def send_trials(
     One parent run, and one run below it per trial. Safe to repeat with more trials; StudyError
     where the server can't be reached.
     """
+    with server_errors(root, RETRY):
+        return apart(_send, name, trials, study, root, experiment)
+
+
+def _send(
+    name: str, trials: Sequence[TrialEntry], study: Path, root: Path, experiment: str
+) -> Sent:
     with server_errors(root, RETRY):
         client = connect(root)
         sender = Sender(client, make_experiment(client, f"{experiment}-tuning", root), study)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from sae_repro.errors import StudyError
+from sae_repro.track.apart import apart
 from sae_repro.track.origin import Origin
 from sae_repro.track.server import (
     connect,
@@ -38,8 +39,7 @@ def show(study: Path, root: Path, experiment: str, port: int, *, browser: bool) 
     """
     uri = tracking_uri(root)
     with server_errors(root):
-        client = connect(root)
-        place = publish(client, find_experiment(client, experiment), Origin(study).study)
+        place = apart(_publish, study, root, experiment)
     if is_server(uri):
         # a browser asks for the password itself
         announce(f"{redacted(uri).replace('***@', '').rstrip('/')}/{place}", browser)
@@ -52,6 +52,12 @@ def show(study: Path, root: Path, experiment: str, port: int, *, browser: bool) 
                 time.sleep(3600)
     except KeyboardInterrupt:
         return
+
+
+def _publish(study: Path, root: Path, experiment: str) -> str:
+    with server_errors(root):
+        client = connect(root)
+        return publish(client, find_experiment(client, experiment), Origin(study).study)
 
 
 def announce(address: str, browser: bool) -> None:

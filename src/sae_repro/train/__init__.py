@@ -13,8 +13,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sae_repro.cellstore import CellStore, bypassed, deliver
+from sae_repro.errors import StudyError
 from sae_repro.live import Followed, curves
 from sae_repro.params import Cell, Train, read_cells
+from sae_repro.params.cell_rules import width_faults
 from sae_repro.pins import check_imports
 from sae_repro.progress import say_kept
 from sae_repro.readers.shards import ActivationStore
@@ -27,7 +29,9 @@ def run(context: StageContext) -> None:
     """Bring artifacts/train up to date with the study's cells."""
     store = CellStore(STATE / "cells")
     cells = read_cells(context.value("recipes"), context.value("cells"))
-    check_imports(cells, Path())  # before any cell is trained
+    # before any cell is trained
+    check_imports(cells, Path())
+    _check_widths(cells, ActivationStore(context.artifacts("extract")))
     by_name: dict[str, dict[str, CellJob]] = {name: {} for name in cells}
     for (name, place), job in jobs_of(context, store, cells).items():
         by_name[name][place] = job
@@ -46,6 +50,18 @@ def run(context: StageContext) -> None:
     deliver(out, by_name, store, summary="train.json", make_all=make_all)
     if not made and not bypassed():
         say_kept("train", 0, len(keys))
+
+
+def _check_widths(cells: Mapping[str, Cell], activations: ActivationStore) -> None:
+    """StudyError for cells that can't be on activations so wide: known only now of some models."""
+    first = next(iter(activations.manifest["hooks"]))
+    faults = [
+        f"cells.{name}.{fault}"
+        for name, cell in cells.items()
+        for fault in width_faults(cell, activations.d_in(cell.hook or first))
+    ]
+    if faults:
+        raise StudyError("\n".join(faults))
 
 
 def _followed(

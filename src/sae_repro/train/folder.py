@@ -31,12 +31,14 @@ def write_records(
     steps: int = 0,
     metrics: Rows = (),
     revivals: Rows = (),
+    unreached: Sequence[str] = (),
     outcome: Mapping[str, Any] | None = None,
 ) -> None:
     """Write train.json, metrics.jsonl and revival.jsonl.
 
-    `id` names the SAE beyond this study, `choices` are what it was made by, `outcome` is what
-    training has to add; an SAE that no step of ours has changed has neither steps nor rows.
+    `id` names the SAE beyond this study, `choices` are what it was made by, `unreached` those of
+    them that its steps never came to, `outcome` is what training has to add; an SAE that no step of
+    ours has changed has neither steps nor rows.
     """
     for name, rows in (("metrics", metrics), ("revival", revivals)):
         write_text(folder / f"{name}.jsonl", "".join(canonical_json(row) + "\n" for row in rows))
@@ -51,6 +53,7 @@ def write_records(
         "tokens": steps * job.settings.batch_size,
         "seed": job.seed,
         "choices": dict(choices),
+        "unreached": list(unreached),
         "train": job.settings.model_dump(mode="json") if steps else {},
     }
     write_json(folder / "train.json", record | dict(outcome or {}))

@@ -43,14 +43,15 @@ class CellJob:
 
 
 def line_of(name: str, folder: Path) -> str:
-    """A line on the SAE in `folder`: its steps, and its last logged training batch."""
+    """A line on the SAE in `folder`: its steps, and its last logged training batch; remarks."""
     record = read_json(folder / "train.json")
     if record["status"] != "ok":
         return f"train: {name}: {record['status']}: {record['reason']}"
     if not record["steps"]:
         return f"train: {name}: {record['choices'].get('baseline') or 'imported'}, no steps"
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    return f"train: {name}: {record['steps']:,} steps, last batch {measured(last)}"
+    remarks = "".join(f"; {remark}" for remark in record["unreached"])
+    return f"train: {name}: {record['steps']:,} steps, last batch {measured(last)}{remarks}"
 
 
 def cell_key(

@@ -63,7 +63,8 @@ class Batches:
         parts: list[np.ndarray] = []
         for number in rng.permutation(len(self._shards.entries)).tolist():
             shard = self._shards.load(number)
-            parts.append(np.asarray(shard[: rows - sum(map(len, parts))], dtype=np.float32))
+            # a copy: a shard that stays mapped stays open
+            parts.append(np.array(shard[: rows - sum(map(len, parts))], dtype=np.float32))
             if sum(map(len, parts)) >= rows:
                 break
         return torch.from_numpy(np.concatenate(parts))

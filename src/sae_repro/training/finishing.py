@@ -12,9 +12,13 @@ CALIBRATION_CHUNK = 4096  # activations read at once
 
 
 def scale_of(cell: Cell, store: ActivationStore, hook: str) -> float:
-    """The factor by which activations are multiplied before training sees them."""
-    expected_norm = cell.normalisation == "expected_norm"
-    return math.sqrt(store.d_in(hook)) / store.rms(hook) if expected_norm else 1.0
+    """The factor by which activations are multiplied before training sees them.
+
+    1 where all of them are 0, which no factor changes.
+    """
+    rms = store.rms(hook)
+    expected_norm = cell.normalisation == "expected_norm" and rms > 0
+    return math.sqrt(store.d_in(hook)) / rms if expected_norm else 1.0
 
 
 def finished_sae(cell: Cell, weights: Weights, store: ActivationStore, hook: str) -> SAE:

@@ -1,5 +1,7 @@
 """The journal of a cell's training: rows of metrics.jsonl and revival.jsonl."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,3 +41,8 @@ def metrics_row(
             "dead": (silent_k >= DEAD_WINDOW).sum().item(),
             "lr": lr,
         }
+
+
+def as_json(row: Mapping[str, float]) -> dict[str, float | None]:
+    """A row as JSON can hold it: None stands for what is not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}

@@ -52,7 +52,9 @@ def resample(
     loss = token_losses(cell, weights, x_nd, epsilon=epsilon).double().cpu().numpy()
     p = loss if published else loss**2
     total = p.sum()
-    rows = rng.choice(len(p), size=len(dead), p=p / total if total > 0 else None)
+    # nothing to weigh by where all losses are 0, or where training has overflowed and will fail
+    weighed = 0 < total < np.inf
+    rows = rng.choice(len(p), size=len(dead), p=p / total if weighed else None)
     with torch.no_grad():
         direction = x_nd[torch.from_numpy(rows).to(x_nd.device)]
         if not published:

@@ -48,12 +48,12 @@ from sae_repro.training.batches import Batches
 from sae_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from sae_repro.training.contribution import Contribution
 from sae_repro.training.finishing import finished_sae, scale_of
-from sae_repro.training.journal import Journal, metrics_row
+from sae_repro.training.journal import Journal, as_json, metrics_row
 from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.resampling import resample
 from sae_repro.training.running_threshold import RunningThreshold
 from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
-from sae_repro.training.watch import Watch
+from sae_repro.training.watch import Diverged, Watch, check_finite
 
 INITIAL_ROWS = 16_384  # inputs whose geometric median b_dec starts from
 
@@ -64,8 +64,9 @@ class Trained:
 
     sae: SAE
     journal: Journal
-    thresholds: dict[str, float]
-    """BatchTopK: τ as calibrated, and its running mean over training, in raw units."""
+    thresholds: dict[str, float | None]
+    """BatchTopK: τ as calibrated, and its running mean over training, in raw units; None where no
+    latent ever fired."""
 
 
 def cell_id(cell: Cell) -> str:
@@ -125,6 +126,8 @@ class Trainer:
 
     def run(self, progress: Callable[[int], None] = lambda step: None) -> Trained:
         """Train to the end, or from the last checkpoint: numbers 1, 11 and 12 of the map."""
+        if not self.store.rms(self.hook):
+            raise Diverged("all training activations are 0: there is nothing to learn", Journal())
         start, journal = self._resumed()
         for step, batch in enumerate(self.batches.starting_at(start), start):
             losses = self._step(step, self._scaled(batch.to(self.device)))
@@ -134,12 +137,14 @@ class Trainer:
             logs = step % self.settings.log_every == 0 or done == self.batches.steps
             saves = done % self.settings.checkpoint_every == 0 and done < self.batches.steps
             if logs or (saves and self.watch.fault()):  # the failure's terms
-                journal.metrics.append(self._row(step, losses, batch))
-                self.watch.check(journal, self.checkpoint)
+                row = self._row(step, losses, batch)
+                journal.metrics.append(as_json(row))
+                self.watch.check(row, journal, self.checkpoint)
                 progress(done)
             if saves:
                 save_checkpoint(self.checkpoint, done, self._state(), journal)
         sae = self.sae()
+        check_finite(sae, journal)  # the last step may have broken what its loss has not seen
         return Trained(sae, journal, self._thresholds(sae))
 
     def _step(self, step: int, x_nd: Tensor) -> Losses:
@@ -177,19 +182,22 @@ class Trainer:
 
     def _steer(self, step: int, l0: Tensor) -> None:
         """Multiplicative control: λ up where the batch has at least the target L0, else down."""
-        if self.cell.target_l0 is None or self.cell.penalty_row.needs_target_l0:
+        if not self.cell.steered:
             return
+        assert self.cell.target_l0 is not None
         rate = control_rate(self.cell, step, self.batches.steps)
         self.lambda_ *= torch.where(l0 >= self.cell.target_l0, 1 + rate, 1 - rate)
 
-    def _thresholds(self, sae: SAE) -> dict[str, float]:
+    def _thresholds(self, sae: SAE) -> dict[str, float | None]:
         if self.cell.activation_row.threshold != "calibrated":
             return {}
         assert sae.weights.threshold is not None
-        return {
-            "threshold_calibrated": sae.weights.threshold[0].item(),
-            "threshold_training_mean": self.threshold.mean.item() / self.scale,
-        }
+        return as_json(
+            {
+                "threshold_calibrated": sae.weights.threshold[0].item(),
+                "threshold_training_mean": self.threshold.mean.item() / self.scale,
+            }
+        )
 
     def _reorder(self, z_nk: Tensor) -> None:
         """Latents by falling contribution; everything that is indexed by latent moves along."""

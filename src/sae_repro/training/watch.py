@@ -5,13 +5,13 @@ depends on the steps alone: the intervals of logging and checkpoints decide only
 reported.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders import Losses
+from sae_repro.autoencoders import SAE, Losses
 from sae_repro.params import Cell, Train
 from sae_repro.training.checkpoint import load_checkpoint
 from sae_repro.training.journal import Journal
@@ -50,7 +50,8 @@ class Watch:
         """Take in one step and the batch's L0."""
         error = losses.terms["reconstruction"]
         if step == 0:
-            self._limit.copy_(EXPLODED * error.clamp_min(self._power))
+            least = min(self._power, torch.finfo(error.dtype).max)
+            self._limit.copy_(EXPLODED * error.clamp_min(least))
         self._starved.copy_(torch.where(l0 < STARVED_L0, self._starved + 1, 0))
         # on the last step nothing is left that could bring a latent back
         patience = 1 if step == self._steps - 1 else self._patience
@@ -64,13 +65,15 @@ class Watch:
         faults = [(step, kind) for kind, step in enumerate(self._first.tolist()) if step >= 0]
         return min(faults, default=None)
 
-    def check(self, journal: Journal, checkpoint: Path) -> None:
-        """Diverged, where something was noted; `checkpoint` is the folder of the last one."""
+    def check(self, last: Mapping[str, float], journal: Journal, checkpoint: Path) -> None:
+        """Diverged, where something was noted.
+
+        `last` is the step's row, `checkpoint` the folder of the last one.
+        """
         fault = self.fault()
         if fault is None:
             return
         step, kind = fault
-        last: dict[str, Any] = journal.metrics[-1]
         terms = ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k not in ("step", "tokens"))
         saved = load_checkpoint(checkpoint)
         raise Diverged(
@@ -86,6 +89,13 @@ class Watch:
             "watch.starved": self._starved,
             "watch.first": self._first,
         }
+
+
+def check_finite(sae: SAE, journal: Journal) -> None:
+    """Diverged, where a weight of the finished `sae` is not finite in its precision."""
+    broken = [name for name, t in sae.weights.named().items() if not bool(t.isfinite().all())]
+    if broken:
+        raise Diverged(f"not finite after the last step: {', '.join(broken)}", journal)
 
 
 def _revival_steps(cell: Cell, settings: Train) -> int:

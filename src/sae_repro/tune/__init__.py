@@ -6,6 +6,7 @@ batches before it alone (`proposals`), and a trial enters the journal once all b
 (`journal`): killed anywhere and run again, the study ends with the same trials.csv.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.files import replacing_folder, sha256_file
 from sae_repro.params import Cell, Evaluate, Train, Tune, check_section
 from sae_repro.progress import say
-from sae_repro.sidebyside import side_by_side
+from sae_repro.sidebyside import WorkerLostError, side_by_side
 from sae_repro.stage import STATE, StageContext
 from sae_repro.train import jobs_of, steps_of
 from sae_repro.tune.space import FOLDER, load_tune
@@ -149,18 +150,11 @@ def _work(pieces: Sequence[tuple["TrialJob", int]], what: str) -> list[float]:
     After the loss of a worker (killed, out of memory), its unfinished trials run again: finished
     cells are in the store, and a half-trained cell goes on from its checkpoint.
     """
-    import sys
-
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    from sae_repro.errors import StudyError
-
-    for _ in range(LOST_WORKERS):
+    for attempt in range(1, LOST_WORKERS + 1):
         try:
             return side_by_side(pieces, what=what, unit="step")
-        except TerminatedWorkerError:
+        except WorkerLostError as error:
+            if attempt == LOST_WORKERS:
+                raise WorkerLostError(f"{LOST_WORKERS} times in one batch: {error}") from None
             print("tune: a worker was lost; restarting its trials", file=sys.stderr)
-    raise StudyError(
-        f"{LOST_WORKERS} workers were lost in one batch (out of memory?): set SAE_REPRO_JOBS to "
-        "fewer, and run again: finished trials are kept"
-    )
+    raise AssertionError  # LOST_WORKERS ≥ 1

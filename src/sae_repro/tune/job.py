@@ -29,6 +29,11 @@ class TrialJob:
     shown: tuple[str, ...]
     """Metrics in its line, besides those of every evaluation's."""
 
+    @property
+    def name(self) -> str:
+        """The trial's name for people."""
+        return self.cell.name
+
     def __call__(self, progress: Callable[[int], None]) -> str:
         """Train and evaluate, each unless it is done by now; a stopped trial is not evaluated.
 

@@ -17,7 +17,7 @@ from optuna.trial import FixedTrial, FrozenTrial
 
 from sae_repro.errors import StudyError
 from sae_repro.files import digest, replacing, sha256_file
-from sae_repro.params import Tune, check_section, read_yaml
+from sae_repro.params import LOCK_VALUES, Tune, check_section, read_yaml
 from sae_repro.stage import STATE
 from sae_repro.tune.optuna_journal import REBUILT, name_metrics
 from sae_repro.tune.proposals import directions, quiet
@@ -107,7 +107,7 @@ def _space(folder: Path) -> Tune:
     raw: Mapping[str, Any] = {}
     study: Mapping[str, Any] = {}
     if lock.is_file():
-        source, locked = lock, read_yaml(lock)["stages"]["tune"]["params"]
+        source, locked = lock, read_yaml(lock, values=LOCK_VALUES)["stages"]["tune"]["params"]
         raw, study = (
             locked.get(name, {}) for name in ((FOLDER / "params.yaml").as_posix(), PARAMS)
         )

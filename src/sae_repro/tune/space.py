@@ -1,11 +1,12 @@
 """The search space of tune/params.yaml: its Optuna parameters, and the cells they make."""
 
 from collections.abc import Iterator, Mapping
-from itertools import product
+from itertools import islice, product
+from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, shown
 from sae_repro.metrics import find, nearest
 from sae_repro.params import Study, Tune, check_section, parse, read_yaml
 from sae_repro.params.axes import ACTIVATIONS
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import optuna
 
 FOLDER = Path("tune")
+CORNERS = 2000
+"""Of a recipe's lists of values, at most."""
 DIGITS = 3  # significant, of a cell's values: short enough to be read
 
 
@@ -27,7 +30,8 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
     path = study / FOLDER / "params.yaml"
     raw = read_yaml(path)
     if set(raw) != {"tune"}:
-        raise StudyError(f"{path}: must hold one section, tune; it has {', '.join(map(str, raw))}")
+        has = ", ".join(map(shown, islice(raw, 20)))
+        raise StudyError(f"{path}: must hold one section, tune; it has {has or 'none'}")
     tune = check_section(Tune, raw["tune"], source=str(path), within="tune")
     settings = read_yaml(study / "params.yaml")
     parse(settings, source=str(study / "params.yaml"))
@@ -35,6 +39,8 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
         tune = tune.with_recipes(settings["recipes"])
     except ValueError as error:
         raise StudyError(f"{path}: tune.recipes.{error}") from None
+    if problems := list(_crowded(tune)):
+        raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
     corners = dict(_corners(tune))
     try:
         parsed = parse({**settings, "cells": corners}, source=str(path))
@@ -154,8 +160,23 @@ def _cell(tune: Tune, recipe: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if l0 is not None:
         row = ACTIVATIONS.get(str(choices.get("activation")))
         counts = row is not None and row.l0_set_by == "k"
-        choices["k" if counts else "target_l0"] = round(l0) if counts else l0
+        # what is no number stays as it is, for the cell's own check
+        rounds = counts and isinstance(l0, float) and isfinite(l0)
+        choices["k" if counts else "target_l0"] = round(l0) if rounds else l0
     return choices
+
+
+def _crowded(tune: Tune) -> Iterator[str]:
+    """A line for each recipe whose lists of values make too many corners to check each."""
+    for recipe in tune.recipes:
+        searched = (choice for _, choice in _searched(tune, recipe).values())
+        n = prod(len(choice.values) for choice in searched if isinstance(choice, Values))
+        if n > CORNERS:
+            yield (
+                f"tune.recipes.{recipe}: {n:,} combinations of listed values, of which each must "
+                f"be a valid cell; at most {CORNERS:,} can be checked: list fewer values, or give "
+                "those that are numbers as a range, {low: …, high: …}"
+            )
 
 
 def _corners(tune: Tune) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -32,6 +32,14 @@ def on_status(status: int, message: str, settings: Judge) -> str:
     return _LATER
 
 
+def on_timeout(settings: Judge) -> str:
+    """What to do about a request that took longer than `timeout_s` in all."""
+    return (
+        f"raise judge.timeout_s = {settings.timeout_s:g} if the model needs longer than that for "
+        f"one answer, or {_LATER}"
+    )
+
+
 def on_no_text(reply: NoText, settings: Judge) -> str:
     """What to do about a response of status 200 without an answer."""
     if reply.kind == "error":

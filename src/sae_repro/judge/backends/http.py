@@ -5,6 +5,8 @@ slow or unreachable is retried, with waits that double or follow its Retry-After
 brings no text of the model (an error with status 200, a web page, no choices). Then the run ends
 with an error, and the answers received until then are kept. Nothing but the model's text is
 recorded. An answer cut off at max_tokens ends the run at once: the same would come again.
+
+`timeout_s` covers all of a request, from the look-up of the endpoint's name to the last byte.
 """
 
 import sys
@@ -17,14 +19,14 @@ from threading import Event, Lock
 
 import httpx2
 
+from sae_repro.deadline import OverdueError
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json
-from sae_repro.judge.backends.advice import on_no_text, on_status
+from sae_repro.judge.backends.advice import on_no_text, on_status, on_timeout
 from sae_repro.judge.backends.api_key import ApiKey, quiet_client
 from sae_repro.judge.backends.rate_limit import Clock, RateLimit, StoppedError
 from sae_repro.judge.backends.record import Recorder, read_answers, recording
 from sae_repro.judge.backends.replies import (
-    MAX_BYTES,
     NoText,
     Reply,
     error_in,
@@ -32,6 +34,7 @@ from sae_repro.judge.backends.replies import (
     retry_after,
     text_in,
 )
+from sae_repro.judge.backends.sending import Sender
 from sae_repro.judge.protocol import Answer, Question, key_of
 from sae_repro.numerics.random import generator
 from sae_repro.params import Judge
@@ -40,7 +43,10 @@ from sae_repro.progress import bar
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 LONGEST_ASKED_WAIT_S = 600.0
-"""A longer Retry-After (a daily quota) ends the run instead of hanging it."""
+"""Most that the Retry-After of one question's attempts may come to, all of them together.
+
+A longer one (a daily quota) ends the run instead of hanging it.
+"""
 
 
 class NoAnswerError(Exception):
@@ -85,6 +91,7 @@ class _Run:
         self._rate_limit = RateLimit(settings.requests_per_minute, clock, self._stop)
         self._url = f"{(settings.base_url or '').rstrip('/')}/chat/completions"
         self._lock = Lock()
+        self._said_until = 0.0
         self._limit = "max_tokens"
 
     def ask(self, keyed: Mapping[str, Question], record: Path) -> None:
@@ -93,11 +100,11 @@ class _Run:
         n_answered = len(keyed) - len(missing)
         with (
             quiet_client(),
-            self._client() as client,
+            Sender(self._key.headers(), self._settings.timeout_s) as sender,
             ThreadPoolExecutor(self._settings.in_flight) as pool,
             bar("judge", unit="answer", total=len(keyed), initial=n_answered) as progress,
         ):
-            futures = [pool.submit(self._one, client, key, keyed[key]) for key in missing]
+            futures = [pool.submit(self._one, sender, key, keyed[key]) for key in missing]
             try:
                 for future in as_completed(futures):
                     # requests that another's failure stopped are not the ones to report
@@ -112,14 +119,6 @@ class _Run:
                     raise self._failed(error, keyed, record) from None
                 raise
 
-    def _client(self) -> httpx2.Client:
-        # redirects are not followed: the key goes where params.yaml says, and nowhere else
-        return httpx2.Client(
-            timeout=self._settings.timeout_s,
-            headers={"Content-Type": "application/json", **self._key.headers()},
-            follow_redirects=False,
-        )
-
     def _failed(
         self, error: NoAnswerError, keyed: Mapping[str, Question], record: Path
     ) -> StudyError:
@@ -129,47 +128,63 @@ class _Run:
             f"answers are kept in {record}; run the same command to request the rest"
         )
 
-    def _one(self, client: httpx2.Client, key: str, question: Question) -> None:
+    def _one(self, sender: Sender, key: str, question: Question) -> None:
         """Record an answer; NoAnswerError, which stops the other requests, where there is none."""
         try:
-            self._recorder.add(key, self._with_retries(client, key, question))
+            self._recorder.add(key, self._with_retries(sender, key, question))
         except NoAnswerError:
             # here, not where the error arrives: this thread would send its next request first
             self._stop.set()
             raise
 
-    def _with_retries(self, client: httpx2.Client, key: str, question: Question) -> Answer:
+    def _with_retries(self, sender: Sender, key: str, question: Question) -> Answer:
         """Ask until there is an answer; NoAnswerError after `attempts` tries."""
         failure: _Failure | None = None
+        asked_s = 0.0
         for attempt in range(self._settings.attempts):
             self._rate_limit.turn()
-            result = self._attempt(client, question)
+            result = self._attempt(sender, question)
             if isinstance(result, Answer):
                 return result
             failure, wait = result, result.wait
-            if wait is not None and wait > LONGEST_ASKED_WAIT_S:
+            asked_s += wait or 0.0
+            if wait is not None and asked_s > LONGEST_ASKED_WAIT_S:
+                before = f", {asked_s:.0f} s in all" if asked_s > wait else ""
                 raise NoAnswerError(
-                    f"asks to wait {wait:.0f} s ({failure.reason}); retry after that"
+                    f"asks to wait {wait:.0f} s{before} ({failure.reason}); retry after that"
                 )
-            self._rate_limit.hold(_back_off(key, attempt) if wait is None else wait)
+            if attempt + 1 < self._settings.attempts:
+                self._hold(_back_off(key, attempt) if wait is None else wait, failure.reason)
         assert failure is not None  # attempts ≥ 1
         raise NoAnswerError(
             f"no answer in {self._settings.attempts} attempts, last error: {failure.reason}; "
             f"{failure.advice}"
         )
 
-    def _attempt(self, client: httpx2.Client, question: Question) -> "Answer | _Failure":
+    def _hold(self, seconds: float, reason: str) -> None:
+        """Send nothing for so long; a line where that is long, and none said so already."""
+        with self._lock:
+            end = self._clock.now() + seconds
+            is_news = seconds >= LONGEST_WAIT_S and end > self._said_until + LONGEST_WAIT_S
+            self._said_until = end if is_news else self._said_until
+        if is_news:
+            _say(f"judge: no request for {seconds:.0f} s, as the endpoint asks ({reason})")
+        self._rate_limit.hold(seconds)
+
+    def _attempt(self, sender: Sender, question: Question) -> "Answer | _Failure":
         """One answer, or why there is none yet; NoAnswerError where no retry would help."""
         hide = self._key.hide
         try:
             limit = self._limit  # another thread may change it meanwhile
-            reply = self._post(client, question, limit)
+            reply = self._post(sender, question, limit)
             if limit == "max_tokens" and _wants_another_limit(reply):
                 limit = self._rename_limit(question)
                 self._rate_limit.turn()
-                reply = self._post(client, question, limit)
+                reply = self._post(sender, question, limit)
         except httpx2.InvalidURL as error:
             raise NoAnswerError(f"not a valid URL ({error}); correct it") from None
+        except OverdueError as error:
+            return _Failure(str(error), on_timeout(self._settings), None)
         except httpx2.RequestError as error:
             # with the class's name: some messages are empty
             reason = hide(f"{type(error).__name__} {error}".strip())
@@ -190,41 +205,24 @@ class _Run:
         return _Failure(reason, advice, wait)
 
     def _rename_limit(self, question: Question) -> str:
-        from tqdm import tqdm
-
         with self._lock:
             is_new, self._limit = self._limit == "max_tokens", "max_completion_tokens"
         if is_new:
-            tqdm.write(
+            _say(
                 f"judge: {self._settings.model} takes no max_tokens; the same limit, "
-                f"{question.sampling.max_tokens}, is sent as max_completion_tokens",
-                file=sys.stderr,
+                f"{question.sampling.max_tokens}, is sent as max_completion_tokens"
             )
         return self._limit
 
-    def _post(self, client: httpx2.Client, question: Question, limit: str) -> Reply:
-        """One request, with the limit of tokens by the name `limit`.
-
-        At most MAX_BYTES of its response are read, within `timeout_s` in all.
-        """
+    def _post(self, sender: Sender, question: Question, limit: str) -> Reply:
+        """One request, with the limit of tokens by the name `limit`."""
         fields = question.sampling.fields()
         request = {
             "model": self._settings.model,
             "messages": [{"role": "user", "content": question.prompt.text}],
             **{limit if name == "max_tokens" else name: fields[name] for name in fields},
         }
-        deadline = self._clock.now() + self._settings.timeout_s
-        content = canonical_json(request).encode()
-        with client.stream("POST", self._url, content=content) as response:
-            body = bytearray()
-            for piece in response.iter_bytes():
-                body += piece
-                if len(body) > MAX_BYTES:
-                    break
-                # the client limits each wait, which an endpoint that sends byte by byte passes
-                if self._clock.now() > deadline:
-                    raise httpx2.ReadTimeout(f"not complete after {self._settings.timeout_s:g} s")
-            return Reply(response.status_code, response.headers, bytes(body))
+        return sender.post(self._url, canonical_json(request).encode())
 
 
 @dataclass(frozen=True)
@@ -235,6 +233,12 @@ class _Failure:
     advice: str
     wait: float | None
     """Seconds, where the endpoint says how long."""
+
+
+def _say(line: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
 
 
 def _wants_another_limit(reply: Reply) -> bool:

@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -30,14 +31,26 @@ from sae_repro.judge.thoughts import spoken
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
-def read_record(path: Path) -> dict[str, Answer]:
-    """The lines in `path` by key, those without an answer too; none where there is no file.
+@dataclass(frozen=True)
+class Line:
+    """A recorded line: the judge's words, or what an earlier version recorded in their place."""
+
+    text: str | None
+    fault: str | None = None
+
+
+def read_answers(path: Path) -> dict[str, Answer]:
+    """The answers in `path` by key; none where there is no file.
 
     StudyError with the line that is damaged or contradicts another.
     """
-    lines: dict[str, Answer] = {}
-    for number, key, answer in _numbered(path):
-        if lines.setdefault(key, answer) != answer:
+    return _said(_lines(path))
+
+
+def _lines(path: Path) -> dict[str, Line]:
+    lines: dict[str, Line] = {}
+    for number, key, line in _numbered(path):
+        if lines.setdefault(key, line) != line:
             raise StudyError(
                 f"{path}:{number}: a second, different answer to one question; delete one of the "
                 f"lines with the key {key}"
@@ -45,28 +58,31 @@ def read_record(path: Path) -> dict[str, Answer]:
     return lines
 
 
-def read_answers(path: Path) -> dict[str, Answer]:
-    """As `read_record`, only what a judge said."""
-    return {k: a for k, a in read_record(path).items() if not_said(a) is None}
+def _said(lines: Mapping[str, Line]) -> dict[str, Answer]:
+    return {
+        key: Answer(line.text)
+        for key, line in lines.items()
+        if line.text is not None and not_said(line) is None
+    }
 
 
 def lines_without_answer(path: Path, keys: Set[str]) -> list[tuple[int, str]]:
     """(number of the line, what it holds instead) of those for `keys` that hold no answer."""
-    found = ((number, key, not_said(answer)) for number, key, answer in _numbered(path))
+    found = ((number, key, not_said(line)) for number, key, line in _numbered(path))
     return [(number, what) for number, key, what in found if what is not None and key in keys]
 
 
-def not_said(answer: Answer) -> str | None:
+def not_said(line: Line) -> str | None:
     """What a recorded line holds in place of a judge's answer; None for an answer."""
-    if answer.text is None:
-        return answer.fault
-    said = spoken(answer.text)
+    if line.text is None:
+        return line.fault
+    said = spoken(line.text)
     if said is None:
         return "reasoning without an answer"
     return instead_of_answer(said) if said.strip() else "an empty text"
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, str, Answer]]:
+def _numbered(path: Path) -> Iterator[tuple[int, str, Line]]:
     for number, line in enumerate(_whole_lines(path), start=1):
         if number == 1 and not line:
             continue  # a record without answers has one empty line
@@ -93,13 +109,13 @@ def _whole_lines(path: Path) -> list[bytes]:
     return content.split(b"\n")[:-1]
 
 
-def _parse(line: bytes, place: str) -> tuple[str, Answer]:
+def _parse(line: bytes, place: str) -> tuple[str, Line]:
     try:
         entry = json.loads(line)
-        key, text, fault = entry["key"], entry["text"], entry["fault"]
+        key, text, fault = entry["key"], entry["text"], entry.get("fault")
         valid = (
             _KEY.fullmatch(key)
-            and len(entry) == 3
+            and entry.keys() <= {"key", "text", "fault"}
             # exactly one of the two
             and {type(text), type(fault)} == {str, type(None)}
         )
@@ -110,14 +126,12 @@ def _parse(line: bytes, place: str) -> tuple[str, Answer]:
             f"{place}: not a recorded answer; restore the file (`dvc checkout`), or delete the "
             "line to request its answer again"
         )
-    return key, Answer(text, fault)
+    return key, Line(text, fault)
 
 
 def _line(key: str, answer: Answer) -> bytes:
     # ASCII: half a surrogate pair, which JSON can carry, is kept as it came
-    return (
-        canonical_json({"key": key, "text": answer.text, "fault": answer.fault}) + "\n"
-    ).encode()
+    return (canonical_json({"key": key, "text": answer.text}) + "\n").encode()
 
 
 class Recorder:
@@ -147,7 +161,7 @@ def recording(path: Path) -> Iterator[Recorder]:
     """The record in `path`, open for one writer, others wait; sorted when the block ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _only_writer(path):
-        answers = _without_faults(path)
+        answers = _dropping_others(path)
         with path.open("ab") as file:
             file.truncate(sum(len(line) + 1 for line in _whole_lines(path)))
             try:
@@ -156,10 +170,10 @@ def recording(path: Path) -> Iterator[Recorder]:
                 _sort(path, answers)
 
 
-def _without_faults(path: Path) -> dict[str, Answer]:
-    """The answers in `path`, from which lines without one are dropped."""
-    lines = read_record(path)
-    answers = {key: answer for key, answer in lines.items() if not_said(answer) is None}
+def _dropping_others(path: Path) -> dict[str, Answer]:
+    """The answers in `path`, from which all other lines are dropped."""
+    lines = _lines(path)
+    answers = _said(lines)
     n_dropped = len(lines) - len(answers)
     if n_dropped:
         print(

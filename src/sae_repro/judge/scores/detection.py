@@ -35,7 +35,7 @@ class Detection:
     true_positives: int
     true_negatives: int
     unparsable: int
-    """Answers, each on a list of contexts, left out because they were unparsable or faulty."""
+    """Answers, each on a list of contexts, left out because they were unparsable."""
 
 
 def detection(truth: Sequence[Sequence[int]], answers: Sequence[Sequence[int] | None]) -> Detection:

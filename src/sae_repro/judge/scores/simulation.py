@@ -27,7 +27,7 @@ class Simulation:
     """Whether the prediction was constant."""
     tokens: int
     unparsable: int
-    """Contexts left out because their answers were unparsable or faulty."""
+    """Contexts left out because their answers were unparsable."""
     lost_quantiles: int
     """Quantiles with members but without an answered context: they weigh nothing."""
 

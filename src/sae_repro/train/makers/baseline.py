@@ -53,7 +53,7 @@ def _two_ended(mean_d: Tensor, axes_jd: Tensor) -> SAE:
     """ReLU latents along V = `axes_jd`ᵀ and against it: W_enc = [V, −V], W_dec its transpose."""
     w_dec = torch.cat([axes_jd, -axes_jd]).float()
     weights = Weights(
-        W_enc=w_dec.T.contiguous(),
+        W_enc=w_dec.T.clone(memory_format=torch.contiguous_format),
         b_enc=torch.zeros(len(w_dec)),
         W_dec=w_dec,
         b_dec=mean_d.float(),

@@ -11,6 +11,7 @@ from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.folder import hook_metadata, write_records
+from sae_repro.train.unreached import unreached
 from sae_repro.training import Diverged, Trainer, cell_id
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
         steps=trainer.batches.steps,
         metrics=journal.metrics,
         revivals=journal.revivals,
+        unreached=[
+            *unreached(job.cell, job.settings, trainer.batches.steps, trainer.weights.d_sae)
+        ],
         outcome=outcome,
     )
     shutil.rmtree(job.checkpoint, ignore_errors=True)

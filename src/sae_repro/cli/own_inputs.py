@@ -1,0 +1,44 @@
+"""A study's own text and labels, read whole before any compute is spent on them."""
+
+from pathlib import Path
+
+from sae_repro.corpus.found import Found
+from sae_repro.corpus.sources import open_files
+from sae_repro.corpus.split import check_splits, split_of
+from sae_repro.numerics.hashing import fingerprint
+from sae_repro.params import FilesSource, StoriesSource, Study
+from sae_repro.pins import pinned_concepts
+from sae_repro.readers.spans import read_spans
+
+
+def check_own_inputs(study: Study, folder: Path) -> None:
+    """Read the study's files as the stages will; `folder` holds params.yaml.
+
+    StudyError for all that `corpus` refuses in them but what only a tokenizer finds, and for labels
+    of documents that do not exist. Text of the hub is not read.
+    """
+    source, labels = study.corpus.source, study.evaluate.concepts
+    rows = source.n_documents if isinstance(source, StoriesSource) else None
+    if isinstance(source, FilesSource):
+        rows = _rows(study, source, folder)
+    if labels is not None:
+        spans = read_spans(pinned_concepts(labels, folder))
+        if rows is not None:
+            spans.check_documents(rows)
+
+
+def _rows(study: Study, source: FilesSource, folder: Path) -> int | None:
+    """The rows of the text's files; None where corpus.source.n_documents ends the reading."""
+    texts = open_files(source, folder)
+    seen: set[bytes] = set()
+    filled: set[str] = set()
+    count = 0
+    for document in texts:
+        mark = fingerprint(document.text.encode(), study.seed)
+        count += 1
+        seen.add(mark)
+        filled.add(split_of(mark, study.corpus))
+    check_splits(
+        filled, Found(count, texts.skipped, count - len(seen), texts.paragraphs), study.corpus
+    )
+    return None if source.n_documents else count + texts.skipped.total()
