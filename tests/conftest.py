@@ -19,7 +19,7 @@ from sae_repro.extract.sinks import OrderedSink, ShuffledSink  # noqa: E402
 from sae_repro.files import sha256_file, write_json  # noqa: E402
 from sae_repro.numerics.determinism import prepare  # noqa: E402
 
-from .peers import Peer
+from .peers import Peer  # noqa: E402
 
 HOOK = "blocks.0.hook_resid_post"
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
