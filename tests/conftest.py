@@ -7,14 +7,20 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import pytest
 
-from sae_repro.contents import seal
-from sae_repro.extract.sinks import OrderedSink, ShuffledSink
-from sae_repro.files import sha256_file, write_json
+from sae_repro.numerics.kernels import choose
 
-from .peers import Peer
+choose("portable")  # before numpy and torch are imported: tests compute as stages do
+
+import numpy as np  # noqa: E402
+
+from sae_repro.contents import seal  # noqa: E402
+from sae_repro.extract.sinks import OrderedSink, ShuffledSink  # noqa: E402
+from sae_repro.files import sha256_file, write_json  # noqa: E402
+from sae_repro.numerics.determinism import prepare  # noqa: E402
+
+from .peers import Peer  # noqa: E402
 
 HOOK = "blocks.0.hook_resid_post"
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -27,10 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """The thread count decides bits: pin it for every test."""
-    import torch
-
-    torch.set_num_threads(1)
+    """Kernels and the thread count decide bits: pin them for every test."""
+    prepare(device="cpu", threads=1)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from sae_repro.closure import code_digest
 from sae_repro.errors import StudyError
 from sae_repro.files import digest, disk_fault, sha256_file
 from sae_repro.installation import SOURCE, check_installation
+from sae_repro.numerics.kernels import choose, in_use
 from sae_repro.params import check_section, load, read_yaml
 from sae_repro.params.base import S
 from sae_repro.params.study import Loose
@@ -62,9 +63,9 @@ class StageContext:
         return value
 
     def code(self, *modules: str) -> str:
-        """Hash of the code that `modules` import, and of the lock of its libraries."""
+        """Hash of what computes: the code that `modules` import, its libraries, their kernels."""
         lock = sha256_file(self.root / "requirements.lock")
-        return digest([code_digest(SOURCE, *modules), lock])
+        return digest([code_digest(SOURCE, *modules), lock, in_use()])
 
     def artifacts(self, stage: str) -> Path:
         """The folder that `stage` writes."""
@@ -84,8 +85,10 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
     try:
         STATE.mkdir(exist_ok=True)
         # a fault anywhere in the study is reported now, not when its stage comes after an hour
-        root = Path(load("params.yaml").root)
+        study = load("params.yaml")
+        root = Path(study.root)
         check_installation(root, [name])
+        choose(study.compute.bits)
         declared = declared_params(name, pipeline)
         with _only_writer(name):
             yield StageContext(name, declared, root)

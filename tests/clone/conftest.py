@@ -16,6 +16,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PARAMS = """\
 root: .
 seed: 0
+compute: {bits: portable}
 corpus:
   source: {kind: files, files: {text.jsonl: PIN}}
   validation: 0.2

@@ -22,6 +22,7 @@ READ_K = [name for name, row in ACTIVATIONS.items() if "k" in row.reads]
 
 STUDY: dict[str, Any] = {
     "root": ".",
+    "compute": {},
     "seed": 0,
     "corpus": {"source": {"kind": "stories", "n_documents": 1000}},
     "subject": {"source": {"kind": "train"}, "training": {}},
@@ -265,7 +266,7 @@ def test_a_missing_study_says_what_to_do(tmp_path: Path) -> None:
 
 def test_numbers_and_merges_are_yaml_1_2(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(
-        "root: .\nseed: 0\n"
+        "root: .\nseed: 0\ncompute: {}\n"
         "recipes: {v: &v {expansion: 4, penalty: l1, lambda: 1e-2}}\n"
         "corpus: {source: {kind: stories, n_documents: 1_000}}\n"
         "subject: {source: {kind: train}, training: {}}\n"

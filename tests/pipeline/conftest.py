@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARAMS = """\
 root: .
 seed: 0
+compute: {bits: portable}
 corpus:
   source: {kind: files, files: {text.jsonl: PIN}}
   validation: 0.2

@@ -28,6 +28,7 @@ D = 8
 PARAMS = """\
 root: .
 seed: 0
+compute: {bits: portable}
 corpus: {source: {kind: stories, n_documents: 900}}
 subject:
   source: {kind: train}

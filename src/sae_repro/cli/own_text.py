@@ -270,6 +270,8 @@ def study_yaml(
         f"# Study {name}. Every key: sae-repro check --schema",
         "root: ../..",
         f"seed: {SEED}",
+        "",
+        "compute: {bits: portable}  # the same bits on every x86-64 processor with AVX2",
     ]
     for key, section in document.items():
         text += ["", *lines({key: section})]

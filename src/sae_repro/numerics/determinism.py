@@ -1,8 +1,12 @@
-"""Determinism of torch in this process: threads, device, kernels. Called by stages only."""
+"""Determinism of torch in this process: threads, device, kernels. Called by stages only.
+
+Which kernels the libraries choose is decided before they are imported: `numerics.kernels`.
+"""
 
 import os
 
 from sae_repro.errors import StudyError
+from sae_repro.numerics.kernels import check, in_use
 
 
 def prepare(*, device: str, threads: int) -> None:
@@ -16,6 +20,11 @@ def prepare(*, device: str, threads: int) -> None:
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise StudyError(f"device = {device}: no GPU here; set device: cpu in params.yaml")
+    check()
+    if in_use() == "portable":
+        from sae_repro.numerics.products import install
+
+        install()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # no tensor here is read before it was written: filling new ones first only costs time

@@ -10,6 +10,7 @@ Nothing is defined here: who needs one section depends on that section's module 
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell, saes_by_name
 from sae_repro.params.compare import Compare
+from sae_repro.params.compute import Compute
 from sae_repro.params.control import Control
 from sae_repro.params.corpus import Corpus, FilesSource, HubSource, StoriesSource
 from sae_repro.params.evaluate import ConceptLabels, Evaluate
@@ -41,6 +42,7 @@ __all__ = [
     "UNTRAINED",
     "Cell",
     "Compare",
+    "Compute",
     "ConceptLabels",
     "Control",
     "Corpus",

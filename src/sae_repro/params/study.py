@@ -9,6 +9,7 @@ from sae_repro.params.base import Section, Seed
 from sae_repro.params.cell import Cell
 from sae_repro.params.cell_rules import width_faults
 from sae_repro.params.compare import Compare
+from sae_repro.params.compute import Compute
 from sae_repro.params.control import Control
 from sae_repro.params.corpus import Corpus
 from sae_repro.params.evaluate import Evaluate
@@ -28,6 +29,7 @@ class Study(Section):
         description="the repository's root, seen from params.yaml: . or ../.. and the like"
     )
     seed: Seed = Field(description="the seed of everything random")
+    compute: Compute
     corpus: Corpus
     subject: Subject
     extract: Extract

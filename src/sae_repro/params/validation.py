@@ -34,7 +34,14 @@ BELOW = "below"
 FAULTS = 100
 """Faults that are listed; what is wrong with a long generated file shows in fewer."""
 
-ADDED = {"root": ".", "seed": "0", "recipes": "{}", "judge": "{}", "control": "{}"}
+ADDED = {
+    "root": ".",
+    "seed": "0",
+    "compute": "{bits: portable}",
+    "recipes": "{}",
+    "judge": "{}",
+    "control": "{}",
+}
 """What a study that needs nothing special may say of the keys that dvc.yaml reads."""
 
 _KINDS = {"stories", "files", "hub", "train", "local"}

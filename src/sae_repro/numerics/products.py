@@ -1,0 +1,155 @@
+"""Torch's matrix products and square roots on the CPU, by numpy, which rounds alike everywhere.
+
+Torch hands both to MKL, whose products depend on the processor's maker even where it is told not to
+(its compatible mode is a third as fast), and whose square roots are not exact. OpenBLAS, with the
+kernels that `numerics.kernels` fixes, is as fast as MKL on AVX2. The CPU kernels are replaced below
+autograd, so that every model, loss and gradient of this process goes through them.
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@cache
+def install() -> torch.library.Library:
+    """Replace the kernels in this process, once; the result keeps them there."""
+    library = torch.library.Library("aten", "IMPL")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
+        for name, kernel in _KERNELS.items():
+            library.impl(name, kernel, "CPU")
+    return library
+
+
+def _mm(a: Tensor, b: Tensor) -> Tensor:
+    return _product(a, b, a.new_empty(a.shape[0], b.shape[1]))
+
+
+def _mm_out(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
+    return _product(a, b, _resized(out, (a.shape[0], b.shape[1])))
+
+
+def _bmm(a: Tensor, b: Tensor) -> Tensor:
+    return _product(a, b, a.new_empty(a.shape[0], a.shape[1], b.shape[2]))
+
+
+def _bmm_out(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
+    return _product(a, b, _resized(out, (a.shape[0], a.shape[1], b.shape[2])))
+
+
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    return _added(_mm(a, b), bias, beta, alpha)
+
+
+def _addmm_out(
+    bias: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1, out: Tensor
+) -> Tensor:
+    result = _addmm(bias, a, b, beta=beta, alpha=alpha)
+    return _resized(out, tuple(result.shape)).copy_(result)
+
+
+def _addmm_(bias: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    return bias.copy_(_addmm(bias, a, b, beta=beta, alpha=alpha))
+
+
+def _baddbmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    return _added(_bmm(a, b), bias, beta, alpha)
+
+
+def _added(product: Tensor, bias: Tensor, beta: Any, alpha: Any) -> Tensor:
+    """alpha · product + beta · bias, in place; a bias with beta = 0 counts not even where NaN."""
+    if alpha != 1:
+        product.mul_(alpha)
+    return product if beta == 0 else product.add_(bias, alpha=beta)
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """a @ b into `out`, of the operands' dtype; those that BLAS lacks are computed in fp32."""
+    if out.dtype in (torch.float32, torch.float64):
+        np.matmul(_array(a), _array(b), out=out.detach().numpy())
+        return out
+    if out.dtype in (torch.float16, torch.bfloat16):
+        return out.copy_(torch.from_numpy(np.matmul(_array(a.float()), _array(b.float()))))
+    return out.copy_(torch.from_numpy(np.matmul(_array(a), _array(b))))
+
+
+def _sqrt(x: Tensor) -> Tensor:
+    dtype = x.dtype if x.dtype.is_floating_point else torch.get_default_dtype()
+    return _rooted(x, torch.empty_like(x, dtype=dtype))
+
+
+def _sqrt_out(x: Tensor, *, out: Tensor) -> Tensor:
+    return _rooted(x, _resized(out, tuple(x.shape)))
+
+
+def _sqrt_(x: Tensor) -> Tensor:
+    return _rooted(x, x)
+
+
+def _rooted(x: Tensor, out: Tensor) -> Tensor:
+    """√x into `out`; NaN below 0, as in torch, without numpy's warning."""
+    wide = x.double() if x.dtype == torch.float64 else x.float()
+    with np.errstate(invalid="ignore"):
+        return out.copy_(torch.from_numpy(np.sqrt(np.ascontiguousarray(_array(wide)))))
+
+
+def _pow(x: Tensor, exponent: Any) -> Tensor:
+    """Torch takes its own square root where the exponent is one half."""
+    x = x.to(torch.result_type(x, exponent))
+    if exponent in _POWERS:
+        return _POWERS[exponent](x)
+    # an exponent per entry takes another kernel than one for all, and that one is portable
+    return torch.pow(x, torch.full_like(x, exponent))
+
+
+def _pow_out(x: Tensor, exponent: Any, *, out: Tensor) -> Tensor:
+    return _resized(out, tuple(x.shape)).copy_(_pow(x, exponent))
+
+
+def _pow_(x: Tensor, exponent: Any) -> Tensor:
+    return x.copy_(_pow(x, exponent))
+
+
+def _array(x: Tensor) -> "NDArray[Any]":
+    array: NDArray[Any] = x.detach().resolve_conj().resolve_neg().numpy()
+    return array
+
+
+def _resized(out: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return out if tuple(out.shape) == shape else out.resize_(shape)
+
+
+_POWERS: dict[Any, Callable[[Tensor], Tensor]] = {
+    0.5: torch.sqrt,
+    1: torch.clone,
+    2: lambda x: x * x,
+    3: lambda x: x * x * x,
+    -1: torch.reciprocal,
+}
+
+_KERNELS = {
+    "mm": _mm,
+    "mm.out": _mm_out,
+    "bmm": _bmm,
+    "bmm.out": _bmm_out,
+    "addmm": _addmm,
+    "addmm.out": _addmm_out,
+    "addmm_": _addmm_,
+    "baddbmm": _baddbmm,
+    "sqrt": _sqrt,
+    "sqrt.out": _sqrt_out,
+    "sqrt_": _sqrt_,
+    "pow.Tensor_Scalar": _pow,
+    "pow.Tensor_Scalar_out": _pow_out,
+    "pow_.Scalar": _pow_,
+}
+"""By the name of the operator; complex numbers keep torch's square root: nothing here uses any."""
