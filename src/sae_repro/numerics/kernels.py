@@ -1,4 +1,4 @@
-"""Which kernels numpy and torch compute with: portable ones round alike on every machine.
+"""Kernels that numpy and torch compute with: portable ones round alike on every machine.
 
 A library chooses its kernels by the processor when it is loaded, and other kernels round otherwise:
 `choose` fixes the choice, for this process and the workers that it starts, before numpy or torch is

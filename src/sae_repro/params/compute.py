@@ -1,4 +1,4 @@
-"""How numbers are computed, where that decides their bits."""
+"""The kernels of a study: they decide the bits of its numbers."""
 
 from typing import Literal
 
