@@ -330,6 +330,16 @@ def test_sizes_by_whatever_name(family: str, positions: int | None) -> None:
     assert (shape.d_model, shape.n_layers, shape.positions) == (32, 4, positions)
 
 
+def test_a_hook_at_which_nothing_varies_is_refused(model: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    name = next(n for n in tensors if n.endswith("layers.0.mlp.down_proj.weight"))
+    save_file(tensors | {name: torch.zeros_like(tensors[name])}, model / "model.safetensors",
+              metadata={"format": "pt"})  # fmt: skip
+    examine(model, "m", hooks=["blocks.1.hook_mlp_out"])
+    with pytest.raises(StudyError, match=r"m: blocks\.0\.hook_mlp_out is the same vector"):
+        examine(model, "m", hooks=["blocks.0.hook_mlp_out"])
+
+
 def test_random_generators_are_left_alone(model: Path) -> None:
     torch.manual_seed(3)
     before, numbers = torch.get_rng_state(), np.random.get_state()[1].tolist()

@@ -44,7 +44,7 @@ def load_compared(
     Compared on one batch are the logits, the residual stream before and after the first, the middle
     and the last block, and `hooks`, against the same model run before the bridge took it, row by
     row. StudyError beyond `LIMIT`, where activations depend on later tokens or on the batch's other
-    rows, or where a weight is not finite. Memory: one model in fp32.
+    rows, where one of `hooks` is constant, or a weight is not finite. Memory: one model in fp32.
     """
     model = load_plain(folder, what, device=device)
     _check_finite(model, what)
@@ -75,6 +75,11 @@ def load_compared(
         if hook in bridge.hook_dict and hook not in found:
             raise StudyError(
                 f"{what}: {hook}: a run of this model never comes by it; choose another"
+            )
+        if hook in found and bool((found[hook] == found[hook][0, 0]).all()):
+            raise StudyError(
+                f"{what}: {hook} is the same vector at every token (0, most likely): an SAE has "
+                "nothing to learn there; choose another hook"
             )
     return bridge, worst
 
