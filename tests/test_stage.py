@@ -32,7 +32,7 @@ def test_a_stage_of_another_file_reads_what_that_declares() -> None:
     import dvc.api
 
     ours = declared_params("tune", Path("tune/dvc.yaml"))
-    assert ours.keys() == {"seed", "train", "evaluate", "recipes", "tune"}
+    assert ours.keys() == {"seed", "compute", "train", "evaluate", "recipes", "tune"}
     assert ours == dvc.api.params_show(stages="tune/dvc.yaml:tune")
 
 

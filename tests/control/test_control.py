@@ -115,7 +115,9 @@ def test_the_stage_writes_every_trial_the_same_twice_and_otherwise_for_another_s
     worlds = ["tree", "two_atoms", "revival"]
     folder = go("one", worlds=worlds)
     assert sha256_folder(folder) == sha256_folder(go("two", worlds=worlds))
-    assert {p.name for p in folder.iterdir()} == {"trials.csv", "atoms.csv", "heat.json"}
+    assert {p.name for p in folder.iterdir()} == {
+        "trials.csv", "atoms.csv", "heat.json", "contents.json"
+    }  # fmt: skip
 
     table = pd.read_csv(folder / "trials.csv")
     expected = [(t.name, t.recipe) for t in trials(Control(**TINY)) if t.world != "oracle"]

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sae_repro.corpus.sources import SOURCES, open_files, open_hub
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, one_line
 from sae_repro.files import sha256_file
 from sae_repro.params import Corpus, FilesSource, HubSource
 
@@ -100,10 +100,10 @@ def test_a_column_that_is_not_asked_for_may_change_its_kind_late(
 
 
 NAMES = st.text(
-    st.sampled_from("ab1 []{}()*?!$%&#@~^=+,;:'\"`<>|\\.-_éß→\n\t")
+    st.sampled_from("ab1 []{}()*?!$%&#@~^=+,;:'\"`<>|\\.-_éß→")
     | st.characters(exclude_categories=["Cs"], exclude_characters="/\0"),
     min_size=1, max_size=12,
-).filter(lambda name: len(name.encode()) < 200)  # fmt: skip
+).filter(lambda name: len(name.encode()) < 200 and one_line(name) == name)  # fmt: skip
 
 
 @given(folder=NAMES, stem=NAMES, suffix=st.sampled_from([".jsonl", ".csv", ".txt", ".parquet"]))

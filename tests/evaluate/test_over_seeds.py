@@ -19,6 +19,7 @@ def measured(
     common = {
         "key": f"key-{seed}", "status": status, "hook": "h", "d_in": 4, "d_sae": K,
         "choices": {"k": 3, "seed": seed, "seeds": None}, "activation": "topk",
+        "unreached": [],
     }  # fmt: skip
     if status != "ok":
         return {**common, "reason": "the loss is not finite", "metrics": {}, "counts": {},
