@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sae_repro.errors import StudyError
+from sae_repro.numerics.kernels import CHOSEN, PORTABLE
 from sae_repro.sidebyside import WorkerLostError, side_by_side
 
 
@@ -46,9 +47,11 @@ class FakeRay(types.ModuleType):
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": 3.0}
 
-    def remote(self, *, num_cpus: int, max_retries: int) -> Callable[[Any], Any]:
+    def remote(
+        self, *, num_cpus: int, max_retries: int, runtime_env: dict[str, dict[str, str]]
+    ) -> Callable[[Any], Any]:
         assert num_cpus == 1
-        self.retries = max_retries
+        self.retries, self.environment = max_retries, runtime_env["env_vars"]
         return lambda function: types.SimpleNamespace(
             remote=lambda *args: (function, args, object())
         )
@@ -127,6 +130,12 @@ def test_as_many_run_at_once_as_the_cluster_has_cpus_or_as_were_asked_for(
         monkeypatch.setenv("SAE_REPRO_JOBS", jobs)
     run()
     assert ray.most_at_once == int(jobs or 3)
+
+
+def test_nodes_compute_with_the_kernels_of_the_study(ray: FakeRay) -> None:
+    """They would start workers with the kernels that suit their own processors."""
+    run()
+    assert ray.environment == {**PORTABLE, CHOSEN: "portable"}
 
 
 def test_a_job_of_a_lost_node_runs_once_more(ray: FakeRay) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sae_repro.errors import StudyError
+from sae_repro.numerics.kernels import CHOSEN, PORTABLE
 
 RETRIES = 1
 """How often a job runs again whose node or worker was lost."""
@@ -23,7 +24,9 @@ def results(calls: Sequence[tuple[Any, ...]], most: int | None) -> Iterator[tupl
     as they are; StudyError where a node cannot carry calls out.
     """
     ray = _connected()
-    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_carry_out)
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES, runtime_env={"env_vars": _kernels()})(
+        _carry_out
+    )
     most = most or max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = iter(enumerate(calls))
     running: dict[Any, int] = {}
@@ -39,6 +42,11 @@ def results(calls: Sequence[tuple[Any, ...]], most: int | None) -> Iterator[tupl
     finally:
         for left in running:
             ray.cancel(left, force=True)
+
+
+def _kernels() -> dict[str, str]:
+    """The kernels of this process, as environment: a node starts its workers with its own."""
+    return {name: os.environ[name] for name in (CHOSEN, *PORTABLE) if name in os.environ}
 
 
 def _connected() -> Any:
