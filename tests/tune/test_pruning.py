@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
 from sae_repro.training import Trainer
 from sae_repro.tune.results import Trial, trials
@@ -79,7 +80,7 @@ def test_after_a_kill_the_same_trials_are_pruned(
                 return step_of(self, step, x_nd)
 
             patch.setattr(Trainer, "_step", die)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(StudyError, match="stopped from outside"):
                 killed.tune()
     assert killed.tune() == pruned.trials
 
@@ -98,7 +99,7 @@ def test_a_checkpoint_without_reports_is_not_resumed(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", die)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(StudyError, match="stopped from outside"):
             other.tune()
     shutil.rmtree(other.folder / ".sae-repro/tune")
     assert list((other.folder / ".sae-repro/checkpoints").iterdir())
