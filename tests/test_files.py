@@ -172,7 +172,9 @@ def test_a_stage_that_can_write_no_more_ends_in_one_line(tmp_path: Path, writer:
 from contextlib import contextmanager
 from pathlib import Path
 import sae_repro.stage as frame
-frame.load = lambda path: type("Study", (), {{"root": "."}})
+frame.load = lambda path: type(
+    "Study", (), {{"root": ".", "compute": type("Compute", (), {{"bits": "portable"}})}}
+)
 frame.check_installation = frame.declared_params = lambda *_: {{}}
 with frame.stage("corpus"):
     {WRITERS[writer]}

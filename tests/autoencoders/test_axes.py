@@ -1,6 +1,6 @@
 """Every value of the axes has its formula, and a new activation is right from training to judge."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from sae_repro.params.axes import (
     PREFIXES,
     Activation,
     Architecture,
+    readers,
 )
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.training import Trainer
@@ -93,7 +94,7 @@ def inference(weights: Weights, x_nd: Tensor, apply: bool, k: int | None) -> Ten
 
 
 @pytest.fixture
-def new_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+def new_activation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     row = Activation(
         NEW, description="the k largest |u|", architecture=NEW, l0_set_by="k", reads=("k",)
     )
@@ -102,6 +103,10 @@ def new_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARCHITECTURES, NEW, architecture)
     monkeypatch.setitem(TRAINING, NEW, training)
     monkeypatch.setitem(INFERENCE, NEW, inference)
+    readers.cache_clear()
+    yield
+    monkeypatch.undo()
+    readers.cache_clear()
 
 
 @pytest.mark.usefixtures("new_activation")

@@ -76,7 +76,7 @@ def make_cell(artifacts: Path, name: str, weights: Weights | None, seed: int = 0
     for folder in (trained, evaluated):
         folder.mkdir(parents=True)
     summary: dict[str, Any] = {"status": "ok", "hook": HOOK, "d_in": D, "d_sae": D,
-                            "choices": {"activation": "relu"}}  # fmt: skip
+                            "choices": {"activation": "relu"}, "unreached": []}  # fmt: skip
     if weights is None:
         summary |= {"status": "failed", "reason": "collapsed"}
     else:
