@@ -211,7 +211,7 @@ def test_a_penalty_that_kills_every_latent_is_reported_as_collapsed(
     with pytest.raises(
         Diverged, match=r"collapsed: less than one latent fires in 100 tokens from step"
     ):
-        train(cell, settings=SETTINGS.model_copy(update={"epochs": 4}))
+        train(cell, settings=SETTINGS.model_copy(update={"epochs": 12}))
 
 
 @pytest.mark.parametrize("name", ["jumprelu", "gated", "vanilla"])
