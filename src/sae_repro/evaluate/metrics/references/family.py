@@ -13,6 +13,7 @@ from pathlib import Path
 from sae_repro.autoencoders import SAE, load, save
 from sae_repro.cellstore import CellStore
 from sae_repro.files import digest, read_json, write_json
+from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell, Train
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.training import Diverged, Trainer
@@ -93,6 +94,7 @@ def _reference(family: Family, hook: str, width: int) -> SAE | None:
 def _train_into(
     folder: Path, cell: Cell, settings: Train, store: ActivationStore, hook: str, seed: int
 ) -> None:
+    prepare(device=settings.device, threads=settings.threads)  # it may be a worker's first job
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(cell, settings, store, hook, seed=seed, checkpoint=Path(scratch) / "none")
         try:
