@@ -7,4 +7,4 @@ from sae_repro.errors import printable
 
 def echo(text: str) -> None:
     """Print `text`: whatever names and values of files it holds, no terminal obeys them."""
-    typer.echo(printable(text))
+    typer.echo("\t".join(map(printable, text.split("\t"))))  # a tab separates columns
