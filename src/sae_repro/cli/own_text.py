@@ -271,7 +271,7 @@ def study_yaml(
         "root: ../..",
         f"seed: {SEED}",
         "",
-        "compute: {bits: portable}  # the same bits on every x86-64 processor with AVX2",
+        "compute: {bits: portable}  # the same kernels on every x86-64 processor with AVX2",
     ]
     for key, section in document.items():
         text += ["", *lines({key: section})]

@@ -12,6 +12,6 @@ class Compute(Section):
 
     bits: Literal["portable", "native"] = Field(
         "portable",
-        description="portable: the same bits on every x86-64 processor with AVX2 and FMA; native: "
-        "the kernels that the libraries choose for this processor",
+        description="portable: the same kernels on every x86-64 processor with AVX2 and FMA; "
+        "native: the kernels that the libraries choose for this processor",
     )
