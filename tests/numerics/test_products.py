@@ -121,6 +121,9 @@ def test_square_roots_are_exact_and_powers_are_right(x: Tensor, exponent: float)
 
 def test_roots_of_other_numbers() -> None:
     assert torch.tensor([4, 9]).sqrt().tolist() == [2.0, 3.0]
+    assert torch.tensor(4.0).sqrt().item() == torch.tensor(4.0).sqrt_().item() == 2.0
+    assert torch.tensor(16.0).pow(0.5).item() == 4.0
+    assert torch.tensor([[4.0, 9.0], [16.0, 25.0]]).T.sqrt().tolist() == [[2, 4], [3, 5]]
     assert torch.tensor([2, 3]).pow(0.5).dtype == torch.float32
     assert torch.tensor([2, 3]).pow(2).tolist() == [4, 9]
     assert torch.tensor([-1.0]).sqrt().isnan().all()

@@ -45,7 +45,9 @@ def _product(
     if apply_b_dec_to_input:
         # (x − b_dec)·W_enc + b = x·W_enc + (b − b_dec·W_enc): no copy of x
         bias_k = bias_k - weights.b_dec @ weights.W_enc
-    return torch.addmm(bias_k, x_nd, weights.W_enc)
+    # added to the rounded product, u of a latent that training holds at 0 is 0; with the bias in
+    # the kernel's own sum, the kernel's rounding decides its sign, and with it L0
+    return torch.mm(x_nd, weights.W_enc).add_(bias_k)
 
 
 def gated(weights: Weights, x_nd: Tensor, *, apply_b_dec_to_input: bool) -> tuple[Tensor, Tensor]:

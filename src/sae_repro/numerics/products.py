@@ -98,8 +98,10 @@ def _sqrt_(x: Tensor) -> Tensor:
 def _rooted(x: Tensor, out: Tensor) -> Tensor:
     """√x into `out`; NaN below 0, as in torch, without numpy's warning."""
     wide = x.double() if x.dtype == torch.float64 else x.float()
+    root = torch.empty_like(wide)
     with np.errstate(invalid="ignore"):
-        return out.copy_(torch.from_numpy(np.sqrt(np.ascontiguousarray(_array(wide)))))
+        np.sqrt(_array(wide), out=_array(root))
+    return out.copy_(root)
 
 
 def _pow(x: Tensor, exponent: Any) -> Tensor:
