@@ -47,8 +47,8 @@ lint: dev  ## formatting, lint, types, import contract
 docs: dev  ## the documentation as a site: site/index.html
 	mkdocs build --strict --quiet
 
-test: lint docs  ## lint, documentation and all tests
-	pytest
+test: lint docs  ## lint, documentation and all tests, a process per core
+	pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 bench: dev  ## speed, as ratios within one run
 	pytest benchmarks --benchmark-only

@@ -4,8 +4,11 @@ import os
 import signal
 import sqlite3
 import time
+from typing import get_args
 
 import pytest
+
+from sae_repro.params.evaluate import Chosen
 
 from .conftest import Checkout
 
@@ -39,6 +42,8 @@ def test_bits_and_runs_are_the_same_with_curves_without_and_after_a_kill(
     folder = tmp_path_factory.mktemp("live")
     with_curves = fresh.copy(folder / "with")
     with_curves.change("epochs: 3", "epochs: 20")
+    with_curves.change(f"metrics: [{', '.join(get_args(Chosen))}]", "metrics: []")
+    with_curves.change("  references: [10]\n", "")
     with_curves.repro("extract")
     without = with_curves.copy(folder / "without")
     without.change("{experiment: small}", "{experiment: small, live_seconds: 0}")
