@@ -120,8 +120,8 @@ def _against_controls(trained: Sequence[Result], controls: Sequence[Result]) -> 
                 continue
             if not base.known:
                 yield (
-                    f"{metric}: {base.cell} reaches {base} with {ONE_SEED}: no cell is called above "
-                    "or below it."
+                    f"{metric}: {base.cell} reaches {base} with {ONE_SEED}: no cell is called "
+                    "above or below it."
                 )
                 continue
             says = {c.cell: verdict(c, base) for c in cells}
@@ -135,7 +135,7 @@ def _against_controls(trained: Sequence[Result], controls: Sequence[Result]) -> 
                 f"{metric}: {base.cell} reaches {base}; {len(above)} of {several} trained cells "
                 f"with several seeds are above it; not distinguishable: {_listed(unclear)}; below: "
                 f"{_listed(below)}"
-                + (f"; {ONE_SEED}, nothing claimed: {len(single)} cells." if single else ".")
+                + (f"; {ONE_SEED}, nothing claimed: {len(single)}." if single else ".")
             )
 
 

@@ -68,7 +68,9 @@ class Matched:
     @property
     def bounds(self) -> tuple[float, float]:
         """95 % interval of FVU, the line's error in it; in logarithms, so that it stays above 0."""
-        y = np.log(self.fvu) if self.seeds else np.nan
+        if not self.seeds:
+            return np.nan, np.nan
+        y = np.log(self.fvu)
         if self.several:
             half = float(half_width(self.logs, documents=self.documents))
             low = high = float(np.hypot(half, self.reading.error))
