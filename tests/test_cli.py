@@ -40,17 +40,17 @@ def test_metrics_lists_all_rows_and_describes_one() -> None:
 
 
 def test_cells_lists_which_are_trained_and_evaluated(checkout: Path) -> None:
-    done = checkout / "artifacts/train/topk-x8-k16"
+    done = checkout / "artifacts/train/mlp-topk-x8-k16"
     done.mkdir(parents=True)
     (done / "train.json").write_text("{}")
     rows = {line.split()[0]: line.split() for line in invoke("cells").splitlines()}
-    assert rows["topk-x8-k16"][-2:] == ["yes", "–"]
-    assert rows["topk-x8-k32"][-2:] == ["–", "–"]
-    evaluated = checkout / "artifacts/evaluate/topk-x8-k32/metrics.json"
+    assert rows["mlp-topk-x8-k16"][-2:] == ["yes", "–"]
+    assert rows["pca"][-2:] == ["–", "–"]
+    evaluated = checkout / "artifacts/evaluate/mlp-topk-x8-k16/metrics.json"
     evaluated.parent.mkdir(parents=True)
     evaluated.write_text('{"metrics": {"l0": 20.5, "fvu": 0.1}}')
-    row = next(line for line in invoke("cells").splitlines() if line.startswith("topk-x8-k32"))
-    assert row.endswith("yes          L0 20.5, target 32 missed")
+    row = next(line for line in invoke("cells").splitlines() if line.startswith("mlp-topk-x8-k16"))
+    assert row.endswith("yes          L0 20.5, target 16 missed")
     assert rows["vanilla-x32-l1em4"][2] == "2048"
 
 

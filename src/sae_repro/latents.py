@@ -3,7 +3,7 @@
 from sae_repro.autoencoders import load
 from sae_repro.latents import activations_of, neighbours
 
-sae = load("artifacts/train/topk-x8-k16")
+sae = load("artifacts/train/topk-x8-k16/seed-0")
 tokens, x_td = activations_of("the cat sat", hook="blocks.1.hook_resid_post")
 z_tk = sae.encode(x_td)
 neighbours(sae, int(z_tk[-1].argmax()))

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sae_repro.compare.collect import Result
+from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.numerics.intervals import wilson
 from sae_repro.params import Cell
 
@@ -63,5 +65,24 @@ def write(tmp_path: Path) -> Callable[..., Result]:
             pd.DataFrame({"log10_density": logs}).to_parquet(evaluated / "latents.parquet")
         (evaluated / "metrics.json").write_text(json.dumps(measured))
         return Result(name, cell, measured, trained, evaluated)
+
+    return go
+
+
+@pytest.fixture
+def write_seeds(write: Callable[..., Result], tmp_path: Path) -> Callable[..., Result]:
+    """Writes what is left of a cell with several seeds, from each seed's own numbers."""
+
+    def go(name: str, cell: Cell, per_seed: list[dict[str, Any]]) -> Result:
+        for (place, member), numbers in zip(cell.members().items(), per_seed, strict=True):
+            write(f"{name}/{place}", member, **numbers)
+        folder = tmp_path / "artifacts/evaluate" / name
+        read = {place: json.loads((folder / place / "metrics.json").read_text()) | {"key": place}
+                for place in cell.members()}  # fmt: skip
+        for one in read.values():
+            one["activation"] = one["choices"]["activation"]
+        measured = over_seeds(read)
+        (folder / "metrics.json").write_text(json.dumps(measured))
+        return Result(name, cell, measured, tmp_path / "artifacts/train" / name, folder)
 
     return go

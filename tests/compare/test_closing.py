@@ -44,6 +44,13 @@ def test_a_pair_that_was_not_compared_is_not_distinguishable(tmp_path: Path) -> 
     assert line.endswith("; not distinguishable: topk")
 
 
+def test_of_one_seed_nothing_is_claimed(tmp_path: Path) -> None:
+    values = {"topk": 0.06, "gated": 0.05, "vanilla": 0.2}
+    says = {("topk", "gated"): "one seed", ("gated", "vanilla"): "lower"}
+    _, line = lowest_lines(write(tmp_path, values, says))
+    assert line.endswith("gated 0.0500 [0.0400, 0.0600]; one seed, nothing claimed of: topk")
+
+
 def test_an_architecture_outside_its_range_is_no_competitor(tmp_path: Path) -> None:
     _, line = lowest_lines(write(tmp_path, {"topk": 0.06, "gated": float("nan")}, {}))
     assert line.endswith("topk 0.0600 [0.0500, 0.0700]; no other architecture has a value here")

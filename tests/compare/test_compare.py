@@ -1,6 +1,5 @@
 """From cells' results to tables: known numbers in, known numbers out."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from sae_repro.compare.collect import Result, collect
 from sae_repro.compare.figures import write_figures
 from sae_repro.compare.frontier import frontiers
 from sae_repro.compare.grid import dead_table, grid_of, published_table, write_grid
-from sae_repro.compare.matched import bootstrap
+from sae_repro.compare.matched import bootstrap, matched
 from sae_repro.compare.report import write_index, write_matched
 from sae_repro.compare.tables import headline, write_cells
-from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import sha256_folder
 from sae_repro.numerics.intervals import wilson
 from sae_repro.numerics.random import generator
@@ -52,7 +50,7 @@ def test_the_grid_is_laid_out_as_published(write: Callable[..., Result]) -> None
         {"": "resampling", "λ": "0.01", "4×": "0.0391 [0.0214, 0.0704]",
          "8×": "0.00195 [0.000345, 0.0110]"},
         {"": "resampling", "λ": "0.0001", "4×": "—", "8×": "—"},
-        {"": "difference", "λ": "0.01", "4×": "-0.211", "8×": "-0.00195 (not distinguishable)"},
+        {"": "difference", "λ": "0.01", "4×": "-0.211 (one seed)", "8×": "-0.00195 (one seed)"},
         {"": "difference", "λ": "0.0001", "4×": "—", "8×": "—"},
     ]  # fmt: skip
     assert len(long) == 8
@@ -210,25 +208,6 @@ def test_headline_metrics_have_their_interval_beside_them(
     assert "ce_recovered_zero" not in headline(cells[1])
 
 
-@pytest.fixture
-def write_seeds(write: Callable[..., Result], tmp_path: Path) -> Callable[..., Result]:
-    """Writes what is left of a cell with several seeds, from each seed's own numbers."""
-
-    def go(name: str, cell: Cell, per_seed: list[dict[str, Any]]) -> Result:
-        for (place, member), numbers in zip(cell.members().items(), per_seed, strict=True):
-            write(f"{name}/{place}", member, **numbers)
-        folder = tmp_path / "artifacts/evaluate" / name
-        read = {place: json.loads((folder / place / "metrics.json").read_text()) | {"key": place}
-                for place in cell.members()}  # fmt: skip
-        for one in read.values():
-            one["activation"] = one["choices"]["activation"]
-        measured = over_seeds(read)
-        (folder / "metrics.json").write_text(json.dumps(measured))
-        return Result(name, cell, measured, tmp_path / "artifacts/train" / name, folder)
-
-    return go
-
-
 def test_cells_with_several_seeds_show_mean_and_spread(
     write: Callable[..., Result], write_seeds: Callable[..., Result], tmp_path: Path
 ) -> None:
@@ -253,27 +232,11 @@ def test_cells_with_several_seeds_show_mean_and_spread(
     assert seeds.index.tolist() == ["s/seed-0", "s/seed-4", "h/seed-0", "h/seed-1"]
     assert seeds.loc["s/seed-4", ["fvu", "latents_alive"]].tolist() == [0.12, 507]
     assert "(seeds.md)" in (folder / "tables/README.md").read_text()
-    assert (
-        "the seeds of cells that have several (1 of 3)"
-        in (folder / "tables/matched_l0.md").read_text()
-    )
+    at8 = {m.frontier.cells[0].name: m.over for m in matched(results, [8.0], 100, 0)}
+    assert at8 == {"h": "seeds and documents", "one": ""}
 
 
-def test_resampling_seeds_widens_what_seeds_decide(
-    write: Callable[..., Result], write_seeds: Callable[..., Result]
-) -> None:
-    """Two seeds that agree are known as well as one; two that do not are not."""
-    agree = write_seeds("a", topk(8, seeds=[0, 1]), [{"l0": 8.0, "fvu": 0.11}] * 2)
-    apart = write_seeds("b", topk(8, seeds=[0, 1]), [{"l0": 8.0, "fvu": f} for f in (0.08, 0.14)])
-    one = write("c", topk(8), l0=8.0, fvu=0.11)
-    drawn = bootstrap([agree, apart, one], 400, 0)
-    assert drawn["a"][1] == pytest.approx(drawn["c"][1])
-    assert drawn["b"][1].mean() == pytest.approx(0.11, abs=0.005)
-    assert drawn["b"][1].std() > 3 * drawn["c"][1].std()
-    assert drawn["a"][0] == pytest.approx(np.full(400, 8.0))
-
-
-def test_documents_and_seeds_are_drawn_by_name(
+def test_documents_are_drawn_by_name(
     write: Callable[..., Result], write_seeds: Callable[..., Result]
 ) -> None:
     """Another name, or another order of draws, would move every published interval."""
@@ -281,15 +244,11 @@ def test_documents_and_seeds_are_drawn_by_name(
     two = write_seeds("b", topk(4, seeds=[0, 1]), [{"fvu": 0.1, "noise": 4}, {"fvu": 0.2}])
     even = np.full(N_DOCUMENTS, 1 / N_DOCUMENTS)
     documents = generator(5, "compare", "bootstrap").multinomial(N_DOCUMENTS, even, size=200)
-    seeds = generator(5, "compare", "seeds", "b").multinomial(2, [0.5, 0.5], size=200)
-
-    def fvu(r: Result) -> Any:
-        return documents @ r.documents["squared_error"] / (N_DOCUMENTS * PER)
-
     drawn = bootstrap([one, two], 200, 5)
-    assert drawn["a"][1] == pytest.approx(fvu(one), rel=1e-12)
-    of_seeds = np.stack([fvu(sae) for sae in two.saes], axis=1)
-    assert drawn["b"][1] == pytest.approx((seeds / 2 * of_seeds).sum(axis=1), rel=1e-12)
+    assert set(drawn) == {"a", "b/seed-0", "b/seed-1"}
+    for sae in (one, *two.saes):
+        fvu = documents @ sae.documents["squared_error"] / (N_DOCUMENTS * PER)
+        assert drawn[sae.name][1] == pytest.approx(fvu, rel=1e-12)
 
 
 def test_seeds_that_lie_apart_are_not_called_different(
@@ -297,18 +256,20 @@ def test_seeds_that_lie_apart_are_not_called_different(
 ) -> None:
     """The same share of dead latents, once in every seed and once all in one of three."""
 
-    def grid(name: str, dead: tuple[int, int, int]) -> str:
-        cell = vanilla(4, 1e-2, seeds=[0, 1, 2])
-        resample = vanilla(4, 1e-2, revival="resample")
+    def grid(name: str, dead: tuple[int, int, int], *, several: bool = True) -> str:
+        resample = {"revival": "resample"} | ({"seeds": [0, 1, 2]} if several else {})
+        other = f"{name}-resample", vanilla(4, 1e-2, **resample)
         results = [
-            write_seeds(name, cell, [{"dead": d} for d in dead]),
-            write(f"{name}-resample", resample, dead=2),
-        ]
+            write_seeds(name, vanilla(4, 1e-2, seeds=[0, 1, 2]), [{"dead": d} for d in dead]),
+            write_seeds(*other, [{"dead": d} for d in (1, 2, 3)]) if several
+            else write(*other, dead=2),
+        ]  # fmt: skip
         _, wide = dead_table(results, "dead_fraction_never")
         return str(wide["4×"].iloc[-1])
 
-    assert "not distinguishable" not in grid("even", (20, 20, 20))
-    assert "not distinguishable" in grid("uneven", (60, 0, 0))
+    assert "(" not in grid("even", (19, 20, 21))
+    assert grid("uneven", (60, 0, 0)).endswith("(not distinguishable)")
+    assert grid("single", (19, 20, 21), several=False).endswith("(one seed)")
 
 
 def test_negative_controls_stand_in_the_tables_and_on_no_frontier(

@@ -18,10 +18,21 @@ MATRYOSHKA = {
 
 
 def result(
-    name: str, choices: Mapping[str, Any], values: Mapping[str, tuple[float, float, float]]
+    name: str,
+    choices: Mapping[str, Any],
+    values: Mapping[str, tuple[float, float, float]],
+    spread: float | None = 0.001,
 ) -> Result:
-    """A cell with metrics, each a (value, low, high)."""
+    """A cell with metrics, each a (value, low, high); of three seeds `spread` apart, or of one."""
     counts = {"tokens": 1000, "documents": 20, "latents": 512, "latents_alive": 500}
+    seeds = {}
+    if spread is not None and choices.get("baseline") not in ("neurons", "pca"):
+        choices = {**choices, "seeds": [0, 1, 2]}
+        seeds = {
+            f"seed-{i}": {"status": "ok", "metrics": {n: v[0] + (i - 1) * spread
+                                                      for n, v in values.items()} | {"l0": 8.0}}
+            for i in range(3)
+        }  # fmt: skip
     return Result(
         name=name,
         cell=Cell.model_validate(choices),
@@ -30,6 +41,7 @@ def result(
             "choices": dict(choices), "metrics": {n: v[0] for n, v in values.items()} | {"l0": 8.0},
             "intervals": {n: list(v[1:]) for n, v in values.items()},
             "counts": counts | {f"latents_{name}": 0 for name in CLASSES},
+            **({"seeds": seeds} if seeds else {}),
         },
         trained=Path(), evaluated=Path(),
     )  # fmt: skip
@@ -46,9 +58,18 @@ NEURONS = result("neurons", {"baseline": "neurons"},
 @pytest.mark.parametrize(
     ("value", "verdict"),
     [
-        ((0.3, 0.2, 0.4), "1 of 1 trained cells are above it; not distinguishable: —; below: —"),
-        ((0.08, 0.06, 0.2), "0 of 1 trained cells are above it; not distinguishable: a; below: —"),
-        ((0.0, 0.0, 0.01), "0 of 1 trained cells are above it; not distinguishable: —; below: a"),
+        (
+            (0.3, 0.2, 0.4),
+            "1 of 1 … above it; not distinguishable: —; below: —",
+        ),
+        (
+            (0.08, 0.06, 0.2),
+            "0 of 1 … above it; not distinguishable: a; below: —",
+        ),
+        (
+            (0.0, 0.0, 0.01),
+            "0 of 1 … above it; not distinguishable: —; below: a",
+        ),
     ],
 )
 def test_a_cell_beats_a_control_only_where_intervals_are_apart(
@@ -56,7 +77,38 @@ def test_a_cell_beats_a_control_only_where_intervals_are_apart(
 ) -> None:
     cell = result("a", TOPK, {"monosemantic_fraction_alive": value})
     (sentence,) = sentences_of(cell, NEURONS, about="monosemantic_fraction_alive: neurons")
-    assert verdict in sentence
+    assert verdict.replace("…", "trained cells with several seeds are") in sentence
+
+
+def test_of_one_seed_no_difference_is_claimed() -> None:
+    """Of the cell, of the control, or of one of two architectures."""
+    name = "monosemantic_fraction_alive"
+    high, low = {name: (0.5, 0.4, 0.6)}, {name: (0.05, 0.02, 0.1)}
+    cell, single = result("a", TOPK, high), result("s", MATRYOSHKA, low, spread=None)
+    found = sentences_of(cell, single, NEURONS, about=f"{name}: neurons")[0]
+    assert "1 of 1 trained cells with several seeds are above it" in found
+    assert found.endswith("one seed, nothing claimed: 1.")
+    start = {"baseline": "untrained", "activation": "topk", "k": 8, "expansion": 8}
+    control = result("start", start, low, spread=None)
+    assert sentences_of(cell, control, about=f"{name}: start") == [
+        f"{name}: start reaches 0.0500 [0.0200, 0.100] with one seed: no cell is called above or "
+        "below it."
+    ]
+    (found,) = sentences_of(cell, single, about=f"{name} at")
+    assert found.endswith(
+        "one seed, no difference is claimed: matryoshka-random 0.0500 [0.0200, 0.100]."
+    )
+    assert "below topk" not in found
+
+
+def test_seeds_that_lie_apart_are_no_difference() -> None:
+    """Wilson's intervals over the latents of all seeds are apart; the seeds themselves are not."""
+    name = "monosemantic_fraction_alive"
+    for spread, told in ((0.01, True), (0.2, False)):
+        a = result("a", TOPK, {name: (0.4, 0.35, 0.45)}, spread)
+        b = result("b", MATRYOSHKA, {name: (0.25, 0.2, 0.3)}, spread)
+        (found,) = sentences_of(a, b, about=f"{name} at")
+        assert ("matryoshka-random 0.250 [0.200, 0.300] below topk" in found) == told
 
 
 def test_controls_are_not_compared_with_one_another() -> None:
@@ -92,7 +144,8 @@ def test_architectures_are_compared_at_equal_target_l0_alone() -> None:
 
 
 def test_tables_hold_values_intervals_and_failed_cells(tmp_path: Path) -> None:
-    whole = result("a", TOPK, {"monosemantic_fraction": (0.3, 0.2, 0.4), "coverage": (0.5, 0.4, 1)})
+    whole = result("a", TOPK, {"monosemantic_fraction": (0.3, 0.2, 0.4), "coverage": (0.5, 0.4, 1)},
+                   spread=None)  # fmt: skip
     failed = Result(
         "b", Cell.model_validate(TOPK),
         {"status": "failed", "reason": "diverged", "metrics": {}, "intervals": {}, "counts": {},

@@ -1,6 +1,7 @@
 """Matched L0: one line for table and figure, and intervals that hold what was not trained."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sae_repro.compare.frontier import STEEPEST, frontiers, reading
 from sae_repro.compare.matched import findings, matched, matched_table, pairs_table
 from sae_repro.compare.report import write_findings
 from sae_repro.params import Cell, Compare
+from sae_repro.remarks import TOLERANCE
 
 
 def batchtopk(k: int, **choices: Any) -> Cell:
@@ -47,7 +49,8 @@ def test_a_power_law_is_read_without_an_error() -> None:
 def test_nothing_is_read_far_from_cells() -> None:
     x = np.log([10.0, 20.0, 40.0])
     assert reading(x, -x, 9.0).how == "outside"
-    assert reading(x, -x, 9.5).how == "at a cell"  # within a tenth: the line goes on to it
+    assert reading(x, -x, 9.5).how == "at the edge"  # within a tenth: the line goes on to it
+    assert reading(x, -x, 10.5).how == "at a cell"
     assert reading(x, -x, 30.0).how == "between cells"
     assert reading(x, -x, 45.0).how == "outside"
 
@@ -58,6 +61,32 @@ def test_two_cells_are_no_frontier_but_one_at_the_target_counts() -> None:
     found = reading(x, -x, 32.0)
     assert (found.how, found.left, found.right) == ("at a cell", 1, 1)
     assert found.error == pytest.approx(STEEPEST * np.log(32 / 31))
+
+
+SEEDS = (0.999, 1.0, 1.001)
+"""FVU of three seeds that agree well, by their geometric mean."""
+
+
+@pytest.fixture
+def write_family(write_seeds: Callable[..., Result]) -> Callable[..., list[Result]]:
+    """Writes cells of an architecture, three seeds each, FVU by L0: prefixes none, fixed, random.
+
+    Their seeds scatter as `factors` say; cells of equal `noise` scatter alike over documents.
+    """
+
+    def go(
+        i: int, fvu: dict[float, float], *, noise: int = 0, factors: Sequence[float] = SEEDS
+    ) -> list[Result]:
+        choices: dict[str, Any] = {"prefixes": ("none", "fixed", "random")[i]} if i else {}
+        return [
+            write_seeds(
+                f"{i}-{l0:g}", batchtopk(round(l0), seeds=list(range(len(factors))), **choices),
+                [{"l0": l0, "fvu": value * f, "noise": noise} for f in factors],
+            )
+            for l0, value in fvu.items()
+        ]  # fmt: skip
+
+    return go
 
 
 LOGS = st.floats(np.log(1.3), np.log(3.0))
@@ -113,18 +142,18 @@ def test_the_interval_without_a_trained_cell_holds_it(write: Callable[..., Resul
     assert row["fvu_low"] < 0.0555 < row["fvu_high"]
 
 
-def test_a_planted_difference_is_found_and_equality_is_not(write: Callable[..., Result]) -> None:
+def test_a_planted_difference_is_found_and_equality_is_not(
+    write_family: Callable[..., list[Result]],
+) -> None:
     results = []
-    for i, (choices, fvu) in enumerate(
-        [({}, 0.10), ({"prefixes": "fixed"}, 0.10), ({"prefixes": "random"}, 0.12)]
-    ):
-        for k in (8, 16, 32):
-            cell = batchtopk(k, **choices)
-            results.append(write(f"{i}-{k}", cell, l0=float(k), fvu=fvu, noise=i))
+    for i, fvu in enumerate((0.10, 0.10, 0.12)):
+        results += write_family(i, dict.fromkeys((8.0, 16.0, 32.0), fvu), noise=i)
     rows = matched(results, [16.0, 64.0], 400, seed=0)
     table, pairs = matched_table(rows), pairs_table(rows)
     at16 = table[table["target_l0"] == 16]
-    assert at16["fvu"].tolist() == pytest.approx([0.10, 0.10, 0.12])
+    assert at16["fvu"].tolist() == pytest.approx([0.10, 0.10, 0.12], rel=1e-5)
+    assert at16["seeds"].tolist() == [3, 3, 3]
+    assert at16["interval_over"].tolist() == ["seeds and documents"] * 3
     assert ((at16["fvu_low"] < at16["fvu"]) & (at16["fvu"] < at16["fvu_high"])).all()
     assert table[table["target_l0"] == 64]["fvu"].isna().all()
     assert pairs["a_is"].tolist() == ["not distinguishable", "lower", "lower"]
@@ -135,31 +164,132 @@ def test_a_planted_difference_is_found_and_equality_is_not(write: Callable[..., 
     assert sentence.index("matryoshka-fixed") < sentence.index("matryoshka-random")
 
 
+def test_of_one_seed_no_difference_is_claimed(
+    write: Callable[..., Result], write_family: Callable[..., list[Result]], tmp_path: Path
+) -> None:
+    """However far apart, and also beside what has several: values, an interval, "one seed"."""
+    fvu = {8.0: 0.2, 16.0: 0.1, 32.0: 0.05}
+    single = [write(f"s{k:g}", Cell(expansion=8, activation="topk", k=round(k)), l0=k, fvu=9 * v)
+              for k, v in fvu.items() if v < 0.2]  # fmt: skip
+    results = [*write_family(0, fvu), *write_family(1, {k: 2 * v for k, v in fvu.items()}), *single]
+    rows = matched(results, [16.0], 400, seed=0)
+    pairs = pairs_table(rows).set_index(["a", "b"])
+    a, b, one = (m.frontier.label for m in rows)
+    assert pairs["a_is"].to_dict() == {(a, b): "lower", (a, one): "one seed", (b, one): "one seed"}
+    assert pairs["high"].max() < 0 and pairs.loc[(a, one), "seeds_b"] == 1
+    assert pairs.loc[(a, one), "interval_over"] == "documents (one seed)"
+    settings = Compare(matched_l0=(16.0,), bootstrap=100)
+    write_findings(tmp_path, results, settings, 0)
+    found = (tmp_path / "findings.md").read_text()
+    assert f"one seed, no difference is claimed: {one} 0.900 [" in found
+    assert "| documents (one seed)" in (tmp_path / "matched_l0.md").read_text()
+    assert "| one seed" in (tmp_path / "matched_l0_pairs.md").read_text()
+    write_findings(tmp_path, single, settings, 0)
+    assert not {"lowest", "below", "istinguishable"} & set(
+        (tmp_path / "findings.md").read_text().partition("## Mono")[0].split()
+    )
+
+
+def test_seeds_that_lie_apart_hide_what_documents_show(
+    write_family: Callable[..., list[Result]],
+) -> None:
+    """4 % between two architectures: clear with seeds 0.1 % apart, not with seeds 5 % apart."""
+    for factors, verdict in ((SEEDS, "lower"), ((0.95, 1.0, 1.05), "not distinguishable")):
+        results = []
+        for i, fvu in enumerate((0.10, 0.104)):
+            results += write_family(i, {16.0: fvu}, factors=factors)
+        assert pairs_table(matched(results, [16.0], 400, 0))["a_is"].tolist() == [verdict]
+        for r in results:
+            shutil.rmtree(r.evaluated)
+            for sae in r.members:
+                shutil.rmtree(sae.trained)
+
+
+def test_a_line_takes_the_cells_with_most_seeds(
+    write: Callable[..., Result], write_family: Callable[..., list[Result]]
+) -> None:
+    """One-seed cells of a grid do not make its line one seed's; alone they are a line."""
+    family = write_family(0, {8.0: 0.2, 16.0: 0.1, 32.0: 0.05})
+    grid = [write(f"g{k}", batchtopk(k), l0=float(k), fvu=0.1) for k in (15, 17, 64)]
+    (line,) = frontiers([*grid, *family])
+    assert [r.name for r in line.cells] == [r.name for r in family]
+    (line,) = frontiers(grid)
+    assert len(line.cells) == 3
+    assert len(frontiers([*grid, *family[:2]])) == 2
+
+
+def test_a_seed_that_failed_takes_none_of_the_others(write_seeds: Callable[..., Result]) -> None:
+    ok = [{"l0": 16.0, "fvu": f} for f in (0.1, 0.101, 0.102)]
+    failed = {"status": "failed"}
+    fixed = batchtopk(16, seeds=[0, 1], prefixes="fixed")
+    results = [
+        write_seeds("a", batchtopk(16, seeds=[0, 1, 2]), ok),
+        write_seeds("b", batchtopk(17, seeds=[0, 1, 2]), [failed, *ok[1:]]),
+        write_seeds("c", fixed, [failed, ok[0]]),
+    ]  # fmt: skip
+    both, one = matched(results, [16.0], 100, 0)
+    assert (both.seeds, one.seeds, one.over) == (2, 1, "documents (one seed)")
+
+
+@given(
+    ends=st.tuples(st.floats(7.0, 9.0), st.floats(14.4, 17.6), st.floats(28.0, 36.0)),
+    moves=st.tuples(*[st.floats(-1e-3, 1e-3)] * 3),
+    target=st.sampled_from([8.0, 16.0, 32.0]),
+)
+def test_rounding_brings_no_family_and_takes_none(
+    ends: tuple[float, ...], moves: tuple[float, ...], target: float
+) -> None:
+    """Whether there is a value turns at one rim, 10 % off the nearest cell, and nowhere else.
+
+    That is where a cell is said to have missed its target. Nor does the value jump.
+    """
+    l0 = np.array(ends)
+    rim = np.min(np.abs(np.abs(l0 / target - 1) - TOLERANCE))
+    assume(rim > 2e-3)
+    x, y = np.log(l0), np.log(0.1) - 0.7 * np.log(l0 / 16)
+    before, after = reading(x, y, target), reading(x + np.log1p(moves), y, target)
+    assert before.readable == after.readable
+    if before.readable:
+        moved = float(after.of(x + np.log1p(moves), y)) - float(before.of(x, y))
+        assert abs(moved) < 3e-3
+
+
+@pytest.mark.parametrize("end", [11.76, 11.99, 12.0, 12.01])
+@pytest.mark.parametrize("lower", [False, True])
+def test_a_range_that_ends_just_before_a_target_is_read_at_its_edge(
+    end: float, lower: bool, write_family: Callable[..., list[Result]]
+) -> None:
+    end = 144 / end if lower else end
+    others = (24.0, 48.0) if lower else (3.0, 6.0)
+    results = write_family(0, {k: k**-0.7 for k in sorted((*others, end))})
+    row = matched_table(matched(results, [12.0], 100, 0)).iloc[0]
+    outside = end > 12 if lower else end < 12
+    assert row["reading"] == ("at the edge" if outside else "at a cell")
+    assert row["fvu"] == pytest.approx(12**-0.7, rel=1e-4)
+
+
 @pytest.mark.parametrize("documents", [1, 2, 4, 5])
 def test_a_handful_of_documents_has_no_interval_and_tells_nothing_apart(
-    write: Callable[..., Result], documents: int
+    write_family: Callable[..., list[Result]], documents: int
 ) -> None:
     results = []
-    for i, (choices, fvu) in enumerate([({}, 0.1), ({"prefixes": "fixed"}, 0.5)]):
-        for k in (8, 16, 32):
-            r = write(f"{i}-{k}", batchtopk(k, **choices), l0=float(k), fvu=fvu)
-            path = r.evaluated / "documents.parquet"
-            pd.read_parquet(path).iloc[:documents].to_parquet(path)
-            results.append(r)
+    for i, fvu in enumerate((0.1, 0.5)):
+        results += write_family(i, {16.0: fvu})
+    for path in {sae.evaluated / "documents.parquet" for r in results for sae in r.saes}:
+        pd.read_parquet(path).iloc[:documents].to_parquet(path)
     rows = matched(results, [16.0], 200, seed=0)
     table, pairs = matched_table(rows), pairs_table(rows)
-    assert table["fvu"].tolist() == pytest.approx([0.1, 0.5])
+    assert table["fvu"].tolist() == pytest.approx([0.1, 0.5], rel=1e-5)
     assert table["fvu_low"].isna().tolist() == [documents < 5] * 2
     assert pairs["a_is"].tolist() == ["not distinguishable" if documents < 5 else "lower"]
 
 
-def test_findings_rank_what_is_read_among_what_is_not(write: Callable[..., Result]) -> None:
+def test_findings_rank_what_is_read_among_what_is_not(
+    write_family: Callable[..., list[Result]],
+) -> None:
     results = []
-    for i, (choices, fvu, at) in enumerate(
-        [({}, 0.13, 16), ({"prefixes": "fixed"}, 0.1, 64), ({"prefixes": "random"}, 0.11, 16)]
-    ):
-        cell = batchtopk(at, **choices)
-        results.append(write(f"{i}", cell, l0=float(at), fvu=fvu, noise=i))
+    for i, (fvu, at) in enumerate([(0.13, 16.0), (0.1, 64.0), (0.11, 16.0)]):
+        results += write_family(i, {at: fvu}, noise=i)
     rows = matched(results, [16.0], 200, seed=0)
     (sentence,) = findings(rows, pairs_table(rows))
     assert "lowest first: matryoshka-random without revival 0.110 [" in sentence
@@ -191,27 +321,24 @@ def test_a_missed_target_is_named_and_nothing_is_claimed_at_it(
     assert "remarks" not in (tmp_path / "findings.md").read_text()
 
 
-def test_the_bootstrap_is_paired(write: Callable[..., Result]) -> None:
+def test_the_documents_are_paired(write_family: Callable[..., list[Result]]) -> None:
     """A tiny but constant difference is seen although each value alone is known far less well."""
     results = []
     for i, fvu in enumerate((0.100, 0.101)):
-        choices: dict[str, Any] = {"prefixes": "fixed"} if i else {}
-        results += [write(f"{i}-{k}", batchtopk(k, **choices), l0=float(k), fvu=fvu, noise=0)
-                    for k in (8, 16, 32)]  # fmt: skip
+        results += write_family(i, {16.0: fvu})
     rows = matched(results, [16.0], 400, seed=0)
     table = matched_table(rows)
     assert table["fvu_high"][0] > table["fvu_low"][1]
     assert pairs_table(rows)["a_is"].tolist() == ["lower"]
 
 
-def test_no_difference_is_claimed_inside_the_error_of_a_line(write: Callable[..., Result]) -> None:
+def test_no_difference_is_claimed_inside_the_error_of_a_line(
+    write_family: Callable[..., list[Result]],
+) -> None:
     """The same two architectures, told apart at their cells and not between curved lines."""
     results = []
     for i, scale in enumerate((1.0, 1.03)):
-        choices: dict[str, Any] = {"prefixes": "fixed"} if i else {}
-        for k, fvu in ((8, 0.2), (32, 0.1), (64, 0.02)):
-            cell = batchtopk(k, **choices)
-            results.append(write(f"{i}-{k}", cell, l0=float(k), fvu=scale * fvu, noise=0))
+        results += write_family(i, {8.0: scale * 0.2, 32.0: scale * 0.1, 64.0: scale * 0.02})
     pairs = pairs_table(matched(results, [16.0, 32.0], 400, seed=0))
     verdicts = dict(zip(pairs["target_l0"], pairs["a_is"], strict=True))
     assert verdicts == {16.0: "not distinguishable", 32.0: "lower"}
@@ -229,9 +356,8 @@ def test_cells_of_one_frontier_differ_in_sparsity_alone(write: Callable[..., Res
     }
 
 
-def test_the_figure_draws_what_the_table_reads(write: Callable[..., Result]) -> None:
-    values = {8: (8.2, 0.1), 16: (15.7, 0.07), 32: (30.9, 0.04)}
-    results = [write(f"{k}", batchtopk(k), l0=l0, fvu=f) for k, (l0, f) in values.items()]
+def test_the_figure_draws_what_the_table_reads(write_family: Callable[..., list[Result]]) -> None:
+    results = write_family(0, {8.2: 0.1, 15.7: 0.07, 30.9: 0.04}, factors=(0.9, 1.0, 1.2))
     (f,) = frontiers(results)
     targets = [8.0, 16.0, 20.0, 32.0]
     l0, fvu = f.drawn(targets)

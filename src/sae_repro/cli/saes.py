@@ -24,7 +24,7 @@ def export(
 
     Run it in the study's folder. Examples:
 
-    sae-repro export topk-x8-k16 --format sparsify --to for-sparsify
+    sae-repro export topk-x8-k16/seed-0 --format sparsify --to for-sparsify
 
     sae-repro export downloads/their-sae --format dictionary_learning --to for-others
     """

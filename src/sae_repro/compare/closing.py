@@ -1,7 +1,7 @@
 """Closing lines of a comparison: the lowest FVU at each matched L0, and where the reports are.
 
 It reads the tables that were written, and is no stronger than they are: architectures that the
-paired intervals do not tell from the lowest are named beside it.
+paired intervals do not tell from the lowest are named beside it, and what has one seed is no lower.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 
 from sae_repro.compare.collect import Result
+from sae_repro.compare.differences import NOT_DISTINGUISHABLE, ONE_SEED
 
+NOTHING_CLAIMED = f"{ONE_SEED}, nothing claimed of"
 AT = ["hook", "expansion", "target_l0"]
 
 
@@ -37,20 +39,26 @@ def lowest_lines(tables: Path) -> Iterator[str]:
     for place, group in valued.groupby(AT, sort=False):
         rows = group.sort_values("fvu", kind="stable")
         best, *others = rows["architecture"]
-        ties = [other for other in others if not _lower(verdicts, place, best, other)]
-        yield (
-            f"  {_at(rows.iloc[0])}"
-            + (f"; not distinguishable: {', '.join(ties)}" if ties else "")
-            + ("" if others else "; no other architecture has a value here")
-        )
+        says = {other: _verdict(verdicts, place, best, other) for other in others}
+        notes = [
+            f"; {verdict}: {', '.join(names)}"
+            for verdict in (NOT_DISTINGUISHABLE, NOTHING_CLAIMED)
+            if (names := [other for other, said in says.items() if said == verdict])
+        ]
+        if not others:
+            notes = ["; no other architecture has a value here"]
+        yield f"  {_at(rows.iloc[0])}{''.join(notes)}"
 
 
-def _lower(verdicts: dict[tuple[Any, ...], str], place: Any, best: str, other: str) -> bool:
-    """Whether the table of pairs says that `best` is lower than `other`."""
-    return (
-        verdicts.get((*place, best, other)) == "lower"
-        or verdicts.get((*place, other, best)) == "higher"
-    )
+def _verdict(verdicts: dict[tuple[Any, ...], str], place: Any, best: str, other: str) -> str:
+    """What the table of pairs says of `best`: lower, or why it is not called so."""
+    says = verdicts.get((*place, best, other))
+    turned = verdicts.get((*place, other, best))
+    if says == "lower" or turned == "higher":
+        return "lower"
+    if ONE_SEED in (says, turned):
+        return NOTHING_CLAIMED
+    return NOT_DISTINGUISHABLE
 
 
 def _at(row: "pd.Series[Any]") -> str:

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sae_repro.files import read_json
@@ -57,6 +58,16 @@ class Result:
         """Held-out metrics by name, means over its seeds; none for a failed cell."""
         metrics: Mapping[str, float | None] = self.measured["metrics"]
         return metrics
+
+    def by_seed(self, metric: str) -> list[float]:
+        """The metric of each of its SAEs that has it."""
+        ones = self.measured.get("seeds", {".": self.measured}).values()
+        values = [one["metrics"].get(metric) for one in ones if one["status"] == "ok"]
+        return [value for value in values if value is not None]
+
+    def mean_log(self, metric: str) -> float:
+        """Mean of the metric's logarithm over its SAEs, of one that all of them have above 0."""
+        return float(np.mean(np.log(self.by_seed(metric))))
 
     def interval(self, metric: str) -> Interval | None:
         """The 95 % interval of a metric; None where it has none."""

@@ -1,18 +1,25 @@
 """Monosemanticity and structure of every cell: tables, and the sentences that follow from them.
 
-Tables hold each value with its interval and denominators. Sentences are generated from intervals:
-two cells are called different only where theirs have no point in common.
+Tables hold each value with its interval and denominators. Sentences are generated from intervals,
+and claim a difference only where several seeds of both show it (`compare.differences`).
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
 from sae_repro.compare.collect import Result
+from sae_repro.compare.differences import (
+    DIFFERENT,
+    NOT_DISTINGUISHABLE,
+    ONE_SEED,
+    Estimate,
+    estimate,
+    verdict,
+)
 from sae_repro.compare.tables import (
     ABSENT,
     interval_columns,
@@ -22,26 +29,8 @@ from sae_repro.compare.tables import (
 )
 from sae_repro.metrics import CLASSES, names_in
 from sae_repro.metrics.labels import KEY, heading
-from sae_repro.numerics.intervals import Interval, differ
+from sae_repro.numerics.intervals import differ
 from sae_repro.remarks import missed_on
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A cell's value of a metric, with its 95 % interval."""
-
-    cell: str
-    value: float
-    interval: Interval
-
-    def __str__(self) -> str:
-        return with_interval(self.value, self.interval)
-
-
-def estimate(result: Result, metric: str) -> Estimate | None:
-    """The metric where it was measured and has an interval; else None."""
-    value, interval = result.metrics.get(metric), result.interval(metric)
-    return None if value is None or interval is None else Estimate(result.name, value, interval)
 
 
 def features_table(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
@@ -129,14 +118,24 @@ def _against_controls(trained: Sequence[Result], controls: Sequence[Result]) -> 
             base = estimate(control, metric)
             if base is None or not cells:
                 continue
-            distinct = [c for c in cells if differ(c.interval, base.interval)]
+            if not base.known:
+                yield (
+                    f"{metric}: {base.cell} reaches {base} with {ONE_SEED}: no cell is called "
+                    "above or below it."
+                )
+                continue
+            says = {c.cell: verdict(c, base) for c in cells}
+            distinct = [c for c in cells if says[c.cell] == DIFFERENT]
             above = [c for c in distinct if c.value > base.value]
             below = [c.cell for c in distinct if c.value < base.value]
-            unclear = [c.cell for c in cells if not differ(c.interval, base.interval)]
+            single = [name for name, said in says.items() if said == ONE_SEED]
+            unclear = [name for name, said in says.items() if said == NOT_DISTINGUISHABLE]
+            several = len(cells) - len(single)
             yield (
-                f"{metric}: {base.cell} reaches {base}; {len(above)} of {len(cells)} trained "
-                f"cells are above it; not distinguishable: {_listed(unclear)}; below: "
-                f"{_listed(below)}."
+                f"{metric}: {base.cell} reaches {base}; {len(above)} of {several} trained cells "
+                f"with several seeds are above it; not distinguishable: {_listed(unclear)}; below: "
+                f"{_listed(below)}"
+                + (f"; {ONE_SEED}, nothing claimed: {len(single)}." if single else ".")
             )
 
 
@@ -144,13 +143,14 @@ def _above_zero(trained: Sequence[Result], metric: str) -> Iterator[str]:
     cells = [value for r in trained if (value := estimate(r, metric))]
     if not cells:
         return
-    positive = [f"{c.cell} {c}" for c in cells if differ(c.interval, (0.0, 0.0)) and c.value > 0]
+    positive = [c for c in cells if differ(c.interval, (0.0, 0.0)) and c.value > 0]
     if not positive:
         yield f"{metric}: not observed; no interval of {len(cells)} cells excludes 0."
     else:
+        named = "; ".join(f"{c.cell} {c}{'' if c.known else f', {ONE_SEED}'}" for c in positive)
         yield (
-            f"{metric}: above 0 in {len(positive)} of {len(cells)} cells "
-            f"({'; '.join(positive)}); in the others not observed."
+            f"{metric}: above 0 in {len(positive)} of {len(cells)} cells ({named}); in the others "
+            "not observed."
         )
 
 
@@ -165,19 +165,27 @@ def _at_equal_target_l0(trained: Sequence[Result], metric: str) -> Iterator[str]
         if len(values) < 2:
             continue
         subject = f"{metric} at target L0 = {l0:g}, K = {width}, {hook}"
-        different = [
-            f"{low} {values[low]} below {high} {values[high]}"
-            for low, high in (_ordered(pair, values) for pair in combinations(values, 2))
-            if differ(values[low].interval, values[high].interval)
-        ]
-        pairs = len(values) * (len(values) - 1) // 2
-        if different:
-            undecided = pairs - len(different)
-            yield f"{subject}: {'; '.join(different)}" + (
-                f"; the other {undecided} pairs are not distinguishable." if undecided else "."
-            )
-        else:
-            yield f"{subject}: {', '.join(values)} not distinguishable."
+        known = [name for name, value in values.items() if value.known]
+        single = [f"{name} {value}" for name, value in values.items() if not value.known]
+        parts = [_pairs({name: values[name] for name in known})] if len(known) > 1 else []
+        if single:
+            parts.append(f"{ONE_SEED}, no difference is claimed: {', '.join(single)}")
+        yield f"{subject}: {'; '.join(parts)}."
+
+
+def _pairs(values: Mapping[str, Estimate]) -> str:
+    """Which of the architectures differ, and how many pairs do not."""
+    pairs = [_ordered(pair, values) for pair in combinations(values, 2)]
+    different = [
+        f"{low} {values[low]} below {high} {values[high]}"
+        for low, high in pairs
+        if verdict(values[low], values[high]) == DIFFERENT
+    ]
+    if not different:
+        return f"{', '.join(values)} not distinguishable"
+    undecided = len(pairs) - len(different)
+    rest = [f"the other {undecided} pairs are not distinguishable"] if undecided else []
+    return "; ".join(different + rest)
 
 
 def _ordered(pair: tuple[str, str], values: Mapping[str, Estimate]) -> tuple[str, str]:

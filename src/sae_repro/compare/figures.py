@@ -20,7 +20,7 @@ from sae_repro.compare.drawing import (
     shades,
     without_panel,
 )
-from sae_repro.compare.frontier import frontiers
+from sae_repro.compare.frontier import frontiers, on_lines
 from sae_repro.compare.grid import grid_of
 from sae_repro.compare.tables import measured_on
 from sae_repro.metrics.labels import heading
@@ -99,13 +99,14 @@ def _frontiers(
     for f in frontiers(results):
         look = looks_of[f.architecture]
         ax.plot(*f.drawn(targets), color=look.colour, lw=0.9, alpha=0.7, zorder=2)
-        for r in f.cells:
-            l0, fvu = r.metrics["l0"] or 0, r.metrics["fvu"] or 0
-            ax.errorbar(
-                [l0], [fvu], xerr=_error(r, "l0"), yerr=_error(r, "fvu"), color=look.colour,
-                marker=look.marker, ms=sizes[r.expansion], mec="white", mew=0.4, elinewidth=1,
-                ls="", zorder=3,
-            )  # fmt: skip
+    for r in on_lines(results):
+        look = looks_of[r.architecture]
+        l0, fvu = r.metrics["l0"] or 0, r.metrics["fvu"] or 0
+        ax.errorbar(
+            [l0], [fvu], xerr=_error(r, "l0"), yerr=_error(r, "fvu"), color=look.colour,
+            marker=look.marker, ms=sizes[r.expansion], mec="white", mew=0.4, elinewidth=1,
+            ls="", zorder=3,
+        )  # fmt: skip
 
 
 def _error(r: Result, metric: str) -> np.ndarray | None:

@@ -2,10 +2,11 @@
 
 The line is straight between neighbouring cells in (log L0, log FVU); `Frontier.at` says where it is
 read and how far it may be off. No figure and no table interpolates otherwise. A cell whose L0 is
-within `remarks.TOLERANCE` of a target is at the target: it has not missed it.
+within `remarks.TOLERANCE` of a target is at the target: it has not missed it. So far the line also
+goes on beyond its ends, "at the edge": where a range ends at 11.99 or at 12.01, L0 = 12 is read.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +30,7 @@ STEEPEST = 1.5
 SPARSITY = {"k", "lambda", "target_l0", "seed", "seeds", "sha256", "import", "hook", "expansion"}
 """Choices in which the cells of a frontier may differ, or that group them already."""
 
-How = Literal["at a cell", "between cells", "too few cells", "outside"]
+How = Literal["at a cell", "at the edge", "between cells", "too few cells", "outside"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Reading:
     @property
     def readable(self) -> bool:
         """Whether there is a value."""
-        return self.how in ("at a cell", "between cells")
+        return self.how in ("at a cell", "at the edge", "between cells")
 
     def of(self, x: Floats, y: Floats) -> Floats:
         """The line's value: `x` [..., points] of log L0, `y` of what is read."""
@@ -59,6 +60,21 @@ class Reading:
         slope = (y[..., self.right] - y[..., self.left]) / (b - a)
         value: Floats = y[..., self.left] + slope * (self.t - a)
         return value
+
+    def about(self, line: tuple[Floats, Floats], x: Floats, y: Floats) -> Floats:
+        """`of` what scatters about the points of `line`, such as seeds: (`x`, `y`) [..., points].
+
+        Each is moved along the line's slope to the log L0 of its point: two neighbours whose L0
+        come close in one seed make no slope of their own. The mean reads what `of` the mean does.
+        """
+        if self.left == self.right:
+            return y[..., self.left]
+        at, values = line
+        a, b = at[self.left], at[self.right]
+        moved = y - (values[self.right] - values[self.left]) / (b - a) * (x - at)
+        part = (self.t - a) / (b - a)
+        read: Floats = (1 - part) * moved[..., self.left] + part * moved[..., self.right]
+        return read
 
 
 @dataclass(frozen=True)
@@ -93,8 +109,15 @@ class Frontier:
 
     @cached_property
     def line(self) -> tuple[Floats, Floats]:
-        """(log L0, log FVU) of the points of the line, by rising L0."""
-        return self.points(np.log(self.l0)), self.points(np.log(self.values("fvu")))
+        """(log L0, log FVU) of the points of the line, by rising L0; of seeds, their means."""
+        l0, fvu = (self.points(np.array([r.mean_log(metric) for r in self.cells]))
+                   for metric in ("l0", "fvu"))  # fmt: skip
+        return l0, fvu
+
+    def seeds_at(self, read: Reading) -> int:
+        """Seeds that finished in every cell from which `read` comes."""
+        cells = {i for point in {read.left, read.right} for i in self.groups[point]}
+        return min(len(self.cells[i].saes) for i in cells)
 
     def points(self, values: Floats) -> Floats:
         """`values` [..., cells] as [..., points]."""
@@ -135,13 +158,15 @@ def reading(x: Floats, y: Floats, target: float) -> Reading:
     t = float(np.log(target))
     nearest = int(np.argmin(np.abs(x - t)))
     at_a_cell = abs(float(np.expm1(x[nearest] - t))) <= TOLERANCE
-    how: How = "at a cell" if at_a_cell else "between cells"
     if len(x) < LEAST_CELLS:
         if not at_a_cell:
             return Reading("too few cells", t)
-        return Reading(how, t, nearest, nearest, STEEPEST * abs(float(x[nearest]) - t))
-    if not at_a_cell and not x[0] <= t <= x[-1]:
+        off = STEEPEST * abs(float(x[nearest]) - t)
+        return Reading("at a cell", t, nearest, nearest, off)
+    inside = x[0] <= t <= x[-1]
+    if not at_a_cell and not inside:
         return Reading("outside", t)
+    how: How = "at the edge" if not inside else "at a cell" if at_a_cell else "between cells"
     left = int(np.clip(np.searchsorted(x, t, side="right") - 1, 0, len(x) - 2))
     return Reading(how, t, left, left + 1, _error(x, y, t, left))
 
@@ -164,20 +189,48 @@ def _error(x: Floats, y: Floats, t: float, left: int) -> float:
     return float(max(abs(a), abs(b)) * min(from_left, from_right))
 
 
+def on_lines(results: Iterable[Result]) -> list[Result]:
+    """Finished cells but negative controls, and but what reconstructs without an error."""
+    return [
+        r
+        for r in results
+        if r.ok
+        and not r.negative
+        and all((sae.metrics[name] or 0) > 0 for sae in r.saes for name in ("l0", "fvu"))
+    ]
+
+
 def frontiers(results: Sequence[Result]) -> list[Frontier]:
     """Finished cells grouped by all choices but their sparsity, in the order of params.yaml.
 
-    Negative controls are not among them, nor what reconstructs without an error.
+    Where at least `LEAST_CELLS` of them have several seeds each, cells with fewer are no points.
     """
     groups: dict[tuple[str, str, float], dict[str, list[Result]]] = defaultdict(dict)
-    for r in results:
-        if r.ok and not r.negative and (r.metrics["l0"] or 0) > 0 and (r.metrics["fvu"] or 0) > 0:
-            variants = groups[r.architecture, r.hook, r.expansion]
-            variants.setdefault(repr(_choices(r)), []).append(r)
+    for r in _with_most_seeds(on_lines(results)):
+        variants = groups[r.architecture, r.hook, r.expansion]
+        variants.setdefault(repr(_choices(r)), []).append(r)
     return [
         Frontier(*key, tuple(sorted(cells, key=lambda r: r.metrics["l0"] or 0)), variant)
         for key, variants in groups.items()
         for cells, variant in zip(variants.values(), _apart(variants.values()), strict=True)
+    ]
+
+
+def _with_most_seeds(results: Sequence[Result]) -> list[Result]:
+    """Without cells whose family has `LEAST_CELLS` of one larger number of seeds: these say more.
+
+    A mean over seeds and one seed on one line would make the readings between them one seed's.
+    """
+    families = [repr((r.architecture, r.hook, r.expansion, {**_choices(r), "seeds": 0}))
+                for r in results]  # fmt: skip
+    lines = Counter((family, len(r.members)) for family, r in zip(families, results, strict=True))
+    return [
+        r
+        for family, r in zip(families, results, strict=True)
+        if not any(
+            of == family and seeds > len(r.members) and cells >= LEAST_CELLS
+            for (of, seeds), cells in lines.items()
+        )
     ]
 
 

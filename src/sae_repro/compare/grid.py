@@ -7,8 +7,8 @@ import pandas as pd
 
 from sae_repro.compare import published
 from sae_repro.compare.collect import Result
+from sae_repro.compare.differences import DIFFERENT, told_apart
 from sae_repro.compare.tables import ABSENT, measured_on, number, with_interval, write_table
-from sae_repro.numerics.intervals import differ
 
 BLOCKS = ((False, "no resampling"), (True, "resampling"))
 
@@ -73,9 +73,9 @@ def _difference(without: Result | None, with_: Result | None, metric: str) -> st
     if without is None or with_ is None:
         return ABSENT
     difference = (with_.metrics[metric] or 0) - (without.metrics[metric] or 0)
-    a, b = without.measured["intervals"][metric], with_.measured["intervals"][metric]
     sign = "+" if difference > 0 else ""
-    return f"{sign}{number(difference)}" + ("" if differ(a, b) else " (not distinguishable)")
+    verdict = told_apart(without, with_, metric)
+    return f"{sign}{number(difference)}" + ("" if verdict == DIFFERENT else f" ({verdict})")
 
 
 def published_table(results: Sequence[Result]) -> pd.DataFrame:
@@ -122,8 +122,9 @@ def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
             caption = (
                 f"# Dead latents, fraction of K ({metric})\n\nReLU + L1; {definition}. Measured on "
                 f"{measured_on(results)}, seed {seed}. In brackets: 95 % Wilson interval over the "
-                "cell's latents. Difference: resampling − no resampling; "
-                f"overlapping intervals are called not distinguishable.{pooled}"
+                "cell's latents. Difference: resampling − no resampling; of cells with one seed "
+                "none is claimed, and of several it is not distinguishable where the intervals "
+                f"overlap or Welch's over the seeds holds 0.{pooled}"
             )
             write_table(folder, metric, long, caption, wide, latex=True)
     frame = published_table(results)

@@ -45,12 +45,15 @@ def write_matched(
         "# Architectures at matched L0\n\nEach architecture's frontier at the target L0 (latents "
         f"per token), on {measured_on(results)}: a line through its own cells, straight in (log "
         "L0, log FVU), as in figures/frontier. L0 is the held-out one: a cell within "
-        f"{TOLERANCE:g} of a target is at it, and the rest of the way is read along the line. "
-        "Brackets: 95 % interval, from "
-        f"{settings.bootstrap:,} resamplings of the documents, the same for all cells, and in "
-        "quadrature the error of the line, from leaving out each inner cell; "
-        f"{_scope(results, seed)}. At equal L0, absorption lowers FVU: FVU alone ranks "
-        f"architectures backwards where it matters most. {KEY}."
+        f"{TOLERANCE:g} of a target is at it, and the rest of the way is read along the line; at "
+        "the edge: the line's range ends as little before the target. Brackets: 95 % interval, "
+        "over seeds (Student's t) and documents "
+        f"({settings.bootstrap:,} resamplings, the same for all cells), and the error of the line, "
+        "from leaving out each inner cell, in quadrature. With one seed it is over documents alone "
+        f"(study seed {seed}) and says nothing of another seed. Where three cells or more of a "
+        "line have several seeds, its cells with fewer are not on it. At equal L0, absorption "
+        "lowers FVU: FVU alone ranks architectures backwards where it matters most. "
+        f"{KEY}."
     )
     if not len(frame):
         write_text(folder / "matched_l0.md", caption + "\n\nNo cell finished.\n")
@@ -69,6 +72,7 @@ def write_matched(
                 with_interval(row["fvu"], (row["fvu_low"], row["fvu_high"]))
                 for row in read.to_dict("records")
             ],
+            "interval over": read["interval_over"],
             **{heading(name): [number(float(v)) for v in read[name]] for name in others},
             "nearest cell's L0": [number(float(v)) for v in read["l0_nearest"]],
         }
@@ -108,9 +112,10 @@ def _unread(frame: pd.DataFrame) -> str:
 
 def _write_pairs(folder: Path, pairs: pd.DataFrame) -> None:
     caption = (
-        "# Pairs at matched L0\n\nFVU of a minus FVU of b over the same resampled documents, with "
-        "its 95 % interval, the errors of both lines in it; `a is` says lower or higher only where "
-        "the interval leaves out 0."
+        "# Pairs at matched L0\n\nFVU of a minus FVU of b on the same documents, with its 95 % "
+        "interval over seeds and documents, the errors of both lines in it; `a is` says lower or "
+        "higher only where the interval leaves out 0. One seed: of a or b; the interval is over "
+        "documents alone, and no difference is claimed."
     )
     if not len(pairs):
         write_text(folder / "matched_l0_pairs.csv", "")
@@ -140,12 +145,15 @@ def write_findings(folder: Path, results: Sequence[Result], settings: Compare, s
         "Architectures at matched L0": (
             at_matched_l0 or ["No two architectures are read at one target L0."],
             "From matched_l0 and matched_l0_pairs, whose intervals of differences decide. They are "
-            f"over documents; {_scope(results, seed)}.",
+            "over seeds and documents; of what has one seed (study seed "
+            f"{seed}), over documents alone, and another may rank it otherwise.",
         ),
         "Monosemanticity and structure": (
             list(features.sentences(results)) or ["None of these metrics was measured."],
-            "From the tables monosemantic and structure. The intervals are over latents, concepts "
-            "or parents of these SAEs; one seed of a cell says nothing of another.",
+            "From the tables monosemantic and structure. The intervals of a cell with one seed are "
+            "over latents, concepts or parents of this SAE and say nothing of another seed: no "
+            "difference from it is claimed. Cells with several seeds are called different where "
+            "their intervals are apart and Welch's interval over the seeds leaves out 0.",
         ),
     }
     if found := list(remark_lines(results)):
@@ -167,21 +175,6 @@ def remark_lines(results: Sequence[Result]) -> Iterator[str]:
         failed = [f"failed: {r.measured['reason']}"] if "reason" in r.measured else []
         if said := [*failed, *r.remarks]:
             yield f"{r.name}: {'; '.join(said)}"
-
-
-def _scope(results: Sequence[Result], seed: int) -> str:
-    """The variation that the intervals leave out."""
-    several = [r for r in results if len(r.saes) > 1 and not r.negative]
-    if not several:
-        return (
-            "they tell how well these SAEs are measured, not how another seed would train (seed "
-            f"{seed}): another may rank close architectures otherwise"
-        )
-    return (
-        f"the seeds of cells that have several ({len(several)} of {len(results)}) are resampled "
-        "too, and a handful of them gives too narrow an interval; of the others, another seed may "
-        "rank close architectures otherwise"
-    )
 
 
 def write_metrics(folder: Path) -> None:
