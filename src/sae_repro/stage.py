@@ -83,6 +83,7 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
         target = name if pipeline == Path("dvc.yaml") else pipeline
         sys.exit(f"{name}: stages are run by DVC: dvc repro {target}")
     try:
+        _check_spelling(Path.cwd(), SOURCE)
         STATE.mkdir(exist_ok=True)
         # a fault anywhere in the study is reported now, not when its stage comes after an hour
         study = load("params.yaml")
@@ -98,6 +99,16 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
         if (line := disk_fault(error)) is None:
             raise
         sys.exit(_report(name, StudyError(line)))
+
+
+def _check_spelling(*folders: Path) -> None:
+    """StudyError for a folder whose name the locale can't spell: torch fails on it."""
+    for folder in folders:
+        if any("\udc80" <= letter <= "\udcff" for letter in str(folder)):
+            raise StudyError(
+                f"{folder}: has letters that this locale can't spell; set PYTHONUTF8=1, or choose "
+                "a locale of UTF-8 (LC_ALL=C.UTF-8)"
+            )
 
 
 @contextmanager
