@@ -67,8 +67,8 @@ def test_verify_exits_with_one_where_results_differ(tmp_path: Path) -> None:
     command = ["verify", str(tmp_path / "b"), "--study", str(tmp_path / "a")]
     result = runner.invoke(app, command)
     assert result.exit_code == 1
-    assert result.output.startswith(f"not {tmp_path / 'b'} within 0.0001: 1 file of 1 differ")
+    assert result.output.startswith(f"not {tmp_path / 'b'} within 0.0001: 1 of 1 file differ")
     assert "reports/x.json: value: 1 against 2" in result.output
     assert "by 50.0% at most" in invoke(*command, "--rtol", "0.5")
     same = invoke("verify", str(tmp_path / "a"), "--study", str(tmp_path / "a"))
-    assert same == f"identical to {tmp_path / 'a'} (1 files)\n"
+    assert same == f"identical to {tmp_path / 'a'} (1 file)\n"

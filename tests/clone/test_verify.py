@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ PIPELINE = """\
 stages:
   make:
     cmd: python make.py
-    deps: [make.py]
+    deps: [make.py, requirements.lock]
     params: [value]
     outs:
       - artifacts/make
@@ -28,9 +29,10 @@ stages:
 MAKE = """\
 import pathlib
 value = float(pathlib.Path("params.yaml").read_text().splitlines()[0].split()[1])
+pins = len(pathlib.Path("requirements.lock").read_text())
 for folder in ("artifacts/make", "reports/tables"):
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-pathlib.Path("artifacts/make/w.json").write_text(f"[{value}, 2]")
+pathlib.Path("artifacts/make/w.json").write_text(f"[{value}, {pins}, 2]")
 pathlib.Path("reports/tables/cells.csv").write_text(f"cell,fvu\\ntopk,{value}\\n")
 pathlib.Path("reports/tables/cells.md").write_text(f"topk {value:.3g}\\n")
 pathlib.Path("reports/tables/cells.png").write_bytes(str(value).encode())
@@ -45,6 +47,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in {
         "dvc.yaml": PIPELINE,
         "make.py": MAKE,
+        "requirements.lock": f"not-there==1.0\nnumpy=={version('numpy')}\n",
         "params.yaml": "value: 0.5\ncompute: {bits: portable}\n",
         ".gitignore": "/artifacts\n",
     }.items():
@@ -97,23 +100,27 @@ def test_what_differs_is_said_with_its_size_and_its_cause(
     params.write_text(params.read_text().replace("0.5", "0.5000005"))
     execute("dvc", "repro", "-q", cwd=folder)
     said = verify(folder, rtol=1e-5)
-    assert said.startswith("equal to the recorded study within 1e-05, not to the bit: 1 file of 4")
+    assert said.startswith("equal to the recorded study within 1e-05, not to the bit: 1 of 4 files")
     assert "reports/tables/cells.csv: line 2 (topk), column fvu: 0.5000005 against 0.5" in said
     assert "other bits: artifacts/make" in said
     assert "1 picture of these data: not counted (reports/tables/cells.png)" in said
     assert said.endswith("likely cause: other params: value\n") and said.count("\n") == 1
     said = verify(folder, verbose=True, rtol=1e-7, code=1)
     assert said.count("\n") == 4
-    assert "not the recorded study within 1e-07: 1 file of 4 differ, 1 number in them" in said
+    assert "not the recorded study within 1e-07: 1 of 4 files differ, 1 number in them" in said
     verify(folder, record=True)
-    assert ",1 file of 4 differ" in (folder / MACHINES).read_text().replace('"', "")
+    assert ",1 of 4 files differ" in (folder / MACHINES).read_text().replace('"', "")
     execute("git", "checkout", "-q", "params.yaml", "dvc.lock", "reports", cwd=folder)
-    code.write_text(code.read_text().replace('"[{value}, 2]"', '"[{value}, 3]"'))
+    code.write_text(code.read_text().replace(", 2]", ", 3]"))
     assert "not up to date: make (`dvc repro`)" in verify(folder, code=1)
     execute("dvc", "repro", "-q", cwd=folder)
     said = verify(folder)
     assert said.startswith("no number differs from the recorded study (4 files); other bits: ")
     assert said.endswith("likely cause: other code: make.py (make)\n")
+    execute("git", "checkout", "-q", ".", cwd=folder)
+    (folder / "requirements.lock").write_text("not-there==1.0\nnumpy==1.0\n")
+    execute("dvc", "repro", "-q", cwd=folder)
+    assert f"versions of libraries: numpy 1.0 (there: {version('numpy')})" in verify(folder)
 
 
 def test_a_processor_that_was_not_recorded_is_named(

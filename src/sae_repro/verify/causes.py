@@ -1,4 +1,4 @@
-"""What is likely behind other results: from what two dvc.lock record, and from this machine."""
+"""Likely causes of other results: from what two dvc.lock record, and from this machine."""
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +20,7 @@ NAMED = 3
 def causes(study: Path, other: Path) -> list[str]:
     """The likely causes why results of `study` differ from those of `other`, the likeliest first.
 
-    `other` needs to have no more than a dvc.lock.
+    `other` needs to have no more than a dvc.lock; a requirements.lock tells more.
     """
     ours, theirs = read_lock(study), read_lock(other)
     code, pins = _inputs(ours, theirs)
@@ -30,7 +30,8 @@ def causes(study: Path, other: Path) -> list[str]:
     if code:
         found.append(f"other code: {_few(code)}")
     if pins:
-        found.append(f"other versions of libraries: {REQUIREMENTS} differs")
+        changes = list(_pins_between(study, other)) or [f"{REQUIREMENTS} differs"]
+        found.append(f"other versions of libraries: {_few(changes)}")
     if unpinned := list(_unpinned(study)):
         found.append(f"other versions of libraries: {_few(unpinned)}")
     if not (changed or code or pins):  # otherwise the machine would be a guess
@@ -49,8 +50,9 @@ def _params(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]
         dict(pair for entry in lock.values() for pair in _flat(entry.get("params", {})))
         for lock in (ours, theirs)
     ]
-    for key in sorted(values[0].keys() | values[1].keys()):
-        if values[0].get(key, KeyError) != values[1].get(key, KeyError):
+    left, right = values
+    for key in sorted(left.keys() | right.keys()):
+        if key not in left or key not in right or left[key] != right[key]:
             yield key
 
 
@@ -82,11 +84,25 @@ def _inputs(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[list[st
     return [f"{path.removeprefix('./')} ({stage})" for path, stage in code.items()], pins
 
 
+def _pins_between(study: Path, other: Path) -> Iterator[str]:
+    """Libraries of which two requirements.lock pin different versions."""
+    ours, theirs = _pinned(study), _pinned(other)
+    for name in sorted(ours.keys() | theirs.keys()) if ours and theirs else ():
+        if ours.get(name) != theirs.get(name):
+            yield f"{name} {ours.get(name, 'none')} (there: {theirs.get(name, 'none')})"
+
+
+def _pinned(study: Path) -> dict[str, str]:
+    """Version by name in requirements.lock of a study's root; empty where there is none."""
+    params = study / "params.yaml"
+    root = read_yaml(params).get("root", ".") if params.is_file() else "."
+    path = study / str(root) / REQUIREMENTS
+    return locked(path) if path.is_file() else {}
+
+
 def _unpinned(study: Path) -> Iterator[str]:
     """Installed libraries of another version than the one in requirements.lock."""
-    root = read_yaml(study / "params.yaml").get("root", ".")
-    path = study / str(root) / REQUIREMENTS
-    for name, pinned in sorted(locked(path).items()) if path.is_file() else ():
+    for name, pinned in sorted(_pinned(study).items()):
         try:
             installed = version(name)
         except PackageNotFoundError:  # not for this platform

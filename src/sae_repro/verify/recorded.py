@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from sae_repro.errors import StudyError
+from sae_repro.params import read_yaml
 from sae_repro.provenance import read_lock
-from sae_repro.verify.causes import causes
+from sae_repro.verify.causes import REQUIREMENTS, causes
 from sae_repro.verify.files import PLACES, compare, files_below, verify
 from sae_repro.verify.locks import Out, checksum, outs
 from sae_repro.verify.machines import record
@@ -71,7 +72,10 @@ def record_machine(study: Path, verdict: Verdict) -> str:
 
 
 def _extract_head(study: Path, target: Path) -> None:
-    """Write dvc.lock and reports/ of git's HEAD to `target`; StudyError where it has none."""
+    """Write dvc.lock and reports/ of git's HEAD to `target`; StudyError where it has none.
+
+    And the requirements.lock of the study's root, if there is one.
+    """
     try:
         done = subprocess.run(
             ["git", "archive", "--format=tar", "HEAD", "--", LOCK, REPORTS],
@@ -87,6 +91,12 @@ def _extract_head(study: Path, target: Path) -> None:
         )
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         archive.extractall(target, filter="data")
+    root = read_yaml(study / "params.yaml").get("root", ".")
+    pins = subprocess.run(
+        ["git", "show", f"HEAD:./{root}/{REQUIREMENTS}"], cwd=study, capture_output=True
+    )
+    if not pins.returncode:
+        (target / REQUIREMENTS).write_bytes(pins.stdout)
 
 
 def _reports(study: Path, recorded: Path, places: set[str]) -> Verdict:

@@ -57,7 +57,7 @@ class Verdict:
         """One line: identical, or what differs, by how much, and why."""
         end = f"; not up to date: {', '.join(self.stale)} (`dvc repro`)" if self.stale else ""
         if not self.differences:
-            return f"identical to {other} ({self.files:,} files)" + end
+            return f"identical to {other} ({_count(self.files, 'file')})" + end
         counted = self.of_kind("data", "printed")
         parts = [self._head(rtol, other), *self._worst(counted)]
         if folders := self.of_kind("folder"):
@@ -76,13 +76,13 @@ class Verdict:
         return "; ".join(parts) + end
 
     def size_of_differences(self) -> str:
-        """`40 files differ, 12 numbers in them, by 1.6% at most`, of what counts."""
+        """`40 of 963 files differ, 12 numbers in them, by 1.6% at most`, of what counts."""
         counted = self.of_kind("data", "printed")
         if not counted:
             return "no number compared differs"
         numbers = sum(d.numbers for d in counted)
         sizes = [d.relative for d in counted if d.relative is not None]
-        text = f"{_count(len(counted), 'file')} of {self.files:,} differ"
+        text = f"{len(counted):,} of {_count(self.files, 'file')} differ"
         if numbers:
             text += f", {_count(numbers, 'number')} in them"
         if sizes:
@@ -93,7 +93,7 @@ class Verdict:
 
     def _head(self, rtol: float, other: str) -> str:
         if not self.of_kind("data", "printed"):
-            return f"no number differs from {other} ({self.files:,} files)"
+            return f"no number differs from {other} ({_count(self.files, 'file')})"
         if self.within(rtol):
             return f"equal to {other} within {rtol:g}, not to the bit: {self.size_of_differences()}"
         return f"not {other} within {rtol:g}: {self.size_of_differences()}"
