@@ -261,3 +261,48 @@ def test_a_tolerance_holds_for_rounding_in_any_format_and_never_for_nan(
             assert all(d.numbers >= len(values) and d.largest for d in verdict.differences)
         for one, other in ((ours, nan), (nan, ours)):
             assert {d.relative for d in verify(one, other).differences} == {None}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "relative"),
+    [
+        ("topk  0.125 |---|", "topk 0.126  |-----|", 0.0),  # both may be printed of 0.1255
+        ("FVU 0.125", "FVU 0.127", 0.001 / 0.127),
+        ("FVU 0.5", "FVU 0.5000005", 4e-7 / 0.5),
+        ("1,173 documents", "1,174 documents", 1 / 1174),  # a count is not rounded
+        ("λ = 1.0e-4", "λ = −1.0e-4", 1.9),
+        ("x8-k16: 0.125", "x8-k16: nan", None),
+        ("topk is lower", "topk is higher", None),
+        ("all 3 of 4", "all 3", None),
+    ],
+)
+def test_texts_are_compared_by_their_numbers(
+    tmp_path: Path, ours: str, theirs: str, relative: float | None
+) -> None:
+    for folder, content in (("a", ours), ("b", theirs)):
+        text("reports/cells.md", "topk 0.125\n", content)(write(tmp_path / folder))
+    (d,) = verify(tmp_path / "a", tmp_path / "b").differences
+    assert d.kind == "printed"
+    assert d.relative == (relative if relative is None else pytest.approx(relative, rel=1e-3))
+
+
+def test_a_picture_does_not_decide_but_a_missing_one_does(tmp_path: Path) -> None:
+    drawing = '<g id="m{}"><path d="M 1.5 {} L 2 3"/><use href="#m{}"/></g>'
+    for name, content in (
+        ("a", ("0a1b2c3d4e", 7.25, "0a1b2c3d4e")),
+        ("b", ("f" * 10, 7.5, "f" * 10)),
+    ):
+        folder = write(tmp_path / name)
+        (folder / "reports/f.svg").write_text(drawing.format(*content))
+        (folder / "reports/f.png").write_bytes(name.encode())
+    verdict = verify(tmp_path / "a", tmp_path / "b")
+    assert {(d.file, d.kind) for d in verdict.differences} == {
+        ("reports/f.svg", "picture"), ("reports/f.png", "picture"),
+    }  # fmt: skip
+    (drawn,) = [d for d in verdict.differences if d.file.endswith("svg")]
+    assert drawn.where == "line 1, number 2: 7.25 against 7.5" and drawn.numbers == 1
+    assert verdict.within(0.0)
+    said = verdict.summary(0.0, "b")
+    assert said.startswith("no number differs from b (9 files); 2 pictures of the same data: not")
+    (tmp_path / "b/reports/f.png").unlink()
+    assert not verify(tmp_path / "a", tmp_path / "b").within(1.0)

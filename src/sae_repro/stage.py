@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.closure import code_digest
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, print_any_text
 from sae_repro.files import digest, disk_fault, sha256_file
 from sae_repro.installation import SOURCE, check_installation
 from sae_repro.numerics.kernels import choose, in_use
@@ -82,6 +82,7 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
     if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != name:
         target = name if pipeline == Path("dvc.yaml") else pipeline
         sys.exit(f"{name}: stages are run by DVC: dvc repro {target}")
+    print_any_text()
     try:
         _check_spelling(Path.cwd(), SOURCE)
         STATE.mkdir(exist_ok=True)

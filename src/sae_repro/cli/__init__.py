@@ -15,7 +15,7 @@ from sae_repro.cli.output import echo
 from sae_repro.cli.results import track, tune_ui, ui
 from sae_repro.cli.saes import export, import_
 from sae_repro.cli.version import options
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, print_any_text
 from sae_repro.files import disk_fault
 
 app = typer.Typer(
@@ -282,6 +282,7 @@ app.command("import")(import_)
 
 def main() -> None:
     """Entry point of `sae-repro`."""
+    print_any_text()
     try:
         app()
     except StudyError as error:
