@@ -32,8 +32,10 @@ $(TESTS): $(READY) locks/dev.txt
 	$(PIP) --require-hashes -r locks/dev.txt
 	touch $@
 
-repro: env  ## every number from nothing (dvc repro)
+repro: env  ## every number from nothing (dvc repro), compared with the recorded ones
 	dvc repro
+	@sae-repro verify || echo "make repro: the run is complete; its numbers are not confirmed (exit code" \
+	  "$$? of sae-repro verify; --verbose names each file, docs/reproduction.md says what to make of it)"
 
 tune: env  ## an Optuna study over cells: tune/params.yaml
 	dvc repro tune/dvc.yaml

@@ -1,6 +1,9 @@
 """The commands around the pipeline."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,8 +67,20 @@ def test_verify_exits_with_one_where_results_differ(tmp_path: Path) -> None:
     for name, value in (("a", "1"), ("b", "2")):
         (tmp_path / name / "reports").mkdir(parents=True)
         (tmp_path / name / "reports/x.json").write_text(value)
-    result = runner.invoke(app, ["verify", str(tmp_path / "b"), "--study", str(tmp_path / "a")])
+    command = ["verify", str(tmp_path / "b"), "--study", str(tmp_path / "a")]
+    result = runner.invoke(app, command)
     assert result.exit_code == 1
+    assert result.output.startswith(f"not {tmp_path / 'b'} within 0.0001: 1 of 1 file differ")
     assert "reports/x.json: value: 1 against 2" in result.output
+    assert "by 50.0% at most" in invoke(*command, "--rtol", "0.5")
     same = invoke("verify", str(tmp_path / "a"), "--study", str(tmp_path / "a"))
-    assert same == "identical: 1 files, 1 bytes\n"
+    assert same == f"identical to {tmp_path / 'a'} (1 file)\n"
+
+
+def test_a_terminal_that_cannot_spell_a_line_gets_it_escaped() -> None:
+    code = "from sae_repro.errors import print_any_text as f; f(); print('4×')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.stdout == "4\\xd7\n"

@@ -1,5 +1,6 @@
 """The frame of a stage: declared parameters only, one writer, faults as one line."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -99,3 +100,19 @@ def test_a_checkout_whose_code_is_not_the_one_that_runs_is_refused(tmp_path: Pat
     check_installation(tmp_path, ["corpus"])
     with pytest.raises(StudyError, match="other code for train than"):
         check_installation(tmp_path, ["corpus", "train"])
+
+
+def test_a_folder_that_the_locale_cannot_spell_is_refused(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "für mich"
+    folder.mkdir()
+    (folder / "params.yaml").write_text("seed: 0")
+    code = "from sae_repro.stage import stage\nwith stage('corpus'): pass"
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True,
+        env=os.environ | ascii_only | {"DVC_STAGE": "corpus"},
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert "has letters that this locale can't spell; set PYTHONUTF8=1" in line

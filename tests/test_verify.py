@@ -1,12 +1,16 @@
 """Two checkouts compared: identical, or the place named."""
 
 import json
+import math
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from sae_repro.contents import seal
@@ -67,7 +71,7 @@ CHANGES = {
     "cells.csv: line 3 (vanilla), column fvu: 0.5 against 0.6": text(
         "reports/cells.csv", "0.5", "0.6"
     ),
-    "cells.md: byte 9: 35 against 36": text("reports/cells.md", "0.125", "0.126"),
+    "cells.md: line 1, number 1: 0.125 against 0.128": text("reports/cells.md", "0.125", "0.128"),
 }
 NUMERIC = {"a.npy", "m.jsonl"}  # of these, by so little that 1e-4 covers it
 
@@ -178,7 +182,7 @@ def test_nan_is_equal_to_nan_and_lists_are_compared_by_their_values(tmp_path: Pa
     assert d.where.startswith("column n: [0]: 3 against 4")
     frame.assign(tokens=[[1, 5]]).to_parquet(ours / "artifacts/train/t.parquet")
     (d,) = verify(ours, theirs).differences
-    assert d.where == "column tokens: row 0: [1 5] against [1 2]"
+    assert d.where == "column tokens: row 0: [1]: 5 against 2 (1 of 2 differ, by at most 3)"
 
 
 def test_text_is_no_number(tmp_path: Path) -> None:
@@ -201,3 +205,104 @@ def test_contents_are_named_where_nothing_else_differs(tmp_path: Path) -> None:
     verdict = verify(ours, theirs)
     assert [d.file for d in verdict.differences] == ["artifacts/train/a.npy"]
     assert verdict.within(1e-4)
+
+
+def perturbed(value: float, relative: float) -> float:
+    return value * (1 + relative)
+
+
+def numbers(folder: Path, values: list[float], relative: float, at: set[int]) -> Path:
+    """A study in each of whose formats stand `values`, those in the files `at` perturbed."""
+    (folder / "artifacts").mkdir(parents=True)
+    (folder / "reports").mkdir()
+    changed = [perturbed(value, relative) for value in values]
+    table = "| x |\n|:---|\n"
+    writers: list[Callable[[list[float]], object]] = [
+        lambda x: np.save(folder / "artifacts/a.npy", np.float64(x)),
+        lambda x: save_file({"W": np.float64(x)}, folder / "artifacts/w.safetensors"),
+        lambda x: pd.DataFrame({"x": x, "l": [[v] for v in x]}).to_parquet(
+            folder / "artifacts/t.parquet"
+        ),
+        lambda x: (folder / "artifacts/m.jsonl").write_text(
+            "".join(json.dumps({"x": v, "n": None}) + "\n" for v in x)
+        ),
+        lambda x: (folder / "reports/m.json").write_text(json.dumps({"x": x, "ok": True})),
+        lambda x: (folder / "reports/c.csv").write_text("".join(f"{v!r}\n" for v in ["x", *x])),
+        lambda x: (folder / "reports/c.md").write_text(
+            table + "".join(f"| topk-x8-k3 {v!r}   |\n" for v in x)
+        ),
+        lambda x: (folder / "reports/c.tex").write_text(" & ".join(map(repr, x)) + r" \\\\"),
+    ]
+    for number, write_values in enumerate(writers):
+        write_values(changed if number in at else values)
+    return folder
+
+
+FORMATS = 8
+magnitudes = st.floats(1e-3, 1e6).map(lambda x: float(f"{x:.12g}"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    values=st.lists(magnitudes | magnitudes.map(lambda x: -x), min_size=2, max_size=4),
+    at=st.sets(st.integers(0, FORMATS - 1), min_size=1),
+)
+def test_a_tolerance_holds_for_rounding_in_any_format_and_never_for_nan(
+    values: list[float], at: set[int]
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        ours = numbers(Path(name) / "a", values, 0.0, set())
+        theirs = numbers(Path(name) / "b", values, 1e-6, at)
+        nan = numbers(Path(name) / "c", values, math.nan, at)
+        for one, other in ((ours, theirs), (theirs, ours)):
+            verdict = verify(one, other)
+            assert len(verdict.differences) == len(at)
+            assert verdict.within(1e-5) and not verdict.within(1e-7)
+            assert all(d.numbers >= len(values) and d.largest for d in verdict.differences)
+        for one, other in ((ours, nan), (nan, ours)):
+            assert {d.relative for d in verify(one, other).differences} == {None}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "relative"),
+    [
+        ("topk  0.125 |---|", "topk 0.126  |-----|", 0.0),  # both may be printed of 0.1255
+        ("FVU 0.125", "FVU 0.127", 0.001 / 0.127),
+        ("FVU 0.5", "FVU 0.5000005", 4e-7 / 0.5),
+        ("1,173 documents", "1,174 documents", 1 / 1174),  # a count is not rounded
+        ("λ = 1.0e-4", "λ = −1.0e-4", 1.9),
+        ("x8-k16: 0.125", "x8-k16: nan", None),
+        ("topk is lower", "topk is higher", None),
+        ("all 3 of 4", "all 3", None),
+    ],
+)
+def test_texts_are_compared_by_their_numbers(
+    tmp_path: Path, ours: str, theirs: str, relative: float | None
+) -> None:
+    for folder, content in (("a", ours), ("b", theirs)):
+        text("reports/cells.md", "topk 0.125\n", content)(write(tmp_path / folder))
+    (d,) = verify(tmp_path / "a", tmp_path / "b").differences
+    assert d.kind == "printed"
+    assert d.relative == (relative if relative is None else pytest.approx(relative, rel=1e-3))
+
+
+def test_a_picture_does_not_decide_but_a_missing_one_does(tmp_path: Path) -> None:
+    drawing = '<g id="m{}"><path d="M 1.5 {} L 2 3"/><use href="#m{}"/></g>'
+    for name, content in (
+        ("a", ("0a1b2c3d4e", 7.25, "0a1b2c3d4e")),
+        ("b", ("f" * 10, 7.5, "f" * 10)),
+    ):
+        folder = write(tmp_path / name)
+        (folder / "reports/f.svg").write_text(drawing.format(*content))
+        (folder / "reports/f.png").write_bytes(name.encode())
+    verdict = verify(tmp_path / "a", tmp_path / "b")
+    assert {(d.file, d.kind) for d in verdict.differences} == {
+        ("reports/f.svg", "picture"), ("reports/f.png", "picture"),
+    }  # fmt: skip
+    (drawn,) = [d for d in verdict.differences if d.file.endswith("svg")]
+    assert drawn.where == "line 1, number 2: 7.25 against 7.5" and drawn.numbers == 1
+    assert verdict.within(0.0)
+    said = verdict.summary(0.0, "b")
+    assert said.startswith("no number differs from b (9 files); 2 pictures of the same data: not")
+    (tmp_path / "b/reports/f.png").unlink()
+    assert not verify(tmp_path / "a", tmp_path / "b").within(1.0)

@@ -1,6 +1,8 @@
 """StudyError: the exception for faults of a study, not of the program; and text in messages."""
 
+import io
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -32,6 +34,15 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """`text` as what one line of a terminal shows: ends of lines escaped as well."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def print_any_text() -> None:
+    """Have stdout escape what its encoding can't spell, as stderr does, instead of failing.
+
+    Where the locale is not of UTF-8, a `×` in a line would end a stage.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -107,7 +107,7 @@ def check_installation(root: Path, stages: Iterable[str]) -> None:
             f"{__version__} has other code for {', '.join(changed)}"
         )
     installed = libraries()
-    for name, version in _locked(root / LOCK).items():
+    for name, version in locked(root / LOCK).items():
         if installed.get(name, version) != version:
             lines.append(f"{root / LOCK}: {name} {version}; installed is {installed[name]}")
     if lines:
@@ -138,7 +138,7 @@ def _first_line(path: Path) -> str:
     return path.read_text(encoding="utf-8").strip() if path.is_file() else "(unknown)"
 
 
-def _locked(path: Path) -> dict[str, str]:
+def locked(path: Path) -> dict[str, str]:
     """Version by name in a lock; StudyError where there is none."""
     if not path.is_file():
         raise StudyError(f"{path}: no such file; {RENEW}")

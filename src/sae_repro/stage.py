@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.closure import code_digest
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, print_any_text
 from sae_repro.files import digest, disk_fault, sha256_file
 from sae_repro.installation import SOURCE, check_installation
 from sae_repro.numerics.kernels import choose, in_use
@@ -82,7 +82,9 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
     if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != name:
         target = name if pipeline == Path("dvc.yaml") else pipeline
         sys.exit(f"{name}: stages are run by DVC: dvc repro {target}")
+    print_any_text()
     try:
+        _check_spelling(Path.cwd(), SOURCE)
         STATE.mkdir(exist_ok=True)
         # a fault anywhere in the study is reported now, not when its stage comes after an hour
         study = load("params.yaml")
@@ -98,6 +100,16 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
         if (line := disk_fault(error)) is None:
             raise
         sys.exit(_report(name, StudyError(line)))
+
+
+def _check_spelling(*folders: Path) -> None:
+    """StudyError for a folder whose name the locale can't spell: torch fails on it."""
+    for folder in folders:
+        if any("\udc80" <= letter <= "\udcff" for letter in str(folder)):
+            raise StudyError(
+                f"{folder}: has letters that this locale can't spell; set PYTHONUTF8=1, or choose "
+                "a locale of UTF-8 (LC_ALL=C.UTF-8)"
+            )
 
 
 @contextmanager

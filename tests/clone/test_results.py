@@ -92,7 +92,10 @@ def test_push_clone_pull_and_nothing_is_computed(
     run("dvc", "pull", cwd=other)
     assert ran(run("dvc", "repro", cwd=other).stdout) == []
     verdict = run("sae-repro", "verify", str(folder), cwd=other).stdout
-    assert verdict.startswith("identical: ")
+    assert verdict.startswith("identical to ")
+    assert run("sae-repro", "verify", cwd=other).stdout.startswith(
+        "identical to the recorded study"
+    )
     run("dvc", "checkout", cwd=other)
     done = run("dvc", "repro", "--all-pipelines", "--dry", cwd=other)
     assert ran(done.stdout) == ["tune/dvc.yaml:tune"]  # the recorded search is of another study

@@ -15,7 +15,7 @@ from sae_repro.cli.output import echo
 from sae_repro.cli.results import track, tune_ui, ui
 from sae_repro.cli.saes import export, import_
 from sae_repro.cli.version import options
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, print_any_text
 from sae_repro.files import disk_fault
 
 app = typer.Typer(
@@ -224,30 +224,37 @@ app.command("tune-ui")(tune_ui)
 
 @app.command()
 def verify(
-    other: Annotated[Path, typer.Argument(help="The same study's folder in another checkout.")],
+    other: Annotated[
+        Path | None,
+        typer.Argument(help="The study's folder in another checkout. Default: the recorded study."),
+    ] = None,
     study: Annotated[Path, typer.Option(help="This checkout's study folder.")] = Path(),
-    rtol: Annotated[float, typer.Option(help="Tolerance for results of another machine.")] = 1e-4,
+    rtol: Annotated[float, typer.Option(min=0, help="Relative tolerance of numbers.")] = 1e-4,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also a line for each file that differs.")
+    ] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Add this machine to reports/machines.csv.")
+    ] = False,
 ) -> None:
-    """Compare artifacts/ and reports/ with another checkout's, bit for bit.
+    """Compare a study's results with the recorded ones (git's HEAD), or with another checkout's.
 
-    Exit code 0: identical; 1: each differing file is named, with the place in it.
+    Prints one line: identical, or what differs, by how much, and the likely cause.
 
-    Example: sae-repro verify ../second-clone
+    Exit code 0: identical, or equal within --rtol; 1: beyond it; 2: can't be compared.
+
+    Examples:
+
+    sae-repro verify --verbose
+
+    sae-repro verify ../second-clone --rtol 1e-3
     """
-    from sae_repro.verify import verify as compare
+    from sae_repro.cli.verifying import verify as lines_of
 
-    verdict = compare(study, other)
-    for d in verdict.differences:
-        echo(f"{d.file}: {d.where}")
-    if not verdict.differences:
-        echo(f"identical: {verdict.files} files, {verdict.size:,} bytes")
-        return
-    equal = verdict.within(rtol)
-    echo(
-        f"{len(verdict.differences)} of {verdict.files} common files differ: "
-        + (f"equal within {rtol:g}, not to the bit" if equal else f"not equal within {rtol:g}")
-    )
-    raise typer.Exit(1)
+    lines, code = lines_of(study, other, rtol, verbose=verbose, record=record)
+    for line in lines:
+        echo(line)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -275,6 +282,7 @@ app.command("import")(import_)
 
 def main() -> None:
     """Entry point of `sae-repro`."""
+    print_any_text()
     try:
         app()
     except StudyError as error:

@@ -1,0 +1,156 @@
+"""reports/machines.csv: on which machines the study was made, with which result.
+
+Facts of machines stand there alone: what stages write is the same on every machine.
+"""
+
+import csv
+import io
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+
+from sae_repro.errors import StudyError
+from sae_repro.files import write_text
+from sae_repro.params import read_yaml
+from sae_repro.verify.files import MACHINES
+
+DECIDING = ("avx2", "fma", "avx512f", "amx")
+"""Instruction sets by which libraries choose kernels."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A kind of machine, and the versions on it."""
+
+    processor: str
+    vendor: str
+    family: str
+    model: str
+    instruction_sets: str
+    """Those of `DECIDING` that it has, separated by spaces."""
+    system: str
+    python: str
+    torch: str
+    numpy: str
+    scipy: str
+    bits: str
+    """compute.bits of the study."""
+
+    @property
+    def processor_id(self) -> tuple[str, ...]:
+        """What tells kinds of processors apart, with the kernels in use."""
+        return self.vendor, self.family, self.model, self.instruction_sets, self.bits
+
+
+@dataclass(frozen=True)
+class Line(Machine):
+    """A line of machines.csv."""
+
+    recorded: str
+    """Checksum of the recorded study that the machine's was compared with."""
+    checksum: str
+    """Checksum of the study as the machine made it."""
+    result: str
+
+
+COLUMNS = tuple(field.name for field in fields(Line))
+
+
+def bits_of(study: Path) -> str:
+    """compute.bits of a study's params.yaml."""
+    compute = read_yaml(study / "params.yaml").get("compute") or {}
+    return str(compute.get("bits", "portable")) if isinstance(compute, dict) else "portable"
+
+
+def this_machine(bits: str) -> Machine:
+    """The machine that this process runs on; what its system does not tell is empty."""
+    cpu = _cpuinfo()
+    flags = set(cpu.get("flags", "").split())
+    has = [name for name in DECIDING if any(flag.partition("_")[0] == name for flag in flags)]
+    return Machine(
+        processor=cpu.get("model name") or platform.processor() or platform.machine(),
+        vendor=cpu.get("vendor_id", ""),
+        family=cpu.get("cpu family", ""),
+        model=cpu.get("model", ""),
+        instruction_sets=" ".join(has),
+        system=f"{_system()} {platform.machine()}",
+        python=platform.python_version(),
+        torch=version("torch"),
+        numpy=version("numpy"),
+        scipy=version("scipy"),
+        bits=bits,
+    )
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo; empty where there is none."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # no Linux
+        return {}
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return f"{platform.system()} {platform.release()}"
+
+
+def lines(study: Path) -> list[Line]:
+    """The lines of a study's machines.csv; StudyError where it is damaged."""
+    path = study / MACHINES
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(_parsed(csv.reader(file)))
+    except (csv.Error, TypeError, UnicodeDecodeError, ValueError) as error:
+        raise StudyError(
+            f"{path}: not as `sae-repro verify --record` writes it ({error}); "
+            f"`git checkout {path}` brings back the committed one"
+        ) from None
+
+
+def _parsed(rows: Iterator[list[str]]) -> Iterator[Line]:
+    if tuple(header := next(rows, [])) != COLUMNS:
+        raise ValueError(f"line 1: columns {', '.join(header) or 'missing'}")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(COLUMNS):
+            raise ValueError(f"line {number}: {len(row)} fields for {len(COLUMNS)} columns")
+        yield Line(*row)
+
+
+def confirmed(study: Path, recorded: str) -> set[tuple[str, ...]]:
+    """`processor_id` of the machines on which the study of checksum `recorded` came out again."""
+    return {line.processor_id for line in lines(study) if line.checksum == recorded}
+
+
+def record(study: Path, recorded: str, made: str, result: str) -> str:
+    """Add this machine's line, or renew it; what was done, in words."""
+    machine = this_machine(bits_of(study))
+    line = Line(**asdict(machine), recorded=recorded, checksum=made, result=result)
+    kept = [each for each in lines(study) if not _of(machine, each)]
+    renewed = len(kept) < len(lines(study))
+    write_text(study / MACHINES, _text([*kept, line]))
+    return f"{study / MACHINES}: {machine.processor or 'this machine'} " + (
+        "renewed" if renewed else "added"
+    )
+
+
+def _of(machine: Machine, line: Line) -> bool:
+    facts: Mapping[str, str] = asdict(line)
+    return all(facts[name] == value for name, value in asdict(machine).items())
+
+
+def _text(kept: list[Line]) -> str:
+    """The lines in a fixed order, so that two machines' additions merge."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(sorted(tuple(asdict(line).values()) for line in kept))
+    return file.getvalue()
