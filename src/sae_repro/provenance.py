@@ -1,5 +1,7 @@
 """Provenance of a result: the commit, dvc.lock's hashes, versions, the machine."""
 
+import hashlib
+import json
 import platform
 import re
 import socket
@@ -97,3 +99,35 @@ def lock_hashes(lock: Mapping[str, Any], stage: str) -> dict[str, dict[str, str]
         kind: {item["path"]: item.get("md5", "") for item in entry.get(kind, [])}
         for kind in ("deps", "outs")
     }
+
+
+def check_recorded(folder: Path, stage: str, out: Path, *, within: Path = Path()) -> None:
+    """StudyError where a stage's `out` is not as DVC recorded it in dvc.lock.
+
+    For what has no contents.json: files for git. `within` is the folder of the pipeline in the
+    study's `folder`. What was never recorded passes.
+    """
+    lock = lock_hashes(read_lock(folder / within), stage)["outs"]
+    recorded, path = lock.get(out.as_posix()), folder / out
+    if not recorded or not path.exists() or _md5(path) == recorded:
+        return
+    target = stage if within == Path() else f"{within / 'dvc.yaml'}:{stage}"
+    raise StudyError(
+        f"{path}: changed since the stage wrote it: not as {folder / within / 'dvc.lock'} says; "
+        f"`dvc repro --force --single-item {target}` makes it again"
+    )
+
+
+def _md5(path: Path) -> str:
+    """The MD5 of a file, or of a folder as DVC computes it: over those of its files."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    files = {
+        file.relative_to(path).as_posix(): _md5(file)
+        for file in path.rglob("*")
+        if file.is_file() and not file.name.startswith(".")
+    }
+    ordered = sorted(files, key=lambda name: name.split("/"))
+    entries = [{"md5": files[name], "relpath": name} for name in ordered]
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"

@@ -36,6 +36,7 @@ LOST_WORKERS = 3  # in one batch, before the stage gives up
 def run(context: StageContext) -> None:
     """Run the missing trials, batch by batch; write trials.csv, best.yaml and the figures."""
     from sae_repro.preflight import check_inputs
+    from sae_repro.provenance import check_recorded
     from sae_repro.tune.figures import write_figures
     from sae_repro.tune.optuna_journal import Journal
     from sae_repro.tune.records import record_of
@@ -56,8 +57,10 @@ def run(context: StageContext) -> None:
     trials = journal.trials(tune.trials)
     records = [record_of(trial) for trial in trials]
     write_results(FOLDER, tune, journal.name, records)
+    grid = Path("reports/tables")
+    check_recorded(Path(), "compare", grid)
     with replacing_folder(FOLDER / "figures") as folder:
-        write_figures(folder, tune, trials, records, grid=Path("reports/tables/cells.csv"))
+        write_figures(folder, tune, trials, records, grid=grid / "cells.csv")
     for line in closing_lines(tune, records):
         say(line)
 

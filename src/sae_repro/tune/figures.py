@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from optuna.trial import FrozenTrial
 
 from sae_repro.compare.drawing import drawn, handle, logarithmic
+from sae_repro.errors import StudyError, one_line
 from sae_repro.metrics import names_in
 from sae_repro.metrics.labels import heading
 from sae_repro.params import Cell, Tune
@@ -41,12 +42,27 @@ def write_figures(
     if not finished:
         return
     looks_of = looks(_architecture(t) for t in records)
-    cells = pd.read_csv(grid) if grid.is_file() else pd.DataFrame()
-    front(folder, tune, finished, looks_of, cells)
+    front(folder, tune, finished, looks_of, _cells(grid))
     history(folder, tune, records, looks_of)
     if len(finished) >= LEAST:
         importance(folder, tune, trials)
     slices(folder, tune, finished, looks_of)
+
+
+def _cells(path: Path) -> pd.DataFrame:
+    """The grid's cells; empty without a grid, StudyError where the table is damaged."""
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        cells = pd.read_csv(path)
+        if missing := sorted({"hook", "status", "negative_control"} - set(cells.columns)):
+            raise ValueError(f"no column {', '.join(missing)}")
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"{path}: can't be read ({one_line(str(error).strip())}); "
+            "`dvc repro --force --single-item compare` makes it again"
+        ) from None
+    return cells
 
 
 def _architecture(t: TrialRecord) -> str:

@@ -6,7 +6,7 @@ and are the same. `sae-repro tune-ui` shows it, and so does `optuna-dashboard tu
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, one_line
 from sae_repro.files import canonical_json, digest
 from sae_repro.params import Tune
 from sae_repro.tune.journal_lock import JournalLock
 from sae_repro.tune.proposals import Proposal, directions, quiet
+from sae_repro.tune.records import SHA256, trial_sha256
 
 IDENTITY = "sae_repro.identity"
 REBUILT = "sae_repro.rebuilt"
@@ -58,8 +59,12 @@ class Journal:
                 if IDENTITY not in self._study.user_attrs:  # killed between the two, or new
                     self._study.set_user_attr(IDENTITY, canonical_json(identity))
                 name_metrics(self._study, tune)
-        except (ValueError, KeyError) as error:
-            raise StudyError(f"{path}: damaged ({error}); {_ANEW}") from None
+                _check_trials(self.trials())
+        except (StudyError, OSError):
+            raise
+        except Exception as error:  # of a damaged file Optuna raises whatever it happens to hit
+            reason = one_line(str(error)) or type(error).__name__
+            raise StudyError(f"{path}: damaged ({reason}); {_ANEW}") from None
 
     def trials(self, first: int | None = None) -> list[FrozenTrial]:
         """The finished trials by number; only the `first` so many."""
@@ -84,6 +89,19 @@ _ANEW = (
     "move the file away to begin a new study: cells that are trained stay in the store and are not "
     "trained again"
 )
+
+
+def _check_trials(trials: Sequence[FrozenTrial]) -> None:
+    """ValueError for a trial that is not as it was appended.
+
+    Trials of earlier versions, which come first, have no hash.
+    """
+    hashed = False
+    for trial in trials:
+        sha256 = trial.system_attrs.get(SHA256)
+        if (hashed or sha256 is not None) and sha256 != trial_sha256(trial):
+            raise ValueError(f"trial {trial.number} is not as it was recorded")
+        hashed |= sha256 is not None
 
 
 def _repair(path: Path) -> None:

@@ -17,7 +17,8 @@ from optuna.trial import FixedTrial, FrozenTrial
 
 from sae_repro.errors import StudyError
 from sae_repro.files import digest, replacing, sha256_file
-from sae_repro.params import LOCK_VALUES, Tune, check_section, read_yaml
+from sae_repro.params import Tune, check_section, read_yaml
+from sae_repro.provenance import check_recorded, read_lock
 from sae_repro.stage import STATE
 from sae_repro.tune.optuna_journal import REBUILT, name_metrics
 from sae_repro.tune.proposals import directions, quiet
@@ -38,8 +39,14 @@ class Recorded:
     @classmethod
     def of(cls, folder: Path) -> "Recorded":
         """The recorded study of a folder; StudyError without one."""
-        best = read_yaml(folder / FOLDER / "best.yaml")
-        return cls(folder, str(best["study"]), _space(folder))
+        path = FOLDER / "best.yaml"
+        check_recorded(folder, "tune", path, within=FOLDER)
+        best = read_yaml(folder / path)
+        if not isinstance(best.get("study"), str):
+            raise StudyError(
+                f"{folder / path}: names no study; take all files of tune/ from one commit"
+            )
+        return cls(folder, best["study"], _space(folder))
 
     def trials(self) -> list[FrozenTrial]:
         """The trials by number; StudyError where the space cannot have proposed one."""
@@ -107,7 +114,12 @@ def _space(folder: Path) -> Tune:
     raw: Mapping[str, Any] = {}
     study: Mapping[str, Any] = {}
     if lock.is_file():
-        source, locked = lock, read_yaml(lock, values=LOCK_VALUES)["stages"]["tune"]["params"]
+        source, locked = lock, read_lock(folder / FOLDER).get("tune", {}).get("params")
+        if not isinstance(locked, dict):
+            raise StudyError(
+                f"{lock}: no parameters of the stage tune; `git checkout {lock}` brings back the "
+                "committed file"
+            )
         raw, study = (
             locked.get(name, {}) for name in ((FOLDER / "params.yaml").as_posix(), PARAMS)
         )

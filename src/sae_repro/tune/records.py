@@ -1,10 +1,13 @@
 """Finished trials: the record that the journal keeps of each, and its Optuna trial."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sae_repro.errors import StudyError
@@ -14,6 +17,7 @@ from sae_repro.tune.proposals import Proposal
 from sae_repro.tune.space import recipe_of
 
 RECORD = "sae_repro.record"
+SHA256 = "sae_repro.sha256"
 STATES = {"ok": TrialState.COMPLETE, "failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
 
 
@@ -105,7 +109,7 @@ def trial_of(
     if ok and tune.constraints:
         # Optuna reads these by name, too, but optuna-dashboard reads this list alone
         attributes["constraints"] = list(_excess(tune, record.metrics).values())
-    return create_trial(
+    trial = create_trial(
         state=STATES[record.status],
         values=_values(tune, record.losses) if ok else None,
         params=record.params,
@@ -115,6 +119,23 @@ def trial_of(
         user_attrs=_shown(tune, record),
         intermediate_values={int(step): fvu for step, fvu in record.reports.items()},
     )
+    trial.system_attrs[SHA256] = trial_sha256(trial)
+    return trial
+
+
+def trial_sha256(trial: FrozenTrial) -> str:
+    """SHA-256 of all of a trial that results and later proposals follow from."""
+    content = [
+        trial.state.name,
+        [float(value) for value in trial.values or ()],
+        trial.params,
+        {name: distribution_to_json(d) for name, d in trial.distributions.items()},
+        {name: value for name, value in trial.system_attrs.items() if name != SHA256},
+        {str(step): float(value) for step, value in trial.intermediate_values.items()},
+    ]
+    # through JSON once, as the journal keeps it: keys as text, tuples as lists
+    kept = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _shown(tune: Tune, record: TrialRecord) -> dict[str, Any]:

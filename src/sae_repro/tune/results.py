@@ -15,6 +15,7 @@ from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, write_text
 from sae_repro.params import Tune
 from sae_repro.progress import measured
+from sae_repro.provenance import check_recorded
 from sae_repro.tune.records import TrialRecord
 from sae_repro.tune.space import FOLDER
 
@@ -55,6 +56,7 @@ def trials(study: Path = Path()) -> list[Trial]:
     StudyError where there is none, or it is damaged.
     """
     path = study / FOLDER / "trials.csv"
+    check_recorded(study, "tune", FOLDER / path.name, within=FOLDER)
     makes_it = f"`dvc repro {study / FOLDER / 'dvc.yaml'}` makes it"
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
