@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, one_line
 
 
 @contextmanager
@@ -172,6 +172,7 @@ _REFUSED = {
     errno.ELOOP: _PLACE,
     errno.EMFILE: "raise the limit, as with `ulimit -n 65536`",
     errno.ENFILE: "end other programs, or raise the machine's limit (fs.file-max)",
+    errno.ENAMETOOLONG: "file systems take names of 255 bytes; give a shorter one",
     errno.EIO: "check the disk (`dmesg` has what it reported)",
 }
 # how libraries say that a write fell short, where they raise no error of the system's
@@ -188,12 +189,12 @@ def disk_fault(error: BaseException) -> str | None:
             (Path.cwd(), Path(tempfile.gettempdir())), key=lambda path: shutil.disk_usage(path).free
         )
         free = shutil.disk_usage(place if place.is_dir() else place.parent).free
-        return (
+        return one_line(
             f"{place}: can't be written: no room on its disk, or a limit is reached ({error}; "
             f"{free:,} bytes free): make room there and run again, finished parts are kept"
         )
     if number in _REFUSED and (refused := _named(error)):
-        return f"{refused}: {os.strerror(number)}: {_REFUSED[number]}, and run again"
+        return one_line(f"{refused}: {os.strerror(number)}: {_REFUSED[number]}, and run again")
     return None
 
 
@@ -203,7 +204,10 @@ def _named(error: BaseException) -> Path | None:
     if not isinstance(name, str):
         return None
     path = Path(name)
-    return path if path.parent.is_dir() else None
+    try:
+        return path if path.parent.is_dir() else None
+    except OSError:  # the folder's own name is too long
+        return path
 
 
 def digest(value: Any) -> str:

@@ -15,7 +15,7 @@ from sae_repro.cli.output import echo
 from sae_repro.cli.results import track, tune_ui, ui
 from sae_repro.cli.saes import export, import_
 from sae_repro.cli.version import options
-from sae_repro.errors import StudyError, print_any_text
+from sae_repro.errors import StudyError, one_line, print_any_text
 from sae_repro.files import disk_fault
 
 app = typer.Typer(
@@ -284,6 +284,7 @@ def main() -> None:
     """Entry point of `sae-repro`."""
     print_any_text()
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except StudyError as error:
         print(error, file=sys.stderr)
@@ -293,3 +294,12 @@ def main() -> None:
             raise
         print(line, file=sys.stderr)
         sys.exit(2)
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """StudyError for a path or name that could end a line of a message, and forge the next."""
+    for argument in arguments:
+        if one_line(argument) != argument:
+            raise StudyError(
+                f"{one_line(argument)}: holds a character that no line can show; rename it"
+            )

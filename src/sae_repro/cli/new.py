@@ -14,11 +14,11 @@ from sae_repro.cli.bringing import bring
 from sae_repro.cli.own_inputs import check_own_inputs
 from sae_repro.cli.pipelines import check_place
 from sae_repro.cli.schema import modeline
-from sae_repro.cli.studies import open_yaml, yaml_text
+from sae_repro.cli.studies import check_but_pins, open_yaml, yaml_text
 from sae_repro.cli.templates import described, start_of, templates
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, shown
 from sae_repro.files import write_text
-from sae_repro.params import UNTRAINED, load, model_hook, on_random_weights, read_yaml
+from sae_repro.params import UNTRAINED, load, model_hook, on_random_weights
 from sae_repro.preflight import check_inputs
 
 SCHEMA = "../../params.schema.json"
@@ -85,8 +85,10 @@ def make_study(name: str, start: str | None, request: StudyRequest) -> Iterator[
 
 
 def _free_folder(name: str) -> Path:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise StudyError(f"NAME = {name}: lower-case letters, digits, - and _ only")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,79}", name):
+        raise StudyError(
+            f"NAME = {shown(name)}: lower-case letters, digits, - and _ only, at most 80"
+        )
     if name == "templates":
         raise StudyError("NAME = templates: the folder of templates; choose another name")
     folder = Path("studies") / name
@@ -113,7 +115,7 @@ def _check_request(start: str | None, request: StudyRequest) -> None:
 
 def _copy(name: str, path: Path, hooks: tuple[str, ...], folder: Path) -> tuple[str, list[str]]:
     """(params.yaml of a copy of that at `path`, lines to show)."""
-    read_yaml(path)  # for its errors: missing, or no YAML
+    check_but_pins(path)
     yaml, raw = open_yaml(path)
     raw["root"] = "../.."
     start = f"{modeline(SCHEMA)}\nStudy {name}, a copy of {_called(path)}."

@@ -124,6 +124,7 @@ def renewed(folder: Path, *, tune: bool) -> Iterator[str]:
             f"{folder}: no study of `sae-repro init` there (params.yaml and code/); in a checkout "
             "stages depend on src/ itself, and `sae-repro deps --write` renews dvc.yaml"
         )
+    load(folder / "params.yaml")  # what can't be read can't run on what is renewed either
     changed = list(_write_pipeline(folder, tune=tune))
     yield from (f"renewed {name}" for name in changed)
     yield "next: dvc repro" if changed else "nothing to renew: all is as installed"
@@ -195,7 +196,9 @@ def _plot_templates(folder: Path) -> dict[Path, str]:
     In a DVC repository around the study's, those that are there already are left as they are.
     """
     root = folder.resolve()
-    around = next(path for path in (root, *root.parents) if (path / ".dvc").is_dir())
+    around = next((path for path in (root, *root.parents) if (path / ".dvc").is_dir()), None)
+    if around is None:
+        raise StudyError(f"{folder}: no DVC repository around it; make one there with `dvc init`")
     return {
         Path(os.path.relpath(path, root)): source.read_text(encoding="utf-8")
         for source in sorted((template_folder() / PLOTS).iterdir())

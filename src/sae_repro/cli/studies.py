@@ -9,17 +9,18 @@ from ruamel.yaml import YAML
 
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file, write_text
-from sae_repro.params import read_yaml
+from sae_repro.params import parse, read_yaml
 from sae_repro.pins import model_digest
 
 WIDTH = 80
 """Columns beyond which DVC breaks a line where it writes params.yaml."""
+ANY_PIN = "0" * 64
 
 
 def pin_inputs(folder: Path) -> list[str]:
     """Renew the hashes of a study's files, labels, prompts, model and SAEs; the changes by line."""
     path = folder / "params.yaml"
-    read_yaml(path)
+    check_but_pins(path)
     yaml, raw = open_yaml(path)
     changes = []
     for key, entry, field, digest in _pins(raw, folder):
@@ -29,6 +30,25 @@ def pin_inputs(folder: Path) -> list[str]:
     if changes:
         write_text(path, yaml_text(yaml, raw))
     return changes
+
+
+def check_but_pins(path: Path) -> None:
+    """StudyError where params.yaml at `path` is no valid study, whatever its pins are by now."""
+    parse(_with_any_pins(read_yaml(path)), source=str(path))
+
+
+def _with_any_pins(value: Any) -> Any:
+    """`value` with a well-formed hash wherever one stands or is missing."""
+    if isinstance(value, list):
+        return [_with_any_pins(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    filled = {key: _with_any_pins(item) for key, item in value.items()}
+    if "path" in filled or filled.get("import") is not None:
+        filled["sha256"] = ANY_PIN
+    if filled.get("kind") == "files" and isinstance(filled.get("files"), dict):
+        filled["files"] = dict.fromkeys(filled["files"], ANY_PIN)
+    return filled
 
 
 def _pins(raw: Any, folder: Path) -> Iterator[tuple[str, Any, str, str]]:

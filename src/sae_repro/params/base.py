@@ -2,7 +2,7 @@
 
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sae_repro.errors import UNPRINTABLE
 
@@ -28,7 +28,20 @@ Count = Annotated[int, Field(ge=1, le=10**12)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """What NumPy, PyTorch and tables' 64-bit columns all take."""
 Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=rf"^[^{UNPRINTABLE}]*$")]
-"""A name or a path of the user's, on one line."""
+"""A name of the user's, on one line."""
+NAME_BYTES = 255
+"""Of a file's or folder's name: more no common file system takes."""
+
+
+def _short_names(path: str) -> str:
+    longest = max(len(part.encode()) for part in path.split("/"))
+    if longest > NAME_BYTES:
+        raise ValueError(f"a name of {longest} bytes in it; file systems take {NAME_BYTES}")
+    return path
+
+
+Place = Annotated[Text, AfterValidator(_short_names)]
+"""A path of the user's, on one line."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:(0|[1-9][0-9]{0,2}))?)$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from sae_repro.params import axes
-from sae_repro.params.base import Count, Fraction, Many, Section, Seed, Sha256, Text
+from sae_repro.params.base import Count, Fraction, Many, Place, Section, Seed, Sha256, Text
 from sae_repro.params.cell_rules import faults
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Cell(Section):
     hook: Text | None = Field(
         None, description="the hook whose activations it reads; default: the first of extract.hooks"
     )
-    import_: Text | None = Field(
+    import_: Place | None = Field(
         None,
         alias="import",
         description="an SAE trained elsewhere instead: a folder (SAELens, dictionary_learning or "

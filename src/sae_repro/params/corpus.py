@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sae_repro.params.base import Commit, Count, Many, Section, Sha256, Text
+from sae_repro.params.base import Commit, Count, Many, Place, Section, Sha256, Text
 
 
 class StoriesSource(Section):
@@ -20,7 +20,7 @@ class FilesSource(Section):
     """Text files (txt, jsonl, json, csv, parquet), each pinned by its content."""
 
     kind: Literal["files"]
-    files: Annotated[dict[Text, Sha256], Field(min_length=1)] = Field(
+    files: Annotated[dict[Place, Sha256], Field(min_length=1)] = Field(
         description="path, relative to params.yaml → SHA-256 of the file (`sae-repro pin` fills it "
         "in); in a txt file, documents are separated by blank lines"
     )

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sae_repro.params.base import Count, Device, Many, Section, Sha256, Text
+from sae_repro.params.base import Count, Device, Many, Place, Section, Sha256
 
 Chosen = Literal["monosemanticity", "structure", "dictionary", "references", "ngram", "ablation"]
 
@@ -12,7 +12,7 @@ Chosen = Literal["monosemanticity", "structure", "dictionary", "references", "ng
 class ConceptLabels(Section):
     """Labels of a study's own, pinned by their content."""
 
-    path: Text = Field(
+    path: Place = Field(
         description="parquet, csv or jsonl, relative to params.yaml: a row per span of tokens, "
         "with its document (the row of the text's source, from 0 over all its files in order), "
         "start, end (token positions in it, end exclusive) and concept (a name)"

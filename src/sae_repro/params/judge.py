@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from sae_repro.errors import UNPRINTABLE
-from sae_repro.params.base import Device, Many, Section, Sha256, Text
+from sae_repro.params.base import Device, Many, Place, Section, Sha256, Text
 
 _URL = re.compile(rf"https?://[^\s{UNPRINTABLE}/?#@]+(/[^\s{UNPRINTABLE}?#@]*)?")
 
@@ -82,7 +82,7 @@ SCORE_INFO: Mapping[str, ScoreInfo] = {
 class PromptFile(Section):
     """A study's own wording of a prompt, pinned by its content."""
 
-    path: Text = Field(
+    path: Place = Field(
         description="text file, relative to params.yaml: `version: N`, an empty line, the wording "
         "with the same {{placeholders}} as the file it replaces"
     )

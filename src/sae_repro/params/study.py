@@ -21,11 +21,13 @@ from sae_repro.params.subject import Subject, SubjectChoice
 from sae_repro.params.track import Track
 from sae_repro.params.train import Train
 
+Root = Annotated[str, Field(pattern=r"^(\.|\.\.(/\.\.)*)$", max_length=60)]
+
 
 class Study(Section):
     """One study: every number in its reports follows from these values and the pinned inputs."""
 
-    root: Annotated[str, Field(pattern=r"^(\.|\.\.(/\.\.)*)$", max_length=60)] = Field(
+    root: Root = Field(
         description="the repository's root, seen from params.yaml: . or ../.. and the like"
     )
     seed: Seed = Field(description="the seed of everything random")
@@ -62,6 +64,7 @@ else:  # what a stage may read outside of sections; `Study` describes each
         "Loose",
         __config__=Section.model_config,
         __doc__="Parts of params.yaml that stages read one by one, as they are written.",
+        root=(Root, "."),
         seed=(Seed, 0),
         subject=(SubjectChoice | None, None),
         recipes=(Recipes, {}),

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sae_repro.params.base import Commit, Count, Device, Fraction, Section, Sha256, Text
+from sae_repro.params.base import Commit, Count, Device, Fraction, Place, Section, Sha256, Text
 
 
 class TrainedSubject(Section):
@@ -17,7 +17,7 @@ class LocalSubject(Section):
     """A Hugging Face folder with safetensors weights, pinned by its content."""
 
     kind: Literal["local"]
-    path: Text = Field(description="folder, relative to params.yaml")
+    path: Place = Field(description="folder, relative to params.yaml")
     sha256: Sha256 = Field(description="of the folder (`sae-repro pin` fills it in)")
 
 

@@ -67,8 +67,10 @@ def _train(context: StageContext, subject: Subject, folder: Path) -> dict[str, A
     tokenizer.save_pretrained(folder)
     if (context.artifacts("corpus") / "concepts.json").is_file():
         offset = len(tokenizer.all_special_ids)
+        room = settings.context - 1  # positions behind BOS; longer stories are read that far
         documents = [
-            np.asarray(corpus.document(int(i))) - offset for i in corpus.split("validation")[:4000]
+            np.asarray(corpus.document(int(i)))[:room] - offset
+            for i in corpus.split("validation")[:4000]
         ]
 
         def logits(tokens: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.files import canonical_json
-from sae_repro.params import read_yaml
+from sae_repro.params import check_section, read_yaml
+from sae_repro.params.study import Loose
 from sae_repro.provenance import git_state, host, lock_hashes, read_lock, repository_url, versions
 
 if TYPE_CHECKING:
@@ -25,9 +26,14 @@ class Origin:
 
     @cached_property
     def study(self) -> str:
-        """The study's name; `root` for the one at the repository's root."""
+        """The study's name; `root` for the one at the repository's root.
+
+        StudyError where params.yaml has no such place as its root.
+        """
         path = self.folder / "params.yaml"
-        root = read_yaml(path).get("root", ".") if path.is_file() else "."
+        raw = read_yaml(path) if path.is_file() else {}
+        stated = {key: raw[key] for key in ("root",) if key in raw}
+        root: str = check_section(Loose, stated, source=str(path)).model_dump()["root"]
         at_root = (self.folder / root).resolve() == self.folder.resolve()
         return "root" if at_root else self.folder.resolve().name
 
