@@ -1,14 +1,93 @@
 """Runs stages of the study in the working folder in one process: `all_stages.py corpus subject …`.
 
 One process, as an emulated processor takes a minute to import the libraries, and no workers, as
-those would run on the real one.
+those would run on the real one. What no parameter makes small enough for an emulator is made so
+here. `samplers` is no stage: it writes what every sampler of a search proposes after made-up
+trials. UNPINNED names one kernel to leave to this processor: `products`, `sqrt`, or a name among
+`kernels.PORTABLE`.
 """
 
+import json
 import os
 import runpy
 import sys
+from pathlib import Path
+from unittest import mock
 
-os.environ["SAE_REPRO_JOBS"] = "1"
-for name in sys.argv[1:]:
-    os.environ["DVC_STAGE"] = name
-    runpy.run_path(f"stages/{name}.py", run_name="__main__")
+from sae_repro.numerics import kernels
+
+SMALLER = {
+    "sae_repro.evaluate.metrics.ablation.logits.PAIRS": 2,
+    "sae_repro.evaluate.metrics.ngram.patterns.LATENTS": 1,
+    "sae_repro.evaluate.metrics.ngram.patterns.CONTEXTS": 2,
+    "sae_repro.evaluate.metrics.ngram.patterns.LONGEST": 3,
+    "sae_repro.evaluate.metrics.ngram.patterns.SUBSTITUTES": 1,
+    "sae_repro.control.recipes.TWO_ATOMS_STEPS": 5,
+    "sae_repro.control.recipes.ORACLE_WIDTHS": (32,),
+    "sae_repro.control.trial.HELD_OUT": 1000,
+    "sae_repro.control.trial.CALIBRATION": 1000,
+    "sae_repro.tune.proposals.STARTUP": 2,
+    "sae_repro.subject.gates.THRESHOLDS": {},  # a model of three steps passes no gate
+}
+ROOTS = ("sqrt", "sqrt.out", "sqrt_", "pow.Tensor_Scalar", "pow.Tensor_Scalar_out", "pow_.Scalar")
+
+
+def main(stages: list[str]) -> None:
+    """Run them."""
+    os.environ["SAE_REPRO_JOBS"] = "1"
+    unpinned = os.environ.get("UNPINNED")
+    if unpinned in kernels.PORTABLE:
+        pinned = {name: value for name, value in kernels.PORTABLE.items() if name != unpinned}
+        kernels.PORTABLE = pinned
+    kernels.choose("portable")  # before what follows imports numpy
+    if unpinned in ("products", "sqrt"):
+        from sae_repro.numerics import products
+
+        for name in list(products._KERNELS):
+            if (name in ROOTS) == (unpinned == "sqrt"):
+                del products._KERNELS[name]
+    for stage in stages:
+        if stage == "samplers":
+            samplers()
+            continue
+        os.environ["DVC_STAGE"] = f"tune/dvc.yaml:{stage}" if stage == "tune" else stage
+        modules = (f"sae_repro.{stage}.", "sae_repro.evaluate." if stage == "tune" else "-")
+        patches = {name: new for name, new in SMALLER.items() if name.startswith(modules)}
+        for name, new in patches.items():
+            mock.patch(name, new).start()
+        runpy.run_path(f"stages/{stage}.py", run_name="__main__")
+
+
+def samplers() -> None:
+    """Write artifacts/samplers/<sampler>.json, and the importance of parameters as a figure."""
+    import numpy as np
+    import optuna
+
+    from sae_repro.numerics.determinism import prepare
+    from sae_repro.params import Tune
+    from sae_repro.tune.figures import LEAST, importance
+    from sae_repro.tune.proposals import propose_batch
+
+    prepare(device="cpu", threads=1)
+    folder = Path("artifacts/samplers")
+    folder.mkdir(parents=True)
+    space = {
+        "trials": 4, "batch": 4, "objectives": {"fvu": "minimize"},
+        "all": {"lr": {"low": 1e-3, "high": 1e-1, "log": True}},
+        "recipes": {"topk": {"activation": "topk", "k": {"low": 1, "high": 6}}},
+    }  # fmt: skip
+    for sampler in ("tpe", "gp", "nsga2", "random"):
+        tune = Tune.model_validate({**space, "sampler": sampler})
+        first = propose_batch(tune.model_copy(update={"sampler": "random"}), "made up", [], LEAST)
+        values = np.random.default_rng(0).random(LEAST)
+        trials = [
+            optuna.trial.create_trial(params=p.params, distributions=p.distributions, value=v)
+            for p, v in zip(first, values.tolist(), strict=True)
+        ]
+        proposed = [p.params for p in propose_batch(tune, "made up", trials, 2)]
+        (folder / f"{sampler}.json").write_text(json.dumps(proposed))
+    importance(folder, tune, trials)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
