@@ -34,7 +34,11 @@ def test_python_in_the_documentation_runs(where: str, finished: Checkout) -> Non
     if "sae_lens" in SNIPPETS[where] and find_spec("sae_lens") is None:
         pytest.skip("needs sae-lens: pip install '.[saelens]'")
     # the small study's cell and hook in place of the root study's
-    code = SNIPPETS[where].replace("topk-x8-k16/seed-0", "matryoshka").replace("blocks.1.", "blocks.0.")
+    code = (
+        SNIPPETS[where]
+        .replace("topk-x8-k16/seed-0", "matryoshka")
+        .replace("blocks.1.", "blocks.0.")
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=finished.folder, env=finished.environment(),
         capture_output=True, text=True,
