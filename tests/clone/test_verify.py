@@ -90,6 +90,8 @@ def test_a_study_is_identical_to_the_recorded_one_on_machines_that_are_listed(
     assert verify(folder) == "identical to the recorded study (4 files)\n"
     execute("dvc", "repro", "--force", "-q", cwd=folder)
     assert (folder / MACHINES).is_file(), "no stage's, which DVC would delete"
+    execute("rm", "-r", ".dvc/cache", cwd=folder)
+    assert verify(folder) == "identical to the recorded study (4 files)\n"
 
 
 def test_what_differs_is_said_with_its_size_and_its_cause(
@@ -147,10 +149,11 @@ def test_what_was_damaged_or_never_made_is_told(
     made.write_text("[0.5, 9, 9]")
     said = verify(folder, code=1)
     assert "artifacts/make: modified since its stage made it" in said
+    missing = "artifacts/make: missing: nothing to compare; run `dvc repro` first"
     execute("rm", "-r", "artifacts", cwd=folder)
-    assert "artifacts/make: missing: nothing to compare; run `dvc repro` first" in verify(
-        folder, code=2
-    )
+    assert missing in verify(folder, code=2)
+    execute("git", "clone", "-q", str(folder), str(tmp_path / "clone"), cwd=tmp_path)
+    assert missing in verify(tmp_path / "clone", code=2)  # no artifacts and no cache
     (folder / MACHINES).write_text("processor\n")
     execute("dvc", "repro", "-q", cwd=folder)
     assert "machines.csv: not as `sae-repro verify --record` writes it" in verify(

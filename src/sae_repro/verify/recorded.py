@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from sae_repro.contents import CONTENTS, Changed, examine
 from sae_repro.errors import StudyError
 from sae_repro.params import read_yaml
 from sae_repro.provenance import read_lock
@@ -143,12 +144,11 @@ def _status(study: Path) -> tuple[list[str], dict[str, str]]:
         for fault in faults:
             if not isinstance(fault, dict):
                 continue
-            found = {
-                path: what
-                for path, what in fault.get("changed outs", {}).items()
-                if what != "not in cache" and not _reported(path)
-            }
-            changed |= found
+            for path, what in fault.get("changed outs", {}).items():
+                if what == "not in cache":  # then DVC does not look at the files themselves
+                    what = _without_cache(study / path)
+                if what and not _reported(path):
+                    changed[path] = what
             if "changed deps" in fault or "changed command" in faults:
                 stale.append(stage.rpartition(":")[2])
     if changed and set(changed.values()) == {"deleted"}:
@@ -156,3 +156,15 @@ def _status(study: Path) -> tuple[list[str], dict[str, str]]:
             f"{study / next(iter(changed))}: missing: nothing to compare; run `dvc repro` first"
         )
     return stale, changed
+
+
+def _without_cache(out: Path) -> str:
+    """What happened to an output of which DVC's cache has no copy; empty for nothing."""
+    if not out.exists():
+        return "deleted"
+    try:
+        if (out / CONTENTS).is_file():
+            examine(out)
+    except Changed as fault:
+        return fault.what
+    return ""
