@@ -11,13 +11,19 @@ from pathlib import Path
 import pytest
 
 from .conftest import Checkout
-from .test_portable import SMALLER
 
 pytestmark = pytest.mark.slow
 
 STAGES = (
     "corpus", "subject", "extract", "train", "evaluate", "judge", "control", "compare", "track",
 )  # fmt: skip
+SMALLER = {
+    "steps: 60, batch_size: 16": "steps: 3, batch_size: 8",
+    "20_000": "1_000",
+    "2_000": "500",
+    "n_validation_tokens: 4_000": "n_validation_tokens: 1_000",
+    "epochs: 3": "epochs: 1",
+}
 CELLS = """\
 recipes: {}
 cells:
