@@ -17,7 +17,7 @@ from sae_repro.contents import seal
 from sae_repro.errors import StudyError
 from sae_repro.verify import verify
 
-from .damage import ALL, damage
+from .damage import ALL, damage, mutants
 
 
 def write(folder: Path) -> Path:
@@ -129,6 +129,18 @@ def test_a_damaged_file_is_a_difference_and_no_traceback(tmp_path: Path, kind: s
                 (d,) = verdict.differences
                 assert d.file == path.relative_to(theirs).as_posix() and d.where
                 assert "\n" not in d.where
+        path.write_bytes(content)
+
+
+def test_whatever_becomes_of_a_file_it_is_one_difference(tmp_path: Path) -> None:
+    ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
+    for path in [path for path in theirs.rglob("*") if path.is_file()]:
+        content = path.read_bytes()
+        for mutant in mutants(content, 50, path.name):
+            path.write_bytes(mutant)
+            differences = verify(ours, theirs).differences
+            assert len(differences) == (mutant != content)
+            assert all(d.where and "\n" not in d.where for d in differences)
         path.write_bytes(content)
 
 

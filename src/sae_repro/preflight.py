@@ -1,6 +1,5 @@
 """Checks of a whole study before any compute: inputs unchanged, answers there, shapes that fit."""
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,7 +9,7 @@ from pathlib import Path
 from sae_repro.checkpoint.configuration import read_config, shape_of
 from sae_repro.closure import code_digest
 from sae_repro.errors import StudyError
-from sae_repro.files import digest, write_json
+from sae_repro.files import digest, read_object, write_json
 from sae_repro.installation import SOURCE
 from sae_repro.params import ANSWERS, Cell, FilesSource, Judge, LocalSubject, Study, shape_problems
 from sae_repro.pins import (
@@ -110,19 +109,22 @@ def _check_local(
 def _examined(model: Path, what: str, hooks: tuple[str, ...], sha256: str, kept: Path) -> list[str]:
     """The model's hooks; a model found sound stays so while it, its readers and their libraries do.
 
-    What was found is a file in `kept`, so that only the first check takes the model's time. On the
-    CPU, whatever device the study names: a check runs where the study may not.
+    What was found is a file in `kept`, with its hash, so that only the first check takes the
+    model's time. On the CPU, whatever device the study names: a check runs where the study may not.
     """
     versions = {name: version(name) for name in ("torch", "transformers", "transformer-lens")}
     code = code_digest(SOURCE, "sae_repro.readers.examination")
     path = kept / f"{digest([sha256, sorted(hooks), versions, code])}.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return [str(hook) for hook in found["hooks"]]
-    except (OSError, ValueError, TypeError, KeyError):
-        from sae_repro.readers.examination import examine
+        found = read_object(path)
+        present: list[str] = found["hooks"]
+        if found["sha256"] == digest(present):
+            return present
+    except (StudyError, KeyError):
+        pass
+    from sae_repro.readers.examination import examine
 
-        found = examine(model, what, hooks=hooks)
+    present = examine(model, what, hooks=hooks)
     with suppress(OSError):  # a study on a read-only disk is examined each time
-        write_json(path, {"model": str(model), "hooks": found})
-    return found
+        write_json(path, {"model": str(model), "hooks": present, "sha256": digest(present)})
+    return present

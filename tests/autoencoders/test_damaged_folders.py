@@ -12,7 +12,7 @@ from sae_repro.autoencoders.interchange import export, import_sae
 from sae_repro.contents import seal
 from sae_repro.errors import StudyError
 
-from ..damage import ALL, damage
+from ..damage import ALL, damage, mutants
 
 D, K = 4, 8
 
@@ -68,6 +68,35 @@ def test_a_damaged_file_is_read_or_named(name: str, tmp_path: Path) -> None:
                 # a value is as good as another, where nobody has written down its hash
                 assert kind in ("flip", "digit", "zeros"), (path, kind)
             path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_whatever_becomes_of_a_file_there_is_one_line_at_most(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sae"
+    WRITERS[name](folder)
+    read = load if name == "own" else import_sae
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        for mutant in mutants(content, 200, f"{name} {path.name}"):
+            path.write_bytes(mutant)
+            try:
+                read(folder)
+            except StudyError as error:
+                assert str(folder) in str(error) and "\n" not in str(error)
+        path.write_bytes(content)
+
+
+def test_an_archive_of_another_version_is_named(tmp_path: Path) -> None:
+    """zipfile raises another error for each of what it can't do: a version, a cipher, a method."""
+    folder = tmp_path / "sae"
+    gemma_scope(folder)
+    path = folder / "params.npz"
+    content = path.read_bytes()
+    entry = content.index(b"PK\x01\x02")
+    for place, value in ((6, 145), (8, 1), (10, 99)):
+        path.write_bytes(content[: entry + place] + bytes([value]) + content[entry + place + 1 :])
+        with pytest.raises(StudyError, match=r"params\.npz: damaged"):
+            import_sae(folder)
 
 
 def test_in_a_sealed_folder_no_changed_bit_is_read(tmp_path: Path) -> None:

@@ -38,8 +38,9 @@ def study(pin: str, **extract: Any) -> dict[str, Any]:
 
 
 def carry_out(declared: dict[str, Any], *stages: str) -> None:
+    """Run stages in the working folder."""
     for name in stages:
+        own = declared
         if name == "corpus":  # dvc.yaml declares no more of the subject to it
-            source = declared["subject"]["source"]
-            declared = {**declared, "subject": {"source": source}}
-        importlib.import_module(f"sae_repro.{name}").run(StageContext(name, declared, CHECKOUT))
+            own = {**declared, "subject": {"source": declared["subject"]["source"]}}
+        importlib.import_module(f"sae_repro.{name}").run(StageContext(name, own, CHECKOUT))

@@ -1,34 +1,40 @@
 """Damage to every file of a finished study: named by whoever reads it, or mended; never used."""
 
+import functools
 import shutil
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 
-from sae_repro.autoencoders import load
+from sae_repro.autoencoders import SAE, Weights, load, save
 from sae_repro.cellstore import CellStore
 from sae_repro.cli.describe import cells_table
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_folder
 from sae_repro.latents import activations_of
 from sae_repro.params import load as load_study
+from sae_repro.pins import model_digest
 from sae_repro.readers.shards import ActivationStore
-from sae_repro.stage import STATE, StageContext, declared_params
+from sae_repro.stage import STATE, code_digest
 from sae_repro.track import send
 
 from ..damage import ALL, damage
-from .conftest import Checkout
+from .conftest import small_text
+from .in_process import D_IN, HOOKS, ORDINARY, carry_out
+from .in_process import study as small_study
 
 pytestmark = pytest.mark.slow
 
-HOOK = "blocks.0.hook_resid_post"
+HOOK = HOOKS[0]
+STAGES = ("corpus", "subject", "extract", "train", "evaluate", "judge", "control", "compare")
 READERS = {
-    "corpus": ("subject", "extract", "evaluate", "judge", "control"),
-    "subject": ("extract", "evaluate"),
-    "extract": ("train", "evaluate", "judge"),
+    "corpus": ("subject", "extract", "evaluate", "judge", "control", "tune"),
+    "subject": ("extract", "evaluate", "tune"),
+    "extract": ("train", "evaluate", "judge", "tune"),
     "train": ("evaluate", "judge", "compare", "track"),
     "evaluate": ("judge", "compare", "track"),
     "judge": ("compare",),
@@ -39,22 +45,45 @@ MENDED = ("train", "evaluate")
 """The stages that keep what is finished, and mend it when they run."""
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A whole study's folder and its params.yaml: cells of one seed, of several, and imported."""
+    folder = tmp_path_factory.mktemp("finished") / "study"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SAE_REPRO_JOBS", "1")
+        settings = small_study(small_text(Path("text.jsonl")))
+        Path("theirs").mkdir()
+        weights = [torch.eye(D_IN), torch.zeros(D_IN), torch.eye(D_IN), torch.zeros(D_IN)]
+        save(SAE("standard", Weights(*weights)), folder / "theirs")
+        settings["compute"] = {"bits": "portable"}
+        settings["evaluate"]["references"] = [10]
+        settings["cells"] = {
+            "topk": ORDINARY["topk"],
+            "matryoshka": ORDINARY["batchtopk"],
+            "theirs": {"import": "theirs", "sha256": model_digest(folder / "theirs")},
+        }
+        with Path("params.yaml").open("w") as file:
+            YAML().dump(settings, file)
+        carry_out(settings, *STAGES)
+    return folder, settings
+
+
 @pytest.fixture
 def study(
-    finished: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Checkout]:
-    checkout = finished.copy(tmp_path / "damaged")
-    monkeypatch.chdir(checkout.folder)
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], None]]:
+    """In a copy of the finished study: runs a stage there, in this process."""
+    folder, settings = finished
+    monkeypatch.chdir(shutil.copytree(folder, tmp_path / "damaged"))
     monkeypatch.setenv("SAE_REPRO_JOBS", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///unused.db")
+    # of the same code each time: hashing it takes longer than all else that is done here
+    monkeypatch.setattr("sae_repro.stage.code_digest", functools.cache(code_digest))
     before = torch.are_deterministic_algorithms_enabled()
-    yield checkout
+    yield lambda name: carry_out(settings, name)
     torch.use_deterministic_algorithms(before)
-
-
-def run(stage: str) -> None:
-    """The stage, in this process."""
-    import_module(f"sae_repro.{stage}").run(StageContext(stage, declared_params(stage), Path()))
 
 
 def refused(read: Callable[[], object], path: Path) -> bool:
@@ -82,12 +111,15 @@ def damaged(folder: Path) -> Iterator[tuple[Path, str]]:
 def read_shards() -> None:
     store = ActivationStore(Path("artifacts/extract"))
     for split in ("train", "calibration", "validation"):
-        store.activations(HOOK, split).whole()
+        for hook in HOOKS:
+            store.activations(hook, split).whole()
         store.index(split).whole()
 
 
 @pytest.mark.parametrize("stage", READERS)
-def test_a_stage_names_what_was_changed_in_what_it_reads(study: Checkout, stage: str) -> None:
+def test_a_stage_names_what_was_changed_in_what_it_reads(
+    study: Callable[[str], None], stage: str
+) -> None:
     cases = 0
     before = sha256_folder(Path("artifacts"))
     for path, kind in damaged(Path("artifacts") / stage):
@@ -95,10 +127,10 @@ def test_a_stage_names_what_was_changed_in_what_it_reads(study: Checkout, stage:
             if path.suffix == ".npy" and stage == "extract" and "windows" not in path.parts:
                 # read where it is used, shard by shard
                 assert refused(read_shards, path) or refused(mean, path), (path, kind)
-            elif "windows" in path.parts and reader != "evaluate":
+            elif "windows" in path.parts and reader not in ("evaluate", "tune"):
                 continue
             else:
-                assert refused(lambda reader=reader: run(reader), path), (path, kind, reader)
+                assert refused(lambda reader=reader: study(reader), path), (path, kind, reader)
             cases += 1
     assert sha256_folder(Path("artifacts")) == before
     assert cases
@@ -106,15 +138,18 @@ def test_a_stage_names_what_was_changed_in_what_it_reads(study: Checkout, stage:
 
 
 def mean() -> None:
-    ActivationStore(Path("artifacts/extract")).mean(HOOK)
+    for hook in HOOKS:
+        ActivationStore(Path("artifacts/extract")).mean(hook)
 
 
 @pytest.mark.parametrize("stage", MENDED)
-def test_a_stage_mends_what_was_changed_in_its_own_cells(study: Checkout, stage: str) -> None:
+def test_a_stage_mends_what_was_changed_in_its_own_cells(
+    study: Callable[[str], None], stage: str
+) -> None:
     before = sha256_folder(Path("artifacts"))
     cases = 0
     for path, kind in damaged(Path("artifacts") / stage):
-        run(stage)
+        study(stage)
         assert sha256_folder(Path("artifacts")) == before, (path, kind)
         cases += 1
     print(f"{stage}: {cases} cases, all mended")
@@ -122,7 +157,7 @@ def test_a_stage_mends_what_was_changed_in_its_own_cells(study: Checkout, stage:
 
 @pytest.mark.parametrize("power_loss", [False, True])
 def test_a_damaged_store_never_becomes_a_result(
-    study: Checkout, capsys: pytest.CaptureFixture[str], power_loss: bool
+    study: Callable[[str], None], capsys: pytest.CaptureFixture[str], power_loss: bool
 ) -> None:
     """Every entry is damaged, each in another way, or all of its files emptied; all heal."""
     before = sha256_folder(Path("artifacts"))
@@ -138,19 +173,20 @@ def test_a_damaged_store_never_becomes_a_result(
         assert CellStore(STATE / "cells").find(entry.name) is None
     for stage in MENDED:
         shutil.rmtree(Path("artifacts") / stage)
-        run(stage)
+        study(stage)
     assert sha256_folder(Path("artifacts")) == before
     # a worker's lines are its own, but for the only worker's
     assert capsys.readouterr().err.count("; made again") == len(entries)
 
 
-def test_commands_name_it_too(study: Checkout) -> None:
+@pytest.mark.usefixtures("study")
+def test_commands_name_it_too() -> None:
     params = load_study("params.yaml")
     readers: dict[str, list[Callable[[], object]]] = {
         "corpus": [lambda: activations_of("the cat", hook=HOOK)],
         "subject": [lambda: activations_of("the cat", hook=HOOK)],
         "train": [
-            lambda: load("artifacts/train/vanilla"),
+            lambda: load("artifacts/train/matryoshka"),
             lambda: send(Path(), Path(), params.cells, params.track),
         ],
         "evaluate": [
