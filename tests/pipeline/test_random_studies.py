@@ -18,6 +18,7 @@ from sae_repro.params import parse
 from ..train.random_cells import random_cells
 from .conftest import small_text
 from .in_process import D_IN, HOOKS, ORDINARY, STEPS, carry_out, study
+from .random_studies import random_whole_study
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +64,24 @@ def test_random_cells_run_to_the_end_and_the_failed_are_named(
 ) -> None:
     drawn = random_cells(np.random.default_rng(seed), HOOKS, D_IN, STEPS)
     measured = run({f"cell{n}": cell for n, cell in enumerate(islice(drawn, 8))})
+    failed_cells_are_named(measured)
+
+
+@pytest.mark.parametrize("seed", [1, 4])
+def test_random_choices_of_every_section_run_to_the_end(
+    subject: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    folder, pin = subject
+    monkeypatch.setenv("SAE_REPRO_JOBS", "1")
+    monkeypatch.chdir(shutil.copytree(folder, tmp_path / "study"))
+    declared = random_whole_study(seed, study(pin), cells=4)
+    carry_out(declared, "extract", *AFTER_EXTRACT)
+    evaluated = Path("artifacts/evaluate")
+    cells = {name: read_json(evaluated / name / "metrics.json") for name in declared["cells"]}
+    failed_cells_are_named(cells)
+
+
+def failed_cells_are_named(measured: dict[str, dict[str, Any]]) -> None:
     table = pd.read_csv("reports/tables/cells.csv").set_index("cell")
     findings = Path("reports/tables/findings.md").read_text()
     for name, cell in measured.items():

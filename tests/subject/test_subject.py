@@ -10,12 +10,15 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from sae_repro.corpus import run as run_corpus
 from sae_repro.corpus.tokenizers import word_level
 from sae_repro.errors import StudyError
 from sae_repro.params import HubSubject, LocalSubject, Training
 from sae_repro.pins import check_model, model_digest
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.subject import load_subject
+from sae_repro.stage import CHECKOUT, StageContext
+from sae_repro.subject import run as run_subject
 from sae_repro.subject.download import download
 from sae_repro.subject.gpt2 import schedule, train_subject
 
@@ -147,3 +150,20 @@ def test_only_safetensors_of_the_pinned_commit_are_downloaded(
 def test_a_missing_model_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="dvc repro subject"):
         load_subject(tmp_path)
+
+
+def test_stories_longer_than_the_subject_are_read_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its gates fail, as no subject of one step passes them; nothing else does."""
+    monkeypatch.chdir(tmp_path)
+    declared = {
+        "seed": 0,
+        "corpus": {"source": {"kind": "stories", "n_documents": 100}},
+        "subject": {"source": {"kind": "train"}},
+    }
+    run_corpus(StageContext("corpus", declared, CHECKOUT))
+    training = {"d_model": 4, "n_layers": 1, "n_heads": 1, "context": 8, "steps": 1, "threads": 1}
+    declared["subject"] |= {"training": training}
+    with pytest.raises(StudyError, match="has not learnt what the study needs"):
+        run_subject(StageContext("subject", declared, CHECKOUT))

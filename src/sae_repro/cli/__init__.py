@@ -289,7 +289,7 @@ def main() -> None:
     except StudyError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
+    except Exception as error:  # libraries have errors of their own for a full disk
         if (line := disk_fault(error)) is None:
             raise
         print(line, file=sys.stderr)
