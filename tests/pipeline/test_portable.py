@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sae_repro.numerics.kernels import CHOSEN, PORTABLE
+
 from .conftest import ROOT, Checkout
 
 pytestmark = pytest.mark.slow
@@ -133,10 +135,12 @@ def emulated(emulator: str, small: Checkout) -> Mapping[str, "Future[Checkout]"]
 
 
 def run(checkout: Checkout, stages: tuple[str, ...], *emulator: str, unpinned: str = "") -> None:
-    """Run stages in one process, behind the words `emulator`."""
+    """Run stages in one process, behind the words `emulator`; it chooses its own kernels."""
     command = [*emulator, sys.executable, str(RUNNER), *stages]
+    inherited = {CHOSEN, *PORTABLE}  # of the process of the tests
+    env = {k: v for k, v in checkout.environment().items() if k not in inherited}
     done = subprocess.run(
-        command, cwd=checkout.folder, env=checkout.environment(UNPINNED=unpinned),
+        command, cwd=checkout.folder, env=env | {"UNPINNED": unpinned},
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
