@@ -17,11 +17,6 @@ from unittest import mock
 from sae_repro.numerics import kernels
 
 SMALLER = {
-    "sae_repro.evaluate.metrics.ablation.logits.PAIRS": 2,
-    "sae_repro.evaluate.metrics.ngram.patterns.LATENTS": 1,
-    "sae_repro.evaluate.metrics.ngram.patterns.CONTEXTS": 2,
-    "sae_repro.evaluate.metrics.ngram.patterns.LONGEST": 3,
-    "sae_repro.evaluate.metrics.ngram.patterns.SUBSTITUTES": 1,
     "sae_repro.control.recipes.TWO_ATOMS_STEPS": 5,
     "sae_repro.control.recipes.ORACLE_WIDTHS": (32,),
     "sae_repro.control.trial.HELD_OUT": 1000,
@@ -51,8 +46,8 @@ def main(stages: list[str]) -> None:
             samplers()
             continue
         os.environ["DVC_STAGE"] = f"tune/dvc.yaml:{stage}" if stage == "tune" else stage
-        modules = (f"sae_repro.{stage}.", "sae_repro.evaluate." if stage == "tune" else "-")
-        patches = {name: new for name, new in SMALLER.items() if name.startswith(modules)}
+        module = f"sae_repro.{stage}."
+        patches = {name: new for name, new in SMALLER.items() if name.startswith(module)}
         for name, new in patches.items():
             mock.patch(name, new).start()
         runpy.run_path(f"stages/{stage}.py", run_name="__main__")
