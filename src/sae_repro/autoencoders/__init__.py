@@ -6,7 +6,7 @@ four axes stand in `sae_repro.params.axes`; `activations`, `penalties`, `prefixe
 their formulas under the same names.
 
     from sae_repro.autoencoders import load
-    sae = load("artifacts/train/topk-x8-k16")
+    sae = load("artifacts/train/topk-x8-k16/seed-0")
     z_nk = sae.encode(x_nd)
     sae.decode(z_nk)
 """
