@@ -232,8 +232,8 @@ def test_cells_with_several_seeds_show_mean_and_spread(
     assert seeds.index.tolist() == ["s/seed-0", "s/seed-4", "h/seed-0", "h/seed-1"]
     assert seeds.loc["s/seed-4", ["fvu", "latents_alive"]].tolist() == [0.12, 507]
     assert "(seeds.md)" in (folder / "tables/README.md").read_text()
-    at8 = {m.frontier.cells[0].name: m.over for m in matched(results, [8.0], 100, 0)}
-    assert at8 == {"h": "seeds and documents", "one": ""}
+    at8 = {m.frontier.cells[0].name: m.seeds for m in matched(results, [8.0], 100, 0)}
+    assert at8["s"] == 2 and at8["one"] == 0
 
 
 def test_documents_are_drawn_by_name(
