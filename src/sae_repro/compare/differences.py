@@ -1,4 +1,4 @@
-"""Whether a metric of two cells differs: what is said must survive another seed.
+"""Differences between two cells in a metric: what is said must survive another seed.
 
 Both cells need several seeds. They are called different where their intervals, which know how well
 each SAE was measured, have no point in common, and Welch's interval of the difference of the seeds'
