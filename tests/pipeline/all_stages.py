@@ -2,9 +2,9 @@
 
 One process, as an emulated processor takes a minute to import the libraries, and no workers, as
 those would run on the real one. What no parameter makes small enough for an emulator is made so
-here. `samplers` is no stage: it writes what every sampler of a search proposes after made-up
-trials. UNPINNED names one kernel to leave to this processor: `products`, `sqrt`, or a name among
-`kernels.PORTABLE`.
+here. Two are no stages: `kernels` writes what single operations give, `samplers` what every sampler
+of a search proposes after made-up trials. UNPINNED names one kernel to leave to this processor:
+`products`, `sqrt`, or a name among `kernels.PORTABLE`.
 """
 
 import json
@@ -42,8 +42,8 @@ def main(stages: list[str]) -> None:
             if (name in ROOTS) == (unpinned == "sqrt"):
                 del products._KERNELS[name]
     for stage in stages:
-        if stage == "samplers":
-            samplers()
+        if stage in BESIDE:
+            BESIDE[stage]()
             continue
         os.environ["DVC_STAGE"] = f"tune/dvc.yaml:{stage}" if stage == "tune" else stage
         module = f"sae_repro.{stage}."
@@ -51,6 +51,33 @@ def main(stages: list[str]) -> None:
         for name, new in patches.items():
             mock.patch(name, new).start()
         runpy.run_path(f"stages/{stage}.py", run_name="__main__")
+
+
+def kernels_alone() -> None:
+    """Write artifacts/kernels/<operation>.npy: results of operations that no stage may need."""
+    import numpy as np
+    import torch
+
+    from sae_repro.numerics.determinism import prepare
+
+    prepare(device="cpu", threads=1)
+    folder = Path("artifacts/kernels")
+    folder.mkdir(parents=True)
+    x_nd = torch.rand(64, 64, generator=torch.Generator().manual_seed(0)) + 1e-3
+    operations = {
+        "product": lambda: x_nd @ x_nd,
+        "square_root": lambda: x_nd.sqrt(),
+        "square_root_fp64": lambda: x_nd.double().sqrt(),
+        "half_power": lambda: x_nd**0.5,
+        "exp": lambda: x_nd.exp(),
+        "log": lambda: x_nd.log(),
+        "tanh": lambda: x_nd.tanh(),
+        "softmax": lambda: x_nd.softmax(-1),
+        "norm": lambda: torch.linalg.vector_norm(x_nd, dim=1),
+        "qr": lambda: torch.linalg.qr(x_nd).R,
+    }
+    for name, operation in operations.items():
+        np.save(folder / f"{name}.npy", operation().numpy())
 
 
 def samplers() -> None:
@@ -83,6 +110,8 @@ def samplers() -> None:
         (folder / f"{sampler}.json").write_text(json.dumps(proposed))
     importance(folder, tune, trials)
 
+
+BESIDE = {"kernels": kernels_alone, "samplers": samplers}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -16,8 +16,8 @@ from .conftest import ROOT, Checkout
 pytestmark = pytest.mark.slow
 
 RUNNER = Path(__file__).with_name("all_stages.py")
-STAGES = ("corpus", "subject", "extract", "train", "evaluate", "judge", "control", "compare",
-          "tune", "samplers")  # fmt: skip
+STAGES = ("kernels", "corpus", "subject", "extract", "train", "evaluate", "judge", "control",
+          "compare", "tune", "samplers")  # fmt: skip
 EMULATED: Mapping[str, tuple[str, ...]] = {
     "EPYC-Rome": STAGES,
     "Haswell": STAGES[: STAGES.index("judge")],
@@ -188,3 +188,13 @@ def test_a_kernel_that_is_not_pinned_is_noticed(
     stages = STAGES[: STAGES.index("evaluate")]
     with pytest.raises(AssertionError, match="the first: artifacts/train/"):
         assert_same(results(here, stages), results(other, stages))
+
+
+def test_square_roots_left_to_torch_are_noticed_on_another_processor(
+    emulator: str, here: Checkout, tmp_path: Path
+) -> None:
+    """The emulated comparison can fail, too. The small study itself needs none of these roots."""
+    other = here.copy(tmp_path / "study", ".sae-repro", "artifacts")
+    run(other, ("kernels",), emulator, "-cpu", "EPYC-Rome", unpinned="sqrt")
+    with pytest.raises(AssertionError, match="the first: artifacts/kernels/half_power"):
+        assert_same(results(here, ("kernels",)), results(other, ("kernels",)))
