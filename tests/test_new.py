@@ -349,7 +349,6 @@ def test_too_little_text_is_refused_with_what_is_needed(
         (["x", "--from", "gpt2-agnews", "--text", "a.csv"], "leave --from out"),
         (["x", "--text", "a.csv", "--dataset", "a/b"], "a study has one text"),
         (["x", "--hook", "blocks.9.hook_mlp_out"], "layers 0 … 2"),
-        (["x", "--hook", "blocks.1.hook_resid_post"], "mlp-topk-x8-k16: the same cell as topk"),
         (["x", "--from", "elsewhere"], "templates are demo, gpt2-agnews"),
     ],
 )
@@ -357,6 +356,16 @@ def test_new_refuses_and_leaves_nothing(checkout: Path, arguments: list[str], sa
     invoke("new", "copy")
     assert says in refused("new", *arguments)
     assert studies(checkout) == ["copy"]
+
+
+def test_new_refuses_a_hook_on_which_two_cells_are_one(checkout: Path) -> None:
+    path = checkout / "params.yaml"
+    seeded = "  topk-x8-k16: {recipe: topk, k: 16, seeds: [0, 1, 2]}\n"
+    assert seeded in path.read_text()
+    path.write_text(path.read_text().replace(seeded, "  topk-x8-k16: {recipe: topk, k: 16}\n"))
+    message = refused("new", "x", "--hook", "blocks.1.hook_resid_post")
+    assert "mlp-topk-x8-k16: the same cell as topk" in message
+    assert studies(checkout) == []
 
 
 def test_new_on_real_news(checkout: Path, shared: Path) -> None:

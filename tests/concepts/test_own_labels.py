@@ -23,6 +23,8 @@ from sae_repro.pins import PinnedFile, pinned_concepts
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.spans import read_spans
 
+from ..pipeline.in_process import study
+
 Span = tuple[int, int, int, str]
 COLUMNS = ("document", "start", "end", "concept")
 N = 120
@@ -221,9 +223,9 @@ def test_a_file_of_labels_is_pinned_and_has_its_columns(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"the column end: spans\.parquet has no such column"):
         read_spans(pinned(path))
     labels = pinned(path)
-    params = {"corpus": {"source": {"kind": "stories", "n_documents": 100}},
-              "subject": {"source": {"kind": "train"}}, "cells": {},
-              "evaluate": {"concepts": {"path": "spans.parquet", "sha256": "0" * 64}}}  # fmt: skip
+    concepts = {"path": "spans.parquet", "sha256": "0" * 64}
+    params = {**study("0" * 64), "evaluate": {"concepts": concepts}}
+    params["corpus"] = {"source": {"kind": "stories", "n_documents": 100}}
     (tmp_path / "params.yaml").write_text(json.dumps(params))
     assert pin_inputs(tmp_path) == [f"evaluate.concepts.sha256: {'0' * 64} → {labels.sha256}"]
     assert labels.sha256 in (tmp_path / "params.yaml").read_text()
