@@ -91,7 +91,11 @@ def _extract_head(study: Path, target: Path) -> None:
             f"`git add {LOCK} {REPORTS}` and `git commit` record what was made, {COMPARE}"
         )
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(target, filter="data")
+        for member in archive:
+            if (file := archive.extractfile(member)) is not None:  # no folder
+                path = target / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(file.read())
     root = read_yaml(study / "params.yaml").get("root", ".")
     pins = subprocess.run(
         ["git", "show", f"HEAD:./{root}/{REQUIREMENTS}"], cwd=study, capture_output=True
