@@ -33,7 +33,7 @@ def random_study(rng: random.Random, base: Mapping[str, Any], cells: int = 3) ->
         for key, field in _fields(section):
             if key not in stated and rng.random() < 0.2:
                 study[name] = {**study[name], key: _value(rng, field)}
-                if not _accepted(study):
+                if not accepted(study):
                     del study[name][key]
     study["seed"] = rng.choice([0, 1, 2**32, 2**63 - 1])
     found: dict[str, Any] = {}
@@ -41,7 +41,7 @@ def random_study(rng: random.Random, base: Mapping[str, Any], cells: int = 3) ->
         found["basis"] = {"baseline": rng.choice(["neurons", "pca"])}
     while len(found) < cells:
         cell = random_cell(rng)
-        if _accepted({**study, "cells": {**found, f"c{len(found)}": cell}}):
+        if accepted({**study, "cells": {**found, f"c{len(found)}": cell}}):
             found[f"c{len(found)}"] = cell
     return {**study, "cells": found}
 
@@ -102,7 +102,8 @@ def _of_type(rng: random.Random, annotation: Any) -> Any:
     return rng.choice(FLOATS) if annotation is float else None
 
 
-def _accepted(study: dict[str, Any]) -> bool:
+def accepted(study: dict[str, Any]) -> bool:
+    """Whether `check` has nothing against it."""
     try:
         parse(study)
     except StudyError:

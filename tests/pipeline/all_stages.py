@@ -2,8 +2,9 @@
 
 One process, as an emulated processor takes a minute to import the libraries, and no workers, as
 those would run on the real one. What no parameter makes small enough for an emulator is made so
-here. Two are no stages: `kernels` writes what single operations give, `samplers` what every sampler
-of a search proposes after made-up trials. UNPINNED names one kernel to leave to this processor:
+here. Three are no stages: `kernels` writes what single operations give, `samplers` what every
+sampler of a search proposes after made-up trials, and `fewer` takes trained cells out of
+params.yaml that later stages treat as others. UNPINNED names one kernel to leave to this processor:
 `products`, `sqrt`, or a name among `kernels.PORTABLE`.
 """
 
@@ -80,6 +81,14 @@ def kernels_alone() -> None:
         np.save(folder / f"{name}.npy", operation().numpy())
 
 
+def fewer() -> None:
+    """Leave cells of every saved architecture, with prefixes and without, of each kind of model."""
+    path = Path("params.yaml")
+    left_out = ("  resample:", "  batchtopk:", "  random:", "  neurons:", "  untrained:")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith(left_out)))
+
+
 def samplers() -> None:
     """Write artifacts/samplers/<sampler>.json, and the importance of parameters as a figure."""
     import numpy as np
@@ -111,7 +120,7 @@ def samplers() -> None:
     importance(folder, tune, trials)
 
 
-BESIDE = {"kernels": kernels_alone, "samplers": samplers}
+BESIDE = {"kernels": kernels_alone, "fewer": fewer, "samplers": samplers}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

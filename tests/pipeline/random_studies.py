@@ -7,11 +7,10 @@ from typing import Any, get_args
 
 import numpy as np
 
-from sae_repro.errors import StudyError
-from sae_repro.params import parse
 from sae_repro.params.evaluate import Chosen
 from sae_repro.params.hooks import HOOKS
 
+from ..params.studies import accepted
 from ..train.random_cells import random_cells
 
 SECTIONS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
@@ -61,17 +60,9 @@ def random_whole_study(seed: int, base: Mapping[str, Any], cells: int) -> dict[s
             if rng.random() < 0.5:
                 value = rng.choice(values)
                 changed = {**study, section: {**study[section], key: value}}
-                if _accepted(changed):
+                if accepted(changed):
                     study = changed
     steps = study["train"]["epochs"] * study["extract"]["n_tokens"] // study["train"]["batch_size"]
     all_hooks = (*hooks, *(f"untrained/{hook}" for hook in untrained))
     drawn = random_cells(np.random.default_rng(seed), all_hooks, training["d_model"], steps)
     return {**study, "cells": {f"cell{n}": cell for n, cell in enumerate(islice(drawn, cells))}}
-
-
-def _accepted(study: dict[str, Any]) -> bool:
-    try:
-        parse(study)
-    except StudyError:
-        return False
-    return True

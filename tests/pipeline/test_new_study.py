@@ -52,6 +52,11 @@ def test_a_study_of_news_reaches_its_targets(
     path.write_text("".join(lines[:401]))
     new(checkout, "--text", str(path), "--column", "title", "--column", "description",
         "--label", "label")  # fmt: skip
+    params = checkout.folder / "studies/mine/params.yaml"
+    before = params.read_text()
+    assert "\nevaluate:\n" in before
+    # with all metrics, the study of a real model
+    params.write_text(before.replace("\nevaluate:\n", "\nevaluate:\n  metrics: []\n"))
     reports_are_whole(checkout)
 
 
