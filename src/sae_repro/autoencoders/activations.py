@@ -45,8 +45,7 @@ def _product(
     if apply_b_dec_to_input:
         # (x − b_dec)·W_enc + b = x·W_enc + (b − b_dec·W_enc): no copy of x
         bias_k = bias_k - weights.b_dec @ weights.W_enc
-    # added to the rounded product, u of a latent that training holds at 0 is 0; with the bias in
-    # the kernel's own sum, the kernel's rounding decides its sign, and with it L0
+    # one formula for all kernels, whether or not they could start their sum at the bias
     return torch.mm(x_nd, weights.W_enc).add_(bias_k)
 
 
