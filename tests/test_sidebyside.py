@@ -104,9 +104,11 @@ def test_a_fault_of_the_program_names_the_cell(jobs: str, monkeypatch: pytest.Mo
 
 
 WAITING = """
+import signal
 import time
 from sae_repro.errors import StudyError
 from sae_repro.sidebyside import side_by_side
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests are a background job
 def job(report):
     print("begun", flush=True)
     time.sleep(600)
