@@ -12,10 +12,13 @@ export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_MKDOCS_2_WARNING := true
 
-.PHONY: help env dev repro tune test lint docs bench ui lock
+# of tests: a process per core, a file in one of them
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: help env dev repro tune test test-all lint docs bench ui lock
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##  */\1	/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*##  */\1	/p' Makefile | expand -t 12
 
 env: $(READY)  ## environment from requirements.lock, in .venv
 
@@ -49,8 +52,11 @@ lint: dev  ## formatting, lint, types, import contract
 docs: dev  ## the documentation as a site: site/index.html
 	mkdocs build --strict --quiet
 
-test: lint docs  ## lint, documentation and all tests, a process per core
-	pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: lint docs  ## lint, documentation, and all tests but the long ones, a process per core
+	pytest -m "not slow" $(SPREAD) --durations=25
+
+test-all: lint docs  ## the same with the long tests: whole studies, kills, outages, other processors
+	pytest $(SPREAD)
 
 bench: dev  ## speed, as ratios within one run
 	pytest benchmarks --benchmark-only

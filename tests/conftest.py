@@ -13,6 +13,7 @@ from sae_repro.numerics.kernels import choose
 
 choose("portable")  # before numpy and torch are imported: tests compute as stages do
 
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 
 from sae_repro.contents import seal  # noqa: E402
@@ -24,6 +25,12 @@ from .peers import Peer  # noqa: E402
 
 HOOK = "blocks.0.hook_resid_post"
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+# a change is judged by the same examples wherever it is tested; --hypothesis-profile=default draws
+# others
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from sae_repro.autoencoders import SAE, Weights, save
 from sae_repro.autoencoders.interchange import export, import_sae
 from sae_repro.autoencoders.interchange.configs import SAELENS_KEYS
+from sae_repro.autoencoders.interchange.layouts import UNIT
 from sae_repro.errors import StudyError
 
 D, K, TOP = 6, 10, 3
@@ -289,7 +290,7 @@ def test_topk_with_other_norms_is_read_where_it_is_exact(
             x_hat = (z * inverse) @ w_dec + sae.weights.b_dec
             ours = import_sae(folder)
             rows = ours.weights.W_dec.norm(dim=1)
-            assert bool((((rows - 1).abs() < 1e-5) | (rows == 0)).all())
+            assert bool((((rows - 1).abs() < UNIT) | (rows == 0)).all())
             torch.testing.assert_close(
                 ours.decode(ours.encode(x_nd())), x_hat, rtol=1e-4, atol=1e-4
             )

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 Run = Callable[..., Any]
 Copied = Callable[[Path], Path]
 
@@ -33,6 +31,7 @@ def test_reports_lose_the_files_of_cells_that_are_gone(finished_clone: Path) -> 
     assert names == {"vanilla", "topk"}
 
 
+@pytest.mark.slow
 def test_an_experiment_changes_one_value_and_is_applied(
     finished_clone: Path, copied: Copied, run: Run
 ) -> None:
@@ -52,6 +51,7 @@ def test_an_experiment_changes_one_value_and_is_applied(
     assert ran(run("dvc", "repro", cwd=folder).stdout) == []
 
 
+@pytest.mark.slow
 def test_queued_experiments_run_in_folders_of_their_own(
     finished_clone: Path, copied: Copied, run: Run
 ) -> None:
@@ -102,6 +102,7 @@ def test_push_clone_pull_and_nothing_is_computed(
     assert run("git", "status", "--short", cwd=other).stdout == ""
 
 
+@pytest.mark.slow
 def test_a_study_that_was_not_run_does_not_keep_the_others_from_being_pulled(
     finished_clone: Path, copied: Copied, run: Run, tmp_path: Path
 ) -> None:

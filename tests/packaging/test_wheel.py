@@ -103,6 +103,7 @@ def test_code_of_the_wheel_decides_what_that_of_the_checkout_does(installed: Pat
         assert code_digest(installed, module) == code_digest(ROOT / "src", module)
 
 
+@pytest.mark.slow
 def test_init_makes_a_study_of_every_template(outside: Outside) -> None:
     where = "import sae_repro; print(sae_repro.__file__)"
     assert str(outside.installed) in outside.run(sys.executable, "-c", where)

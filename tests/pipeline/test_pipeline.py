@@ -21,8 +21,6 @@ from sae_repro.verify import Verdict, verify
 
 from .conftest import Checkout
 
-pytestmark = pytest.mark.slow
-
 CELLS = ("vanilla", "resample", "matryoshka")
 
 
@@ -69,6 +67,7 @@ def test_dvc_metrics_and_plots_read_the_reports(finished: Checkout) -> None:
         assert "fvu" in done.stdout
 
 
+@pytest.mark.slow
 def test_dvc_diff_shows_changes_since_a_commit(finished: Checkout, tmp_path: Path) -> None:
     checkout = finished.copy(tmp_path / "diff")
     path = checkout.folder / "reports/metrics/vanilla.json"
@@ -137,6 +136,7 @@ def test_one_changed_lambda_retrains_one_cell(finished: Checkout, tmp_path: Path
     assert same(checkout, finished).differences == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "line", "stages"),
     [
@@ -167,6 +167,7 @@ def test_stages_are_stale_after_a_change_of_code_or_versions_they_depend_on(
     assert changed == "requirements.lock" or "track" not in stale
 
 
+@pytest.mark.slow
 def test_a_removed_cell_leaves_no_trace(finished: Checkout, tmp_path: Path) -> None:
     checkout = finished.copy(tmp_path / "removed")
     checkout.change(next(line for line in (checkout.folder / "params.yaml").read_text().splitlines()
@@ -178,6 +179,7 @@ def test_a_removed_cell_leaves_no_trace(finished: Checkout, tmp_path: Path) -> N
     assert checkout.ran(checkout.repro()) == []
 
 
+@pytest.mark.slow
 def test_without_the_store_one_change_trains_one_cell(finished: Checkout, tmp_path: Path) -> None:
     """As after clone and pull: outs are there, the local store is not."""
     checkout = finished.copy(tmp_path / "pulled", ".sae-repro")
@@ -186,6 +188,7 @@ def test_without_the_store_one_change_trains_one_cell(finished: Checkout, tmp_pa
     assert len(checkout.trained()) == 1
 
 
+@pytest.mark.slow
 def test_without_the_store_one_change_evaluates_one_cell(
     finished: Checkout, tmp_path: Path
 ) -> None:
@@ -204,6 +207,7 @@ def test_without_the_store_one_change_evaluates_one_cell(
     assert dict(zip(CELLS, changed, strict=True)) == {name: name == "vanilla" for name in CELLS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize(
     "file", ["train/vanilla/sae_weights.safetensors", "evaluate/resample/contexts.parquet",
@@ -240,6 +244,7 @@ def test_a_fault_in_params_stops_before_any_compute(finished: Checkout, tmp_path
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_killed_ten_times_it_ends_with_the_same_bits(
     fresh: Checkout, finished: Checkout, tmp_path: Path
 ) -> None:
@@ -262,6 +267,7 @@ def test_killed_ten_times_it_ends_with_the_same_bits(
     assert same(checkout, finished).differences == []
 
 
+@pytest.mark.slow
 def test_two_concurrent_runs_corrupt_no_file(
     fresh: Checkout, finished: Checkout, tmp_path: Path
 ) -> None:
@@ -275,6 +281,7 @@ def test_two_concurrent_runs_corrupt_no_file(
     assert same(checkout, finished).differences == []
 
 
+@pytest.mark.slow
 def test_a_closed_mlflow_port_does_not_fail_the_pipeline(
     finished: Checkout, tmp_path: Path
 ) -> None:

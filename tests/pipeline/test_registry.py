@@ -9,8 +9,6 @@ from sae_repro.metrics.metric import FRACTION
 
 from .conftest import Checkout
 
-pytestmark = pytest.mark.slow
-
 
 def test_every_metric_of_a_study_has_a_row_and_its_denominator(finished: Checkout) -> None:
     written = set()

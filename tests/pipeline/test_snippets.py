@@ -10,8 +10,6 @@ import pytest
 
 from .conftest import ROOT, Checkout
 
-pytestmark = pytest.mark.slow
-
 
 def snippets(page: Path) -> dict[str, str]:
     """The fenced Python of a page, by page and line."""

@@ -221,6 +221,7 @@ def processes() -> list[int]:
             if "sae_repro.track.live" in p.cmdline()]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_deaf_server_costs_one_warning_and_the_process_ends_with_the_stage(
     study: Path, deaf: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,6 +239,7 @@ def test_a_deaf_server_costs_one_warning_and_the_process_ends_with_the_stage(
     assert "hunter2" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_dripping_server_ends_the_process_with_one_warning(
     study: Path, peer: Callable[[str], Peer], capfd: pytest.CaptureFixture[str]

@@ -63,6 +63,7 @@ def test_pruning_without_an_experiment_is_an_error(study: Path) -> None:
         prune(study, study, "test")
 
 
+@pytest.mark.slow
 def test_a_pruned_result_that_comes_back_is_sent_anew(study: Path) -> None:
     client = MlflowClient(f"sqlite:///{study / 'mlflow.db'}")
     sync(study)

@@ -173,6 +173,7 @@ def test_error_without_runs_names_the_remedy(
         show(folder, folder, "test", free_port(), browser=False)
 
 
+@pytest.mark.slow
 def test_a_database_that_mlflow_cannot_serve_is_one_line_without_its_password(
     study: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

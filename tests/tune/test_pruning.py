@@ -57,6 +57,7 @@ def test_evaluating_checkpoints_changes_no_bit_of_a_cell(pruned: TinyStudy) -> N
             )
 
 
+@pytest.mark.slow
 def test_cells_trained_before_are_evaluated_at_their_checkpoints_too(pruned: TinyStudy) -> None:
     """Else what stands in the store would decide which trials stop."""
     filled = pruned.copy("filled", "journal.log", "tune.lock")
@@ -65,6 +66,7 @@ def test_cells_trained_before_are_evaluated_at_their_checkpoints_too(pruned: Tin
     assert filled.tune() == pruned.trials
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_same_trials_are_pruned(
     pruned: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +87,7 @@ def test_after_a_kill_the_same_trials_are_pruned(
     assert killed.tune() == pruned.trials
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_reports_is_not_resumed(
     pruned: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ STATE = ".sae-repro"
 SINGLE: dict[str, Any] = {"objectives": {"fvu": "minimize"}}
 
 
+@pytest.mark.slow
 def test_more_trials_later_are_the_same_as_all_at_once(study: TinyStudy) -> None:
     """6 ends in the middle of a batch: the rest of it must not see its finished half."""
     at_once = study.copy("at-once")
@@ -60,7 +61,7 @@ def test_a_sampler_learns_from_earlier_batches(study: TinyStudy, sampler: str) -
     assert (choices[0][8:] != choices[1][8:]).all()
 
 
-@pytest.mark.parametrize("jobs", [2, 4])
+@pytest.mark.parametrize("jobs", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_number_of_workers_changes_nothing(study: TinyStudy, jobs: int) -> None:
     study.space(trials=6)
     alone = study.copy("alone")
@@ -76,6 +77,7 @@ def until(condition: Callable[[], object], process: "subprocess.Popen[str]") -> 
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_its_time(study: TinyStudy) -> None:
     study.space(trials=4)
     undisturbed = study.copy("undisturbed")
