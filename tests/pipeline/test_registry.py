@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from sae_repro.metrics import METRICS, find
 from sae_repro.metrics.metric import FRACTION
 
