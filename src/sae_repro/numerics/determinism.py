@@ -26,7 +26,8 @@ def prepare(*, device: str, threads: int) -> None:
 
         install()
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # the same as use_deterministic_algorithms(True), which loads torch's compiler: a second
+    torch.set_deterministic_debug_mode("error")
     # no tensor here is read before it was written: filling new ones first only costs time
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_tf32 = False

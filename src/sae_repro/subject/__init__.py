@@ -56,7 +56,7 @@ def _train(context: StageContext, subject: Subject, folder: Path) -> dict[str, A
 
     settings = subject.training
     assert settings is not None  # the schema gives a trained subject its training
-    prepare(device=settings.device, threads=settings.threads)
+    prepare(device=settings.device, threads=1)  # those of the settings share a batch's rows
     check(context.artifacts("corpus"))
     corpus = TokenDocuments.load(context.artifacts("corpus"))
     model, facts = train_subject(corpus, settings, seed=context.value("seed"))

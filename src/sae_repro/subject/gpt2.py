@@ -1,7 +1,8 @@
 """A tiny GPT-2, trained on training documents only."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sae_repro.params import Training
 from sae_repro.progress import bar
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.windows import windows
+from sae_repro.subject.packed import Packed, states
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 BETAS = (0.9, 0.99)
 # GPT-2's own .02 suits wide models: at this width, copying names in context was not learnt
 INITIALIZER_RANGE = 0.1
-IGNORED = -100  # the label that cross-entropy leaves out
+PIECE = 1024  # positions whose logits are in memory at once
 
 
 def train_subject(
@@ -27,8 +29,9 @@ def train_subject(
 ) -> tuple["GPT2LMHeadModel", dict[str, Any]]:
     """The trained model, and facts for subject.json: loss, rows, parameters.
 
-    Rows start at BOS and hold one document (or the next part of a long one); padding is left out
-    of the loss by length. The rows' order and the initial weights come from named generators.
+    Rows start at BOS and hold one document (or the next part of a long one); nothing is computed of
+    their padding. The rows' order and the initial weights come from named generators. On the CPU,
+    `settings.threads` threads share a batch's rows: torch itself is to use one (see `prepare`).
     """
     tokenizer = corpus.tokenizer()
     rows, lengths = _rows(corpus, settings.context)
@@ -39,17 +42,20 @@ def train_subject(
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=BETAS, fused=True)
     order = _batches(len(rows), settings, seed)
     recent: list[torch.Tensor] = []
-    with bar("subject", unit="step", total=settings.steps) as progress:
+    threads = settings.threads if model.device.type == "cpu" else 1
+    with (
+        bar("subject", unit="step", total=settings.steps) as progress,
+        ThreadPoolExecutor(threads) as pool,
+    ):
         for step in range(settings.steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * schedule(step, settings)
             batch = next(order)
-            loss = _loss(model, rows[batch], lengths[batch])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            parts = _parts(rows[batch], lengths[batch], threads)
+            loss = _differentiate(model, parts, pool)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            recent = [*recent[-49:], loss.detach()]
+            recent = [*recent[-49:], loss]
             if step % 50 == 49:
                 mean = torch.stack(recent).mean().item()
                 progress.set_postfix(loss=f"{mean:.3f}", refresh=False)
@@ -133,13 +139,52 @@ def _batches(rows: int, settings: Training, seed: int) -> Iterator[torch.Tensor]
         epoch += 1
 
 
-def _loss(model: "GPT2LMHeadModel", tokens: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of the next token over the positions that have one."""
-    tokens = tokens[:, : int(length.max())].to(model.device, torch.int64)
-    length = length.to(model.device)
-    positions = torch.arange(tokens.shape[1], device=model.device)
-    targets = tokens.masked_fill(positions >= length[:, None], IGNORED)[:, 1:]
-    logits = model(tokens[:, :-1]).logits
-    return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED
-    )
+def _parts(
+    tokens: torch.Tensor, length: torch.Tensor, number: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The rows of a batch in at most `number` parts of equal work, each from short to long."""
+    order = torch.argsort(length, stable=True)
+    chosen = [order[first::number] for first in range(min(number, len(order)))]
+    return [(tokens[rows], length[rows]) for rows in chosen]
+
+
+def _differentiate(
+    model: "GPT2LMHeadModel",
+    parts: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    pool: Executor,
+) -> torch.Tensor:
+    """Set every parameter's gradient of the batch's mean loss, which is returned.
+
+    Each part has a thread of its own, and parts are added up in their order.
+    """
+    parameters = list(model.parameters())
+    targets = sum(int((length - 1).sum()) for _, length in parts)
+
+    def gradients(part: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        loss = total_loss(model, *part) / targets
+        return loss.detach(), *torch.autograd.grad(loss, parameters)
+
+    (loss, *totals), *others = pool.map(gradients, parts)
+    for loss_of_part, *terms in others:
+        loss = loss + loss_of_part
+        torch._foreach_add_(totals, terms)
+    for parameter, gradient in zip(parameters, totals, strict=True):
+        parameter.grad = gradient
+    return loss
+
+
+def total_loss(
+    model: "GPT2LMHeadModel", tokens: torch.Tensor, length: torch.Tensor
+) -> torch.Tensor:
+    """The sum of the next token's cross-entropy over the positions that have one.
+
+    `tokens` [B, L]: the first `length` [B] of each row are real.
+    """
+    inputs = Packed.of(tokens.to(model.device), (length - 1).numpy())
+    targets = tokens.to(model.device)[inputs.row_n, inputs.position_n + 1].long()
+    h_nd = states(model, inputs)
+    losses = [
+        torch.nn.functional.cross_entropy(model.lm_head(h), target, reduction="sum")
+        for h, target in zip(h_nd.split(PIECE), targets.split(PIECE), strict=True)
+    ]
+    return torch.stack(losses).sum()
