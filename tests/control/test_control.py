@@ -15,7 +15,7 @@ import torch
 from sae_repro.autoencoders import training_code
 from sae_repro.compare.controls import write_control
 from sae_repro.control import run
-from sae_repro.control.job import TrialJob
+from sae_repro.control.job import WorldJob, jobs
 from sae_repro.control.recipes import REVIVAL, TREE, TWO_ATOMS, Trial, trials
 from sae_repro.control.trial import as_store, labels, make_world, silence_half
 from sae_repro.files import sha256_folder
@@ -31,9 +31,9 @@ Go = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def deterministic_only_here() -> Iterator[None]:
     """Trials switch torch to deterministic kernels for their process, which here is the tests'."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     yield
-    torch.use_deterministic_algorithms(before)
+    torch.set_deterministic_debug_mode(before)
 
 
 @pytest.fixture
@@ -147,6 +147,37 @@ def test_the_stage_writes_every_trial_the_same_twice_and_otherwise_for_another_s
 
     other = pd.read_csv(go("three", worlds=worlds[1:], seed=1) / "trials.csv")
     assert (other["fvu"].to_numpy() != table.loc[~of_tree, "fvu"].to_numpy()).all()
+
+
+@pytest.mark.filterwarnings("ignore:.* encountered in matmul")
+def test_trials_that_share_a_world_have_the_outcomes_of_each_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sae_repro.control.recipes.TWO_ATOMS_STEPS", 20)
+    for size in ("HELD_OUT", "CALIBRATION"):
+        monkeypatch.setattr(f"sae_repro.control.trial.{size}", 200)
+    planned = trials(Control(**TINY, worlds=("two_atoms",)))
+    failing = planned[1]
+    planned[1] = replace(failing, cell=failing.cell.model_copy(update={"lr": 1e30}))
+    (together,) = jobs(planned, 0, tmp_path, tmp_path)
+    alone = [replace(together, trials=(t,), outs=(tmp_path / t.recipe,)) for t in planned]
+    reported: list[int] = []
+    line = together(reported.append)
+    assert line.endswith(f"failed: {failing.recipe}")
+    assert reported == sorted(reported)
+    assert reported[-1] == together.steps
+    for job, out in zip(alone, together.outs, strict=True):
+        job(lambda step: None)
+        assert out.read_bytes() == job.outs[0].read_bytes()
+
+
+def test_every_trial_is_in_one_job_and_worlds_are_not_mixed(tmp_path: Path) -> None:
+    planned = trials(Control())
+    found = jobs(planned, 0, tmp_path, tmp_path)
+    out_of = {out: t for job in found for t, out in zip(job.trials, job.outs, strict=True)}
+    assert [out_of[tmp_path / f"{i}.json"] for i in range(len(planned))] == planned
+    assert all(len({(t.name, t.seed, t.rows) for t in job.trials}) == 1 for job in found)
+    assert len(found) < len(planned) / 3
 
 
 @pytest.mark.slow
@@ -275,7 +306,7 @@ def test_a_trial_that_diverges_is_a_row_and_the_others_finish(
 def tried(tmp_path: Path) -> Callable[[Trial], dict[str, float]]:
     def go(trial: Trial) -> dict[str, float]:
         out = tmp_path / "out.json"
-        TrialJob(trial, 0, tmp_path, out)(lambda step: None)
+        WorldJob((trial,), 0, tmp_path, (out,))(lambda step: None)
         summary: dict[str, float] = json.loads(out.read_text())["summary"]
         return summary
 

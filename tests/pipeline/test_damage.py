@@ -81,9 +81,9 @@ def study(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///unused.db")
     # of the same code each time: hashing it takes longer than all else that is done here
     monkeypatch.setattr("sae_repro.stage.code_digest", functools.cache(code_digest))
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     yield lambda name: carry_out(settings, name)
-    torch.use_deterministic_algorithms(before)
+    torch.set_deterministic_debug_mode(before)
 
 
 def refused(read: Callable[[], object], path: Path) -> bool:

@@ -73,9 +73,9 @@ sae_repro.tune.figures.write_figures = lambda *_, **__: None
 @pytest.fixture(autouse=True)
 def deterministic_only_here() -> Iterator[None]:
     """Trials switch torch to deterministic kernels for their process, which here is the tests'."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     yield
-    torch.use_deterministic_algorithms(before)
+    torch.set_deterministic_debug_mode(before)
 
 
 @dataclass

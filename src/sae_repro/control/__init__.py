@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.contents import check, sealed_folder
-from sae_repro.control.job import TrialJob
+from sae_repro.control.job import jobs
 from sae_repro.control.recipes import trials
 from sae_repro.files import read_json, write_json, write_text
 from sae_repro.params import Control
@@ -34,11 +34,9 @@ def run(context: StageContext) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if planned:
-            jobs = [
-                TrialJob(trial, context.value("seed"), corpus, folder / f"{i}.json")
-                for i, trial in enumerate(planned)
+            pieces = [
+                (job, job.steps) for job in jobs(planned, context.value("seed"), corpus, folder)
             ]
-            pieces = [(job, job.trial.steps) for job in jobs]
             side_by_side(pieces, what="control", unit="step", kept=False)
         for i, trial in enumerate(planned):
             outcome = read_json(folder / f"{i}.json")

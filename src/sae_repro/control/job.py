@@ -1,31 +1,59 @@
-"""A trial as a job for a worker; the process that hands it over loads no torch."""
+"""Trials as jobs for workers; the process that hands them over loads no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sae_repro.control.recipes import Trial
 from sae_repro.files import write_json
 
+AT_MOST = 5  # trials one after another, so that many cores find work, too
+
 
 @dataclass(frozen=True)
-class TrialJob:
-    """All that a trial needs; pickles to a worker."""
+class WorldJob:
+    """Trials of one world, which is made once for them, and all that they need; pickles."""
 
-    trial: Trial
+    trials: tuple[Trial, ...]
     study_seed: int
     corpus: Path
-    out: Path
+    outs: tuple[Path, ...]
+    """Where each trial's outcome goes."""
 
     @property
     def name(self) -> str:
-        """The trial's name for people."""
-        return f"{self.trial.name}, {self.trial.recipe}, seed {self.trial.seed}"
+        """The trials' name for people."""
+        first = self.trials[0]
+        recipes = ", ".join(trial.recipe for trial in self.trials)
+        return f"{first.name}, seed {first.seed}, {recipes}"
+
+    @property
+    def steps(self) -> int:
+        """Training steps of all trials."""
+        return sum(trial.steps for trial in self.trials)
 
     def __call__(self, progress: Callable[[int], None]) -> str:
-        """Train, measure, and write the outcome to `out`."""
+        """Train, measure, and write each outcome to its place."""
         from sae_repro.control.trial import carry_out
 
-        outcome = carry_out(self.trial, self.study_seed, self.corpus, progress)
-        write_json(self.out, outcome)
-        return f"control: {self.name}: {outcome['status']}"
+        failed = []
+        outcomes = carry_out(self.trials, self.study_seed, self.corpus, progress)
+        for trial, out, outcome in zip(self.trials, self.outs, outcomes, strict=True):
+            write_json(out, outcome)
+            if outcome["status"] != "ok":
+                failed.append(trial.recipe)
+        return f"control: {self.name}: {'failed: ' + ', '.join(failed) if failed else 'ok'}"
+
+
+def jobs(trials: Sequence[Trial], study_seed: int, corpus: Path, folder: Path) -> list[WorldJob]:
+    """Jobs for all `trials`, the longest first; the outcome of trial i goes to `folder`/i.json."""
+    by_world: dict[tuple[str, int, int], list[int]] = {}
+    for i, trial in enumerate(trials):
+        by_world.setdefault((trial.name, trial.seed, trial.rows), []).append(i)
+    planned = [
+        WorldJob(tuple(trials[i] for i in part), study_seed, corpus,
+                 tuple(folder / f"{i}.json" for i in part))
+        for members in by_world.values()
+        for part in (members[k : k + AT_MOST] for k in range(0, len(members), AT_MOST))
+    ]  # fmt: skip
+    return sorted(planned, key=lambda job: -job.steps)

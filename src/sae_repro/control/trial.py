@@ -1,7 +1,7 @@
-"""One trial: a world's activations on disk, an SAE trained on them as any cell, its measures."""
+"""Trials: a world's activations on disk, SAEs trained on them as any cell, their measures."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +29,52 @@ SHOWN = 64  # held-out rows kept for the heat maps
 
 
 def carry_out(
-    trial: Trial, study_seed: int, corpus: Path, progress: Callable[[int], None]
-) -> dict[str, Any]:
-    """Train and measure: the measures as JSON, or the reason of a failure."""
+    trials: Sequence[Trial], study_seed: int, corpus: Path, progress: Callable[[int], None]
+) -> Iterator[dict[str, Any]]:
+    """Train and measure each of `trials`, which have one world, one seed and the same rows.
+
+    The measures as JSON, or the reason of a failure. `progress` takes the steps of all so far.
+    """
     prepare(device="cpu", threads=1)
-    atoms, samples = make_world(trial, study_seed, corpus)
-    with tempfile.TemporaryDirectory() as folder:
-        store = as_store(Path(folder), samples["train"].x_nd, samples["calibration"].x_nd)
-        trainer = Trainer(
-            trial.cell,
-            Train(batch_size=trial.batch_size, epochs=trial.epochs, log_every=100,
-                  checkpoint_every=10**9),
-            store, HOOK, seed=study_seed + trial.seed, checkpoint=Path(folder) / "none",
-        )  # fmt: skip
-        if trial.half_dead:
-            silence_half(trainer)
-        try:
-            sae = trainer.run(progress).sae
-        except Diverged as failure:
-            return {"status": "failed", "reason": str(failure)}
-    matching = measure(sae, atoms, samples["held_out"])
-    return _outcome(trial, atoms, sae, samples["held_out"], matching)
+    atoms, samples = make_world(trials[0], study_seed, corpus)
+    done = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = as_store(folder, samples["train"].x_nd, samples["calibration"].x_nd)
+        held_out = samples["held_out"]
+        del samples  # the rest is on disk
+        for number, trial in enumerate(trials):
+
+            def report(steps: int, before: int = done) -> None:
+                progress(before + steps)
+
+            checkpoint = folder / f"checkpoint-{number}"
+            yield _try(trial, study_seed, store, atoms, held_out, checkpoint, report)
+            done += trial.steps
+
+
+def _try(
+    trial: Trial,
+    study_seed: int,
+    store: ActivationStore,
+    atoms: Atoms,
+    held_out: Sample,
+    checkpoint: Path,
+    progress: Callable[[int], None],
+) -> dict[str, Any]:
+    trainer = Trainer(
+        trial.cell,
+        Train(batch_size=trial.batch_size, epochs=trial.epochs, log_every=100,
+              checkpoint_every=10**9),
+        store, HOOK, seed=study_seed + trial.seed, checkpoint=checkpoint,
+    )  # fmt: skip
+    if trial.half_dead:
+        silence_half(trainer)
+    try:
+        sae = trainer.run(progress).sae
+    except Diverged as failure:
+        return {"status": "failed", "reason": str(failure)}
+    return _outcome(trial, atoms, sae, held_out, measure(sae, atoms, held_out))
 
 
 def silence_half(trainer: Trainer) -> None:
