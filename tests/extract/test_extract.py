@@ -154,38 +154,24 @@ def test_a_documents_mean_is_one_row(run: Callable[..., ActivationStore]) -> Non
 
 
 def test_half_precision_that_overflows_stops_and_says_where(
-    run: Callable[..., ActivationStore], subject: Any, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., ActivationStore], subject: Any
 ) -> None:
     half = SETTINGS.model_copy(update={"dtype": "float16"})
     x = rows(run(half), HOOKS[0], "train")[0]
     assert x.dtype == np.float16
-    real = subject.run_with_cache
-
-    def huge(*args: Any, **options: Any) -> Any:
-        logits, cache = real(*args, **options)
-        return logits, {name: value * 1e6 for name, value in cache.items()}
-
-    monkeypatch.setattr(subject, "run_with_cache", huge)
+    huge = [(HOOKS[0], lambda value, hook: value * 1e6)]
     with pytest.raises(StudyError, match=r"hook_resid_post is .* at document 0, position 0 .*"
-                       r"set extract\.dtype to float32"):  # fmt: skip
+                       r"set extract\.dtype to float32"), subject.hooks(huge):  # fmt: skip
         run(half)
 
 
 @pytest.mark.parametrize(("value", "says"), [(0.0, "is 0 at every"), (2.5, "is the same vector")])
 def test_a_hook_that_never_varies_is_named(
-    run: Callable[..., ActivationStore], subject: Any, monkeypatch: pytest.MonkeyPatch,
-    value: float, says: str,
-) -> None:  # fmt: skip
-    real = subject.run_with_cache
-
-    def constant(*args: Any, **options: Any) -> Any:
-        logits, cache = real(*args, **options)
-        return logits, {
-            name: torch.full_like(x, value) if name == HOOKS[1] else x for name, x in cache.items()
-        }
-
-    monkeypatch.setattr(subject, "run_with_cache", constant)
-    with pytest.raises(StudyError, match=rf"extract: {HOOKS[1]} {says}.* training token"):
+    run: Callable[..., ActivationStore], subject: Any, value: float, says: str
+) -> None:
+    constant = [(HOOKS[1], lambda x, hook: torch.full_like(x, value))]
+    says = rf"extract: {HOOKS[1]} {says}.* training token"
+    with pytest.raises(StudyError, match=says), subject.hooks(constant):
         run()
 
 

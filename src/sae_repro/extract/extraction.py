@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sae_repro.checkpoint.configuration import shape_of
 from sae_repro.errors import StudyError
-from sae_repro.extract.passes import passes, pooled, reader
+from sae_repro.extract.passes import passes, pooled
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink, Sink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.files import sha256_file, write_json
@@ -49,7 +49,6 @@ def extract(
         "validation": settings.n_validation_tokens,
     }
     d_in, hooks = int(subject.cfg.d_model), settings.all_hooks
-    read = reader(subject, untrained, settings)
     statistics = {hook: Statistics(d_in) for hook in hooks}
     tokens: dict[str, int] = {}
     documents: dict[str, int] = {}
@@ -74,7 +73,14 @@ def extract(
         record = _WindowRecord(folder / "windows", settings) if split == "validation" else None
         documents[split], last = 0, -1
         for rows, index in pooled(
-            passes(read, corpus, split, settings, limits[split], record.append if record else None),
+            passes(
+                (subject, untrained),
+                corpus,
+                split,
+                settings,
+                limits[split],
+                record.append if record else None,
+            ),
             settings,
         ):
             for hook, values in rows.items():
@@ -148,20 +154,21 @@ def _check_finite(
 ) -> None:
     """StudyError for a value that is infinite or NaN in the shards' precision."""
     bound = np.finfo(settings.dtype).max
+    if values.max(initial=0) <= bound and values.min(initial=0) >= -bound:  # false where NaN
+        return
     invalid = ~(np.abs(values) <= bound).all(axis=1)
-    if invalid.any():
-        row = int(np.argmax(invalid))
-        document, position, token = index[row].tolist()
-        worst = np.abs(values[row]).max()
-        raise StudyError(
-            f"extract: {hook} is {worst:g} at document {document}, position {position} (token "
-            f"{token}): outside {settings.dtype} (largest {bound:g}); "
-            + (
-                "set extract.dtype to float32"
-                if settings.dtype == "float16" and np.isfinite(worst)
-                else "the subject's own activations are broken"
-            )
+    row = int(np.argmax(invalid))
+    document, position, token = index[row].tolist()
+    worst = np.abs(values[row]).max()
+    raise StudyError(
+        f"extract: {hook} is {worst:g} at document {document}, position {position} (token "
+        f"{token}): outside {settings.dtype} (largest {bound:g}); "
+        + (
+            "set extract.dtype to float32"
+            if settings.dtype == "float16" and np.isfinite(worst)
+            else "the subject's own activations are broken"
         )
+    )
 
 
 def _check_not_constant(hook: str, measured: Statistics) -> None:

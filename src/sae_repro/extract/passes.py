@@ -1,6 +1,7 @@
 """Forward passes over windows of tokens, masking and pooling: rows of activations."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,35 +20,42 @@ if TYPE_CHECKING:
 Batch = tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int32]]
 Read = Callable[["Tensor"], "dict[str, Tensor]"]
 """From tokens [B, L] to their activations [B, L, D] by hook."""
+Models = tuple["TransformerBridge", "TransformerBridge | None"]
+"""The subject, and the model with random weights, which gives `untrained/<hook>`."""
 
 
-def reader(
-    subject: "TransformerBridge", untrained: "TransformerBridge | None", settings: Extract
-) -> Read:
+@contextmanager
+def _reading(both: Models, settings: Extract) -> Iterator[Read]:
     """Reads every hook of `settings` in one forward pass per model, up to its last hook.
 
-    `untrained`, the model with random weights, gives `untrained/<hook>`.
+    The models are hooked once for all passes: `run_with_cache` hooks them anew for each.
     """
     import torch
 
+    subject, untrained = both
     models = [(subject, "", settings.hooks)]
     if untrained is not None:
         models.append((untrained, UNTRAINED, settings.untrained_hooks))
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def see(value: Any, hook: Any) -> None:
+            found[name] = value[0] if isinstance(value, tuple) else value
+
+        return see
 
     def read(tokens: "Tensor") -> "dict[str, Tensor]":
-        activations: dict[str, Tensor] = {}
-        for model, prefix, hooks in models:
-            with torch.inference_mode():
-                _, cache = model.run_with_cache(
-                    tokens,
-                    names_filter=list(hooks),
-                    stop_at_layer=max(map(layer_of, hooks)) + 1,
-                )
-            # by name: the cache holds aliases of one storage under several names
-            activations |= {prefix + hook: cache[hook] for hook in hooks}
-        return activations
+        found.clear()
+        with torch.inference_mode():
+            for model, _, hooks in models:
+                model(tokens, stop_at_layer=max(map(layer_of, hooks)) + 1)
+        return dict(found)
 
-    return read
+    with ExitStack() as hooked:
+        for model, prefix, hooks in models:
+            kept = [(hook, keep(prefix + hook)) for hook in hooks]
+            hooked.enter_context(model.hooks(fwd_hooks=kept))
+        yield read
 
 
 def bos_and_special(corpus: TokenDocuments, settings: Extract) -> tuple[int | None, set[int], int]:
@@ -68,7 +76,7 @@ def bos_and_special(corpus: TokenDocuments, settings: Extract) -> tuple[int | No
 
 
 def passes(
-    read: Read,
+    models: Models,
     corpus: TokenDocuments,
     split: str,
     settings: Extract,
@@ -82,7 +90,10 @@ def passes(
     documents = corpus.split(split)
     n_rows = 0
     expected = min(limit, int(corpus.documents["length"].to_numpy()[documents].sum()))
-    with bar(f"extract {split}", unit="tok", total=expected) as progress:
+    with (
+        bar(f"extract {split}", unit="tok", total=expected) as progress,
+        _reading(models, settings) as read,
+    ):
         for batch in windows(
             corpus,
             documents,
@@ -95,9 +106,12 @@ def passes(
             batch = _at_most(batch, limit - n_rows)
             width = int(batch.length.max())
             mask = batch.mask[:, :width]
-            kept_bl = torch.from_numpy(mask).to(settings.device)
+            kept_n = torch.from_numpy(np.flatnonzero(mask)).to(settings.device)
             x_bld = read(torch.from_numpy(batch.tokens[:, :width]).to(settings.device))
-            rows = {hook: x[kept_bl].float().cpu().numpy() for hook, x in x_bld.items()}
+            rows = {
+                hook: x.flatten(0, 1).index_select(0, kept_n).float().cpu().numpy()
+                for hook, x in x_bld.items()
+            }
             if record is not None:
                 record(batch)
             index = _index(batch, mask, bos is not None)

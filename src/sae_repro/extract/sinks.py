@@ -16,7 +16,7 @@ from sae_repro.readers.shards import RowFile
 Rows = Mapping[str, npt.NDArray[Any]]
 Entries = dict[str, list[dict[str, Any]]]
 
-WAITING = 64 * 2**20
+WAITING = 16 * 2**20
 """Bytes of rows that wait for their shards, so that a shard's file is opened for many at once."""
 
 
@@ -139,14 +139,20 @@ class ShuffledSink:
         if not self._waiting:
             return
         shard_n = np.concatenate([shards for _, shards in self._waiting])
-        order = np.argsort(shard_n, kind="stable")
-        ends = np.searchsorted(shard_n[order], np.arange(len(self._shards) + 1))
-        for name in self._waiting[0][0]:
-            values = np.concatenate([rows[name] for rows, _ in self._waiting])
+        # of each row, its place behind the rows of the shards before its own
+        place_n = np.empty(len(shard_n), dtype=np.int64)
+        place_n[np.argsort(shard_n, kind="stable")] = np.arange(len(shard_n))
+        ends = np.cumsum(np.bincount(shard_n, minlength=len(self._shards)))
+        for name, first in self._waiting[0][0].items():
+            values = np.empty((len(shard_n), first.shape[1]), dtype=first.dtype)
+            taken = 0
+            for rows, shards in self._waiting:
+                values[place_n[taken : taken + len(shards)]] = rows[name]
+                taken += len(shards)
             for number, shard in enumerate(self._shards):
-                chosen = order[ends[number] : ends[number + 1]]
-                if len(chosen):
-                    shard.append(name, values[chosen])
+                part = values[ends[number - 1] if number else 0 : ends[number]]
+                if len(part):
+                    shard.append(name, part)
         self._waiting, self._bytes = [], 0
 
     def close(self) -> Entries:

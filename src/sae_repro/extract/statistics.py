@@ -24,7 +24,7 @@ class Statistics:
         self._varies = self._varies or bool((rows != self._first).any())
         rows = rows.astype(np.float64)
         self._sum += rows.sum(axis=0)
-        self._squares += float(np.square(rows).sum())
+        self._squares += float(np.square(rows, out=rows).sum())
         self._rows += len(rows)
 
     @property

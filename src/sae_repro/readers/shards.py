@@ -46,7 +46,7 @@ class RowFile:
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Append `rows` [n, width]."""
-        self._resume().write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
+        self._resume().write(np.ascontiguousarray(rows, dtype=self.dtype).data)
         self.rows += len(rows)
 
     def park(self) -> None:
