@@ -4,6 +4,7 @@ Source: B. Efron 1979, "Bootstrap methods: another look at the jackknife".
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 RESAMPLINGS = 1000
 BLOCK = 64  # resamplings held at once
+KEPT = 2**21  # counts of one draw that are kept for the next statistic of its name
 ENDS = (0.025, 0.975)
 LEAST_UNITS = 5
 """With fewer units the bootstrap draws the same few again and again: one alone has width 0."""
@@ -28,10 +30,29 @@ def weights(
     `name` names the draw: two statistics of one name see the same resamplings, as paired
     differences need it.
     """
+    few = n * resamplings <= KEPT
+    drawn = _kept_draws(n, seed, name, resamplings) if few else _draws(n, seed, name, resamplings)
+    for counts_bn in drawn:
+        yield counts_bn.astype(np.float64)
+
+
+Name = tuple[int | str, ...]
+Counts = npt.NDArray[np.integer[Any]]
+
+
+@lru_cache(maxsize=64)
+def _kept_draws(n: int, seed: int, name: Name, resamplings: int) -> list[Counts]:
+    """The draws, which the SAEs of a study share."""
+    return list(_draws(n, seed, name, resamplings))
+
+
+def _draws(n: int, seed: int, name: Name, resamplings: int) -> Iterator[Counts]:
+    """Blocks of counts, in as few bytes as they need."""
     rng = generator(seed, *name)
     for start in range(0, resamplings, BLOCK):
         size = min(BLOCK, resamplings - start)
-        yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+        counts_bn = rng.multinomial(n, np.full(n, 1 / n), size=size)
+        yield counts_bn.astype(np.min_scalar_type(int(counts_bn.max(initial=0))))
 
 
 def sums(

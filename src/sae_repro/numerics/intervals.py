@@ -28,22 +28,17 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """
     if n == 0:
         return 0.0, 1.0
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    low, high = _wilson(successes, n)
+    return (low if successes else 0.0), (high if successes < n else 1.0)
 
 
-def _wilson_fractional(successes: float, n: float) -> tuple[float, float]:
-    """Wilson's interval for an effective number of draws, no whole number: scipy takes only those.
-
-    0 < `successes` < `n`.
-    """
+def _wilson(successes: float, n: float) -> tuple[float, float]:
+    """The interval for any effective number of draws, n > 0."""
     fraction = successes / n
-    centre = fraction + Z_95**2 / (2 * n)
-    half = Z_95 * math.sqrt(fraction * (1 - fraction) / n + Z_95**2 / (4 * n**2))
-    scale = 1 + Z_95**2 / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    scale = 2 * (n + Z_95**2)
+    centre = (2 * n * fraction + Z_95**2) / scale
+    half = Z_95 / scale * math.sqrt(4 * n * fraction * (1 - fraction) + Z_95**2)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def wilson_over_groups(successes: Sequence[int], totals: Sequence[int]) -> tuple[float, float]:
@@ -66,12 +61,12 @@ def wilson_over_groups(successes: Sequence[int], totals: Sequence[int]) -> tuple
         effect = between / independent
     if effect <= 1:  # one sample; its interval is exact where none, or all, succeeded
         return wilson(int(x.sum()), int(total))
-    return _wilson_fractional(float(x.sum()) / effect, total / effect)
+    return _wilson(float(x.sum()) / effect, total / effect)
 
 
 def student(values: Sequence[float]) -> tuple[float, float, float]:
     """(mean, low, high): Student's t interval of independent values; NaN bounds of fewer than 2."""
-    from scipy.stats import t
+    from scipy.special import stdtrit  # scipy.stats, whose t.ppf it is, takes a second to import
 
     n = len(values)
     if not n:
@@ -79,7 +74,7 @@ def student(values: Sequence[float]) -> tuple[float, float, float]:
     mean = float(np.mean(values))
     if n == 1:
         return mean, math.nan, math.nan
-    half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    half = float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n))
     return mean, mean - half, mean + half
 
 
