@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_repro.autoencoders import SAE, Weights
-from sae_repro.evaluate.codes import Code, CodeFile, code_of, scaled
+from sae_repro.evaluate.codes import Code, CodeFile, code_of, reconstructed, scaled
 
 
 def dense(code: Code, k: int) -> np.ndarray:
@@ -66,3 +66,26 @@ def test_canonical_activations_do_not_depend_on_the_decoders_scale() -> None:
 
     assert np.allclose(canonical(plain), canonical(other), rtol=1e-5)
     assert not np.allclose(dense(code_of(other.encode(x), index_of(9)), 9), canonical(plain))
+
+
+@given(st.integers(1, 40), st.floats(0, 1), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_sparse_and_dense_decoding_give_one_reconstruction(k: int, p: float, seed: int) -> None:
+    """On either side of the density at which the way changes; silent tokens get b_dec."""
+    generator = torch.Generator().manual_seed(seed)
+    w, b = torch.randn(k, 6, generator=generator), torch.randn(6, generator=generator)
+    x = torch.randn(9, 6, generator=generator)
+    bias = torch.full((k,), 8 * p - 8)
+    sae = SAE("standard", Weights(w.T, bias, w, b))
+    code, x_hat = reconstructed(sae, x, index_of(9))
+    assert np.array_equal(dense(code, k), sae.encode(x).numpy())
+    assert torch.allclose(x_hat, sae.decode(sae.encode(x)), rtol=1e-5, atol=1e-4)
+
+
+def test_nan_is_part_of_the_code() -> None:
+    """A diverged SAE must not pass for one that is silent."""
+    sae = SAE("standard", Weights(torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4)))
+    x = torch.tensor([[1.0, 0, 0, 0], [torch.nan, 0, 0, 0]])
+    code, x_hat = reconstructed(sae, x, index_of(2))
+    assert set(code.row.tolist()) == {0, 1}
+    assert x_hat.isnan().any(dim=1).tolist() == [False, True]

@@ -59,6 +59,13 @@ class SAE:
         """x̂ [N, D] of z [N, K]."""
         return torch.addmm(self.weights.b_dec, z_nk, self.weights.W_dec)
 
+    def decode_nonzeros(self, value_m: Tensor, latent_m: Tensor, begin_n: Tensor) -> Tensor:
+        """x̂ [N, D] of the nonzeros of z, row by row: those of each begin at `begin_n`."""
+        x_hat = torch.nn.functional.embedding_bag(
+            latent_m, self.weights.W_dec, begin_n, mode="sum", per_sample_weights=value_m
+        )
+        return x_hat.add_(self.weights.b_dec)
+
 
 @torch.no_grad()
 def finished(

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sae_repro.autoencoders import SAE
+from sae_repro.autoencoders.activations import rows_of
 from sae_repro.readers.shards import RowFile
 
 Array = npt.NDArray[Any]
@@ -31,22 +33,36 @@ class Code:
     """z > 0, or a = z·‖d_k‖ where `scaled`."""
 
 
+DENSE = 0.25  # fraction of nonzeros from which on a product of all of z is faster
+
 Codes = Callable[[], Iterable[Code]]
 """Each call streams the codes of all tokens, in any batches and order."""
 
 
 def code_of(z_nk: Tensor, index: npt.NDArray[np.int32]) -> Code:
     """The nonzeros of z [n, K] ≥ 0 of the tokens in `index`."""
-    fires = (z_nk > 0).flatten()
+    fires_nk = z_nk != 0  # NaN too: what an SAE that has diverged gives is to be seen
     # numpy searches a mask several times faster than torch does, or than either searches z
     flat = (
-        np.flatnonzero(fires.numpy())
-        if fires.device.type == "cpu"
-        else fires.nonzero()[:, 0].cpu().numpy()
+        np.flatnonzero(fires_nk.numpy())
+        if fires_nk.device.type == "cpu"
+        else fires_nk.flatten().nonzero()[:, 0].cpu().numpy()
     )
     value = z_nk.flatten()[torch.from_numpy(flat).to(z_nk.device)].cpu().numpy()
-    row, latent = np.divmod(flat, z_nk.shape[1])
-    return Code(index, row, latent, value)
+    row, _ = rows_of(flat, *z_nk.shape)
+    return Code(index, row, flat - row * z_nk.shape[1], value)
+
+
+def reconstructed(sae: SAE, x_nd: Tensor, index: npt.NDArray[np.int32]) -> tuple[Code, Tensor]:
+    """(the code, x̂ [n, D]) of activations x [n, D] of the tokens in `index`."""
+    with torch.no_grad():
+        z_nk = sae.encode(x_nd)
+        code = code_of(z_nk, index)
+        if len(code.value) > DENSE * z_nk.numel():
+            return code, sae.decode(z_nk)
+        begin_n = np.searchsorted(code.row, np.arange(len(x_nd)))
+        parts = (code.value, code.latent, begin_n)
+        return code, sae.decode_nonzeros(*(torch.from_numpy(p).to(x_nd.device) for p in parts))
 
 
 def scaled(codes: Codes, norm_k: Array) -> Codes:

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE
-from sae_repro.evaluate.codes import Code, code_of
+from sae_repro.evaluate.codes import Code, reconstructed
 from sae_repro.evaluate.held_out import Batch, Counts, Floats, HeldOut
 from sae_repro.evaluate.quantiles import BINS, bin_of
 from sae_repro.evaluate.ratios import RECONSTRUCTION, values
@@ -90,14 +89,11 @@ def accumulate(
         norm_in_square=0.0,
     )
     for x_nd, index in batches:
-        with torch.no_grad():
-            z_nk = sae.encode(x_nd)
-            x_hat = sae.decode(z_nk).double()
-        code = code_of(z_nk, index)
+        code, x_hat = reconstructed(sae, x_nd, index)
         keep(code)
         _add_firing(t, code)
         l0_n = np.bincount(code.row, minlength=len(x_nd))
-        _add_reconstruction(t, x_nd.double(), x_hat, index[:, DOCUMENT], l0_n)
+        _add_reconstruction(t, x_nd.double(), x_hat.double(), index[:, DOCUMENT], l0_n)
         t.tokens += len(x_nd)
     return t
 
@@ -106,7 +102,8 @@ def _add_firing(t: Totals, code: Code) -> None:
     k, value = len(t.fired_k), code.value.astype(np.float64)
     t.fired_k += np.bincount(code.latent, minlength=k)
     t.sum_k += np.bincount(code.latent, weights=value, minlength=k)
-    np.maximum.at(t.max_k, code.latent, value)
+    with np.errstate(invalid="ignore"):  # NaN, of an SAE that has diverged
+        np.maximum.at(t.max_k, code.latent, value)
     flat = code.latent * BINS + bin_of(code.value)
     t.histogram_kb += np.bincount(flat, minlength=t.histogram_kb.size).reshape(t.histogram_kb.shape)
 
