@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from sae_repro.evaluate import fidelity as fidelity_module
-from sae_repro.evaluate.fidelity import Windows, fidelity
+from sae_repro.evaluate.fidelity import Untouched, Windows, fidelity
+from sae_repro.evaluate.resumed import Resumable
+from sae_repro.params.hooks import HOOKS
 from sae_repro.readers.subject import load_subject
 
 HOOK = "blocks.0.hook_resid_post"
@@ -56,7 +59,7 @@ def windows(tmp_path: Path) -> Windows:
 
 
 def test_identity_changes_nothing(bridge: object, windows: Windows) -> None:
-    sums = fidelity(bridge, windows, HOOK, {"identity": lambda x: x}).sums
+    sums = fidelity(Untouched.of(bridge, windows, HOOK), {"identity": lambda x: x}).sums
     assert np.array_equal(sums["ce_identity"], sums["ce_clean"])
     assert not sums["kl_identity"].any()
 
@@ -67,7 +70,7 @@ def test_clean_cross_entropy_is_what_transformers_computes_for_each_document(
     model = GPT2LMHeadModel.from_pretrained(subject_folder).eval()
     with torch.no_grad():
         logits = model(windows.tokens).logits[:, :-1]
-    spliced = fidelity(bridge, windows, HOOK, {})
+    spliced = fidelity(Untouched.of(bridge, windows, HOOK), {})
     assert spliced.document.tolist() == sorted(set(windows.document.tolist()))
     valid = windows.mask[:, :-1] & windows.mask[:, 1:]
     for place, document in enumerate(spliced.document):
@@ -80,7 +83,7 @@ def test_clean_cross_entropy_is_what_transformers_computes_for_each_document(
 
 
 def test_divergence_is_that_of_torch(bridge: object, windows: Windows) -> None:
-    spliced = fidelity(bridge, windows, HOOK, {"zero": torch.zeros_like})
+    spliced = fidelity(Untouched.of(bridge, windows, HOOK), {"zero": torch.zeros_like})
     with torch.no_grad():
         clean = bridge(windows.tokens)[:, :-1].log_softmax(-1)
         zeroed = bridge.run_with_hooks(
@@ -103,7 +106,7 @@ def test_replacing_reaches_real_tokens_only(bridge: object, windows: Windows) ->
         seen.append(x)
         return torch.zeros_like(x)
 
-    sums = fidelity(bridge, windows, HOOK, {"zero": count}).sums
+    sums = fidelity(Untouched.of(bridge, windows, HOOK), {"zero": count}).sums
     assert sum(map(len, seen)) == int(windows.mask.sum())
     assert (sums["ce_zero"] != sums["ce_clean"]).all()
 
@@ -111,12 +114,45 @@ def test_replacing_reaches_real_tokens_only(bridge: object, windows: Windows) ->
 def test_no_sum_depends_on_how_rows_are_batched(
     bridge: object, windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = fidelity(bridge, windows, HOOK, {"zero": torch.zeros_like})
+    whole = fidelity(Untouched.of(bridge, windows, HOOK), {"zero": torch.zeros_like})
     monkeypatch.setattr(fidelity_module, "ROWS", 7)
-    cut = fidelity(bridge, windows, HOOK, {"zero": torch.zeros_like})
+    cut = fidelity(Untouched.of(bridge, windows, HOOK), {"zero": torch.zeros_like})
     assert np.array_equal(whole.targets, cut.targets)
     for name, sums in whole.sums.items():
         assert cut.sums[name] == pytest.approx(sums, rel=1e-5), name
+
+
+@pytest.mark.parametrize("place", HOOKS)
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_pass_that_resumes_gives_what_a_whole_pass_gives(
+    bridge: Any, windows: Windows, layer: int, place: str
+) -> None:
+    hook, tokens = f"blocks.{layer}.{place}", windows.tokens[:5]
+    with torch.no_grad():
+        whole = bridge(tokens)
+        halved = bridge.run_with_hooks(tokens, fwd_hooks=[(hook, lambda a, hook: a / 2)])
+        resumable = Resumable.of(bridge, tokens, hook)
+        spared = layer + (place == "hook_resid_post")
+        assert (resumable.entering is not None) == (spared > 0)
+        assert torch.equal(resumable.untouched(), whole)
+        assert torch.equal(resumable.replaced(lambda a: a / 2), halved)
+        assert torch.equal(bridge(tokens), whole)  # the model is as it was
+
+
+def test_blocks_that_do_not_resume_are_run_whole(bridge: Any, windows: Windows) -> None:
+    """Here one that adds what it counts of its own runs."""
+    tokens, runs = windows.tokens[:5], [0.0]
+
+    def counting(module: Any, inputs: Any, output: Any) -> Any:
+        runs[0] += 1
+        return output + runs[0]
+
+    handle = bridge.blocks[0].register_forward_hook(counting)
+    with torch.no_grad():
+        resumable = Resumable.of(bridge, tokens, HOOK)
+    handle.remove()
+    assert resumable.entering is None
+    assert resumable.leaving is None
 
 
 def test_windows_hold_the_requested_tokens(windows: Windows, tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """Fidelity of an evaluated SAE by validation document, beside its hook's baselines."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from sae_repro.autoencoders import SAE
 from sae_repro.cellstore import CellStore
-from sae_repro.evaluate.fidelity import Spliced, Windows, fidelity
+from sae_repro.evaluate.codes import reconstructed
+from sae_repro.evaluate.fidelity import Spliced, Untouched, Windows, fidelity
+from sae_repro.evaluate.first_pass import subject_of
 from sae_repro.evaluate.held_out import Counts
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.params import on_random_weights
@@ -30,12 +34,12 @@ def fidelity_columns(
     """
     if store.manifest["pooling"] != "token" or on_random_weights(hook):
         return _aligned({}, document)
-    from sae_repro.readers.subject import load_subject
 
-    subject = load_subject(study.subject, device=study.settings.device)
-    windows = Windows(study.activations / "windows", study.settings.fidelity_tokens)
-    baseline = _baseline(study, store, hook, subject, windows)
-    measured = fidelity(subject, windows, hook, {"sae": lambda x: sae.decode(sae.encode(x))}).sums
+    def x_hat(x_nd: Tensor) -> Tensor:
+        return reconstructed(sae, x_nd, np.empty((len(x_nd), 3), dtype=np.int32))[1]
+
+    measured = fidelity(_untouched(study, hook), {"sae": x_hat}).sums
+    baseline = _baseline(study, hook)
     return _aligned(baseline | {"ce_sae": measured["ce_sae"], "kl": measured["kl_sae"]}, document)
 
 
@@ -53,24 +57,29 @@ def _aligned(measured: Columns, document: Counts) -> Columns:
     return columns
 
 
-def _baseline(
-    study: Evaluation, store: ActivationStore, hook: str, subject: Any, windows: Windows
-) -> Columns:
+@lru_cache(maxsize=1)
+def _untouched(study: Evaluation, hook: str) -> Untouched:
+    """The untouched passes that a process's cells on a hook share."""
+    windows = Windows(study.activations / "windows", study.settings.fidelity_tokens)
+    return Untouched.of(subject_of(study, hook), windows, hook)
+
+
+@lru_cache(maxsize=8)
+def _baseline(study: Evaluation, hook: str) -> Columns:
     """Clean, zeroed and mean-ablated cross-entropy: the same for all cells on a hook, so done once.
 
     The mean is that of the training activations.
     """
     import pandas as pd
 
-    mean_d = torch.from_numpy(store.mean(hook)).float().to(study.settings.device)
+    mean_d = torch.from_numpy(ActivationStore(study.activations).mean(hook)).float()
+    mean_d = mean_d.to(study.settings.device)
     cells = CellStore(study.store)
     key = f"{study.shared}-{hook}"
     with cells.making(key) as folder:
         if folder is not None:
             measured = fidelity(
-                subject,
-                windows,
-                hook,
+                _untouched(study, hook),
                 {"zero": torch.zeros_like, "mean": lambda x: mean_d.expand_as(x)},
             )
             _frame(measured).to_parquet(folder / "baseline.parquet", index=False)

@@ -12,7 +12,7 @@ from sae_repro.autoencoders import SAE, load
 from sae_repro.evaluate import contexts
 from sae_repro.evaluate.codes import CodeFile
 from sae_repro.evaluate.document_fidelity import fidelity_columns
-from sae_repro.evaluate.first_pass import FirstPass
+from sae_repro.evaluate.first_pass import FirstPass, corpus_of
 from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.ratios import FIDELITY, intervals, values
@@ -21,7 +21,6 @@ from sae_repro.evaluate.registry import chosen_metrics
 from sae_repro.files import read_json, write_json
 from sae_repro.numerics.intervals import wilson
 from sae_repro.params import Evaluate
-from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
 
 
@@ -74,8 +73,7 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
     )
     _write_latents(totals, sae, folder)
     _write_frame(documents, folder / "documents.parquet")
-    corpus = TokenDocuments.load(study.corpus)
-    contexts.table(top, sample, corpus, settings).to_parquet(
+    contexts.table(top, sample, corpus_of(study), settings).to_parquet(
         folder / "contexts.parquet", index=False, compression="zstd"
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.evaluate.held_out import Counts, Floats
+from sae_repro.evaluate.resumed import Edit, Resumable
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -18,6 +20,7 @@ Replace = Callable[[Tensor], Tensor]
 """From activations [n, D] to what stands in for them [n, D]."""
 
 ROWS = 32  # windows per forward pass
+KEPT = 2**24  # log-probabilities of an untouched pass that a process holds, 64 MiB
 
 
 class Windows:
@@ -54,54 +57,88 @@ class Spliced:
     """In nats: `ce_clean`, and for each replacement `ce_<name>` and `kl_<name>`."""
 
 
-def fidelity(
-    subject: "TransformerBridge", windows: Windows, hook: str, replacements: dict[str, Replace]
-) -> Spliced:
+@dataclass(frozen=True)
+class _Batch:
+    """One batch of windows, and its untouched pass."""
+
+    clean: Resumable
+    few: bool
+    """Whether the log-probabilities of all batches are few enough to be kept."""
+    mask: Tensor
+    valid: Tensor
+    """[n, T − 1]: a real token whose target is one, too."""
+    target: Tensor
+    """[m], row by row, as a mask selects."""
+    place: Counts
+    """Of each target's document, [m]."""
+
+    def untouched(self) -> Tensor:
+        """The log-probabilities of the untouched pass at each target, [m, V]."""
+        return self._kept if self.few else self._untouched()
+
+    @cached_property
+    def _kept(self) -> Tensor:
+        return self._untouched()
+
+    def _untouched(self) -> Tensor:
+        return _log_probabilities(self.clean.untouched(), self.valid)
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """The untouched passes over all windows: what all SAEs on a hook are compared with."""
+
+    document: Counts
+    """As in `Spliced`."""
+    batches: list[_Batch]
+
+    @classmethod
+    def of(cls, subject: "TransformerBridge", windows: Windows, hook: str) -> "Untouched":
+        """Of the activations at `hook` and behind the last block, two of the windows are held."""
+        device = next(subject.parameters()).device
+        document = np.unique(windows.document)
+        few = windows.tokens.numel() * subject.cfg.d_vocab <= KEPT
+        batches = []
+        for tokens, mask, document_of_row in windows.batches():
+            tokens, mask = tokens.to(device), mask.to(device)
+            valid = mask[:, :-1] & mask[:, 1:]
+            row = np.repeat(np.arange(len(tokens)), valid.sum(dim=1).cpu().numpy())
+            place = np.searchsorted(document, document_of_row[row])
+            with torch.no_grad():
+                clean = Resumable.of(subject, tokens, hook)
+            batches.append(_Batch(clean, few, mask, valid, tokens[:, 1:][valid], place))
+        return cls(document, batches)
+
+
+def fidelity(untouched: Untouched, replacements: dict[str, Replace]) -> Spliced:
     """Cross-entropy untouched and under each replacement, and KL(clean ‖ replaced).
 
     A position counts if it and its target are real tokens; positions that are not (BOS, padding)
     keep their activation in all conditions.
     """
-    device = next(subject.parameters()).device
-    document = np.unique(windows.document)
+    n = len(untouched.document)
     names = ["ce_clean", *(f"{loss}_{name}" for name in replacements for loss in ("ce", "kl"))]
     spliced = Spliced(
-        document,
-        np.zeros(len(document), dtype=np.int64),
-        {name: np.zeros(len(document)) for name in names},
+        untouched.document, np.zeros(n, dtype=np.int64), {name: np.zeros(n) for name in names}
     )
-    for tokens, mask, document_of_row in windows.batches():
-        tokens, mask = tokens.to(device), mask.to(device)
-        valid = mask[:, :-1] & mask[:, 1:]
-        target = tokens[:, 1:][valid]
-        # row by row, as a mask selects
-        row = np.repeat(np.arange(len(tokens)), valid.sum(dim=1).cpu().numpy())
-        place = np.searchsorted(document, document_of_row[row])
-        np.add.at(spliced.targets, place, 1)
-        losses = _losses(subject, tokens, mask, valid, target, hook, replacements)
-        for name, loss in losses.items():
-            np.add.at(spliced.sums[name], place, loss.double().cpu().numpy())
+    for batch in untouched.batches:
+        spliced.targets[:] += np.bincount(batch.place, minlength=n)
+        for name, loss in _losses(batch, replacements).items():
+            loss_m = loss.double().cpu().numpy()
+            spliced.sums[name] += np.bincount(batch.place, loss_m, minlength=n)
     return spliced
 
 
-def _losses(
-    subject: "TransformerBridge",
-    tokens: Tensor,
-    mask: Tensor,
-    valid: Tensor,
-    target: Tensor,
-    hook: str,
-    replacements: dict[str, Replace],
-) -> dict[str, Tensor]:
-    """Each loss of `Spliced.sums` at each `target` [m] of a batch, nats."""
+def _losses(batch: _Batch, replacements: dict[str, Replace]) -> dict[str, Tensor]:
+    """Each loss of `Spliced.sums` at each target [m] of a batch, nats."""
     with torch.no_grad():
-        clean = _log_probabilities(subject(tokens), valid)
-        losses = {"ce_clean": _cross_entropy(clean, target)}
+        clean = batch.untouched()
+        losses = {"ce_clean": _cross_entropy(clean, batch.target)}
         for name, replace in replacements.items():
-            logits = subject.run_with_hooks(tokens, fwd_hooks=[(hook, _replacer(mask, replace))])
-            replaced = _log_probabilities(logits, valid)
-            losses[f"ce_{name}"] = _cross_entropy(replaced, target)
-            divergence = clean.exp() * (clean - replaced)
+            logits = batch.clean.replaced(_on_real_tokens(batch.mask, replace))
+            replaced = _log_probabilities(logits, batch.valid)
+            losses[f"ce_{name}"] = _cross_entropy(replaced, batch.target)
+            divergence = (clean - replaced).mul_(clean.exp())
             losses[f"kl_{name}"] = divergence.sum(dim=1, dtype=torch.float64)
     return losses
 
@@ -114,10 +151,10 @@ def _log_probabilities(logits: Tensor, valid: Tensor) -> Tensor:
     return logits[:, :-1][valid].float().log_softmax(dim=-1)
 
 
-def _replacer(mask: Tensor, replace: Replace) -> Callable[..., Tensor]:
-    def hook_function(activation: Tensor, hook: object) -> Tensor:
+def _on_real_tokens(mask: Tensor, replace: Replace) -> Edit:
+    def edit(activation: Tensor) -> Tensor:
         result = activation.clone()
         result[mask] = replace(activation[mask].float()).to(activation.dtype)
         return result
 
-    return hook_function
+    return edit

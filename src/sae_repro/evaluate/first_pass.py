@@ -4,18 +4,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sae_repro.autoencoders import SAE
 from sae_repro.concepts.bank import ConceptBank, load_bank
 from sae_repro.evaluate.codes import Codes, scaled
 from sae_repro.evaluate.held_out import Batch
 from sae_repro.evaluate.reconstruction import Totals
+from sae_repro.params import UNTRAINED, on_random_weights
 from sae_repro.pins import pinned_concepts
+from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformer_lens.model_bridge import TransformerBridge
 
     from sae_repro.evaluate.inputs import Evaluation
     from sae_repro.evaluate.passages import Passages
@@ -49,13 +52,9 @@ class FirstPass:
         """The rows of the language model that the validation tokens stand in."""
         return _passages(self.study)
 
-    def subject(self) -> Any:
+    def subject(self) -> "TransformerBridge":
         """The model that the hook is read from: the one with random weights too."""
-        from sae_repro.readers.subject import load_for
-
-        study = self.study
-        device = study.settings.device
-        return load_for(self.hook, study.subject, self.store.manifest, device=device)
+        return subject_of(self.study, self.hook)
 
     def write(self, frame: "pd.DataFrame", name: str) -> None:
         """`name`.parquet in the cell's folder."""
@@ -82,3 +81,22 @@ def _passages(study: "Evaluation") -> "Passages":
     from sae_repro.evaluate.passages import Passages
 
     return Passages.load(ActivationStore(study.activations))
+
+
+def subject_of(study: "Evaluation", hook: str) -> "TransformerBridge":
+    """The model that `hook` is read from, which a process's cells share."""
+    return _subject(study, UNTRAINED if on_random_weights(hook) else "")
+
+
+@lru_cache(maxsize=1)
+def _subject(study: "Evaluation", prefix: str) -> "TransformerBridge":
+    from sae_repro.readers.subject import load_for
+
+    manifest = ActivationStore(study.activations).manifest
+    return load_for(prefix, study.subject, manifest, device=study.settings.device)
+
+
+@lru_cache(maxsize=1)
+def corpus_of(study: "Evaluation") -> TokenDocuments:
+    """The documents, and their tokenizer, that a process's cells share."""
+    return TokenDocuments.load(study.corpus)

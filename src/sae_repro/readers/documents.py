@@ -71,6 +71,10 @@ class TokenDocuments:
 
     def tokenizer(self) -> "PreTrainedTokenizerFast":
         """The tokenizer that made the ids."""
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> "PreTrainedTokenizerFast":
         from transformers import AutoTokenizer
 
         return cast(

@@ -1,6 +1,6 @@
 """Explainability by word patterns: n-grams that predict when a latent fires."""
 
-from sae_repro.evaluate.first_pass import FirstPass
+from sae_repro.evaluate.first_pass import FirstPass, corpus_of
 from sae_repro.evaluate.summary import Summary
 
 
@@ -10,12 +10,11 @@ def measure(first_pass: FirstPass) -> Summary:
     from sae_repro.evaluate.metrics.ngram.patterns import explainability_ngram
     from sae_repro.evaluate.passages import last_activation
     from sae_repro.params import model_hook
-    from sae_repro.readers.documents import TokenDocuments
 
     study, hook = first_pass.study, model_hook(first_pass.hook)
     device = study.settings.device
     activate = last_activation(first_pass.subject(), first_pass.sae, hook, device)
-    fit_d = fit_documents(TokenDocuments.load(study.corpus), study.seed)
+    fit_d = fit_documents(corpus_of(study), study.seed)
     frame, summary = explainability_ngram(
         activate,
         first_pass.canonical,
