@@ -13,7 +13,12 @@ from sae_repro.autoencoders import SAE, Weights
 from sae_repro.evaluate.codes import Code, code_of
 from sae_repro.evaluate.held_out import Batch
 from sae_repro.evaluate.metrics.references import correlation
-from sae_repro.evaluate.metrics.references.correlation import Rows, correlations, sampled_rows
+from sae_repro.evaluate.metrics.references.correlation import (
+    EncodedReferences,
+    Rows,
+    correlations,
+    sampled_rows,
+)
 
 LENGTH = 20
 
@@ -55,7 +60,9 @@ def correlated(
             yield code_of(torch.from_numpy(a[part]), index[part])
 
     every = Rows(torch.from_numpy(x), index[:, 0].astype(np.int64), index[:, 1].astype(np.int64))
-    return correlations(codes, references, every if rows is None else rows, (a > 0).sum(0), 0)
+    sampled = every if rows is None else rows
+    encoded = EncodedReferences.of(references, sampled, 0)
+    return correlations(codes, encoded, sampled, (a > 0).sum(0), 0)
 
 
 def test_correlations_equal_numpys() -> None:

@@ -11,7 +11,7 @@ from sae_repro.evaluate.summary import Summary
 from sae_repro.readers.shards import ActivationStore
 
 if TYPE_CHECKING:
-    from sae_repro.evaluate.metrics.references.correlation import Rows
+    from sae_repro.evaluate.metrics.references.correlation import EncodedReferences, Rows
 
 
 def measure(first_pass: FirstPass) -> Summary:
@@ -19,13 +19,11 @@ def measure(first_pass: FirstPass) -> Summary:
     import pandas as pd
 
     from sae_repro.evaluate.metrics.references.correlation import correlations
-    from sae_repro.evaluate.metrics.references.family import references
 
     study, fired_k = first_pass.study, first_pass.totals.fired_k
-    rows = _rows(study, first_pass.hook)
-    small = references(study.family(), first_pass.hook, study.settings.references)
+    rows, encoded = _references(study, first_pass.hook)
     frame, correlation_map, summary = correlations(
-        first_pass.codes, small, rows, fired_k, study.seed
+        first_pass.codes, encoded, rows, fired_k, study.seed
     )
     first_pass.write(frame, "references")
     latents = correlation_map.latent
@@ -35,13 +33,16 @@ def measure(first_pass: FirstPass) -> Summary:
 
 
 @lru_cache(maxsize=1)
-def _rows(study: Evaluation, hook: str) -> "Rows":
-    """The sampled rows that a process's cells on a hook share."""
-    from sae_repro.evaluate.metrics.references.correlation import sampled_rows
+def _references(study: Evaluation, hook: str) -> "tuple[Rows, EncodedReferences]":
+    """The sampled rows and the references' codes of them, which a process's cells share."""
+    from sae_repro.evaluate.metrics.references.correlation import EncodedReferences, sampled_rows
+    from sae_repro.evaluate.metrics.references.family import references
 
     store, settings = ActivationStore(study.activations), study.settings
 
     def batches() -> Iterator[Batch]:
         return validation_batches(store, hook, settings.batch_size, settings.device)
 
-    return sampled_rows(batches, store.index("validation").rows, study.seed)
+    rows = sampled_rows(batches, store.index("validation").rows, study.seed)
+    small = references(study.family(), hook, settings.references)
+    return rows, EncodedReferences.of(small, rows, study.seed)

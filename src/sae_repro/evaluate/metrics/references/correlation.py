@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import csr_array, hstack, vstack
+from scipy.sparse import csc_array, csr_array, hstack, vstack
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE
-from sae_repro.evaluate.codes import Code, Codes
+from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.held_out import Batch
 from sae_repro.evaluate.summary import Summary
 from sae_repro.numerics.bootstrap import mean_interval
@@ -80,9 +80,27 @@ def sampled_rows(batches: Callable[[], Iterable[Batch]], tokens: int, seed: int)
     return Rows(x_nd[at], document, position)
 
 
+@dataclass(frozen=True)
+class EncodedReferences:
+    """The references' codes of the sampled rows: the same for every SAE on a hook."""
+
+    widths: tuple[int, ...]
+    small: dict[int, csr_array]
+    """z [n, width] by width, of those that were trained; fp64."""
+    both_nr: csr_array
+    """All of them side by side, then once more, shifted."""
+
+    @classmethod
+    def of(cls, references: Mapping[int, SAE | None], rows: Rows, seed: int) -> "EncodedReferences":
+        """Of the SAEs by width, None where there is none; `seed` draws the shift."""
+        small = {width: _encoded(sae, rows.x_nd) for width, sae in references.items() if sae}
+        both_nr = csr_array(hstack(_joined(list(small.values()), rows, seed), format="csr"))
+        return cls(tuple(references), small, both_nr)
+
+
 def correlations(
     codes: Codes,
-    references: Mapping[int, SAE | None],
+    references: EncodedReferences,
     rows: Rows,
     fired_k: npt.NDArray[Any],
     seed: int,
@@ -92,29 +110,24 @@ def correlations(
     A row per reference latent that fires in `rows`: width, reference_latent, latent (the j of the
     maximum), correlation, null. The null is the same maximum after the references' rows were
     shifted circularly by a document's start, drawn at random, so that every token meets another
-    document's: it grows with K by chance. It is missing where there is one document. `references`
-    are the SAEs by width, None where there is none. Per width, the metrics are the means of both
-    over r, with a bootstrap over r. Latents that don't vary over `rows` correlate with nothing: on
-    either side they are left out, those of references counted.
+    document's: it grows with K by chance. It is missing where there is one document. Per width, the
+    metrics are the means of both over r, with a bootstrap over r. Latents that don't vary over
+    `rows` correlate with nothing: on either side they are left out, those of references counted.
 
     `codes` stream the activations of the j, of all tokens; their scale does not matter.
 
     The map holds the ≤ 256 latents that fire most often by `fired_k` [K] (tokens on which each
     fires; the lower of equals), as far as they vary over `rows`.
     """
-    small = {width: _encoded(sae, rows.x_nd) for width, sae in references.items() if sae}
     chosen = np.sort(np.argsort(-np.asarray(fired_k), kind="stable")[:MAPPED])
-    both_nr = csr_array(hstack(_joined(list(small.values()), rows, seed), format="csr"))
-    k = len(fired_k)
-    with_references, among_chosen = _Sums(both_nr.shape[1], k), _Sums(len(chosen), len(chosen))
-    for code in codes():
-        row = rows.find(code.index)
-        a_nk = _sampled(code, row >= 0, k)
-        with_references.add(both_nr[row[row >= 0]], a_nk)
-        among_chosen.add(a_nk[:, chosen], a_nk[:, chosen])
-    frame = _maxima(small, with_references.correlations())
-    summary = _summary(frame, small, references, rows, seed)
-    return frame, _clustered(chosen, among_chosen.correlations()), summary
+    a_nk = _sampled(codes, rows, len(fired_k))
+    frame = _maxima(references.small, _correlations(references.both_nr, a_nk))
+    a_nm = csr_array(csc_array(a_nk)[:, chosen])
+    return (
+        frame,
+        _clustered(chosen, _correlations(a_nm, a_nm)),
+        _summary(frame, references.small, references.widths, rows, seed),
+    )
 
 
 def _encoded(sae: SAE, x_nd: Tensor) -> csr_array:
@@ -124,13 +137,19 @@ def _encoded(sae: SAE, x_nd: Tensor) -> csr_array:
     return csr_array(vstack(parts, format="csr"))
 
 
-def _sampled(code: Code, chosen: npt.NDArray[np.bool_], k: int) -> csr_array:
-    """The rows [m, K] of a batch that are in the sample, fp64."""
-    entries = chosen[code.row]
-    length = np.bincount(code.row[entries], minlength=len(chosen))[chosen]
-    begin = np.concatenate([[0], np.cumsum(length)])
-    value = code.value[entries].astype(np.float64)
-    return csr_array((value, code.latent[entries], begin), shape=(len(length), k))
+def _sampled(codes: Codes, rows: Rows, k: int) -> csr_array:
+    """The code [n, K] of `rows`, fp64."""
+    at: list[Ints] = []
+    latents: list[Ints] = []
+    values: list[Floats] = []
+    for code in codes():
+        row = rows.find(code.index)[code.row]
+        inside = row >= 0
+        at.append(row[inside])
+        latents.append(code.latent[inside])
+        values.append(code.value[inside].astype(np.float64))
+    places = np.concatenate(at), np.concatenate(latents)
+    return csr_array((np.concatenate(values), places), shape=(len(rows.document), k))
 
 
 def _joined(codes: list[csr_array], rows: Rows, seed: int) -> tuple[csr_array, csr_array]:
@@ -146,36 +165,22 @@ def _joined(codes: list[csr_array], rows: Rows, seed: int) -> tuple[csr_array, c
     return aligned, csr_array(vstack([aligned[by:], aligned[:by]], format="csr"))
 
 
-class _Sums:
-    """Sums over rows of codes r [n, R] and a [n, K] and of their products, fp64."""
+def _correlations(r_nr: csr_array, a_nk: csr_array) -> Floats:
+    """Of the columns of two codes of the same rows, [R, K]; NaN where one does not vary."""
+    n = max(1, r_nr.shape[0])
+    (total_r, deviation_r), (total_k, deviation_k) = _moments(r_nr), _moments(a_nk)
+    covariance = _product(r_nr, a_nk) / n - np.outer(total_r, total_k) / n**2
+    result: Floats = np.clip(covariance / np.outer(deviation_r, deviation_k), -1, 1)
+    return result
 
-    def __init__(self, r: int, k: int) -> None:
-        self._n = 0
-        self._r, self._rr = np.zeros(r), np.zeros(r)
-        self._a, self._aa = np.zeros(k), np.zeros(k)
-        self._ra = np.zeros((r, k))
 
-    def add(self, r_nr: csr_array, a_nk: csr_array) -> None:
-        """Take in rows of both."""
-        self._n += r_nr.shape[0]
-        for total, square, code in ((self._r, self._rr, r_nr), (self._a, self._aa, a_nk)):
-            total += np.bincount(code.indices, code.data, len(total))
-            square += np.bincount(code.indices, code.data**2, len(total))
-        self._ra += _product(r_nr, a_nk)
-
-    def correlations(self) -> Floats:
-        """[R, K]; NaN where one of the two does not vary."""
-        n = max(1, self._n)
-        deviation_r, deviation_k = (
-            np.sqrt(np.where(variance > CONSTANT * square, variance, np.nan))
-            for square, variance in (
-                (squares / n, squares / n - (total / n) ** 2)
-                for total, squares in ((self._r, self._rr), (self._a, self._aa))
-            )
-        )
-        covariance = self._ra / n - np.outer(self._r, self._a) / n**2
-        result: Floats = np.clip(covariance / np.outer(deviation_r, deviation_k), -1, 1)
-        return result
+def _moments(a_nk: csr_array) -> tuple[Floats, Floats]:
+    """(sum, standard deviation) of each column; NaN for one that does not vary."""
+    n, k = a_nk.shape
+    total: Floats = np.bincount(a_nk.indices, a_nk.data, k).astype(np.float64)
+    square = np.bincount(a_nk.indices, a_nk.data**2, k) / max(1, n)
+    variance = square - (total / max(1, n)) ** 2
+    return total, np.sqrt(np.where(variance > CONSTANT * square, variance, np.nan))
 
 
 def _product(r_nr: csr_array, a_nk: csr_array) -> Floats:
