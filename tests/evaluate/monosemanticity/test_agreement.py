@@ -80,7 +80,9 @@ def test_weights_make_the_score_of_the_bins(seed: int, n: int, distinct: int) ->
     values = rng.integers(1, distinct + 2, n).astype(np.float32)
     edges = np.sort(rng.integers(1, 6, 4)).astype(np.float64)
     label = rng.random(n) < 0.4
-    weight = bin_weights(values, edges)
+    # the second of two latents: the first one's activations and edges change nothing
+    latent, both = np.repeat([0, 1], n), np.concatenate([rng.random(n).astype(np.float32), values])
+    weight = bin_weights(latent, both, np.stack([edges / 8, edges]))[n:]
     assert weight.sum() == pytest.approx(1)
     by_weights = float(kappa(weight[label].sum(), 0.3))
     assert by_weights == pytest.approx(score(values.astype(float), label, edges, 0.3), abs=1e-12)

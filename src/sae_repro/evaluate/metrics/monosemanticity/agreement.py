@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sae_repro.evaluate.quantiles import Groups, bin_of
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -26,23 +28,26 @@ def phi(both: Any, fires: Any, positives: Any, n: int) -> Floats:
     return result
 
 
-def kappa(fraction: Any, base: float) -> Floats:
+def kappa(fraction: Any, base: Any) -> Floats:
     """(P − π) / (1 − π): 1 for nothing but the concept, 0 at its base rate π < 1."""
     result: Floats = (np.asarray(fraction, dtype=np.float64) - base) / (1 - base)
     return result
 
 
-def bin_weights(values: npt.NDArray[Any], edges: Floats) -> Floats:
+def bin_weights(latent: Ints, value: npt.NDArray[Any], edges_kb: Floats) -> Floats:
     """c [n] such that M = κ(Σ c·y): in each bin, its fraction of the activation mass over its size.
 
-    `values` are the latent's positive activations, `edges` the inner edges of the bins. The c sum
-    to 1, so that M, a weighted mean of κ_b, is κ of a weighted mean of labels. Empty bins, those
-    between equal edges among them, have neither mass nor rows.
+    `value` are positive activations, each of its `latent`, the rows of `edges_kb` the inner edges
+    of a latent's bins, as `quantile_edges` gives them. The c of a latent sum to 1, so that M, a
+    weighted mean of κ_b, is κ of a weighted mean of labels. Empty bins, those between equal edges
+    among them, have neither mass nor rows.
     """
-    bins = np.searchsorted(edges, values, side="right")
-    count = np.bincount(bins, minlength=len(edges) + 1)
-    mass = np.bincount(bins, weights=values.astype(np.float64), minlength=len(edges) + 1)
-    c: Floats = (mass / np.maximum(count, 1) / mass.sum())[bins]
+    groups = Groups(edges_kb)
+    bins = latent * groups.n + groups.of(latent, bin_of(value))
+    count = np.bincount(bins, minlength=len(edges_kb) * groups.n)
+    mass = np.bincount(bins, weights=value.astype(np.float64), minlength=len(count))
+    total_k = mass.reshape(-1, groups.n).sum(axis=1)
+    c: Floats = (mass / np.maximum(count, 1))[bins] / total_k[latent]
     return c
 
 
@@ -83,9 +88,10 @@ def shifted_sums(weight: Floats, rows: Ints, positives: Ints, offsets: Ints, n: 
     return sums
 
 
-def percentile(scores: Floats) -> float:
-    """The 99th percentile, as one of the scores: of 200, two of them lie on or above it.
+def percentile(scores: Floats) -> Floats:
+    """The 99th percentile of each row, as one of its scores: of 200, two lie on or above it.
 
     Of 201 exchangeable values the observed one then lies above it with probability 2/201 < 1 %.
     """
-    return float(np.quantile(scores, PERCENTILE, method="higher"))
+    percentiles: Floats = np.quantile(scores, PERCENTILE, axis=-1, method="higher")
+    return percentiles

@@ -17,6 +17,7 @@ from sae_repro.concepts.bank import ConceptBank
 from sae_repro.concepts.labels import one_hot
 from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.metrics.monosemanticity.agreement import (
+    SHIFTS,
     Floats,
     bin_weights,
     kappa,
@@ -175,32 +176,42 @@ def _fitted(a_kn: csr_array, bank: ConceptBank, rows_nc: csr_array) -> _Fit:
 def _scored(a_kn: csr_array, bank: ConceptBank, half: _TestHalf, fit: _Fit) -> dict[str, Any]:
     """M, its null and φ on the test half; NaN, and no concept, where a latent is silent on one."""
     k = a_kn.shape[0]
-    result = {name: np.full(k, np.nan) for name in ("M", "M_raw", "null", "phi", "threshold")}
-    concept = np.full(k, None, dtype=object)
-    for latent in range(k):
-        part = slice(a_kn.indptr[latent], a_kn.indptr[latent + 1])
-        row, value = a_kn.indices[part], a_kn.data[part]
-        test = ~bank.fit[row]
-        if not test.any() or test.all():
-            continue
-        row, value = half.number[row[test]], value[test]
-        positives, carries_n = half.carrying(int(fit.concept_k[latent]))
-        weight = bin_weights(value, fit.edges_kb[latent])
-        base = len(positives) / half.n
-        carries = carries_n[row]
-        raw = float(kappa(weight[carries].sum(), base))
-        null = np.nan
+    test = ~bank.fit[a_kn.indices]
+    latent, row, value = latent_of(a_kn)[test], half.number[a_kn.indices[test]], a_kn.data[test]
+    fires_k = np.bincount(latent, minlength=k)
+    weight = bin_weights(latent, value, fit.edges_kb)
+    carries = np.zeros(len(row), dtype=bool)
+    positives_k, null_k = np.zeros(k, dtype=np.int64), np.full(k, np.nan)
+    testable = (fires_k > 0) & (fires_k < np.diff(a_kn.indptr))
+    shifted_ks = np.zeros((k, SHIFTS))
+    end_k = np.cumsum(fires_k)
+    for j in np.flatnonzero(testable):
+        part = slice(end_k[j] - fires_k[j], end_k[j])
+        positives, carries_n = half.carrying(int(fit.concept_k[j]))
+        positives_k[j], carries[part] = len(positives), carries_n[row[part]]
         if half.offsets is not None:
-            shifted = shifted_sums(weight, row, positives, half.offsets, half.n)
-            null = percentile(kappa(shifted, base))
-        high = value >= fit.threshold_k[latent]
-        result["phi"][latent] = phi((high & carries).sum(), high.sum(), len(positives), half.n)
-        result["M_raw"][latent], result["null"][latent] = raw, null
-        # fmax: without a null, the score need only be above chance
-        result["M"][latent] = raw if raw > np.fmax(null, 0.0) else 0.0
-        result["threshold"][latent] = fit.threshold_k[latent]
-        concept[latent] = bank.names[fit.concept_k[latent]]
-    return {**result, "concept": concept}
+            shifted_ks[j] = shifted_sums(weight[part], row[part], positives, half.offsets, half.n)
+    base_k = positives_k / half.n
+    raw_k = kappa(np.bincount(latent, weight * carries, minlength=k), base_k)
+    if half.offsets is not None:
+        null_k = percentile(kappa(shifted_ks, base_k[:, None]))
+    high = value >= fit.threshold_k[latent]
+    high_k = np.bincount(latent[high], minlength=k)
+    both_k = np.bincount(latent[high & carries], minlength=k)
+    # fmax: without a null, the score need only be above chance
+    above = raw_k > np.fmax(null_k, 0.0)
+    measured = {
+        "M": np.where(above, raw_k, 0.0),
+        "M_raw": raw_k,
+        "null": null_k,
+        "phi": phi(both_k, high_k, positives_k, half.n),
+        "threshold": fit.threshold_k,
+    }
+    names = np.array([*bank.names, None], dtype=object)
+    return {
+        **{name: np.where(testable, column, np.nan) for name, column in measured.items()},
+        "concept": names[np.where(testable, fit.concept_k, -1)],
+    }
 
 
 def _classes(frame: "pd.DataFrame", n: int, testable: bool) -> npt.NDArray[Any]:
