@@ -20,6 +20,7 @@ from sae_repro.evaluate.metrics.structure.coverage import coverage, half_point
 from sae_repro.evaluate.metrics.structure.hierarchy import Hierarchy, hierarchy
 from sae_repro.evaluate.metrics.structure.probes import (
     MOST,
+    Split,
     probe_auc,
     probe_loss,
     ranked,
@@ -56,9 +57,10 @@ def concept_structure(
     other SAEs on the same activations, tokens and concepts: hand it over empty, then again.
     """
     halves, tree = Halves.of(sample), hierarchy(sample.bank)
+    splits, own_splits = _splits(halves, tree)
     frames = Frames(
-        _concepts(sample, halves, tree),
-        _pairs(sample, halves, tree, {} if probes is None else probes),
+        _concepts(sample, halves, tree, splits),
+        _pairs(sample, halves, tree, own_splits, {} if probes is None else probes),
     )
     point = half_point(
         frames.concepts["frequency"].to_numpy(np.float64),
@@ -68,7 +70,19 @@ def concept_structure(
     return frames, summary(frames.concepts, frames.pairs, sample.bank, tree, point, seed)
 
 
-def _concepts(sample: Sample, halves: Halves, tree: Hierarchy) -> "pd.DataFrame":
+def _splits(halves: Halves, tree: Hierarchy) -> tuple[list[Split], list[Split]]:
+    """The split set of each parent, among all latents and among those that may stand for it."""
+    parents, contrast = _parents(tree), halves.contrast
+    best = ranked(np.abs(contrast.difference_ck[parents]), MOST)
+    candidates = [row[contrast.fires_k[row] > 0] for row in best]
+    candidates += [own_candidates(contrast, family) for family in tree.families]
+    splits = split_sets(halves, np.tile(parents, 2), candidates)
+    return splits[: len(parents)], splits[len(parents) :]
+
+
+def _concepts(
+    sample: Sample, halves: Halves, tree: Hierarchy, splits: list[Split]
+) -> "pd.DataFrame":
     import pandas as pd
 
     bank, cover = sample.bank, coverage(sample, halves.test)
@@ -97,9 +111,7 @@ def _concepts(sample: Sample, halves: Halves, tree: Hierarchy) -> "pd.DataFrame"
             "probe_loss_latent": loss_latent,
         }
     )
-    parents, contrast = _parents(tree), halves.contrast
-    best = ranked(np.abs(contrast.difference_ck[parents]), MOST)
-    splits = split_sets(halves, parents, [row[contrast.fires_k[row] > 0] for row in best])
+    parents = _parents(tree)
     frame["splitting"], frame["split_f1"] = np.full((2, len(frame)), np.nan)
     # of no latent there is no split: NaN, and counted
     counts = [len(split.latents) - 1 if len(split.latents) else np.nan for split in splits]
@@ -109,12 +121,14 @@ def _concepts(sample: Sample, halves: Halves, tree: Hierarchy) -> "pd.DataFrame"
 
 
 def _pairs(
-    sample: Sample, halves: Halves, tree: Hierarchy, probes: dict[int, DenseProbe]
+    sample: Sample,
+    halves: Halves,
+    tree: Hierarchy,
+    splits: list[Split],
+    probes: dict[int, DenseProbe],
 ) -> "pd.DataFrame":
     import pandas as pd
 
-    candidates = [own_candidates(halves.contrast, family) for family in tree.families]
-    splits = split_sets(halves, _parents(tree), candidates)
     unit_kd, pairs = unit_rows(sample.d_kd), list[Pair]()
     for family, split in zip(tree.families, splits, strict=True):
         if family.parent not in probes:

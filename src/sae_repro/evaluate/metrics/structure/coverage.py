@@ -180,7 +180,7 @@ def _half_points(x_n: Floats, covered_n: Floats, weight_bn: Floats) -> Floats:
     """The half-point of the concepts weighed by each row of `weight_bn`; NaN without one."""
     rows = weight_bn.sum(axis=1, keepdims=True)
     mean = weight_bn @ x_n[:, None] / rows
-    beta, intercept = newton((x_n - mean)[..., None], covered_n * weight_bn, weight_bn)
+    beta, intercept = newton((x_n - mean)[:, None], covered_n * weight_bn, weight_bn)
     slope, fraction = beta[:, 0], (weight_bn @ covered_n) / rows[:, 0]
     rises = (slope > 0) & (fraction > 0) & (fraction < 1)
     points = np.full(len(weight_bn), np.nan)

@@ -6,14 +6,20 @@ weight and s the part of it that is positive. Columns are first divided by their
 so that the ridge does not depend on units.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+Array = npt.NDArray[Any]
+"""Of fp32 or fp64."""
 Floats = npt.NDArray[np.float64]
 
 RIDGE = 1e-3
-STEPS, GRADIENT = 50, 1e-7
+STEPS, GRADIENT = 50, 1e-9
 HALVINGS, ROUNDING = 30, 1e-12
+COARSE = 1e-4, 1e-6  # the same of fp32
+LARGEST = {"float32": 80.0, "float64": 700.0}  # of η: e^η is a number up to there
 
 
 def balanced(positives: Floats, rows: Floats) -> tuple[Floats, Floats]:
@@ -23,40 +29,89 @@ def balanced(positives: Floats, rows: Floats) -> tuple[Floats, Floats]:
     return s, s + 0.5 * negatives / np.maximum(negatives.sum(axis=-1, keepdims=True), 1)
 
 
-def newton(x_bmk: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats]:
-    """(β [B, k], intercept [B]) of B problems of m rows; a row of weight 0 is as good as absent."""
+def newton(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats]:
+    """(β [B, k], intercept [B]) of B problems of m rows; a row of weight 0 is as good as absent.
+
+    Most steps are taken in fp32, the last ones in fp64: only these decide where they end.
+    """
     total = w_bm.sum(axis=1, keepdims=True)
     s, w = s_bm / total, w_bm / total
-    scale = _scale(np.sqrt((np.square(x_bmk) * w[..., None]).sum(axis=1)))
-    x = np.concatenate([x_bmk / scale[:, None], np.ones((*x_bmk.shape[:2], 1))], axis=2)
-    ridge = np.full(x.shape[2], RIDGE)
-    ridge[-1] = 0.0
+    scale = _scale(np.sqrt(_over_rows(np.square(x_bkm), w)))
+    x, start = x_bkm / scale[..., None], np.zeros((len(x_bkm), x_bkm.shape[1] + 1))
+    x32, s32, w32, start32 = (part.astype(np.float32) for part in (x, s, w, start))
+    near = _descent(x32, s32, w32, start32, *COARSE)
+    solution = _descent(x, s, w, near.astype(np.float64), GRADIENT, ROUNDING)
+    return solution[:, :-1] / scale, solution[:, -1]
 
-    def at(beta: Floats) -> tuple[Floats, Floats]:
-        eta = (x @ beta[..., None])[..., 0]
-        p, softplus = _logistic(eta)
-        loss: Floats = (w * softplus - s * eta).sum(axis=1)
-        return loss + 0.5 * (ridge * np.square(beta)).sum(axis=1), p
 
-    beta = np.zeros((len(x), x.shape[2]))
-    loss, p = at(beta)
+def _descent(
+    x: Array, s: Array, w: Array, start: Array, tolerance: float, rounding: float
+) -> Array:
+    """β and intercept [B, k + 1] from `start` on, in its precision, for columns of like size."""
+    at, solution, running = start, start.copy(), np.arange(len(x))
+    loss, p = _at(x, s, w, at)
     for _ in range(STEPS):
-        gradient = ((w * p - s)[:, None] @ x)[:, 0] + ridge * beta
-        if np.abs(gradient).max(initial=0.0) < GRADIENT:
+        gradient = _gradient(x, w * p - s, at)
+        # a problem that is solved is left alone: its steps depend on no other
+        on = np.abs(gradient).max(axis=1) >= tolerance
+        if not on.all():
+            solution[running] = at
+            parts = (x, s, w, p, at, loss, gradient, running)
+            x, s, w, p, at, loss, gradient, running = (part[on] for part in parts)
+        if not len(running):
             break
-        curvature = x.transpose(0, 2, 1) @ (x * (w * p * (1 - p))[..., None]) + np.diag(ridge)
-        step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
-        size = np.ones((len(x), 1))
+        step = np.linalg.solve(_curvature(x, w * p * (1 - p)), gradient[..., None])[..., 0]
+        size = np.ones((len(x), 1), dtype=x.dtype)
         for _ in range(HALVINGS):
-            trial = beta - size * step
-            after, p = at(trial)
+            trial = at - size * step
+            after, p = _at(x, s, w, trial)
             # rounding may lift a loss that is as good as the least
-            worse = after > loss + ROUNDING
+            worse = after > loss + rounding
             if not worse.any():
                 break
             size[worse] /= 2
-        beta, loss = trial, after
-    return beta[:, :-1] / scale, beta[:, -1]
+        at, loss = trial, after
+    solution[running] = at
+    return solution
+
+
+def _at(x_bkm: Array, s_bm: Array, w_bm: Array, at_bk: Array) -> tuple[Array, Array]:
+    """(the loss [B], p [B, m]) at β and intercept [B, k + 1]."""
+    beta_bk = at_bk[:, :-1]
+    eta = (beta_bk[:, None] @ x_bkm)[:, 0]
+    eta += at_bk[:, -1:]
+    p, softplus = _logistic(eta)
+    loss = _sum_of_products(w_bm, softplus) - _sum_of_products(s_bm, eta)
+    return loss + 0.5 * RIDGE * np.square(beta_bk).sum(axis=1), p
+
+
+def _gradient(x_bkm: Array, residual_bm: Array, at_bk: Array) -> Array:
+    """[B, k + 1], the intercept's last."""
+    by_beta = _over_rows(x_bkm, residual_bm) + RIDGE * at_bk[:, :-1]
+    return np.column_stack([by_beta, residual_bm.sum(axis=1)])
+
+
+def _curvature(x_bkm: Array, c_bm: Array) -> Array:
+    """[B, k + 1, k + 1], the intercept's last."""
+    k = x_bkm.shape[1]
+    curvature = np.empty((len(x_bkm), k + 1, k + 1), dtype=x_bkm.dtype)
+    curvature[:, :k, :k] = (x_bkm * c_bm[:, None]) @ x_bkm.transpose(0, 2, 1)
+    curvature[:, np.arange(k), np.arange(k)] += RIDGE
+    curvature[:, :k, k] = curvature[:, k, :k] = _over_rows(x_bkm, c_bm)
+    # a shade more: where all p are 0 or 1 to rounding, nothing would be left to divide by
+    curvature[:, k, k] = c_bm.sum(axis=1) + np.finfo(c_bm.dtype).eps
+    return curvature
+
+
+def _over_rows(x_bkm: Array, c_bm: Array) -> Array:
+    """Σ_m x·c, [B, k]."""
+    total: Array = (x_bkm @ c_bm[..., None])[..., 0]
+    return total
+
+
+def _sum_of_products(a_bm: Array, b_bm: Array) -> Array:
+    total: Array = (a_bm[:, None] @ b_bm[..., None])[:, 0, 0]
+    return total
 
 
 def dense(x_nd: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
@@ -92,8 +147,14 @@ def _scale(rms: Floats) -> Floats:
     return np.where(rms > 0, rms, 1.0)
 
 
-def _logistic(eta: Floats) -> tuple[Floats, Floats]:
-    """(1 / (1 + e^−η), log(1 + e^η)), from one exponential that cannot overflow."""
-    small = np.exp(-np.abs(eta))
-    p = np.where(eta >= 0, 1.0, small) / (1 + small)
-    return p, np.maximum(eta, 0) + np.log1p(small)
+def _logistic(eta: Array) -> tuple[Array, Array]:
+    """(1 / (1 + e^−η), log(1 + e^η) = η − log p), from one exponential that cannot overflow."""
+    largest = LARGEST[eta.dtype.name]
+    p = np.clip(eta, -largest, largest)
+    np.negative(p, out=p)
+    np.exp(p, out=p)
+    p += 1
+    softplus = np.log(p)
+    softplus += np.maximum(eta, -largest)
+    np.reciprocal(p, out=p)
+    return p, softplus

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.evaluate.metrics.structure.logistic import balanced, cross_entropy, newton
-from sae_repro.evaluate.metrics.structure.sample_halves import Design, Halves, chunks, designs
+from sae_repro.evaluate.metrics.structure.sample_halves import Design, Halves, chunks, design
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -36,11 +36,12 @@ def probe_auc(halves: Halves, k: int) -> Floats:
     latents = ranked(np.abs(difference_ck), k)
     auc = np.full(len(latents), np.nan)
     for chunk in chunks(halves.fit, latents):
-        fit, test = designs(halves, latents[chunk], chunk)
         if k == 1:  # the order of the scores is all that counts: β's sign, the difference's own
             beta = np.sign(np.take_along_axis(difference_ck[chunk], latents[chunk], axis=1))
         else:
-            beta, _ = newton(fit.x_bmk, *balanced(fit.positives_bm, fit.rows_bm))
+            fit = design(halves.fit, latents[chunk], chunk)
+            beta, _ = newton(fit.x_bkm, *balanced(fit.positives_bm, fit.rows_bm))
+        test = design(halves.test, latents[chunk], chunk)
         parts = zip(_scores(test, beta), test.positives_bm, test.rows_bm, strict=True)
         auc[chunk] = [roc_area(*part) for part in parts]
     return auc
@@ -55,19 +56,25 @@ def probe_loss(halves: Halves) -> tuple[Floats, Ints]:
     latents = ranked(halves.contrast.separation_ck, CANDIDATES)
     concept = np.repeat(np.arange(len(latents)), latents.shape[1])
     single = latents.reshape(-1, 1)
-    loss = np.full((2, len(single)), np.nan)
+    beta, intercept, loss = np.full((3, len(single)), np.nan)
     for chunk in chunks(halves.fit, single):
-        fit, test = designs(halves, single[chunk], concept[chunk])
+        fit = design(halves.fit, single[chunk], concept[chunk])
         weights = balanced(fit.positives_bm, fit.rows_bm)
-        beta, intercept = newton(fit.x_bmk, *weights)
-        loss[0, chunk] = cross_entropy(_scores(fit, beta) + intercept[:, None], *weights)
-        weights = balanced(test.positives_bm, test.rows_bm)
-        loss[1, chunk] = cross_entropy(_scores(test, beta) + intercept[:, None], *weights)
-    fit_cj, test_cj = loss.reshape(2, *latents.shape)
-    best = fit_cj.argmin(axis=1)[:, None]
-    best_of_each = (np.take_along_axis(part, best, axis=1)[:, 0] for part in (test_cj, latents))
-    test_loss, latent = best_of_each
-    return test_loss, latent
+        of_chunk = newton(fit.x_bkm, *weights)
+        beta[chunk], intercept[chunk] = of_chunk[0][:, 0], of_chunk[1]
+        loss[chunk] = _loss(fit, *of_chunk)
+    best = loss.reshape(latents.shape).argmin(axis=1) + np.arange(0, len(single), latents.shape[1])
+    test_loss = np.full(len(latents), np.nan)
+    for chunk in chunks(halves.test, single[best]):
+        probes = best[chunk]
+        test = design(halves.test, single[probes], concept[probes])
+        test_loss[chunk] = _loss(test, beta[probes, None], intercept[probes])
+    return test_loss, single[best, 0]
+
+
+def _loss(probe: Design, beta_bk: Floats, intercept_b: Floats) -> Floats:
+    weights = balanced(probe.positives_bm, probe.rows_bm)
+    return cross_entropy(_scores(probe, beta_bk) + intercept_b[:, None], *weights)
 
 
 def split_sets(halves: Halves, concepts: Ints, candidates: list[Ints]) -> list[Split]:
@@ -84,7 +91,11 @@ def split_sets(halves: Halves, concepts: Ints, candidates: list[Ints]) -> list[S
         if not len(running):
             break
         latents = np.stack([candidates[i][:k] for i in running])
-        fit, test = _f1(halves, latents, concepts[running])
+        # the two searches of a parent often try the same latents
+        problems = np.column_stack([concepts[running], latents])
+        different, place = np.unique(problems, axis=0, return_inverse=True)
+        f1 = _f1(halves, different[:, 1:], different[:, 0])
+        fit, test = (part[place] for part in f1)
         better = fit - before[running] >= GAIN
         for i in np.flatnonzero(better):
             splits[running[i]] = Split(latents[i], float(test[i]))
@@ -97,8 +108,10 @@ def _f1(halves: Halves, latents_bk: Ints, concept_b: Ints) -> tuple[Floats, Floa
     """F1 on fit and on test of the probe of each concept on its latents."""
     f1 = np.zeros((2, len(latents_bk)))
     for chunk in chunks(halves.fit, latents_bk):
-        fit, test = designs(halves, latents_bk[chunk], concept_b[chunk])
-        beta, intercept = newton(fit.x_bmk, fit.positives_bm, fit.rows_bm)
+        fit, test = (
+            design(half, latents_bk[chunk], concept_b[chunk]) for half in (halves.fit, halves.test)
+        )
+        beta, intercept = newton(fit.x_bkm, fit.positives_bm, fit.rows_bm)
         for i, probe in enumerate((fit, test)):
             called = _scores(probe, beta) + intercept[:, None] > 0
             hits = (probe.positives_bm * called).sum(axis=1)
@@ -119,5 +132,5 @@ def roc_area(score: Floats, positives: Floats, rows: Floats) -> float:
 
 def _scores(probe: Design, beta_bk: Floats) -> Floats:
     """β·x of each entry, [B, m]."""
-    scores: Floats = (probe.x_bmk @ beta_bk[..., None])[..., 0]
+    scores: Floats = (beta_bk[:, None] @ probe.x_bkm)[:, 0]
     return scores

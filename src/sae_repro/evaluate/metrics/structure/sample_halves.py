@@ -23,6 +23,8 @@ class Half:
     """x − x̄."""
     a_nk: csc_array
     carries_cn: npt.NDArray[np.bool_]
+    positives_c: Ints
+    """Rows that carry each concept."""
 
     @classmethod
     def of(cls, sample: Sample, *, fit: bool) -> "Half":
@@ -33,12 +35,20 @@ class Half:
             centred_nd=sample.x_nd[rows] - sample.mean_d,
             a_nk=csc_array(csr_array(sample.a_nk)[rows]),
             carries_cn=carries_cn,
+            positives_c=carries_cn.sum(axis=1),
         )
 
     def column(self, latent: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """The rows on which `latent` fires, ascending, and its activations there."""
         part = slice(self.a_nk.indptr[latent], self.a_nk.indptr[latent + 1])
         return self.a_nk.indices[part], self.a_nk.data[part]
+
+    def entries(self, latents: Ints) -> tuple[Ints, Ints]:
+        """(number in `latents`, place in `a_nk.data`) of all nonzeros of these, in order."""
+        length = np.diff(self.a_nk.indptr)[latents]
+        number = np.repeat(np.arange(len(latents)), length)
+        begin = self.a_nk.indptr[latents] - (np.cumsum(length) - length)
+        return number, begin[number] + np.arange(len(number))
 
 
 @dataclass(frozen=True)
@@ -111,38 +121,44 @@ class Design:
     that count 0.
     """
 
-    x_bmk: Floats
+    x_bkm: Floats
     positives_bm: Floats
     rows_bm: Floats
 
 
 def design(half: Half, latents_bk: Ints, concept_b: Ints) -> Design:
     """The probes of `concept_b` [B], each on its own k latents `latents_bk` [B, k]."""
-    n = half.carries_cn.shape[1]
-    parts = []
-    for latents, concept in zip(latents_bk.tolist(), concept_b.tolist(), strict=True):
-        full = np.zeros((n, len(latents)))
-        for j, latent in enumerate(latents):
-            rows, values = half.column(latent)
-            full[rows, j] = values
-        active = np.flatnonzero(full.any(axis=1))
-        carries = half.carries_cn[concept]
-        parts.append((full[active], carries[active], int(carries.sum())))
-    m = 1 + max((len(x) for x, _, _ in parts), default=0)
-    x_bmk = np.zeros((len(parts), m, latents_bk.shape[1]))
-    positives_bm, rows_bm = np.zeros((2, len(parts), m))
-    for b, (x, carries, positives) in enumerate(parts):
-        end = 1 + len(x)
-        x_bmk[b, 1:end] = x
-        positives_bm[b, 1:end], rows_bm[b, 1:end] = carries, 1
-        positives_bm[b, 0], rows_bm[b, 0] = positives - carries.sum(), n - len(x)
-    return Design(x_bmk, positives_bm, rows_bm)
+    n, (b, k) = half.carries_cn.shape[1], latents_bk.shape
+    column, entry = half.entries(latents_bk.ravel())
+    probe, row = column // k, half.a_nk.indices[entry]
+    if k == 1:  # a latent's rows differ, and ascend
+        of_probe, of_row, number = probe, row, np.arange(len(row))
+    else:
+        place, number = _distinct(probe * n + row)
+        of_probe = place // n
+        of_row = place - of_probe * n
+    length = np.bincount(of_probe, minlength=b)
+    begin = np.cumsum(length) - length
+    at = np.arange(1, len(of_row) + 1) - begin[of_probe]
+    m = 1 + int(length.max(initial=0))
+    # one index into flat arrays costs a third of one per axis
+    x_bkm, (positives_bm, rows_bm) = np.zeros((b, k, m)), np.zeros((2, b, m))
+    x_bkm.reshape(-1)[column * m + at[number]] = half.a_nk.data[entry]
+    place = of_probe * m + at
+    positives_bm.reshape(-1)[place] = half.carries_cn.reshape(-1)[concept_b[of_probe] * n + of_row]
+    rows_bm.reshape(-1)[place] = 1
+    positives_bm[:, 0] = half.positives_c[concept_b] - positives_bm.sum(axis=1)
+    rows_bm[:, 0] = n - length
+    return Design(x_bkm, positives_bm, rows_bm)
 
 
-def designs(halves: Halves, latents_bk: Ints, concept_b: Ints) -> tuple[Design, Design]:
-    """The same probes on fit and on test."""
-    fit = design(halves.fit, latents_bk, concept_b)
-    return fit, design(halves.test, latents_bk, concept_b)
+def _distinct(place: Ints) -> tuple[Ints, Ints]:
+    """(the different ones of `place`, ascending; the number of each of `place` among them)."""
+    order = np.argsort(place, kind="stable")  # which makes use of the latents' ascending rows
+    new = np.diff(place[order], prepend=-1) > 0
+    number = np.empty(len(place), dtype=np.int64)
+    number[order] = np.cumsum(new) - 1
+    return place[order[new]], number
 
 
 def chunks(half: Half, latents_bk: Ints) -> Iterator[Ints]:
