@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders import SAE, Losses
+from sae_repro.autoencoders import SAE
 from sae_repro.params import Cell, Train
 from sae_repro.training.checkpoint import load_checkpoint
 from sae_repro.training.journal import Journal
+from sae_repro.training.steps import Taken
 
 EXPLODED = 10  # times what predicting zero, or the first step, gets wrong
 STARVED_L0 = 0.01  # of a batch: nothing is left to tell activations by
@@ -46,18 +47,18 @@ class Watch:
         self._limit = torch.tensor(torch.inf, device=device)
         self._first = torch.full((len(FAULTS),), -1, dtype=torch.int64, device=device)
 
-    def note(self, step: int, losses: Losses, l0: Tensor) -> None:
+    def note(self, step: int, taken: Taken, l0: Tensor | float) -> None:
         """Take in one step and the batch's L0."""
-        error = losses.terms["reconstruction"]
+        device = self._limit.device
+        error = torch.as_tensor(taken.terms["reconstruction"], dtype=torch.float32, device=device)
         if step == 0:
             least = min(self._power, torch.finfo(error.dtype).max)
             self._limit.copy_(EXPLODED * error.clamp_min(least))
+        loss, l0 = (torch.as_tensor(value, device=device) for value in (taken.loss, l0))
         self._starved.copy_(torch.where(l0 < STARVED_L0, self._starved + 1, 0))
         # on the last step nothing is left that could bring a latent back
         patience = 1 if step == self._steps - 1 else self._patience
-        healthy = torch.stack(
-            [losses.loss.isfinite(), error <= self._limit, self._starved < patience]
-        )
+        healthy = torch.stack([loss.isfinite(), error <= self._limit, self._starved < patience])
         self._first.copy_(torch.where(healthy | (self._first >= 0), self._first, step))
 
     def fault(self) -> tuple[int, int] | None:
