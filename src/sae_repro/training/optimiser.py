@@ -52,11 +52,14 @@ class Optimiser:
                 "step": torch.zeros((), dtype=torch.float32, device=tensor.device),
                 **{moment: torch.zeros_like(tensor) for moment in MOMENTS},
             }
-        self._step = self._adam.state[weights.W_dec]["step"]
+        self._steps = [self._adam.state[tensor]["step"] for tensor in self._named.values()]
+        self._whole = {
+            name: (tensor.detach(), *self.moments(name)) for name, tensor in self._named.items()
+        }
         self._blocks = self._in_blocks()
 
     def _in_blocks(self) -> list[_Block]:
-        w_enc, w_dec = self._all_of("W_enc"), self._all_of("W_dec")
+        w_enc, w_dec = self._whole["W_enc"], self._whole["W_dec"]
         d_sae, d_in = w_dec[0].shape
         rows = max(1, BLOCK_BYTES // (d_in * w_dec[0].element_size()))
 
@@ -110,12 +113,12 @@ class Optimiser:
                 square += _square(encoder) + _square(decoder)
                 found.append((encoder, decoder))
             divisor = self._divisor(square)
-            small = [(self._all_of(name), gradient) for name, gradient in gradients.small.items()]
-            steps = [state["step"] for state in self._adam.state.values()]
-            torch._foreach_add_(steps, 1)
-            self._update(small, divisor, lr)
+            torch._foreach_add_(self._steps, 1)
+            of = [(self._whole[name], gradient) for name, gradient in gradients.small.items()]
             for block, (encoder, decoder) in zip(self._blocks, found, strict=True):
-                self._update([(block.encoder, encoder), (block.decoder, decoder)], divisor, lr)
+                of += (block.encoder, encoder), (block.decoder, decoder)
+                self._update(of, divisor, lr)
+                of = []
                 if unit:
                     _normalise(block.decoder[0])
             if self._weights.threshold is not None:
@@ -135,8 +138,6 @@ class Optimiser:
         lr: float,
     ) -> None:
         """Adam on weights with their gradients, which are divided in passing."""
-        if not of:
-            return
         tensors, gradients = zip(*of, strict=True)
         weights, mean, square = zip(*tensors, strict=True)
         torch._fused_adam_(
@@ -145,7 +146,7 @@ class Optimiser:
             list(mean),
             list(square),
             [],
-            [self._step] * len(weights),
+            self._steps[: len(weights)],
             lr=lr,
             beta1=BETAS[0],
             beta2=BETAS[1],
@@ -155,9 +156,6 @@ class Optimiser:
             maximize=False,
             grad_scale=divisor,
         )
-
-    def _all_of(self, name: str) -> Adams:
-        return self._named[name].detach(), *self.moments(name)
 
     def forget(self) -> None:
         """Back to Adam's first step, for all weights."""

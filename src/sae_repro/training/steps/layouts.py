@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.training.steps.gradients import Rows
-from sae_repro.training.steps.selection import Indices, Mask
+from sae_repro.training.steps.selection import Indices, Mask, row_starts
 from sae_repro.training.steps.workspace import Workspace
 
 BLOCK_BYTES = 1 << 18  # of rows that are written and read again while in the cache
@@ -121,25 +121,26 @@ class Few:
     ) -> None:
         self._n, self._d_sae, self._m = n, d_sae, len(lengths)
         self._workspace = workspace
-        row, col = np.divmod(flat, d_sae)
-        self.col: npt.NDArray[np.int32] = col.astype(np.int32)
-        part = row
-        if self._m > 1:
-            part = row * self._m + np.searchsorted(np.array(lengths), col, side="right")
-        self._part = torch.from_numpy(part.astype(np.int32))
-        self._start = _starts(part, n * self._m)
-        small = col.astype(np.uint16) if d_sae <= 1 << 16 else self.col  # numpy's radix sort
-        self._by_latent = torch.from_numpy(np.argsort(small, kind="stable"))
-        self._part_by_latent = self._part[self._by_latent]
-        self._row_by_latent = self._part_by_latent
-        if self._m > 1:
-            self._row_by_latent = torch.from_numpy(row.astype(np.int32))[self._by_latent]
+        start_n = row_starts(flat, n, d_sae)
+        row = np.arange(n).repeat(np.diff(start_n))
+        self._latent = flat - row * d_sae
+        self.col: npt.NDArray[np.int32] = self._latent.astype(np.int32)
+        small = self._latent.astype(np.uint16) if d_sae <= 1 << 16 else self.col
+        by_latent = np.argsort(small, kind="stable")  # a radix sort of small numbers
+        self._by_latent = torch.from_numpy(by_latent)
         self._latent_start = _starts(self.col, d_sae)
-        self._latent = torch.from_numpy(col)
+        row_by_latent = row.astype(np.int32).take(by_latent)
+        self._row_by_latent = self._part_by_latent = torch.from_numpy(row_by_latent)
+        self._start = torch.from_numpy(start_n.astype(np.int32))
+        if self._m > 1:
+            ends = np.array(lengths)
+            part = row * self._m + np.searchsorted(ends, self._latent, side="right")
+            self._start = _starts(part, n * self._m)
+            self._part_by_latent = torch.from_numpy(part.astype(np.int32).take(by_latent))
 
     def per_latent(self, p_k: Tensor) -> Tensor:
         """[nnz]."""
-        return p_k[self._latent]
+        return p_k[torch.from_numpy(self._latent)]
 
     def sum_k(self, values: Tensor) -> Tensor:
         """Values summed over tokens, [K]."""
@@ -179,7 +180,7 @@ class Few:
 
     def outer(self, values: Tensor, of: Residual | Tensor, scale: float, name: str) -> Rows:
         """Computed in blocks, when asked for."""
-        weight = values[self._by_latent]
+        weight = values.index_select(0, self._by_latent)
         if scale != 1:
             weight.mul_(scale)
         if isinstance(of, Tensor):
@@ -188,11 +189,11 @@ class Few:
             source, index = of.summed.view(-1, of.left_nd.shape[1]), self._part_by_latent
 
         def rows(a: int, b: int) -> Tensor:
+            if b - a == self._d_sae:
+                return _bag(source, index, self._latent_start, weight)
             start = self._latent_start[a : b + 1]
             first, last = int(start[0]), int(start[-1])
             bag = _bag(source, index[first:last], start - first, weight[first:last])
-            if b - a == self._d_sae:
-                return bag
             out = self._workspace.empty(name, self._d_sae, bag.shape[1], like=bag)
             out[a:b] = bag
             return out[a:b]
@@ -264,7 +265,7 @@ def laid_out(
     if count <= SPARSE_BELOW * u_nk.numel():
         flat = np.flatnonzero(found) if masked else found.astype(np.int64, copy=False)
         few = Few(flat, n, d_sae, lengths, workspace)
-        return few, torch.from_numpy(u_nk.numpy().reshape(-1)[flat])
+        return few, torch.from_numpy(u_nk.numpy().reshape(-1).take(flat))
     if not masked:
         kept = workspace.empty(name, n, d_sae, like=u_nk).zero_()
         kept.numpy().reshape(-1)[found] = u_nk.numpy().reshape(-1)[found]

@@ -32,21 +32,25 @@ def top_k(score_nk: Tensor, k: int) -> Indices:
     np.maximum(low_n, np.finfo(score.dtype).smallest_subnormal, out=low_n)
     mask = np.less(score, low_n[:, None])
     flat: Indices = np.flatnonzero(np.logical_not(mask, out=mask))
-    row_of = flat // score.shape[1]
-    value, count_n = score.reshape(-1)[flat], np.bincount(row_of, minlength=len(score))
+    start_n = row_starts(flat, *score.shape)
+    count_n = np.diff(start_n)
     width = int(count_n.max(initial=0))
     if width <= k:
         return flat
-    start_n = np.cumsum(count_n) - count_n
+    value = score.reshape(-1).take(flat)
     padded = np.full((len(score), width), -np.inf, score.dtype)
-    shift_n = np.arange(len(score)) * width - start_n
-    padded.reshape(-1)[np.arange(len(flat)) + shift_n[row_of]] = value
-    least = np.partition(padded, width - k, axis=1)[:, width - k][row_of]
-    keep = ~(value < least)
-    if (np.bincount(row_of[keep], minlength=len(score)) > k).any():
-        _drop_ties(keep, value, least, row_of, k)
-    kept: Indices = flat[keep]
-    return kept
+    padded[np.arange(width) < count_n[:, None]] = value
+    least_n = np.partition(padded, width - k, axis=1)[:, width - k]
+    keep = ~(value < least_n.repeat(count_n))
+    if np.count_nonzero(keep) > np.minimum(count_n, k).sum():
+        _drop_ties(keep, value, least_n, count_n, k)
+    return flat.compress(keep)
+
+
+def row_starts(flat: Indices, rows: int, width: int) -> Indices:
+    """Where the rows of a matrix start among rising flat indices, and the end, [rows + 1]."""
+    starts: Indices = np.searchsorted(flat, np.arange(rows + 1) * width)
+    return starts
 
 
 def _kth_largest_maximum(score_nk: Tensor, k: int) -> Floats:
@@ -60,14 +64,15 @@ def _kth_largest_maximum(score_nk: Tensor, k: int) -> Floats:
     return kth
 
 
-def _drop_ties(keep: Mask, value: Floats, least: Floats, row_of: Indices, k: int) -> None:
+def _drop_ties(keep: Mask, value: Floats, least_n: Floats, count_n: Indices, k: int) -> None:
     """Of the entries that equal their row's k-th largest, keep the first ones up to k; in place."""
-    rows = int(row_of[-1]) + 1
+    row_of = np.arange(len(count_n)).repeat(count_n)
+    least = least_n[row_of]
     tied = np.flatnonzero(value == least)
-    left_n = k - np.bincount(row_of[value > least], minlength=rows)
+    left_n = k - np.bincount(row_of[value > least], minlength=len(count_n))
     row = row_of[tied]
-    count_n = np.bincount(row, minlength=rows)
-    rank = np.arange(len(tied)) - (np.cumsum(count_n) - count_n)[row]
+    tied_n = np.bincount(row, minlength=len(count_n))
+    rank = np.arange(len(tied)) - (np.cumsum(tied_n) - tied_n)[row]
     keep[tied[rank >= left_n[row]]] = False
 
 
@@ -94,5 +99,4 @@ class BatchTopK:
         if extra:
             keep[np.flatnonzero(value == least)[-extra:]] = False
         self._floor = max(0.0, SLACK * float(least)) if np.isfinite(least) else 0.0
-        kept: Indices = flat[keep]
-        return kept
+        return flat.compress(keep)
