@@ -18,6 +18,11 @@ Small = dict[str, Tensor]
 """Gradients of a step's tensors per latent, by the weights' names."""
 
 
+def where_positive(values: Tensor, by: Tensor, *, out: Tensor) -> Tensor:
+    """`values` where `by` is positive (or NaN), else 0; a product with a mask is far slower."""
+    return torch.ops.aten.threshold_backward.grad_input(values, by, 0, grad_input=out)
+
+
 class Activation(Protocol):
     """One activation of one cell; `u` is π where gated."""
 
@@ -56,7 +61,7 @@ class Rectified:
         self, layout: Layout, u: Tensor, z: Tensor, dz: Tensor, fires_slope_k: Tensor | float
     ) -> tuple[Tensor, Small]:
         """∂z where z > 0."""
-        return torch.ops.aten.threshold_backward.grad_input(dz, z, 0, grad_input=dz), {}
+        return where_positive(dz, z, out=dz), {}
 
     def _score(self, u_nk: Tensor) -> Tensor:
         norm_k = decoder_norm(self._cell, self._weights)
@@ -98,17 +103,20 @@ class JumpReLU:
 
     def z(self, layout: Layout, u: Tensor) -> Tensor:
         """u where it is above θ."""
-        return u * (u > layout.per_latent(self._threshold))
+        over = torch.sub(u, layout.per_latent(self._threshold), out=layout.scratch("over", u))
+        return where_positive(u, over, out=layout.scratch("z", u))
 
     def back(
         self, layout: Layout, u: Tensor, z: Tensor, dz: Tensor, fires_slope_k: Tensor | float
     ) -> tuple[Tensor, Small]:
         """∂z where it fires; ∂θ by the rectangular kernel."""
         threshold_k, epsilon = self._threshold, self._epsilon
-        theta = layout.per_latent(threshold_k)
-        window = ((u - theta).abs() < epsilon / 2).to(u.dtype)
-        slope_k = threshold_k * layout.sum_k(dz * window) + layout.sum_k(window) * fires_slope_k
-        return dz.mul_(u > theta), {"threshold": slope_k.div_(-epsilon)}
+        over = torch.sub(u, layout.per_latent(threshold_k), out=layout.scratch("over", u))
+        near = torch.abs(over, out=layout.scratch("near", u)).neg_().add_(epsilon / 2)
+        window = near.sign_().relu_()
+        counted_k = layout.sum_k(window) * fires_slope_k
+        slope_k = (threshold_k * layout.sum_k(window.mul_(dz))).add_(counted_k)
+        return where_positive(dz, over, out=dz), {"threshold": slope_k.div_(-epsilon)}
 
 
 class Gated:
@@ -127,7 +135,8 @@ class Gated:
         assert weights.r_mag is not None and weights.b_mag is not None
         scale = layout.per_latent(weights.r_mag.detach().exp())
         bias = layout.per_latent(weights.b_mag.detach())
-        return self._a(layout, u).mul_(scale).add_(bias).relu_().mul_(u > 0)
+        magnitude = self._a(layout, u, "z").mul_(scale).add_(bias).relu_()
+        return where_positive(magnitude, u, out=magnitude)
 
     def back(
         self, layout: Layout, u: Tensor, z: Tensor, dz: Tensor, fires_slope_k: Tensor | float
@@ -135,15 +144,16 @@ class Gated:
         """∂a by way of the magnitude; none of π."""
         assert self._weights.r_mag is not None
         scale_k = self._weights.r_mag.detach().exp()
-        dz.mul_(z > 0)
+        where_positive(dz, z, out=dz)
         small = {
             "b_mag": layout.sum_k(dz),
-            "r_mag": layout.sum_k(dz * self._a(layout, u)) * scale_k,
+            "r_mag": layout.sum_k(self._a(layout, u, "near").mul_(dz)) * scale_k,
         }
         return dz.mul_(layout.per_latent(scale_k)), small
 
-    def _a(self, layout: Layout, u: Tensor) -> Tensor:
-        return u - layout.per_latent(self._weights.b_enc.detach())
+    def _a(self, layout: Layout, u: Tensor, name: str) -> Tensor:
+        bias = layout.per_latent(self._weights.b_enc.detach())
+        return torch.sub(u, bias, out=layout.scratch(name, u))
 
 
 ACTIVATIONS: dict[str, type[Activation]] = {

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sae_repro.autoencoders import Weights
 from sae_repro.training.steps import selection
+from sae_repro.training.steps.activation import where_positive
 from sae_repro.training.steps.gradients import Revived
 from sae_repro.training.steps.layouts import laid_out
 from sae_repro.training.steps.workspace import Workspace
@@ -39,8 +40,8 @@ def revived(
     w_dec = weights.W_dec.detach()[dead]
     z = torch.relu_(u)
     residual = layout.residual(z, w_dec, -left_nd, "auxk.residual")
-    dz = layout.back(residual, w_dec, 2 * weight)
-    torch.ops.aten.threshold_backward.grad_input(dz, z, 0, grad_input=dz)
+    dz = layout.back(residual, w_dec, 2 * weight, "auxk.residual")
+    where_positive(dz, z, out=dz)
     rows = Revived(
         dead,
         encoder_nd=layout.outer(dz, seen_nd, 1.0, "auxk.encoder")(0, n_dead),

@@ -12,7 +12,7 @@ from torch import Tensor
 from sae_repro.autoencoders import Weights, decoder_norm
 from sae_repro.autoencoders.prefixes import prefix_fraction
 from sae_repro.params import Cell
-from sae_repro.training.steps.activation import ACTIVATIONS, Small
+from sae_repro.training.steps.activation import ACTIVATIONS, Small, where_positive
 from sae_repro.training.steps.auxiliary import revived
 from sae_repro.training.steps.codes import DenseCode, SparseCode, Taken
 from sae_repro.training.steps.gradients import Gradients
@@ -106,18 +106,18 @@ class ByHand:
     ) -> tuple[Tensor, Small, Tensor | None]:
         """(∂/∂u at the entries, small gradients, ∂/∂‖d‖ / ‖d‖ [K] if any)."""
         layout, w_dec, per = batch.layout, self._weights.W_dec.detach(), self._per(batch)
-        dz = layout.back(residual, w_dec, 2 / per)
+        dz = layout.back(residual, w_dec, 2 / per, "residual")
         if not self._cell.activation_row.gated:
             fires_slope_k, norm_slope_k = self._penalise(batch, batch.z, dz, lambda_)
             du, small = self._activation.back(layout, batch.u, batch.z, dz, fires_slope_k)
             return du, {"b_enc": layout.sum_k(du), **small}, norm_slope_k
         # the gate learns from the penalty, and from what it would reconstruct by itself
-        gate = torch.relu(batch.u)
+        gate = torch.clamp_min(batch.u, 0.0, out=layout.scratch("gate", batch.u))
         missed = layout.residual(gate, w_dec, batch.target_nd, "missed")
-        dgate = layout.back(missed, w_dec, 2 / per)
+        dgate = layout.back(missed, w_dec, 2 / per, "missed")
         _, norm_slope_k = self._penalise(batch, gate, dgate, lambda_)
         batch.terms["gate"] = missed.squares / per
-        dgate.mul_(gate > 0)
+        where_positive(dgate, gate, out=dgate)
         da, small = self._activation.back(layout, batch.u, batch.z, dz, 0.0)
         return da.add_(dgate), {"b_enc": layout.sum_k(dgate), **small}, norm_slope_k
 
@@ -135,7 +135,9 @@ class ByHand:
         several = len(batch.lengths) > 1
         fraction_k = prefix_fraction(batch.lengths, z.new_empty(0, d_sae)) if several else None
         if cell.penalty_row.counts:
-            fired_k = layout.sum_k((z > 0).to(z.dtype))  # z = u > θ ≥ 0 where it fires
+            fired_k = layout.sum_k(
+                torch.sign(z, out=layout.scratch("near", z))
+            )  # z = u > θ ≥ 0 where it fires
             if cell.penalty_row.needs_target_l0:
                 assert cell.target_l0 is not None
                 excess = float(fired_k.sum()) / n / cell.target_l0 - 1

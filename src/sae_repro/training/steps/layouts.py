@@ -51,11 +51,14 @@ class Layout(Protocol):
     def sum_k(self, values: Tensor) -> Tensor:
         """Values summed over tokens, [K]."""
 
+    def scratch(self, name: str, like: Tensor) -> Tensor:
+        """A tensor for values of the entries; the next one of this name takes its place."""
+
     def residual(self, z: Tensor, w_dec: Tensor, target_nd: Tensor, name: str) -> Residual:
         """z·W_dec − target, for every prefix; `name`s apart those that are needed together."""
 
-    def back(self, residual: Residual, w_dec: Tensor, scale: float) -> Tensor:
-        """scale · ∂/∂z of ½ Σ‖residual‖², at each entry."""
+    def back(self, residual: Residual, w_dec: Tensor, scale: float, name: str) -> Tensor:
+        """scale · ∂/∂z of ½ Σ‖residual‖², at each entry; `name` as of the residual."""
 
     def outer(self, values: Tensor, of: Residual | Tensor, scale: float, name: str) -> Rows:
         """scale · Σ_n values[n, k] · of[n], the rows of a gradient."""
@@ -75,20 +78,24 @@ class All:
         """Values summed over tokens, [K]."""
         return values.sum(0)
 
+    def scratch(self, name: str, like: Tensor) -> Tensor:
+        """[N, K]."""
+        return self._workspace.empty(f"{name}, scratch", *like.shape, like=like)
+
     def residual(self, z: Tensor, w_dec: Tensor, target_nd: Tensor, name: str) -> Residual:
         """The residuals summed up are [m, N, D]."""
         summed = self._workspace.empty(name, len(self._lengths), *target_nd.shape, like=z)
         error = torch.neg(target_nd)
         for number, (a, b) in enumerate(pairwise([0, *self._lengths])):
-            error = torch.add(error, z[:, a:b] @ w_dec[a:b], out=summed[number])
+            error = torch.mm(z[:, a:b], w_dec[a:b], out=summed[number]).add_(error)
         squares, left = _squares(summed), summed[-1].clone()
         for number in range(len(self._lengths) - 2, -1, -1):
             summed[number] += summed[number + 1]
         return Residual(squares, _squares(left), left, summed[0], summed)
 
-    def back(self, residual: Residual, w_dec: Tensor, scale: float) -> Tensor:
+    def back(self, residual: Residual, w_dec: Tensor, scale: float, name: str) -> Tensor:
         """[N, K]."""
-        values = torch.empty(self._shape, dtype=w_dec.dtype)
+        values = self._workspace.empty(f"{name}, back", *self._shape, like=w_dec)
         for number, (a, b) in enumerate(pairwise([0, *self._lengths])):
             torch.mm(residual.summed[number] * scale, w_dec[a:b].T, out=values[:, a:b])
         return values
@@ -147,6 +154,10 @@ class Few:
         sums = np.bincount(self.col, values.numpy(), minlength=self._d_sae)
         return torch.from_numpy(sums).to(values.dtype)
 
+    def scratch(self, name: str, like: Tensor) -> Tensor:
+        """[nnz]; new each time."""
+        return torch.empty_like(like)
+
     def residual(self, z: Tensor, w_dec: Tensor, target_nd: Tensor, name: str) -> Residual:
         """The residuals summed up are [N, D], or with prefixes [N·m, D] in rows of groups."""
         col = torch.from_numpy(self.col)
@@ -173,7 +184,7 @@ class Few:
             summed[a:b] = part
         return Residual(squares, _squares(left), left, summed[:, 0], summed)
 
-    def back(self, residual: Residual, w_dec: Tensor, scale: float) -> Tensor:
+    def back(self, residual: Residual, w_dec: Tensor, scale: float, name: str) -> Tensor:
         """[nnz]."""
         return _dots(residual.summed.view(-1, w_dec.shape[1]), w_dec, self._start,
                      torch.from_numpy(self.col), scale)  # fmt: skip
