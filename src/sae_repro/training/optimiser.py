@@ -208,7 +208,7 @@ def _make_tangent(gradient: Tensor, rows: Tensor) -> None:
 
 
 def _normalise(rows: Tensor) -> None:
-    norm = rows.norm(dim=1, keepdim=True)
+    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     rows.div_(norm.clamp_min_(torch.finfo(norm.dtype).tiny))
 
 

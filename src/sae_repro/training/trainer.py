@@ -163,7 +163,9 @@ class Trainer:
         taken = self.step_of_cell.take(
             x_nd,
             lengths=lengths,
-            lambda_=self.lambda_ * penalty_warmup(cell, step, steps),
+            lambda_=self.lambda_ * penalty_warmup(cell, step, steps)
+            if cell.penalty != "none"
+            else 0.0,
             dead_k=self._dead() if cell.revival_row.auxiliary else None,
         )
         lr = learning_rate(cell, step, steps)

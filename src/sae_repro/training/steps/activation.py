@@ -20,7 +20,8 @@ Small = dict[str, Tensor]
 
 def where_positive(values: Tensor, by: Tensor, *, out: Tensor) -> Tensor:
     """`values` where `by` is positive (or NaN), else 0; a product with a mask is far slower."""
-    return torch.ops.aten.threshold_backward.grad_input(values, by, 0, grad_input=out)
+    torch.ops.aten.threshold_backward.grad_input(values, by, 0, grad_input=out)
+    return out
 
 
 class Activation(Protocol):

@@ -6,6 +6,7 @@ Beyond the encoder's product the cost is that of the entries that fire, where th
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,7 +72,9 @@ class ByHand:
             self._revive(batch, residual, gradients, du_k)
         small["b_dec"] = residual.sum_d().mul_(scale)
         if cell.apply_b_dec_to_input:
-            small["b_dec"] -= self._weights.W_enc.detach() @ du_k
+            # numpy's: torch would take MKL's
+            w_enc = self._weights.W_enc.detach().T.numpy()
+            small["b_dec"] -= torch.from_numpy(np.matmul(du_k.numpy(), w_enc))
         code = (
             SparseCode(layout.col, batch.z, len(x_nd), self._weights.d_sae)
             if isinstance(layout, Few)
