@@ -136,7 +136,7 @@ class Trainer:
             raise Diverged("all training activations are 0: there is nothing to learn", Journal())
         start, journal = self._resumed()
         for step, batch in enumerate(self.batches.starting_at(start), start):
-            taken = self._step(step, self._scaled(batch.to(self.device)))
+            taken = self._step(step, self._scaled(batch))
             if self._resamples_after(step):
                 journal.revivals.append({"step": step, **self._resample(step)})
             done = step + 1
@@ -237,9 +237,7 @@ class Trainer:
         """New directions for latents silent since the last resampling; their number and indices."""
         cell = self.cell
         dead_k = self.silent_k >= cell.resample_every * self.settings.batch_size
-        rows = self._scaled(
-            self.batches.sample(cell.resample_tokens, "resample-rows", step).to(self.device)
-        )
+        rows = self._scaled(self.batches.sample(cell.resample_tokens, "resample-rows", step))
         rng = generator(self.seed, self.id, "resample", step)
         revived = resample(
             cell, self.weights, self.optimiser, dead_k, rows, rng, epsilon=self.epsilon
@@ -249,12 +247,16 @@ class Trainer:
         return {"revived": revived, "latents": dead_k.nonzero().flatten().tolist()}
 
     def _scaled(self, x_nd: Tensor) -> Tensor:
+        """Rows from the store as training sees them, on its device."""
+        if self.device.type == "cuda":
+            # from pinned memory, or the copy would wait until the queue is empty
+            x_nd = x_nd.pin_memory().to(self.device, non_blocking=True)
         return x_nd if self.scale == 1.0 else x_nd * self.scale
 
     def _row(self, step: int, taken: Taken, batch: Tensor) -> dict[str, Any]:
         """One row of metrics.jsonl. Reads only."""
         lr = learning_rate(self.cell, step, self.batches.steps)
-        x_nd = self._scaled(batch.to(self.device))
+        x_nd = self._scaled(batch)
         row = metrics_row(step, taken, x_nd, self.silent_k, lr=lr)
         if self.cell.revival_row.auxiliary:
             row.setdefault("auxk", 0.0)
