@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from sae_repro.autoencoders import Weights, initial_weights
 from sae_repro.params import Cell
-from sae_repro.params.axes import ACTIVATIONS, PENALTIES, PREFIXES
+from sae_repro.params.axes import ACTIVATIONS, PENALTIES
 from sae_repro.training.steps import ByHand, Reference, Taken, layouts
 
 D, N = 6, 40
@@ -18,10 +18,10 @@ LARGEST_ERROR = {torch.float32: 5e-6, torch.float64: 1e-13}
 
 
 def combinations() -> dict[str, Cell]:
-    """By name: all cells that differ in what a step computes."""
+    """By name: all cells that differ in what a step computes; prefixes come to it as lengths."""
     found = {}
     for activation, penalty, prefixes, decoder, auxk in itertools.product(
-        ACTIVATIONS, PENALTIES, PREFIXES, ("unit_norm", "free"), (False, True)
+        ACTIVATIONS, PENALTIES, ("none", "fixed"), ("unit_norm", "free"), (False, True)
     ):
         choices: dict[str, Any] = {
             "expansion": 4, "activation": activation, "penalty": penalty, "prefixes": prefixes,
@@ -35,8 +35,6 @@ def combinations() -> dict[str, Cell]:
             choices["lambda"] = 0.3
         if PENALTIES[penalty].needs_target_l0:
             choices["target_l0"] = 4.0
-        if prefixes.startswith("random"):
-            choices["n_prefixes"] = 4
         try:
             cell = Cell.model_validate(choices)
         except ValidationError:
