@@ -1,4 +1,4 @@
-"""What one training step computes: losses, gradients, and the code without its zeros.
+"""One training step: losses, gradients, and the code without its zeros.
 
     step = step_of(cell, weights, epsilon=epsilon)
     taken = step.take(x_nd, lengths=[d_sae], lambda_=0.01, dead_k=None)
@@ -11,7 +11,7 @@ activation  z from u, ∂u from ∂z
 slopes      penalties and their slopes
 auxiliary   auxk on the dead latents alone
 gradients   given out in blocks of latents
-codes       what a step leaves to the trainer
+codes       losses and code, for the trainer
 workspace   memory that outlives a step
 """
 

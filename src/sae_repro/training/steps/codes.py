@@ -1,4 +1,4 @@
-"""What a step leaves to the trainer: its losses, and its code without the zeros."""
+"""Records of a step for the trainer: its losses, and its code without the zeros."""
 
 from dataclasses import dataclass
 from typing import Protocol
