@@ -123,6 +123,8 @@ def prefix_error(
 def prefix_fraction(lengths: list[int], like_nk: Tensor) -> Tensor:
     """Fraction of the prefixes that hold latent k, [K]: the weight of its penalty."""
     ends = torch.zeros(like_nk.shape[1] + 1, dtype=like_nk.dtype, device=like_nk.device)
-    ends[torch.tensor(lengths, device=like_nk.device)] = 1 / len(lengths)
+    on_gpu = like_nk.device.type == "cuda"  # a copy of memory that is not pinned would wait
+    at = torch.tensor(lengths, pin_memory=on_gpu).to(like_nk.device, non_blocking=on_gpu)
+    ends.index_fill_(0, at, 1 / len(lengths))
     # latent k (from 0) is in the prefixes whose length is > k
     return ends[1:].flip(0).cumsum(0).flip(0)

@@ -90,7 +90,7 @@ def finished(
         return None if tensor is None else (tensor.double() * norm).to(dtype)
 
     folded = Weights(
-        W_enc=(weights.W_enc.double() * scale * norm).to(dtype),
+        W_enc=(weights.W_enc.double() * scale * norm).to(dtype).contiguous(),
         b_enc=(weights.b_enc.double() * norm).to(dtype),
         W_dec=(w_dec / norm[:, None]).to(dtype),
         b_dec=(weights.b_dec.double() / scale).to(dtype),

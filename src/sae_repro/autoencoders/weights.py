@@ -16,6 +16,8 @@ LATENT_AXIS = {"W_enc": 1, "b_enc": 0, "W_dec": 0, "threshold": 0, "b_mag": 0, "
 class Weights:
     """W_enc [D, K], b_enc [K], W_dec [K, D], b_dec [D], all of one dtype and device.
 
+    While it is trained, W_enc lies in memory as [K, D]: what belongs to a latent lies together.
+
     JumpReLU has thresholds θ [K] too. The gated SAE has the biases b_mag and log scales r_mag [K]
     of its magnitudes; its b_enc is the gate's bias (b_gate in the paper).
     """
@@ -65,8 +67,7 @@ def initial_weights(
             b_dec = torch.zeros(d_in, dtype=torch.float64)
     k = len(w_dec)
     return Weights(
-        # a copy: of one latent, or one dimension, the transpose is contiguous and would be W_dec
-        W_enc=w_dec.T.clone(memory_format=torch.contiguous_format),
+        W_enc=w_dec.clone().T,
         b_enc=torch.zeros(k),
         W_dec=w_dec,
         b_dec=b_dec.to(torch.float32),

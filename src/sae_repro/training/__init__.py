@@ -11,6 +11,7 @@ params.yaml: a `Cell`, the settings `Train` and a store of activations are all i
 trainer       one cell from its first step to its last; the map of a step
 batches       the activations of each step
 schedules     learning rate, λ's warm-up, the controller's rate
+steps         losses and gradients of one step
 optimiser     Adam, clipping, unit rows
 resampling    new directions for dead latents
 contribution  latents sorted by what they contribute

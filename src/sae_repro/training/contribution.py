@@ -12,13 +12,14 @@ class Contribution:
     def __init__(self, d_sae: int, device: torch.device) -> None:
         self.mean_k = torch.zeros(d_sae, device=device)
 
-    def order_k(self, z_nk: Tensor, norm_k: Tensor | None) -> Tensor | None:
-        """The latents by falling contribution after a step's code z; None where they are in order.
+    def order_k(self, square_k: Tensor, norm_k: Tensor | None) -> Tensor | None:
+        """The latents by falling contribution after a step; None where they are in order.
 
-        `norm_k` is ‖d_k‖ where rows of W_dec aren't unit. A caller that sorts
-        latents must sort `mean_k` too.
+        `square_k` is the step's mean of z², `norm_k` is ‖d_k‖ where rows of W_dec aren't unit. A
+        caller that sorts latents must sort `mean_k` too.
         """
-        square_k = z_nk.square().mean(0) * (1.0 if norm_k is None else norm_k.square())
+        if norm_k is not None:
+            square_k = square_k * norm_k.square()
         self.mean_k.mul_(CONTRIBUTION_DECAY).add_(square_k, alpha=1 - CONTRIBUTION_DECAY)
         order_k = self.mean_k.argsort(descending=True, stable=True)
         # on a GPU the question would stop the queue

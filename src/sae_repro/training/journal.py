@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders import Losses
+from sae_repro.training.steps import Taken
 
 DEAD_WINDOW = 100_000  # tokens of silence after which a training curve counts a latent as dead
 
@@ -22,22 +22,20 @@ class Journal:
 
 
 def metrics_row(
-    step: int, losses: Losses, x_nd: Tensor, silent_k: Tensor, *, lr: float
+    step: int, taken: Taken, x_nd: Tensor, silent_k: Tensor, *, lr: float
 ) -> dict[str, Any]:
-    """The row of a step from its batch x [N, D] as training saw it and its losses. Reads only.
+    """The row of a step from its batch x [N, D] as training saw it. Reads only.
 
     `silent_k` [K] are the tokens since each latent fired.
     """
     with torch.no_grad():
-        fires_nk = losses.z_nk > 0
-        error = (x_nd - losses.x_hat_nd).square().sum()
         return {
             "step": step,
             "tokens": (step + 1) * len(x_nd),
-            "loss": losses.loss.item(),
-            **{name: term.item() for name, term in losses.terms.items()},
-            "fvu": (error / (x_nd - x_nd.mean(0)).square().sum()).item(),
-            "l0": fires_nk.sum().item() / len(fires_nk),
+            "loss": float(taken.loss),
+            **{name: float(term) for name, term in taken.terms.items()},
+            "fvu": float(taken.error / (x_nd - x_nd.mean(0)).square().sum()),
+            "l0": float(taken.code.l0),
             "dead": (silent_k >= DEAD_WINDOW).sum().item(),
             "lr": lr,
         }

@@ -1,14 +1,37 @@
 """Adam as in the papers, with gradient clipping and decoder rows held at norm one."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import LATENT_AXIS, Weights
 from sae_repro.params import Cell
+from sae_repro.training.steps import Gradients
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+BETAS = (0.9, 0.999)
+BLOCK_BYTES = 1 << 18
+"""Of a block of rows of one matrix: its weights, gradients and moments fit the cache with those of
+the other matrix."""
+CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+
+
+Adams = tuple[Tensor, Tensor, Tensor]
+"""A weight, and its m and v."""
+
+
+@dataclass
+class _Block:
+    """Latents first … last − 1: their rows of W_encᵀ and W_dec."""
+
+    first: int
+    last: int
+    encoder: Adams
+    decoder: Adams
 
 
 class Optimiser:
@@ -16,17 +39,40 @@ class Optimiser:
 
     def __init__(self, cell: Cell, weights: Weights) -> None:
         self._cell, self._weights = cell, weights
+        if not weights.W_enc.T.is_contiguous():
+            weights.W_enc = weights.W_enc.detach().T.contiguous().T
         self._named = weights.named()
         for tensor in self._named.values():
             tensor.requires_grad_(True)
         self._adam = torch.optim.Adam(
-            self._named.values(), lr=cell.lr, betas=(0.9, 0.999), eps=cell.adam_eps, fused=True
+            self._named.values(), lr=cell.lr, betas=BETAS, eps=cell.adam_eps, fused=True
         )
         for tensor in self._named.values():
             self._adam.state[tensor] = {
                 "step": torch.zeros((), dtype=torch.float32, device=tensor.device),
                 **{moment: torch.zeros_like(tensor) for moment in MOMENTS},
             }
+        self._steps = [self._adam.state[tensor]["step"] for tensor in self._named.values()]
+        self._whole = {
+            name: (tensor.detach(), *self.moments(name)) for name, tensor in self._named.items()
+        }
+        self._blocks = self._in_blocks()
+
+    def _in_blocks(self) -> list[_Block]:
+        w_enc, w_dec = self._whole["W_enc"], self._whole["W_dec"]
+        d_sae, d_in = w_dec[0].shape
+        rows = max(1, BLOCK_BYTES // (d_in * w_dec[0].element_size()))
+
+        def block(first: int) -> _Block:
+            part = slice(first, first + rows)
+            return _Block(
+                first,
+                min(first + rows, d_sae),
+                (w_enc[0].T[part], w_enc[1].T[part], w_enc[2].T[part]),
+                (w_dec[0][part], w_dec[1][part], w_dec[2][part]),
+            )
+
+        return [block(first) for first in range(0, d_sae, rows)]
 
     def step(self, loss: Tensor, lr: float) -> None:
         """Backward, the decoder's radial gradient removed, clip, Adam, rows to norm one, θ ≥ 0."""
@@ -46,10 +92,70 @@ class Optimiser:
         self._adam.step()
         with torch.no_grad():
             if self._cell.decoder == "unit_norm":
-                norm = weights.W_dec.norm(dim=1, keepdim=True)
-                weights.W_dec.div_(norm.clamp_min(torch.finfo(norm.dtype).tiny))
+                _normalise(weights.W_dec)
             if weights.threshold is not None:
                 weights.threshold.clamp_min_(0.0)
+
+    def apply(self, gradients: Gradients, lr: float) -> None:
+        """As `step`, from gradients by hand, a block of latents at a time.
+
+        A block is read once for its gradient, without radial part, and its norm, and once for Adam,
+        with the clipping folded in, and rows of norm one.
+        """
+        unit = self._cell.decoder == "unit_norm"
+        with torch.no_grad():
+            square = sum(_square(gradient) for gradient in gradients.small.values())
+            found: list[tuple[Tensor, Tensor]] = []
+            for block in self._blocks:
+                encoder, decoder = gradients.rows(block.first, block.last)
+                if unit:
+                    _make_tangent(decoder, block.decoder[0])
+                square += _square(encoder) + _square(decoder)
+                found.append((encoder, decoder))
+            divisor = self._divisor(square)
+            torch._foreach_add_(self._steps, 1)
+            of = [(self._whole[name], gradient) for name, gradient in gradients.small.items()]
+            for block, (encoder, decoder) in zip(self._blocks, found, strict=True):
+                of += (block.encoder, encoder), (block.decoder, decoder)
+                self._update(of, divisor, lr)
+                of = []
+                if unit:
+                    _normalise(block.decoder[0])
+            if self._weights.threshold is not None:
+                self._weights.threshold.clamp_min_(0.0)
+
+    def _divisor(self, square: float) -> Tensor | None:
+        """By what gradients of this squared norm are divided to be clipped; None: by nothing."""
+        if self._cell.grad_clip is None:
+            return None
+        by = (math.sqrt(square) + CLIP_EPSILON) / self._cell.grad_clip
+        return None if by <= 1 else torch.tensor(by, dtype=torch.float32)
+
+    def _update(
+        self,
+        of: list[tuple[Adams, Tensor]],
+        divisor: Tensor | None,
+        lr: float,
+    ) -> None:
+        """Adam on weights with their gradients, which are divided in passing."""
+        tensors, gradients = zip(*of, strict=True)
+        weights, mean, square = zip(*tensors, strict=True)
+        torch._fused_adam_(
+            list(weights),
+            list(gradients),
+            list(mean),
+            list(square),
+            [],
+            self._steps[: len(weights)],
+            lr=lr,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            weight_decay=0.0,
+            eps=self._cell.adam_eps,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=divisor,
+        )
 
     def forget(self) -> None:
         """Back to Adam's first step, for all weights."""
@@ -93,5 +199,19 @@ def remove_radial(rows: Tensor) -> None:
     """
     assert rows.grad is not None
     with torch.no_grad():
-        radial = (rows.grad * rows).sum(dim=1, keepdim=True)
-        rows.grad.addcmul_(radial, rows, value=-1)
+        _make_tangent(rows.grad, rows)
+
+
+def _make_tangent(gradient: Tensor, rows: Tensor) -> None:
+    radial = (gradient * rows).sum(dim=1, keepdim=True)
+    gradient.addcmul_(radial, rows, value=-1)
+
+
+def _normalise(rows: Tensor) -> None:
+    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    rows.div_(norm.clamp_min_(torch.finfo(norm.dtype).tiny))
+
+
+def _square(x: Tensor) -> float:
+    flat = x.numpy().reshape(-1)
+    return float(np.dot(flat, flat))

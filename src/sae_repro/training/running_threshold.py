@@ -18,10 +18,8 @@ class RunningThreshold:
     def __init__(self, device: torch.device) -> None:
         self.mean = torch.tensor(torch.nan, device=device)
 
-    def follow(self, z_nk: Tensor, norm_k: Tensor | None) -> None:
-        """Take in a step's code z [N, K]; `norm_k` is ‖d_k‖ where rows of W_dec aren't unit."""
-        score_nk = z_nk if norm_k is None else z_nk * norm_k
-        smallest = torch.where(score_nk > 0, score_nk, torch.inf).amin()
+    def follow(self, smallest: Tensor) -> None:
+        """Take in the smallest selected score of a step; +∞: nothing fired."""
         moved = self.mean.lerp(smallest, 1 - THRESHOLD_DECAY)
         moved = torch.where(self.mean.isnan(), smallest, moved)
         self.mean.copy_(torch.where(smallest.isfinite(), moved, self.mean))

@@ -5,7 +5,8 @@ A step, in order, and the module that does it:
      1. the step's batch, scaled                                 `batches`, `finishing.scale_of`
      2. lengths of the prefixes, from the step's own generator   `autoencoders.prefixes`
      3. λ as warmed up                                           `schedules`
-     4. code z, reconstruction, penalty, auxk of dead latents    `autoencoders.losses`, `_dead`
+     4. code z, reconstruction, penalty, auxk of dead latents,
+        and their gradients                                      `steps`, `_dead`
      5. gradient without radial part, clipped; Adam; unit rows   `optimiser`, `schedules`
      6. tokens since each latent fired                           here
      7. λ steered towards target_l0                              `schedules.control_rate`, here
@@ -32,12 +33,10 @@ from torch import Tensor
 
 from sae_repro.autoencoders import (
     SAE,
-    Losses,
     Weights,
     decoder_norm,
     initial_weights,
     prefix_lengths,
-    training_losses,
 )
 from sae_repro.errors import StudyError
 from sae_repro.files import digest
@@ -53,6 +52,7 @@ from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.resampling import resample
 from sae_repro.training.running_threshold import RunningThreshold
 from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
+from sae_repro.training.steps import StepCode, Taken, step_of
 from sae_repro.training.watch import Diverged, Watch, check_finite
 
 INITIAL_ROWS = 16_384  # inputs whose geometric median b_dec starts from
@@ -116,6 +116,12 @@ class Trainer:
         first = initial_weights(cell, d_in, sample.cpu(), rng, epsilon=self.epsilon)
         self.weights = Weights(**{n: t.to(self.device) for n, t in first.named().items()})
         self.optimiser = Optimiser(cell, self.weights)
+        self.step_of_cell = step_of(
+            cell,
+            self.weights,
+            epsilon=self.epsilon,
+            autocast=settings.precision == "bfloat16",
+        )
         k = self.weights.d_sae
         self.silent_k = torch.zeros(k, dtype=torch.int64, device=self.device)
         """Tokens since a latent last fired (or was resampled)."""
@@ -130,14 +136,14 @@ class Trainer:
             raise Diverged("all training activations are 0: there is nothing to learn", Journal())
         start, journal = self._resumed()
         for step, batch in enumerate(self.batches.starting_at(start), start):
-            losses = self._step(step, self._scaled(batch.to(self.device)))
+            taken = self._step(step, self._scaled(batch))
             if self._resamples_after(step):
                 journal.revivals.append({"step": step, **self._resample(step)})
             done = step + 1
             logs = step % self.settings.log_every == 0 or done == self.batches.steps
             saves = done % self.settings.checkpoint_every == 0 and done < self.batches.steps
             if logs or (saves and self.watch.fault()):  # the failure's terms
-                row = self._row(step, losses, batch)
+                row = self._row(step, taken, batch)
                 journal.metrics.append(as_json(row))
                 self.watch.check(row, journal, self.checkpoint)
                 progress(done)
@@ -147,46 +153,48 @@ class Trainer:
         check_finite(sae, journal)  # the last step may have broken what its loss has not seen
         return Trained(sae, journal, self._thresholds(sae))
 
-    def _step(self, step: int, x_nd: Tensor) -> Losses:
+    def _step(self, step: int, x_nd: Tensor) -> Taken:
         """Numbers 2 to 10 of the map."""
         cell, steps = self.cell, self.batches.steps
         lengths = [self.weights.d_sae]
         if cell.prefixes != "none":
             rng = generator(self.seed, self.id, "prefixes", step)
             lengths = prefix_lengths(cell, self.weights.d_sae, rng)
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"
-        ):
-            losses = training_losses(
-                cell,
-                self.weights,
-                x_nd,
-                lengths=lengths,
-                lambda_=(self.lambda_ * penalty_warmup(cell, step, steps)).to(x_nd.dtype),
-                dead_k=self._dead() if cell.revival_row.auxiliary else None,
-                epsilon=self.epsilon,
-            )
-        self.optimiser.step(losses.loss, learning_rate(cell, step, steps))
+        taken = self.step_of_cell.take(
+            x_nd,
+            lengths=lengths,
+            lambda_=self.lambda_ * penalty_warmup(cell, step, steps)
+            if cell.penalty != "none"
+            else 0.0,
+            dead_k=self._dead() if cell.revival_row.auxiliary else None,
+        )
+        lr = learning_rate(cell, step, steps)
+        if isinstance(taken.loss, torch.Tensor):
+            self.optimiser.step(taken.loss, lr)
+        else:
+            assert taken.gradients is not None
+            self.optimiser.apply(taken.gradients, lr)
         with torch.no_grad():
-            # z ≥ 0; maxima and signs cost a fifth of what masks of booleans do
-            self.silent_k.add_(len(x_nd)).masked_fill_(losses.z_nk.amax(dim=0) > 0, 0)
-            fired_n = losses.z_nk.sign().sum(dim=1, dtype=torch.float32)
-            l0 = fired_n.sum(dtype=torch.float64).float() / len(x_nd)
+            code, l0 = taken.code, taken.code.l0
+            self.silent_k.add_(len(x_nd)).masked_fill_(code.fired_k(), 0)
             self._steer(step, l0)
             if cell.activation_row.threshold == "calibrated":
-                self.threshold.follow(losses.z_nk, decoder_norm(cell, self.weights))
-            self.watch.note(step, losses, l0)
+                self.threshold.follow(code.smallest(decoder_norm(cell, self.weights)))
+            self.watch.note(step, taken, l0)
             if cell.order == "contribution":
-                self._reorder(losses.z_nk)
-        return losses
+                self._reorder(code)
+        return taken
 
-    def _steer(self, step: int, l0: Tensor) -> None:
+    def _steer(self, step: int, l0: Tensor | float) -> None:
         """Multiplicative control: λ up where the batch has at least the target L0, else down."""
         if not self.cell.steered:
             return
         assert self.cell.target_l0 is not None
         rate = control_rate(self.cell, step, self.batches.steps)
-        self.lambda_ *= torch.where(l0 >= self.cell.target_l0, 1 + rate, 1 - rate)
+        if isinstance(l0, Tensor):
+            self.lambda_ *= torch.where(l0 >= self.cell.target_l0, 1 + rate, 1 - rate)
+        else:
+            self.lambda_ *= 1 + rate if l0 >= self.cell.target_l0 else 1 - rate
 
     def _thresholds(self, sae: SAE) -> dict[str, float | None]:
         if self.cell.activation_row.threshold != "calibrated":
@@ -199,9 +207,9 @@ class Trainer:
             }
         )
 
-    def _reorder(self, z_nk: Tensor) -> None:
+    def _reorder(self, code: StepCode) -> None:
         """Latents by falling contribution; everything that is indexed by latent moves along."""
-        order_k = self.contribution.order_k(z_nk, decoder_norm(self.cell, self.weights))
+        order_k = self.contribution.order_k(code.square_k(), decoder_norm(self.cell, self.weights))
         if order_k is None:
             return
         self.optimiser.permute(order_k)
@@ -229,9 +237,7 @@ class Trainer:
         """New directions for latents silent since the last resampling; their number and indices."""
         cell = self.cell
         dead_k = self.silent_k >= cell.resample_every * self.settings.batch_size
-        rows = self._scaled(
-            self.batches.sample(cell.resample_tokens, "resample-rows", step).to(self.device)
-        )
+        rows = self._scaled(self.batches.sample(cell.resample_tokens, "resample-rows", step))
         rng = generator(self.seed, self.id, "resample", step)
         revived = resample(
             cell, self.weights, self.optimiser, dead_k, rows, rng, epsilon=self.epsilon
@@ -241,13 +247,17 @@ class Trainer:
         return {"revived": revived, "latents": dead_k.nonzero().flatten().tolist()}
 
     def _scaled(self, x_nd: Tensor) -> Tensor:
+        """Rows from the store as training sees them, on its device."""
+        if self.device.type == "cuda":
+            # from pinned memory, or the copy would wait until the queue is empty
+            x_nd = x_nd.pin_memory().to(self.device, non_blocking=True)
         return x_nd if self.scale == 1.0 else x_nd * self.scale
 
-    def _row(self, step: int, losses: Losses, batch: Tensor) -> dict[str, Any]:
+    def _row(self, step: int, taken: Taken, batch: Tensor) -> dict[str, Any]:
         """One row of metrics.jsonl. Reads only."""
         lr = learning_rate(self.cell, step, self.batches.steps)
-        x_nd = self._scaled(batch.to(self.device))
-        row = metrics_row(step, losses, x_nd, self.silent_k, lr=lr)
+        x_nd = self._scaled(batch)
+        row = metrics_row(step, taken, x_nd, self.silent_k, lr=lr)
         if self.cell.revival_row.auxiliary:
             row.setdefault("auxk", 0.0)
         if self.cell.penalty != "none":

@@ -5,16 +5,18 @@ depends on the steps alone: the intervals of logging and checkpoints decide only
 reported.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders import SAE, Losses
+from sae_repro.autoencoders import SAE
 from sae_repro.params import Cell, Train
 from sae_repro.training.checkpoint import load_checkpoint
 from sae_repro.training.journal import Journal
+from sae_repro.training.steps import Taken
 
 EXPLODED = 10  # times what predicting zero, or the first step, gets wrong
 STARVED_L0 = 0.01  # of a batch: nothing is left to tell activations by
@@ -46,19 +48,33 @@ class Watch:
         self._limit = torch.tensor(torch.inf, device=device)
         self._first = torch.full((len(FAULTS),), -1, dtype=torch.int64, device=device)
 
-    def note(self, step: int, losses: Losses, l0: Tensor) -> None:
+    def note(self, step: int, taken: Taken, l0: Tensor | float) -> None:
         """Take in one step and the batch's L0."""
-        error = losses.terms["reconstruction"]
+        if not isinstance(taken.loss, Tensor) and self._healthy(step, taken, float(l0)):
+            return
+        device = self._limit.device
+        loss, error, l0 = (
+            torch.as_tensor(value, dtype=torch.float32, device=device)
+            for value in (taken.loss, taken.terms["reconstruction"], l0)
+        )
         if step == 0:
             least = min(self._power, torch.finfo(error.dtype).max)
             self._limit.copy_(EXPLODED * error.clamp_min(least))
         self._starved.copy_(torch.where(l0 < STARVED_L0, self._starved + 1, 0))
         # on the last step nothing is left that could bring a latent back
         patience = 1 if step == self._steps - 1 else self._patience
-        healthy = torch.stack(
-            [losses.loss.isfinite(), error <= self._limit, self._starved < patience]
-        )
+        healthy = torch.stack([loss.isfinite(), error <= self._limit, self._starved < patience])
         self._first.copy_(torch.where(healthy | (self._first >= 0), self._first, step))
+
+    def _healthy(self, step: int, taken: Taken, l0: float) -> bool:
+        """Whether a step changes nothing here; to be asked on a CPU, where the answer is there."""
+        return (
+            step > 0
+            and math.isfinite(taken.loss)
+            and float(taken.terms["reconstruction"]) <= self._limit.item()
+            and l0 >= STARVED_L0
+            and not self._starved.item()
+        )
 
     def fault(self) -> tuple[int, int] | None:
         """(step, number in FAULTS) of the first fault noted."""

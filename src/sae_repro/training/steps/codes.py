@@ -1,0 +1,107 @@
+"""Records of a step for the trainer: its losses, and its code without the zeros."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sae_repro.training.steps.gradients import Gradients
+
+
+class StepCode(Protocol):
+    """The code z [N, K] ≥ 0 of a step, as far as training asks for it."""
+
+    @property
+    def l0(self) -> Tensor | float:
+        """Latents that fire, per token."""
+
+    def fired_k(self) -> Tensor:
+        """Whether each latent fires in the batch, [K]."""
+
+    def square_k(self) -> Tensor:
+        """The mean of z² over the batch, [K]."""
+
+    def smallest(self, norm_k: Tensor | None) -> Tensor:
+        """The smallest positive z·‖d‖ (`norm_k`; None: 1), +∞ where nothing fires."""
+
+
+@dataclass
+class Taken:
+    """One step: the loss, its named terms (they sum to it), Σ‖x − x̂‖² of the full code, the code.
+
+    Numbers on the CPU, where by hand; tensors of autograd's graph otherwise.
+    """
+
+    loss: Tensor | float
+    terms: dict[str, Tensor | float]
+    error: Tensor | float
+    code: StepCode
+    gradients: Gradients | None = None
+    """None: autograd's, to be had from `loss`."""
+
+
+@dataclass
+class DenseCode:
+    """A code with its zeros."""
+
+    z_nk: Tensor
+
+    @property
+    def l0(self) -> Tensor | float:
+        """Latents that fire, per token."""
+        if self.z_nk.device.type == "cpu":
+            return int(np.count_nonzero(self.z_nk.numpy() > 0)) / len(self.z_nk)
+        fired_n = self.z_nk.sign().sum(dim=1, dtype=torch.float32)  # z ≥ 0
+        return fired_n.sum(dtype=torch.float64).float() / len(self.z_nk)
+
+    def fired_k(self) -> Tensor:
+        """Whether each latent fires in the batch, [K]."""
+        return self.z_nk.amax(dim=0) > 0
+
+    def square_k(self) -> Tensor:
+        """The mean of z² over the batch, [K]."""
+        return self.z_nk.square().mean(0)
+
+    def smallest(self, norm_k: Tensor | None) -> Tensor:
+        """The smallest positive z·‖d‖, +∞ where nothing fires."""
+        score_nk = self.z_nk if norm_k is None else self.z_nk * norm_k
+        return torch.where(score_nk > 0, score_nk, torch.inf).amin()
+
+
+@dataclass
+class SparseCode:
+    """The entries of a code that may fire: latent and value ≥ 0 of each."""
+
+    col: npt.NDArray[np.int32]
+    z: Tensor
+    tokens: int
+    d_sae: int
+
+    def __post_init__(self) -> None:
+        fires = self.z.numpy() > 0
+        if not fires.all():
+            self.col, self.z = self.col[fires], self.z[torch.from_numpy(fires)]
+
+    @property
+    def l0(self) -> Tensor | float:
+        """Latents that fire, per token."""
+        return len(self.col) / self.tokens
+
+    def fired_k(self) -> Tensor:
+        """Whether each latent fires in the batch, [K]."""
+        return torch.from_numpy(np.bincount(self.col, minlength=self.d_sae) > 0)
+
+    def square_k(self) -> Tensor:
+        """The mean of z² over the batch, [K]."""
+        square = np.bincount(self.col, self.z.square().numpy(), minlength=self.d_sae)
+        return torch.from_numpy(square / self.tokens).to(self.z.dtype)
+
+    def smallest(self, norm_k: Tensor | None) -> Tensor:
+        """The smallest positive z·‖d‖, +∞ where nothing fires."""
+        if not len(self.col):
+            return self.z.new_tensor(torch.inf)
+        score = self.z if norm_k is None else self.z * norm_k[torch.from_numpy(self.col)]
+        return score.amin()

@@ -1,0 +1,102 @@
+"""Exact selections of a code's entries: flat indices into pre-activations [N, K], rising.
+
+They find bounds first, so that each entry is read a few times and none is sorted; among equal
+values the first ones are taken. NaN counts as the largest, so that a broken step shows in its loss.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Floats = npt.NDArray[np.floating]
+Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+SLACK = 0.9
+"""Of the last batch's threshold: above this part of it, the next batch's is looked for."""
+
+
+def above(u_nk: Tensor, bound: Tensor | float) -> Mask:
+    """1[u > bound] [N, K], and 1 where u is NaN; `bound` is a number or [K]."""
+    # "not ≤" holds for NaN; negating booleans costs a quarter of a pass
+    mask: Mask = np.less_equal(u_nk.numpy(), bound.numpy() if isinstance(bound, Tensor) else bound)
+    np.logical_not(mask, out=mask)
+    return mask
+
+
+def top_k(score_nk: Tensor, k: int) -> Indices:
+    """The k largest of each row, of those only that are positive."""
+    score = score_nk.numpy()
+    low_n = _kth_largest_maximum(score_nk, k)
+    # nothing that is not positive fires
+    np.maximum(low_n, np.finfo(score.dtype).smallest_subnormal, out=low_n)
+    mask = np.less(score, low_n[:, None])
+    flat: Indices = np.flatnonzero(np.logical_not(mask, out=mask))
+    start_n = row_starts(flat, *score.shape)
+    count_n = np.diff(start_n)
+    width = int(count_n.max(initial=0))
+    if width <= k:
+        return flat
+    value = score.reshape(-1).take(flat)
+    padded = np.full((len(score), width), -np.inf, score.dtype)
+    padded[np.arange(width) < count_n[:, None]] = value
+    least_n = np.partition(padded, width - k, axis=1)[:, width - k]
+    keep = ~(value < least_n.repeat(count_n))
+    if np.count_nonzero(keep) > np.minimum(count_n, k).sum():
+        _drop_ties(keep, value, least_n, count_n, k)
+    return flat.compress(keep)
+
+
+def row_starts(flat: Indices, rows: int, width: int) -> Indices:
+    """Where the rows of a matrix start among rising flat indices, and the end, [rows + 1]."""
+    starts: Indices = np.searchsorted(flat, np.arange(rows + 1) * width)
+    return starts
+
+
+def _kth_largest_maximum(score_nk: Tensor, k: int) -> Floats:
+    """A lower bound of each row's k-th largest entry: that of the maxima of strided groups."""
+    n, width = score_nk.shape
+    size = 2 ** round(np.log2(max(1.0, (width / k) ** 0.5)))  # of a group; at least k groups
+    groups = width // size
+    maxima = score_nk[:, : groups * size].view(n, size, groups).amax(1) if size > 1 else score_nk
+    at = groups - k
+    kth: Floats = np.partition(maxima.numpy(), at, axis=1)[:, at].copy()
+    return kth
+
+
+def _drop_ties(keep: Mask, value: Floats, least_n: Floats, count_n: Indices, k: int) -> None:
+    """Of the entries that equal their row's k-th largest, keep the first ones up to k; in place."""
+    row_of = np.arange(len(count_n)).repeat(count_n)
+    least = least_n[row_of]
+    tied = np.flatnonzero(value == least)
+    left_n = k - np.bincount(row_of[value > least], minlength=len(count_n))
+    row = row_of[tied]
+    tied_n = np.bincount(row, minlength=len(count_n))
+    rank = np.arange(len(tied)) - (np.cumsum(tied_n) - tied_n)[row]
+    keep[tied[rank >= left_n[row]]] = False
+
+
+class BatchTopK:
+    """The `wanted` largest of a batch's positive entries.
+
+    The last batch's threshold is where the search starts; the result doesn't depend on it.
+    """
+
+    def __init__(self) -> None:
+        self._floor = 0.0
+
+    def __call__(self, score_nk: Tensor, wanted: int) -> Indices:
+        score = score_nk.numpy().reshape(-1)
+        flat: Indices = np.flatnonzero(above(score_nk, self._floor))
+        if len(flat) < wanted and self._floor > 0:
+            flat = np.flatnonzero(above(score_nk, 0.0))
+        if len(flat) <= wanted:
+            return flat
+        value = score[flat]
+        least = np.partition(value, len(value) - wanted)[len(value) - wanted]
+        keep = ~(value < least)
+        extra = int(keep.sum()) - wanted
+        if extra:
+            keep[np.flatnonzero(value == least)[-extra:]] = False
+        self._floor = max(0.0, SLACK * float(least)) if np.isfinite(least) else 0.0
+        return flat.compress(keep)

@@ -1,0 +1,115 @@
+"""Steps by hand against autograd: every combination that the schema allows."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from sae_repro.autoencoders import Weights, initial_weights
+from sae_repro.params import Cell
+from sae_repro.params.axes import ACTIVATIONS, PENALTIES
+from sae_repro.training.steps import ByHand, Reference, Taken, layouts
+
+D, N = 6, 40
+LARGEST_ERROR = {torch.float32: 5e-6, torch.float64: 1e-13}
+
+
+def combinations() -> dict[str, Cell]:
+    """By name: all cells that differ in what a step computes; prefixes come to it as lengths."""
+    found = {}
+    for activation, penalty, prefixes, decoder, auxk in itertools.product(
+        ACTIVATIONS, PENALTIES, ("none", "fixed"), ("unit_norm", "free"), (False, True)
+    ):
+        choices: dict[str, Any] = {
+            "expansion": 4, "activation": activation, "penalty": penalty, "prefixes": prefixes,
+            "decoder": decoder, "revival": "auxk" if auxk else "none",
+        }  # fmt: skip
+        if ACTIVATIONS[activation].l0_set_by == "k":
+            choices["k"] = 3
+        if activation == "jumprelu":
+            choices["jumprelu_bandwidth"] = 0.4
+        if penalty != "none":
+            choices["lambda"] = 0.3
+        if PENALTIES[penalty].needs_target_l0:
+            choices["target_l0"] = 4.0
+        try:
+            cell = Cell.model_validate(choices)
+        except ValidationError:
+            continue
+        name = f"{activation}-{penalty}-{prefixes}-{decoder}{'-auxk' if auxk else ''}"
+        found[name] = cell
+    return found
+
+
+CELLS = combinations()
+
+
+def weights_of(cell: Cell, dtype: torch.dtype, seed: int = 0) -> Weights:
+    """Weights in the midst of training: biases of both signs, free norms of many sizes."""
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(rng.standard_normal((50, D)))
+    weights = initial_weights(cell, D, x, rng, epsilon=0.4)
+    moved = {n: t.double() + 0.2 * torch.from_numpy(rng.standard_normal(t.shape))
+             for n, t in weights.named().items()}  # fmt: skip
+    if cell.decoder == "unit_norm":
+        moved["W_dec"] /= moved["W_dec"].norm(dim=1, keepdim=True)
+    if "threshold" in moved:
+        moved["threshold"].clamp_min_(0.0)
+    return Weights(**{n: t.to(dtype).requires_grad_(True) for n, t in moved.items()})
+
+
+def gradients_of(weights: Weights, taken: Taken) -> dict[str, torch.Tensor]:
+    if taken.gradients is None:
+        taken.loss.backward()
+        return {n: torch.zeros_like(t) if t.grad is None else t.grad
+                for n, t in weights.named().items()}  # fmt: skip
+    middle = weights.d_sae // 3
+    halves = [taken.gradients.rows(0, middle), taken.gradients.rows(middle, weights.d_sae)]
+    encoder, decoder = (torch.cat(parts) for parts in zip(*halves, strict=True))
+    return {**taken.gradients.small, "W_enc": encoder.T, "W_dec": decoder}
+
+
+def compare(cell: Cell, weights: Weights, x: torch.Tensor, lengths: list[int]) -> None:
+    dead = torch.arange(weights.d_sae) % 3 == 0 if cell.revival == "auxk" else None
+    argument = {"lengths": lengths, "lambda_": 0.3, "dead_k": dead}
+    expected = Reference(cell, weights, 0.4).take(x, **argument)
+    found = ByHand(cell, weights, epsilon=0.4).take(x, **argument)
+    bound = LARGEST_ERROR[x.dtype]
+    assert list(found.terms) == list(expected.terms)
+    for name, term in expected.terms.items():
+        assert found.terms[name] == pytest.approx(term.item(), rel=10 * bound, abs=bound)
+    assert found.loss == pytest.approx(expected.loss.item(), rel=10 * bound)
+    assert found.error == pytest.approx(expected.error.item(), rel=10 * bound)
+    theirs, ours = gradients_of(weights, expected), gradients_of(weights, found)
+    assert ours.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        error = (ours[name] - gradient).abs().max()
+        assert error <= bound * gradient.abs().max().clamp_min(1e-3), name
+    assert float(found.code.l0) == pytest.approx(float(expected.code.l0))
+    norm = weights.W_dec.detach().norm(dim=1)
+    assert torch.equal(found.code.fired_k(), expected.code.fired_k())
+    torch.testing.assert_close(found.code.square_k(), expected.code.square_k())
+    torch.testing.assert_close(found.code.smallest(norm), expected.code.smallest(norm))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_combination_has_autograds_gradients(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either layout, fp32 and fp64, the encoder with and without b_dec, both reductions."""
+    cell = CELLS[name]
+    lengths = [24] if cell.prefixes == "none" else [1, 5, 6, 24]
+    x = torch.from_numpy(np.random.default_rng(1).standard_normal((N, D)))
+    for number, (below, dtype) in enumerate(
+        itertools.product((0.0, 1.0), (torch.float64, torch.float32))
+    ):
+        monkeypatch.setattr(layouts, "SPARSE_BELOW", below)
+        other = {
+            "apply_b_dec_to_input": number % 3 > 0,
+            "reconstruction": ("sum", "mean")[number % 2],
+        }
+        varied = cell.model_copy(update=other)
+        compare(varied, weights_of(varied, dtype), x.to(dtype), lengths)
