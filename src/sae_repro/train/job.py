@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.cellstore import CellStore
+from sae_repro.costs import measuring, path_of
 from sae_repro.files import digest, read_json
 from sae_repro.params import Cell, Train
 from sae_repro.progress import measured, say
@@ -82,7 +83,7 @@ def cell_key(
 
 
 def make_into(job: CellJob, folder: Path, progress: Callable[[int], None]) -> None:
-    """Write the cell's folder by the maker of its kind."""
+    """Write the cell's folder by the maker of its kind; what a training took is noted."""
     match job.cell.kind:
         case "imported":
             from sae_repro.train.makers.imported import make
@@ -90,4 +91,14 @@ def make_into(job: CellJob, folder: Path, progress: Callable[[int], None]) -> No
             from sae_repro.train.makers.baseline import make
         case _:
             from sae_repro.train.makers.trained import make
+
+            path = path_of(job.store, job.key)
+            with measuring(path, job.settings.device, resumes=job.checkpoint.exists()) as tick:
+
+                def watched(step: int) -> None:
+                    tick()
+                    progress(step)
+
+                make(job, folder, watched)
+            return
     make(job, folder, progress)
