@@ -19,7 +19,7 @@ from sae_repro.numerics.random import generator
 from sae_repro.params import Cell, Train
 from sae_repro.params.axis_labels import ACTIVATION_LABELS
 from sae_repro.params.operations import step_operations, trained_parameters
-from sae_repro.train.job import CellJob, make_into
+from sae_repro.train.job import CellJob, make_measured
 from sae_repro.train.makers import trained
 
 N, D, K = 5, 3, 12
@@ -82,13 +82,13 @@ def test_a_resumed_training_adds_up_its_parts(
     monkeypatch.setattr(trained, "make", make(stops=True))
     for parts in (1, 1, 2):  # without a checkpoint the second starts afresh
         with pytest.raises(Stopped):
-            make_into(job, tmp_path, seen.append)
+            make_measured(job, tmp_path, seen.append)
         assert noted[-1] is not None and noted[-1].parts == parts
         if parts == 1 and len(noted) == 2:
             job.checkpoint.touch()
     monkeypatch.setattr(trained, "make", make(stops=False))
     before = cost_at(path_of(job.store, "k"))
-    make_into(job, tmp_path, seen.append)
+    make_measured(job, tmp_path, seen.append)
     after = cost_at(path_of(job.store, "k"))
     assert before is not None and after is not None
     assert after.parts == 3 and after.seconds > before.seconds > noted[0].seconds  # type: ignore[union-attr]

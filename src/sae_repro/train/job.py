@@ -34,12 +34,12 @@ class CellJob:
         """Make the cell into the store, unless it is there by now; a line on it."""
         with CellStore(self.store).making(self.key) as folder:
             if folder is not None:
-                make_into(self, folder, progress)
+                make_measured(self, folder, progress)
         return line_of(self.name, self.store / self.key)
 
     def make(self, folder: Path) -> None:
         """Make it into `folder`, without the store."""
-        make_into(self, folder, lambda step: None)
+        make_measured(self, folder, lambda step: None)
         say(line_of(self.name, folder))
 
 
@@ -82,8 +82,23 @@ def cell_key(
     )
 
 
+def make_measured(job: CellJob, folder: Path, progress: Callable[[int], None]) -> None:
+    """As `make_into`; what a training takes is noted beside the store."""
+    if job.cell.kind != "trained":
+        make_into(job, folder, progress)
+        return
+    path = path_of(job.store, job.key)
+    with measuring(path, job.settings.device, resumes=job.checkpoint.exists()) as tick:
+
+        def watched(step: int) -> None:
+            tick()
+            progress(step)
+
+        make_into(job, folder, watched)
+
+
 def make_into(job: CellJob, folder: Path, progress: Callable[[int], None]) -> None:
-    """Write the cell's folder by the maker of its kind; what a training took is noted."""
+    """Write the cell's folder by the maker of its kind."""
     match job.cell.kind:
         case "imported":
             from sae_repro.train.makers.imported import make
@@ -91,14 +106,4 @@ def make_into(job: CellJob, folder: Path, progress: Callable[[int], None]) -> No
             from sae_repro.train.makers.baseline import make
         case _:
             from sae_repro.train.makers.trained import make
-
-            path = path_of(job.store, job.key)
-            with measuring(path, job.settings.device, resumes=job.checkpoint.exists()) as tick:
-
-                def watched(step: int) -> None:
-                    tick()
-                    progress(step)
-
-                make(job, folder, watched)
-            return
     make(job, folder, progress)
