@@ -123,17 +123,17 @@ def _draw(table: "pd.DataFrame") -> None:
         rows = table[table["axis"] == axis].sort_values(axis)
         for row, (name, label) in enumerate(panels.items()):
             panel = axes[row, column]
-            panel.plot(rows[axis], rows[name], marker="o")
+            panel.plot(rows[axis], rows[name], marker="o", label="TopK step")
             if name == "ms":
                 panel.plot(rows[axis], rows["gemm_ms"], marker=".", ls=":", label="x·W_enc")
-                panel.legend()
+                panel.legend(fontsize="small")
             panel.set_xscale("log", base=2)
             panel.set_yscale("linear" if name == "ratio" else "log")
             panel.set_xlabel(axis)
             if not column:
                 panel.set_ylabel(label)
             if name == "ratio":
-                panel.set_ylim(bottom=0)
+                panel.set_ylim(0, 1.1 * table["ratio"].max())  # shared: by all panels' values
     figure.savefig(FOLDER / "growth.svg", metadata={"Date": None})
     plt.close(figure)
 

@@ -45,12 +45,12 @@ GROUPS = ("TopK", "BatchTopK", "Matryoshka", "ReLU", "JumpReLU")
 ROUNDS: Mapping[str, Mapping[str, Mapping[str, int]]] = {
     "native": {
         "S": dict.fromkeys(GROUPS, 20),
-        "M": {"TopK": 10, **dict.fromkeys(GROUPS[1:], 5)},
+        "M": {"TopK": 8, **dict.fromkeys(GROUPS[1:], 4)},
         "L": {"TopK": 5},
     },
     "portable": {
         "S": dict.fromkeys(GROUPS, 20),
-        "M": {"TopK": 10},
+        "M": {"TopK": 8},
         "L": {"TopK": 4},
     },
 }

@@ -39,7 +39,7 @@ class Rounds:
         found: list[dict[str, object]] = []
         for name, all_seconds in self.seconds.items():
             seconds = np.array(all_seconds[WARM_UP:])
-            q1, median, q3 = np.quantile(seconds, [0.25, 0.5, 0.75])
+            q1, median, q3 = np.quantile(seconds, [0.25, 0.5, 0.75]).tolist()
             row: dict[str, object] = {"step": name, "n": len(seconds)}
             for end, value in {"": median, "_q1": q1, "_q3": q3}.items():
                 row[f"ms{end}"] = round(1e3 * value, 4)

@@ -61,6 +61,14 @@ def gemm(shape: Shape) -> Step:
 
 def step_of(name: str, choices: Mapping[str, Any], shape: Shape, store: ActivationStore) -> Step:
     """A whole training step: loss, gradient, clipping, Adam, unit rows, clocks."""
+    trainer, steps = trainer_of(name, choices, shape, store), count()
+    return lambda x_nd: trainer._step(next(steps), x_nd)
+
+
+def trainer_of(
+    name: str, choices: Mapping[str, Any], shape: Shape, store: ActivationStore
+) -> Trainer:
+    """The trainer of a cell with these choices, in the state that its name says."""
     cell = Cell.model_validate(
         {
             "expansion": shape.k_all / shape.d,
@@ -75,8 +83,7 @@ def step_of(name: str, choices: Mapping[str, Any], shape: Shape, store: Activati
         _make_sparse(trainer)
     if "AuxK" in name:
         _let_die(trainer)
-    steps = count()
-    return lambda x_nd: trainer._step(next(steps), x_nd)
+    return trainer
 
 
 def _make_sparse(trainer: Trainer) -> None:
@@ -84,7 +91,9 @@ def _make_sparse(trainer: Trainer) -> None:
     batch, weights = next(trainer.batches.starting_at(0)), trainer.weights
     with torch.no_grad():
         u_nk = (batch - weights.b_dec) @ weights.W_enc
-        weights.b_enc.copy_(-u_nk.quantile(1 - DENSITY, dim=0))
+        # torch's quantile takes no tensor as large as L's
+        largest_off = max(1, round((1 - DENSITY) * len(u_nk)))
+        weights.b_enc.copy_(-u_nk.kthvalue(largest_off, dim=0).values)
 
 
 def _let_die(trainer: Trainer) -> None:

@@ -267,8 +267,9 @@ def main() -> None:
 def write_peers(known: dict[str, Release], roots: list[str]) -> None:
     """Write peers.txt, without what the base or torch's CUDA build needs."""
     before = {pin.partition("==")[0] for path in (BASE, CUDA) for pin in pins(path)}
-    wanting = {name: {t for t in TARGETS if name in needed(known, roots, t)[0]} for name in known}
-    names = {name for name in known if wanting[name]} - before
+    by_target = {t: needed(known, roots, t)[0] for t in TARGETS}
+    wanting = {name: {t for t in TARGETS if name in by_target[t]} for name in known}
+    names = set().union(*by_target.values()) - before
     title = "Other libraries that train SAEs: make bench-peers."
     PEER.write_text(text(title, names, known, wanting, "-r ../requirements.lock\n"))
 
