@@ -111,7 +111,7 @@ def _draw(table: "pd.DataFrame") -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "growth"
+    mpl.rcParams |= {"svg.hashsalt": "growth", "svg.fonttype": "none"}
     import matplotlib.pyplot as plt
 
     from .tables import FOLDER
