@@ -7,6 +7,7 @@ TORCH  ?= $(shell grep -o '^torch==[^ ]*' requirements.lock)
 BIN    := $(abspath $(VENV))/bin
 READY  := $(VENV)/.ready
 TESTS  := $(VENV)/.ready-dev
+PEERS  := .venv-peers
 PIP    := $(BIN)/pip install --disable-pip-version-check
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -15,7 +16,7 @@ export NO_MKDOCS_2_WARNING := true
 # of tests: a process per core, a file in one of them
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env dev repro tune test test-all lint docs bench ui lock
+.PHONY: help env dev repro tune test test-all lint docs bench bench-peers ui lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  */\1	/p' Makefile | expand -t 12
@@ -58,8 +59,18 @@ test: lint docs  ## lint, documentation, and all tests but the long ones, a proc
 test-all: lint docs  ## the same with the long tests: whole studies, kills, outages, other processors
 	pytest $(SPREAD)
 
-bench: dev  ## speed, as ratios within one run
+bench: dev  ## speed: training steps as ratios to x·W_enc, growth and memory: reports/benchmarks
 	pytest benchmarks --benchmark-only
+	python -m benchmarks.growth
+
+bench-peers: $(PEERS)/.ready  ## the same steps of other libraries, in an environment of their own
+	PYTHONPATH=src $(PEERS)/bin/python -m benchmarks.peers
+
+$(PEERS)/.ready: locks/peers.txt requirements.lock
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --disable-pip-version-check $(TORCH)
+	$(PEERS)/bin/pip install --disable-pip-version-check --no-deps --require-hashes -r locks/peers.txt
+	touch $@
 
 ui: env  ## compare the runs in MLflow
 	sae-repro ui

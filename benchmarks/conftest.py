@@ -1,26 +1,36 @@
-"""The ratios under pytest-benchmark's table."""
+"""Portable kernels, as stages compute with, and the ratios under pytest-benchmark's table."""
 
 from typing import Any
 
+from sae_repro.numerics.kernels import choose
+
+choose("portable")  # before numpy and torch are imported
+
+from sae_repro.numerics.determinism import prepare  # noqa: E402
+
+
+def pytest_configure(config: Any) -> None:
+    """One thread, as a cell of a grid has."""
+    prepare(device="cpu", threads=1)
+
 
 def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
-    """Each median over that of its reference in the same run."""
+    """What is told of a whole run: ratios to a reference, targets."""
     session = getattr(config, "_benchmarksession", None)
     rows = [b for b in getattr(session, "benchmarks", []) if b.stats.rounds]
-    reference = {
-        b.extra_info["reference"]: b.stats.median for b in rows if "reference" in b.extra_info
-    }
     write = terminalreporter.write_line
-    for kind, says in (("step", "x·W_enc"), ("read", "a copy of the bytes")):
-        if kind not in reference:
-            continue
-        write(f"\nmedian / median of {says} ({reference[kind] * 1e3:.3f} ms), same run:")
-        for b in rows:
-            if b.extra_info.get("of") == kind:
-                rate = b.extra_info.get("rows")
-                more = f", {rate / b.stats.median / 1e6:.1f}M rows/s" if rate else ""
-                label = b.name.partition("[")[2].rstrip("]") or b.name
-                write(f"  {label:<32} {b.stats.median / reference[kind]:6.1f}{more}")
+    reference = [b.stats.median for b in rows if "reference" in b.extra_info]
     for b in rows:
+        if "rows" in b.extra_info and reference:
+            rate = b.extra_info["rows"] / b.stats.median / 1e6
+            write(f"\nshuffled epoch: {b.stats.median / reference[0]:.1f} × a copy of the bytes, "
+                  f"{rate:.1f}M rows/s")  # fmt: skip
         if b.name.endswith("nothing_to_do"):
             write(f"\ndvc repro with nothing to do: {b.stats.median:.2f} s")
+    if any(b.name.startswith("test_steps") for b in rows):
+        from .tables import FOLDER
+        from .targets import lines
+
+        write(f"\n{(FOLDER / 'steps.md').read_text()}")
+        for line in lines():
+            write(line)

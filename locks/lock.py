@@ -3,12 +3,14 @@
     python locks/lock.py                    # what pyproject.toml asks for now; pins are kept
     python locks/lock.py --upgrade          # the newest releases that fit together
     python locks/lock.py --wheels FOLDER    # wheels from there count too, as torch's CPU builds
+    python locks/lock.py --peers            # locks/peers.txt alone
 
 writes
 
     requirements.lock   all that `dvc repro` imports: numbers follow from it
     locks/dev.txt       what the extras of EXTRAS add: tests, documentation, dashboard, SAELens
     locks/cuda.txt      what torch's CUDA build adds on Linux
+    locks/peers.txt     what the libraries of PEERS add to requirements.lock: make bench-peers
 
 pip resolves for the machine that it runs on. For each other system in TARGETS it is asked for a
 file of every release that is no pure Python; a release without one is reported. Which packages a
@@ -34,6 +36,10 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE, DEV, CUDA = ROOT / "requirements.lock", ROOT / "locks/dev.txt", ROOT / "locks/cuda.txt"
+PEER = ROOT / "locks/peers.txt"
+PEERS = ("dictionary-learning", "eai-sparsify", "sae-lens")  # training steps beside ours
+# no step imports it, and it brings torchvision, which only fits one build of torch
+LEFT_OUT = {"nnsight"}
 EXTRAS = ("dev", "docs", "dashboard", "saelens")
 BUILD = ("setuptools>=77",)  # builds the package itself, and sdists
 TORCH = "torch==2.13.0"
@@ -202,13 +208,34 @@ def text(title: str, names: set[str], known: dict[str, Release], wanting: dict[s
     return "".join(lines)
 
 
+def resolved(keep: Iterable[str], roots: list[str]) -> dict[str, Release]:
+    """The releases that `roots` need on all systems, with their files."""
+    known = releases(*keep, *roots)
+    for release in known.values():
+        kept = [
+            r for r in release.requires if canonicalize_name(Requirement(r).name) not in LEFT_OUT
+        ]
+        release.requires = tuple(kept)
+    print(f"{len(known)} releases here", flush=True)
+    # what other systems need besides
+    while missing := set().union(*(needed(known, roots, t)[1] for t in TARGETS)):
+        known |= releases(*keep, "--no-deps", *sorted(missing))
+        print(f"elsewhere also: {', '.join(sorted(missing))}", flush=True)
+    for target in TARGETS:
+        wanted, _ = needed(known, roots, target)
+        without = add_files(known, wanted, target)
+        print(f"{target}: {', '.join(without) or 'a file of every release'}", flush=True)
+    return known
+
+
 def locked() -> list[str]:
     """The pins of the present locks, for pip to keep."""
-    pins: list[str] = []
-    for path in (BASE, DEV, CUDA):
-        if path.is_file():
-            pins += re.findall(r"^[\w.-]+==[^\s;\\]+", path.read_text(), re.M)
-    return pins
+    return [pin for path in (BASE, DEV, CUDA, PEER) if path.is_file() for pin in pins(path)]
+
+
+def pins(path: Path) -> list[str]:
+    """The releases of a lock as requirements."""
+    return re.findall(r"^[\w.-]+==[^\s;\\]+", path.read_text(), re.M)
 
 
 def main() -> None:
@@ -216,27 +243,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--upgrade", action="store_true", help="do not keep pins")
     parser.add_argument("--wheels", type=Path, action="append", default=[], help="more files")
+    parser.add_argument("--peers", action="store_true", help="only locks/peers.txt")
     options = parser.parse_args()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     base = [TORCH, *BUILD, *project["dependencies"]]
     dev = [r for extra in EXTRAS for r in project["optional-dependencies"][extra]]
+    if not options.peers:
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write("" if options.upgrade else "\n".join(locked()))
+            file.flush()
+            known = resolved(("-c", file.name), [*base, *dev])
+        for folder in options.wheels:
+            add_wheels(known, folder)
+        write(known, base, dev)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("" if options.upgrade else "\n".join(locked()))
+        # the base is that of the study, whether or not what it adds is newer
+        file.write("\n".join(pins(BASE) if options.upgrade else locked()))
         file.flush()
-        keep = ("-c", file.name)
-        known = releases(*keep, *base, *dev)
-        print(f"{len(known)} releases here", flush=True)
-        # what other systems need besides
-        while missing := set().union(*(needed(known, [*base, *dev], t)[1] for t in TARGETS)):
-            known |= releases(*keep, "--no-deps", *sorted(missing))
-            print(f"elsewhere also: {', '.join(sorted(missing))}", flush=True)
-    for target in TARGETS:
-        wanted, _ = needed(known, [*base, *dev], target)
-        without = add_files(known, wanted, target)
-        print(f"{target}: {', '.join(without) or 'a file of every release'}", flush=True)
-    for folder in options.wheels:
-        add_wheels(known, folder)
-    write(known, base, dev)
+        roots = [TORCH, *PEERS]
+        write_peers(resolved(("-c", file.name), roots), roots)
+
+
+def write_peers(known: dict[str, Release], roots: list[str]) -> None:
+    """Write peers.txt, without what the base or torch's CUDA build needs."""
+    before = {pin.partition("==")[0] for path in (BASE, CUDA) for pin in pins(path)}
+    by_target = {t: needed(known, roots, t)[0] for t in TARGETS}
+    wanting = {name: {t for t in TARGETS if name in by_target[t]} for name in known}
+    names = set().union(*by_target.values()) - before
+    title = "Other libraries that train SAEs: make bench-peers."
+    PEER.write_text(text(title, names, known, wanting, "-r ../requirements.lock\n"))
 
 
 def write(known: dict[str, Release], base: list[str], dev: list[str]) -> None:

@@ -55,6 +55,11 @@ def test_cells_lists_which_are_trained_and_evaluated(checkout: Path) -> None:
     row = next(line for line in invoke("cells").splitlines() if line.startswith("mlp-topk-x8-k16"))
     assert row.endswith("yes          L0 20.5, target 16 missed")
     assert rows["vanilla-x32-l1em4"][2] == "2048"
+    (done / "train.json").write_text('{"key": "k"}')
+    (checkout / ".sae-repro/costs").mkdir(parents=True)
+    cost = '{"seconds": 3.21, "cpu_seconds": 3, "parts": 1, "device": "a processor"}'
+    (checkout / ".sae-repro/costs/k.json").write_text(cost)
+    assert "yes, 3.2 s  yes" in invoke("cells")
 
 
 def test_help_has_examples() -> None:

@@ -167,6 +167,16 @@ def test_an_odd_file_is_named(tmp_path: Path, file: str, content: bytes) -> None
     assert d.where == f"missing in {theirs}"
 
 
+def test_what_machines_took_is_not_compared(tmp_path: Path) -> None:
+    ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
+    for name in ("costs.csv", "machines.csv", "benchmarks/steps.csv"):
+        (ours / "reports" / name).parent.mkdir(exist_ok=True)
+        (ours / "reports" / name).write_text("1\n")
+    assert not verify(ours, theirs).differences
+    (ours / "reports/benchmarks.csv").write_text("1\n")
+    assert len(verify(ours, theirs).differences) == 1
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_or_infinity_against_a_number_is_within_no_tolerance(
     tmp_path: Path, value: float

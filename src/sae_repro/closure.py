@@ -33,6 +33,7 @@ PACKAGE = "sae_repro"
 
 EXEMPT: Mapping[str, str] = {
     "sae_repro.closure": "names the keys of cells, decides nothing in them",
+    "sae_repro.costs": "the time that a training took, out of every result",
     "sae_repro.errors": "messages only",
     "sae_repro.installation": "as stage",
     "sae_repro.live": "shows curves in MLflow; only reads what training wrote",

@@ -33,6 +33,7 @@ def write(tmp_path: Path) -> Callable[..., Result]:
         common = {"cell": name, "status": status, "hook": cell.hook or "blocks.1.hook_resid_post",
                 "d_in": 64, "d_sae": k, "unreached": [],
                 "choices": cell.model_dump(mode="json", by_alias=True)}  # fmt: skip
+        (trained / "train.json").write_text(json.dumps({"train": {"batch_size": 32}}))
         (trained / "metrics.jsonl").write_text(
             '{"step":0,"fvu":1.0,"l0":9.0,"dead":0}\n{"step":5,"fvu":0.5,"l0":8.0,"dead":1}\n'
             if status == "ok" else ""

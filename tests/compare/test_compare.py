@@ -133,6 +133,11 @@ def test_reports_are_the_same_bytes_again_and_failures_are_shown(
     assert cells["cell"].tolist() == ["a", "b", "c", "d", "e"]
     assert cells["status"].tolist()[-1] == "failed"
     assert cells["latents"].tolist()[:2] == [256, 256]
+    assert cells.columns[-4:].tolist() == ["parameters", "flops_per_step", "remarks", "reason"]
+    # batches of 32, D 64, K 256: dense, and of 4 active latents
+    assert cells["parameters"].tolist()[0] == 2 * 64 * 256 + 256 + 64
+    assert cells["flops_per_step"].tolist()[0] == 10 * 32 * 64 * 256
+    assert cells["flops_per_step"].tolist()[2] == 2 * 32 * 64 * (512 + 4 * 4)
     text = (one / "tables/cells.md").read_text()
     assert "**Failed:** e: the loss is not finite from step 7 on" in text
     assert "3,000 held-out tokens of 60 documents" in text

@@ -54,7 +54,9 @@ def closure(roots: list[str]) -> set[str]:
     return names - set(entries(lock.CUDA))
 
 
-@pytest.mark.parametrize("path", [lock.BASE, lock.DEV, lock.CUDA], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [lock.BASE, lock.DEV, lock.CUDA, lock.PEER], ids=lambda path: path.name
+)
 def test_every_release_has_a_hash(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if "==" in line and line[0].isalnum()]
     found = entries(path)
@@ -70,6 +72,12 @@ def test_the_base_holds_what_the_package_needs_and_nothing_else() -> None:
 def test_the_extras_add_what_tests_need_and_nothing_else() -> None:
     assert set(entries(lock.DEV)) == closure([*BASE, *DEV]) - closure(BASE)
     assert "sae-lens" in entries(lock.DEV) and "optuna-dashboard" in entries(lock.DEV)
+
+
+def test_the_libraries_beside_ours_are_locked_without_another_torch() -> None:
+    peers = entries(lock.PEER)
+    assert {*lock.PEERS} <= set(peers)
+    assert not set(peers) & {*entries(lock.BASE), *entries(lock.CUDA), "torchvision"}
 
 
 def test_the_locks_fit_what_pyproject_asks_for() -> None:

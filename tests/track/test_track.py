@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from sae_repro.errors import StudyError
+from sae_repro.files import write_json
 from sae_repro.params import Cell
 from sae_repro.params.appearance import look
 from sae_repro.track.mlflow_sync import Sent, sync
-from sae_repro.track.projection import FRONTIER_X, labels, projection
+from sae_repro.track.projection import FRONTIER_X, labels, projection, with_spent
 from sae_repro.track.server import redacted, tracking_uri
 
 from .conftest import CELL, STEPS, cells_named, dying_log_batch, free_port, write_cell
@@ -65,6 +66,26 @@ def test_one_run_per_cell_with_its_curves(study: Path) -> None:
     assert ("a", "fvu", 0.5, 0, 0) in found["metrics"]
     assert ("a", "lambda", "0.1") in found["params"]
     assert not any(r[1] == "k" for r in found["params"])
+
+
+def test_a_run_has_the_first_cost_of_its_training(study: Path) -> None:
+    """Time is no part of a result: another one makes no other run."""
+    cells = cells_named(["a", "b", "bad"])
+    runs = projection(cells, study, weights=False)
+    assert ("cost/parameters", 0, 76.0) in runs[0]["metrics"] and "spent" not in runs[0]
+    cost = study / f".sae-repro/costs/{'0' * 8}.json"
+    for seconds, sent in ((None, 0), (4.0, 3), (5.0, 0)):
+        if seconds:
+            write_json(cost, {"seconds": seconds, "cpu_seconds": 3.0, "parts": 1, "device": "X"})
+        told = sync(with_spent(runs, cells, study), study, study, "test")
+        if seconds:
+            assert (told.runs_created, told.runs_completed) == (0, 0)
+            assert told.metric_rows == sent
+    found = rows(study / "mlflow.db")["metrics"]
+    spent = [r[:3] for r in found if r[1].startswith("cost/") and r[0] == "a"]
+    assert spent == [("a", "cost/cpu_seconds", 3.0), ("a", "cost/flops_per_step", 2560.0),
+                     ("a", "cost/parameters", 76.0), ("a", "cost/seconds", 4.0),
+                     ("a", "cost/tokens_per_second", STEPS * 8 / 4.0)]  # fmt: skip
 
 
 def test_a_run_says_what_it_is_and_what_its_cell_reads(study: Path) -> None:

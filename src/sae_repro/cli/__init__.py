@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sae_repro.cli.costing import costs
 from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
 from sae_repro.cli.output import echo
@@ -101,6 +102,7 @@ def cells(study: StudyFolder = Path()) -> None:
     echo(cells_table(params.load(study / "params.yaml"), study))
 
 
+app.command()(costs)
 app.command("metrics")(list_metrics)
 app.command()(init)
 

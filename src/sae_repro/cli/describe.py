@@ -10,10 +10,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sae_repro.contents import check_if_sealed
-from sae_repro.files import read_json
+from sae_repro.costs import cost_at, path_of
+from sae_repro.files import read_json, read_object
 from sae_repro.params import Cell, HubSubject, Study, Tune
 from sae_repro.params.recipes import RECIPE, PartialCell
 from sae_repro.remarks import remarks_on
+from sae_repro.stage import STATE
 
 
 def width_of(study: Study) -> int | None:
@@ -45,19 +47,32 @@ def cells_table(study: Study, folder: Path) -> str:
     rows = []
     for name, cell in study.cells.items():
         sparsity = _sparsity(cell)
-        progress = [
+        trained, evaluated = (
             _count([folder / "artifacts" / stage / name / place / file for place in cell.members()])
             for stage, file in (("train", "train.json"), ("evaluate", "metrics.json"))
-        ]
+        )
         rows.append(
             [name, study.hook_of(cell), _width(cell, d_in),
              _activation(cell), sparsity, cell.prefixes, cell.revival,
-             ", ".join(map(str, cell.seeds or (cell.seed,))), *progress,
+             ", ".join(map(str, cell.seeds or (cell.seed,))),
+             trained + _seconds(cell, folder, name), evaluated,
              _found(cell, folder / "artifacts" / "evaluate" / name / "metrics.json")]
         )  # fmt: skip
     headers = ["cell", "hook", "K", "activation", "sparsity", "prefixes", "revival", "seed",
                "trained", "evaluated", "remarks"]  # fmt: skip
     return str(tabulate(rows, headers=headers))
+
+
+def _seconds(cell: Cell, folder: Path, name: str) -> str:
+    """`, 3.2 s`: what training the SAEs of a cell took on the wall; nothing where not known."""
+    trained = folder / "artifacts" / "train" / name
+    costs = [
+        cost_at(path_of(folder / STATE / "cells", read_object(path).get("key", "")))
+        for place in cell.members()
+        if (path := trained / place / "train.json").is_file()
+    ]
+    known = [cost.seconds for cost in costs if cost is not None]
+    return f", {sum(known):.1f} s" if known and len(known) == len(costs) else ""
 
 
 def _count(files: list[Path]) -> str:

@@ -14,6 +14,7 @@ from sae_repro.numerics.intervals import Interval
 from sae_repro.params import Cell
 from sae_repro.params.architecture import architecture_of
 from sae_repro.params.cell_labels import is_control, sparsity
+from sae_repro.params.operations import step_operations, trained_parameters
 from sae_repro.remarks import remarks_on
 
 
@@ -108,6 +109,15 @@ class Result:
         """Its choices as they were trained (or imported)."""
         choices: Mapping[str, Any] = self.measured["choices"]
         return choices
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(trained parameters, operations of a training step); None where nothing was trained."""
+        if self.cell.kind != "trained":
+            return None
+        d_in, first = self.measured["d_in"], next(iter(self.cell.members()))
+        batch_size = read_json(self.trained / first / "train.json")["train"]["batch_size"]
+        return trained_parameters(self.cell, d_in), step_operations(self.cell, d_in, batch_size)
 
     @property
     def expansion(self) -> float:

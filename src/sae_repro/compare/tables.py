@@ -82,10 +82,12 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
 
     Of a cell with several seeds: means over those that finished, `<metric>_sd`, and the counts in
     which its SAEs agree; the table of seeds has the rest. The headline metrics have their 95 %
-    interval beside them, `<metric>_low` and `<metric>_high`.
+    interval beside them, `<metric>_low` and `<metric>_high`. Last are the size of a training
+    (`params.operations`; of one SAE, where there are several seeds) and what there is to say.
     """
     rows = []
     measured = {name for r in results for name in r.metrics}
+    sizes = ("parameters", "flops_per_step")
     with_interval = [name for name in names_in("metrics.json") if name in measured]
     for r in results:
         rows.append(
@@ -109,16 +111,17 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
                 **{f"{name}_sd": value for name, value in r.sd.items()},
                 **interval_columns(r, with_interval),
                 **r.measured["counts"],
+                **dict(zip(sizes, r.size or (None, None), strict=True)),
                 "remarks": "; ".join(r.remarks) or None,
                 "reason": r.measured.get("reason"),
             }
         )
     frame = pd.DataFrame(rows)
-    last = frame[["remarks", "reason"]]
     # what a cell lacks must not make the others' counts floats
-    count_columns = {"k", *(name for r in results for name in r.measured["counts"])}
+    count_columns = {"k", *sizes, *(name for r in results for name in r.measured["counts"])}
     for column in count_columns:
         frame[column] = frame[column].astype("Int64")
+    last = frame[[*sizes, "remarks", "reason"]]
     return pd.concat([frame.drop(columns=list(last)), last], axis=1)
 
 
@@ -169,8 +172,8 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
         f"# All cells\n\nMeasured on {measured_on(results)}; cross-entropies on "
         f"{counts.get('fidelity_tokens', 0):,} targets. Fractions of latents are over K. Seed "
         f"{seed}. Target L0: what k or target_l0 sets; L0: what is reached here. {KEY}. cells.csv "
-        "has all metrics and counts, and the 95 % intervals of the headline metrics; METRICS.md "
-        "defines each."
+        "has all metrics and counts, the 95 % intervals of the headline metrics, and the trained "
+        "parameters and operations of a training step; METRICS.md defines each metric."
     )
     if any(len(r.members) > 1 for r in results):
         caption += " Of cells with several seeds: mean ± standard deviation over their SAEs."

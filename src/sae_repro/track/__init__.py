@@ -33,7 +33,7 @@ def run(context: StageContext) -> None:
         lines = "".join(canonical_json(run) + "\n" for run in runs)
         write_text(folder / "runs.jsonl", lines)
     try:
-        _send(runs, Path(), context.root, settings.experiment)
+        _send(runs, cells, Path(), context.root, settings.experiment)
     except StudyError as error:
         print(f"track: warning: {error}", file=sys.stderr)
 
@@ -44,14 +44,21 @@ def send(study: Path, root: Path, cells: Mapping[str, Cell], settings: Track) ->
 
     for stage in ("train", "evaluate"):
         check_if_sealed(study / "artifacts" / stage)
-    return _send(projection(cells, study, weights=settings.weights), study, root,
-                 settings.experiment)  # fmt: skip
+    runs = projection(cells, study, weights=settings.weights)
+    return _send(runs, cells, study, root, settings.experiment)
 
 
-def _send(runs: Sequence[Mapping[str, Any]], study: Path, root: Path, experiment: str) -> "Sent":
+def _send(
+    runs: Sequence[Mapping[str, Any]],
+    cells: Mapping[str, Cell],
+    study: Path,
+    root: Path,
+    experiment: str,
+) -> "Sent":
     from sae_repro.track.apart import apart
     from sae_repro.track.mlflow_sync import RETRY, sync
+    from sae_repro.track.projection import with_spent
     from sae_repro.track.server import server_errors
 
     with server_errors(root, RETRY):
-        return apart(sync, runs, study, root, experiment)
+        return apart(sync, with_spent(runs, cells, study), study, root, experiment)

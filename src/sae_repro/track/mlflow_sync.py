@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 RETRY = "retry later: `sae-repro track` sends the missing runs"
 METRICS_PER_BATCH, PARAMS_PER_BATCH, TAGS_PER_BATCH = 1000, 100, 100
 STATUS = {"ok": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
+DEVICE = "device"
+"""The tag of a run whose training was measured: on which processor or GPU."""
 T = TypeVar("T")
 
 
@@ -102,6 +104,7 @@ class Sender:
             self.sent.runs_completed += 1
         self._link(current, run)
         self._label(current, run)
+        self._account(current, run)
         history = [other for other in recorded if other not in same]
         settle(self._client, [*history, current], current.info.run_id)
         return str(current.info.run_id)
@@ -206,6 +209,17 @@ class Sender:
         if missing:
             tags = [RunTag(name, value) for name, value in missing.items()]
             self._client.log_batch(current.info.run_id, tags=tags)
+
+    def _account(self, current: "Run", run: Mapping[str, Any]) -> None:
+        """Send what the training took, unless the run has it; the first that was measured stays."""
+        from mlflow.entities import Metric, RunTag
+
+        if "spent" not in run or DEVICE in current.data.tags:
+            return
+        start = current.info.start_time
+        rows = [Metric(name, value, start + step, step) for name, step, value in run["spent"]]
+        self._client.log_batch(current.info.run_id, rows, tags=[RunTag(DEVICE, run["device"])])
+        self.sent.metric_rows += len(rows)
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

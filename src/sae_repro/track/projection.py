@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sae_repro.costs import Training, trainings
 from sae_repro.errors import StudyError
 from sae_repro.files import canonical_json, digest, read_json, sha256_file
 from sae_repro.metrics import names_in
@@ -13,11 +14,13 @@ from sae_repro.params import Cell, saes_by_name
 from sae_repro.params.appearance import look
 from sae_repro.params.architecture import architecture_of
 from sae_repro.params.cell_labels import as_trained, fields_read, is_control, sparsity
+from sae_repro.params.operations import step_operations, trained_parameters
 from sae_repro.remarks import remarks_on
 
 REPORT = "report"
 COLOUR = "mlflow.runColor"
 """The tag with the colour that MLflow draws a run in."""
+COST = "cost/"
 CURVE = "train/"
 FRONTIER_X = "plot/log10_l0"
 TRAIN = ("batch_size", "epochs", "precision")
@@ -34,7 +37,8 @@ def projection(cells: Mapping[str, Cell], study: Path, *, weights: bool) -> list
     `labels` are tags by which runs are filtered and grouped, `params` what decided the SAE as far
     as runs may differ in it; all of it is in train.json, which is among `artifacts`.
     `metrics` are (name, step, value): training under `train/`, held-out ones by their own names,
-    their 95 % intervals under `interval/`, denominators and exclusions under `count/`.
+    their 95 % intervals under `interval/`, denominators and exclusions under `count/`, the size of
+    the training under `cost/`.
     `artifacts` map a path below the study's folder to its SHA-256.
     """
     runs = [_sae(name, sae, study, weights) for name, sae in saes_by_name(cells).items()]
@@ -76,6 +80,7 @@ def _sae(name: str, cell: Cell, study: Path, weights: bool) -> dict[str, Any]:
             *curve(_rows(trained / "metrics.jsonl")),
             *_held_out(measured),
             *_on_frontier(cell, measured["metrics"]),
+            *_size(cell, summary),
         ],
         "artifacts": {
             path.relative_to(study).as_posix(): sha256_file(path)
@@ -111,6 +116,41 @@ def _on_frontier(cell: Cell, metrics: Mapping[str, float | None]) -> Iterator[Ro
     value = metrics.get(x)
     if value and not is_control(cell):
         yield FRONTIER_X, 0, math.log10(value)
+
+
+def _size(cell: Cell, summary: Mapping[str, Any]) -> Iterator[Row]:
+    """What the training takes by params.yaml; time is no part of a result: see `spent`."""
+    if cell.kind == "trained":
+        d_in, batch_size = summary["d_in"], summary["train"]["batch_size"]
+        yield f"{COST}parameters", 0, float(trained_parameters(cell, d_in))
+        yield f"{COST}flops_per_step", 0, float(step_operations(cell, d_in, batch_size))
+
+
+def with_spent(
+    runs: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell], study: Path
+) -> list[dict[str, Any]]:
+    """`runs` for a server: those whose training was measured here have `spent` and `device`, too.
+
+    No part of the projection: another run of the same training takes another time.
+    """
+    measured = {
+        training.name: training
+        for training in trainings(saes_by_name(cells), study)
+        if training.cost is not None
+    }
+    return [{**run, **_spent(measured.get(run["name"]))} for run in runs]
+
+
+def _spent(training: Training | None) -> dict[str, Any]:
+    if training is None or training.cost is None:
+        return {}
+    values = {
+        "seconds": training.cost.seconds,
+        "cpu_seconds": training.cost.cpu_seconds,
+        "tokens_per_second": training.tokens_per_second,
+    }
+    rows = [(COST + name, 0, float(value)) for name, value in values.items() if value is not None]
+    return {"spent": rows, "device": training.cost.device}
 
 
 def labels(cell: Cell, summary: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, str]:

@@ -33,7 +33,7 @@ _LINE: Mapping[str, Any] = {
     "useGlobalLineSmoothing": True,
 }
 # MLflow adds a chart per metric below ours, in sections by the first part of their names
-FOLDED = ("Model metrics", "train", "plot", "interval", "count")
+FOLDED = ("Model metrics", "train", "plot", "interval", "count", "cost")
 
 
 def publish(client: "MlflowClient", experiment_id: str, study: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.cellstore import CellStore
+from sae_repro.costs import measuring, path_of
 from sae_repro.files import digest, read_json
 from sae_repro.params import Cell, Train
 from sae_repro.progress import measured, say
@@ -33,12 +34,12 @@ class CellJob:
         """Make the cell into the store, unless it is there by now; a line on it."""
         with CellStore(self.store).making(self.key) as folder:
             if folder is not None:
-                make_into(self, folder, progress)
+                make_measured(self, folder, progress)
         return line_of(self.name, self.store / self.key)
 
     def make(self, folder: Path) -> None:
         """Make it into `folder`, without the store."""
-        make_into(self, folder, lambda step: None)
+        make_measured(self, folder, lambda step: None)
         say(line_of(self.name, folder))
 
 
@@ -79,6 +80,21 @@ def cell_key(
             "code": code,
         }
     )
+
+
+def make_measured(job: CellJob, folder: Path, progress: Callable[[int], None]) -> None:
+    """As `make_into`; what a training takes is noted beside the store."""
+    if job.cell.kind != "trained":
+        make_into(job, folder, progress)
+        return
+    path = path_of(job.store, job.key)
+    with measuring(path, job.settings.device, resumes=job.checkpoint.exists()) as tick:
+
+        def watched(step: int) -> None:
+            tick()
+            progress(step)
+
+        make_into(job, folder, watched)
 
 
 def make_into(job: CellJob, folder: Path, progress: Callable[[int], None]) -> None:

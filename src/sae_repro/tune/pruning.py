@@ -22,7 +22,7 @@ from sae_repro.errors import StudyError
 from sae_repro.files import digest, read_object, write_json
 from sae_repro.params import Tune
 from sae_repro.readers.shards import ActivationStore
-from sae_repro.train.job import CellJob, make_into
+from sae_repro.train.job import CellJob, make_into, make_measured
 from sae_repro.tune.proposals import Proposal, quiet, study_of
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Rungs:
 
         with CellStore(job.store).making(job.key) as folder:
             if folder is not None:
-                make_into(job, folder, watched)
+                make_measured(job, folder, watched)
         if folder is None:
             # made by the stage train, without reports: trained again, for these
             with tempfile.TemporaryDirectory() as scratch:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,11 @@ from sae_repro.verify.verdict import Difference, Kind, Verdict
 PLACES = ("artifacts", "reports")
 MACHINES = "reports/machines.csv"
 """Says on which machines the study was made: of no stage's making, and not compared."""
+COSTS = "reports/costs.csv"
+"""What training took on the machine that did it: as MACHINES."""
+BENCHMARKS = "reports/benchmarks"
+"""Folder of timings: as MACHINES."""
+ASIDE = (MACHINES, COSTS, BENCHMARKS)
 PICTURES = (".svg", ".png", ".pdf")
 SMALL = 1e-6
 """Numbers are of order one: of two smaller than this, the difference is taken relative to it."""
@@ -64,7 +69,7 @@ def files_below(folder: Path, place: str) -> set[str]:
         for path in paths
         if path.is_file() and path.name != ".gitignore"
     }
-    return names - {MACHINES}
+    return {name for name in names if not any(PurePosixPath(name).is_relative_to(p) for p in ASIDE)}
 
 
 def _difference(name: str, ours: Path, theirs: Path) -> Difference | None:

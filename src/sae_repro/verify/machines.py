@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sae_repro.errors import StudyError
 from sae_repro.files import write_text
+from sae_repro.numerics.processor import cpuinfo, processor_name
 from sae_repro.params import read_yaml
 from sae_repro.verify.files import MACHINES
 
@@ -66,11 +67,11 @@ def bits_of(study: Path) -> str:
 
 def this_machine(bits: str) -> Machine:
     """The machine that this process runs on; what its system does not tell is empty."""
-    cpu = _cpuinfo()
+    cpu = cpuinfo()
     flags = set(cpu.get("flags", "").split())
     has = [name for name in DECIDING if any(flag.partition("_")[0] == name for flag in flags)]
     return Machine(
-        processor=cpu.get("model name") or platform.processor() or platform.machine(),
+        processor=processor_name(),
         vendor=cpu.get("vendor_id", ""),
         family=cpu.get("cpu family", ""),
         model=cpu.get("model", ""),
@@ -82,16 +83,6 @@ def this_machine(bits: str) -> Machine:
         scipy=version("scipy"),
         bits=bits,
     )
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first processor of /proc/cpuinfo; empty where there is none."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # no Linux
-        return {}
-    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _system() -> str:

@@ -1,0 +1,35 @@
+"""The size of a training from params.yaml alone: trained parameters, operations of a step.
+
+Operations are the multiplications and additions of the matrix products that the method calls for,
+whatever kernel computes them; products of a vector, activations, Adam and AuxK, which depends on
+how many latents are dead, are left out. Of N tokens, with D dimensions and K latents of which A a
+token may be active:
+
+    encoder, all latents                                2 N D K
+    decoder, and the gradients of z, W_dec and W_enc    8 N D A
+    a gated SAE's auxiliary reconstruction, decoder
+    frozen: its decoder and the gradient of its code    4 N D K
+
+A is k where the activation keeps k a token, and K where a penalty sets how many are active: how
+many that will be, params.yaml doesn't say. Prefixes share one decode and add nothing.
+"""
+
+from sae_repro.params.cell import Cell
+
+
+def trained_parameters(cell: Cell, d_in: int) -> int:
+    """Entries of all tensors that training changes: W_enc, W_dec, b_dec, and those per latent."""
+    k = cell.width(d_in)
+    per_latent = 1 + len(cell.activation_row.extra)  # b_enc, and thresholds or magnitudes
+    return 2 * d_in * k + d_in + per_latent * k
+
+
+def step_operations(cell: Cell, d_in: int, batch_size: int) -> int:
+    """Floating-point operations of a training step: see the head of this module."""
+    k = cell.width(d_in)
+    active = k
+    if cell.activation_row.l0_set_by == "k":
+        assert cell.k is not None  # the schema sees to it
+        active = min(cell.k, k)
+    auxiliary = 4 * k if cell.activation_row.gated else 0
+    return batch_size * d_in * (2 * k + 8 * active + auxiliary)

@@ -1,0 +1,104 @@
+"""The benchmarks run, and do what their names say; how fast, no test asks."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def of(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of benchmarks/ by its name."""
+    monkeypatch.syspath_prepend(ROOT)
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+def test_every_step_is_timed_on_the_same_batches(of: Any, tmp_path: Path) -> None:
+    steps, shape = of("steps"), of("shapes").Shape(8, 64, 100, 2)
+    store = of("shapes").store_of(of("shapes").activations(shape), tmp_path)
+    every = {
+        name: steps.step_of(name, choices, shape, store)
+        for group in steps.GROUPS.values()
+        for name, choices in group.items()
+    }
+    batches = steps.batches_of(store, shape)
+    assert [tuple(batch.shape) for batch in batches] == [(100, 8)] * 8
+    seen: dict[str, list[torch.Tensor]] = {}
+
+    def watched(name: str) -> Any:
+        def step(batch: torch.Tensor) -> None:
+            seen.setdefault(name, []).append(batch)
+            every[name](batch)
+
+        return step
+
+    rounds = of("rounds").Rounds(
+        {steps.GEMM: steps.gemm(shape), **{name: watched(name) for name in every}}, batches
+    )
+    for _ in range(4):
+        rounds.turn()
+    assert all(a is b for each in seen.values() for a, b in zip(each, batches, strict=False))
+    rows = {row["step"]: row for row in rounds.rows()}
+    assert [*rows] == [steps.GEMM, *every] and rows[steps.GEMM]["ratio"] == 1
+    assert all(row["n"] == 2 and row["ms_q1"] <= row["ms"] <= row["ms_q3"] for row in rows.values())
+
+
+def test_the_sparse_and_the_dead_are(of: Any, tmp_path: Path) -> None:
+    steps, shape = of("steps"), of("shapes").Shape(8, 80, 100, 2)
+    store = of("shapes").store_of(of("shapes").activations(shape), tmp_path)
+    batch = steps.batches_of(store, shape)[0]
+
+    def made(name: str, choices: Any) -> tuple[Any, torch.Tensor]:
+        """(a trainer, its pre-activations of a batch)."""
+        trainer = steps.trainer_of(name, choices, shape, store)
+        weights = trainer.weights
+        with torch.no_grad():
+            return trainer, (batch - weights.b_dec) @ weights.W_enc + weights.b_enc
+
+    sparse, revived = "ReLU, density 1 %", "TopK + AuxK, 10 % dead"
+    _, u_nk = made(sparse, steps.DENSE[sparse])
+    assert 0 < (u_nk > 0).float().mean() < 0.03
+    trainer, u_nk = made(revived, steps.SPARSE[revived])
+    dead_k = trainer.silent_k >= trainer.cell.dead_tokens
+    assert dead_k.nonzero().flatten().tolist() == [*range(8)]
+    assert u_nk.topk(shape.k, dim=1).indices.min() >= 8, "they stay dead"
+    assert (u_nk[:, :8] > 0).any(), "and have something to learn"
+
+
+def test_targets_are_computed_from_the_tables(of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = of("targets")
+    tables = {
+        "steps": pd.DataFrame(
+            [("S", "TopK", 2.0), ("S", "BatchTopK", 2.2), ("S", targets.GEMM, 1.0),
+             ("S", "ReLU, dense", 6.0)],
+            columns=["size", "step", "ms"],
+        ).assign(bits="portable"),
+        "peers": pd.DataFrame(
+            [("S", "TopK", "sae-repro", 1.0), ("S", "TopK", "sparsify", 2.0),
+             ("S", "TopK", "SAELens", 4.0)],
+            columns=["size", "group", "library", "ms"],
+        ).assign(bits="native", step="TopK"),
+    }  # fmt: skip
+    monkeypatch.setattr(targets, "read", tables.__getitem__)
+    assert [*targets.lines()] == [
+        "S: BatchTopK / TopK: 1.10, at most 1.15: met",
+        "S: ReLU, dense / x·W_enc: 6.00, at most 5.5: MISSED",
+        "S: TopK / sparsify, native: 0.50, at most 0.55: met",
+        "S: TopK / SAELens, native: 0.25, at most 0.22: MISSED",
+    ]
+
+
+def test_rows_are_kept_until_they_are_measured_anew(
+    of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = of("tables")
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    tables.renew("t", [{"size": "S", "bits": "x", "ms": 1}, {"size": "M", "bits": "x", "ms": 2}],
+                 ["size", "bits"])  # fmt: skip
+    again = tables.renew("t", [{"size": "M", "bits": "x", "ms": 3}], ["size", "bits"])
+    assert again["ms"].tolist() == [1, 3] == tables.read("t")["ms"].tolist()
