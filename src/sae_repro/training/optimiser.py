@@ -44,15 +44,15 @@ class Optimiser:
         self._named = weights.named()
         for tensor in self._named.values():
             tensor.requires_grad_(True)
-        self._adam = torch.optim.Adam(
-            self._named.values(), lr=cell.lr, betas=BETAS, eps=cell.adam_eps, fused=True
-        )
-        for tensor in self._named.values():
-            self._adam.state[tensor] = {
+        # not torch.optim: making one of its optimisers imports torch's compiler, for a second
+        self._state = {
+            name: {
                 "step": torch.zeros((), dtype=torch.float32, device=tensor.device),
-                **{moment: torch.zeros_like(tensor) for moment in MOMENTS},
+                **{moment: torch.zeros_like(tensor.detach()) for moment in MOMENTS},
             }
-        self._steps = [self._adam.state[tensor]["step"] for tensor in self._named.values()]
+            for name, tensor in self._named.items()
+        }
+        self._steps = [state["step"] for state in self._state.values()]
         self._whole = {
             name: (tensor.detach(), *self.moments(name)) for name, tensor in self._named.items()
         }
@@ -88,9 +88,13 @@ class Optimiser:
             remove_radial(weights.W_dec)
         if self._cell.grad_clip is not None:
             torch.nn.utils.clip_grad_norm_(list(self._named.values()), self._cell.grad_clip)
-        self._adam.param_groups[0]["lr"] = lr
-        self._adam.step()
         with torch.no_grad():
+            of = []
+            for name, tensor in self._named.items():
+                assert tensor.grad is not None
+                of.append((self._whole[name], tensor.grad))
+            torch._foreach_add_(self._steps, 1)
+            self._update(of, None, lr)
             if self._cell.decoder == "unit_norm":
                 _normalise(weights.W_dec)
             if weights.threshold is not None:
@@ -159,8 +163,8 @@ class Optimiser:
 
     def forget(self) -> None:
         """Back to Adam's first step, for all weights."""
-        for tensor in self._named.values():
-            for value in self._adam.state[tensor].values():
+        for state in self._state.values():
+            for value in state.values():
                 value.zero_()
 
     def permute(self, order_k: Tensor) -> None:
@@ -173,21 +177,21 @@ class Optimiser:
 
     def moments(self, name: str) -> tuple[Tensor, Tensor]:
         """Adam's m and v of the weight `name`; written to in place by a resampling."""
-        state = self._adam.state[self._named[name]]
+        state = self._state[name]
         return state[MOMENTS[0]], state[MOMENTS[1]]
 
     def state(self) -> dict[str, Tensor]:
         """Everything Adam remembers, by name."""
         return {
             f"adam.{name}.{key}": value
-            for name, tensor in self._named.items()
-            for key, value in self._adam.state[tensor].items()
+            for name, state in self._state.items()
+            for key, value in state.items()
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state` gave."""
-        for name, tensor in self._named.items():
-            for key, value in self._adam.state[tensor].items():
+        for name, remembered in self._state.items():
+            for key, value in remembered.items():
                 value.copy_(state[f"adam.{name}.{key}"])
 
 
