@@ -73,7 +73,15 @@ def _added(product: Tensor, bias: Tensor, beta: Any, alpha: Any) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-    """a @ b into `out`, of the operands' dtype; those that BLAS lacks are computed in fp32."""
+    """a @ b into `out`, of the operands' dtype; those that BLAS lacks are computed in fp32.
+
+    What overflows is infinite or NaN, as in torch, without numpy's warning.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _multiplied(a, b, out)
+
+
+def _multiplied(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     if out.dtype in (torch.float32, torch.float64):
         np.matmul(_array(a), _array(b), out=out.detach().numpy())
         return out

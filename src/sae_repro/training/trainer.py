@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -153,6 +154,7 @@ class Trainer:
         check_finite(sae, journal)  # the last step may have broken what its loss has not seen
         return Trained(sae, journal, self._thresholds(sae))
 
+    @np.errstate(over="ignore", invalid="ignore")  # what is not finite is the watch's to report
     def _step(self, step: int, x_nd: Tensor) -> Taken:
         """Numbers 2 to 10 of the map."""
         cell, steps = self.cell, self.batches.steps
