@@ -29,6 +29,7 @@ VERBS: dict[str, list[str]] = {
     "new": ["new", "copy", "--from", "{study}"],
     "init": ["init", "{study}"],
     "renew": ["init", "--renew", "{study}"],
+    "costs": ["costs", "{study}"],
     "adopt": ["adopt", "--study", "{study}"],
     "track": ["track", "{study}"],
     "commit": ["track", "{study}", "--commit", "HEAD"],
