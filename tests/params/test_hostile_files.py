@@ -99,9 +99,7 @@ def check_stages(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert cells == study.cells
 
 
-@pytest.mark.parametrize(
-    "cases", [300, pytest.param(20_000, marks=pytest.mark.slow)]
-)  # fmt: skip
+@pytest.mark.parametrize("cases", [20_000])
 def test_damaged_and_hostile_files_are_refused_in_lines(
     cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

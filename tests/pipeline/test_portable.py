@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,18 @@ from sae_repro.numerics.kernels import CHOSEN, PORTABLE
 
 from .conftest import ROOT, Checkout
 
-pytestmark = pytest.mark.slow
-
 RUNNER = Path(__file__).with_name("all_stages.py")
 STAGES = ("kernels", "corpus", "subject", "extract", "train", "fewer", "evaluate", "judge",
           "control", "compare", "tune", "samplers")  # fmt: skip
 TRAINING = STAGES[: STAGES.index("fewer")]
-EMULATED: Mapping[str, tuple[str, ...]] = {
-    "EPYC-Rome": STAGES,
-    "Haswell": TRAINING,
-    "Skylake-Client": TRAINING,
-}
-"""Stages by processor. Evaluation, and what follows it, take an emulator minutes, and compute with
-the kernels of training: one processor makes them."""
+EMULATED = [
+    pytest.param("EPYC-Rome", TRAINING, id="EPYC-Rome, corpus to train"),
+    pytest.param("EPYC-Rome", STAGES, id="EPYC-Rome", marks=pytest.mark.slow),
+    pytest.param("Haswell", TRAINING, id="Haswell", marks=pytest.mark.slow),
+    pytest.param("Skylake-Client", TRAINING, id="Skylake-Client", marks=pytest.mark.slow),
+]
+"""Processors and the stages they make. Evaluation, and what follows it, take an emulator minutes,
+and compute with the kernels of training: one processor makes them."""
 
 PARAMS = """\
 root: .
@@ -114,25 +112,10 @@ def emulator() -> str:
 
 @pytest.fixture(scope="session")
 def here(small: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The study made by this machine's processor."""
+    """The study made by this machine's processor, to its trained cells."""
     checkout = small.copy(tmp_path_factory.mktemp("here") / "study")
-    run(checkout, STAGES)
+    run(checkout, TRAINING)
     return checkout
-
-
-@pytest.fixture(scope="session")
-def emulated(emulator: str, small: Checkout) -> Mapping[str, "Future[Checkout]"]:
-    """The study made by every emulated processor: two at a time, the longest first."""
-
-    def make(processor: str) -> Checkout:
-        checkout = small.copy(small.folder.with_name(processor))
-        run(checkout, EMULATED[processor], emulator, "-cpu", processor)
-        return checkout
-
-    pool = ThreadPoolExecutor(2)
-    made = {processor: pool.submit(make, processor) for processor in EMULATED}
-    pool.shutdown(wait=False)
-    return made
 
 
 def run(checkout: Checkout, stages: tuple[str, ...], *emulator: str, unpinned: str = "") -> None:
@@ -166,16 +149,25 @@ def assert_same(ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> None:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("processor", EMULATED)
+@pytest.mark.parametrize(("processor", "stages"), EMULATED)
 def test_another_processor_has_the_same_bits(
-    processor: str, here: Checkout, emulated: Mapping[str, "Future[Checkout]"]
+    processor: str,
+    stages: tuple[str, ...],
+    small: Checkout,
+    here: Checkout,
+    emulator: str,
+    tmp_path: Path,
 ) -> None:
-    stages = EMULATED[processor]
-    there = emulated[processor].result()
-    assert_same(results(here, stages), results(there, stages))
+    ours = here.copy(tmp_path / "ours")
+    run(ours, stages[len(TRAINING) :])
+    theirs = small.copy(tmp_path / "theirs")
+    run(theirs, stages, emulator, "-cpu", processor)
+    assert_same(results(ours, stages), results(theirs, stages))
 
 
-@pytest.mark.parametrize("unpinned", ["products", "OPENBLAS_CORETYPE"])
+@pytest.mark.parametrize(
+    "unpinned", [pytest.param("products", marks=pytest.mark.slow), "OPENBLAS_CORETYPE"]
+)
 def test_a_kernel_that_is_not_pinned_is_noticed(
     unpinned: str, here: Checkout, tmp_path: Path
 ) -> None:
@@ -191,6 +183,7 @@ def test_a_kernel_that_is_not_pinned_is_noticed(
         assert_same(results(here, TRAINING), results(other, TRAINING))
 
 
+@pytest.mark.slow
 def test_square_roots_left_to_torch_are_noticed_on_another_processor(
     emulator: str, here: Checkout, tmp_path: Path
 ) -> None:
