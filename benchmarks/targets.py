@@ -64,8 +64,10 @@ def lines() -> Iterator[str]:
 def _median(table: pd.DataFrame, target: Target, step: str, library: str) -> float | None:
     if not len(table):
         return None
-    chosen = table[(table["size"] == target.size) & (table["step"] == step)]
-    chosen = chosen[chosen["bits"] == target.bits]
+    table = table[(table["size"] == target.size) & (table["bits"] == target.bits)]
+    # steps are timed by groups, each with a product of its own
+    groups = table.loc[table["step"] == target.step, "group"]
+    chosen = table[(table["step"] == step) & table["group"].isin(groups)]
     if "library" in chosen:
         chosen = chosen[(chosen["library"] == library) & (chosen["group"] == target.step)]
     return float(chosen["ms"].iloc[0]) if len(chosen) else None

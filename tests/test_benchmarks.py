@@ -74,9 +74,10 @@ def test_targets_are_computed_from_the_tables(of: Any, monkeypatch: pytest.Monke
     targets = of("targets")
     tables = {
         "steps": pd.DataFrame(
-            [("S", "TopK", 2.0), ("S", "BatchTopK", 2.2), ("S", targets.GEMM, 1.0),
-             ("S", "ReLU, dense", 6.0)],
-            columns=["size", "step", "ms"],
+            [("S", "sparse", "TopK", 2.0), ("S", "sparse", "BatchTopK", 2.2),
+             ("S", "sparse", targets.GEMM, 1.0), ("S", "dense", targets.GEMM, 1.2),
+             ("S", "dense", "ReLU, dense", 7.2)],
+            columns=["size", "group", "step", "ms"],
         ).assign(bits="portable"),
         "peers": pd.DataFrame(
             [("S", "TopK", "sae-repro", 1.0), ("S", "TopK", "sparsify", 2.0),
