@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,15 @@ def test_a_stage_mends_what_was_changed_in_its_own_cells(
     print(f"{stage}: {cases} cases, all mended")
 
 
+def forget() -> None:
+    """As in a new process: nothing that evaluations share is in memory."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("sae_repro.evaluate"):
+            for shared in vars(module).values():
+                if hasattr(shared, "cache_clear"):
+                    shared.cache_clear()
+
+
 @pytest.mark.parametrize("power_loss", [False, True])
 def test_a_damaged_store_never_becomes_a_result(
     study: Callable[[str], None], capsys: pytest.CaptureFixture[str], power_loss: bool
@@ -171,6 +181,7 @@ def test_a_damaged_store_never_becomes_a_result(
             kind = ALL[number % len(ALL)]
             assert any(damage(path, kind) for path in files[number % len(files) :] + files)
         assert CellStore(STATE / "cells").find(entry.name) is None
+    forget()
     for stage in MENDED:
         shutil.rmtree(Path("artifacts") / stage)
         study(stage)
