@@ -81,6 +81,18 @@ def test_intervals_of_fractions_stay_between_0_and_1() -> None:
     assert whole["intervals"]["decoder_near_copy_fraction"] == list(pooled)
 
 
+@pytest.mark.parametrize(
+    ("value", "ends"), [(0.5, [0.45, 0.55]), (0.0, [0.0, 0.05]), (1, [0.95, 1])]
+)
+def test_fractions_on_which_seeds_agree_are_known_to_half_of_one(
+    value: float, ends: list[float]
+) -> None:
+    ones = with_metric("coverage", [value] * 3, [10] * 3)
+    for one in ones.values():
+        one["counts"]["structure_concepts"] = 10
+    assert over_seeds(ones)["intervals"]["coverage"] == pytest.approx(ends)
+
+
 def test_metrics_without_bounds_keep_students_interval() -> None:
     values = [-0.1, 0.2, 0.4]
     for name in ("hole_rate", "ce_recovered_zero", "of_a_row_that_does_not_exist"):

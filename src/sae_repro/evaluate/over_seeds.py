@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sae_repro.metrics import find, mean_over_seeds
+from sae_repro.metrics.metric import FRACTION
 from sae_repro.numerics.intervals import wilson_over_groups
 
 Measured = Mapping[str, Any]
@@ -19,7 +20,8 @@ def over_seeds(measured: Mapping[str, Measured]) -> dict[str, Any]:
     the value (`n`). `counts` are those on which all agree, and how many seeds failed. `intervals`,
     for what has one in a seed: Wilson's over the latents of all seeds, widened by the variance
     between seeds, for fractions of latents; for the rest Student's over the seeds, inside the range
-    of the metric's unit. `seeds` has what was measured of each.
+    of the metric's unit, and for fractions of n things at least 1/(2n) to either side: seeds that
+    agree exactly may differ by less than one of them. `seeds` has what was measured of each.
     """
     finished = [one for one in measured.values() if one["status"] == "ok"]
     failed = {place: one["reason"] for place, one in measured.items() if one["status"] != "ok"}
@@ -75,12 +77,15 @@ def _interval(finished: list[Measured], name: str) -> list[float] | None:
         return _own_interval(measured[0], name)
     values = [one["metrics"][name] for one in measured]
     metric = find(name)
+    count = metric and metric.denominator_of(name)
+    totals = [one["counts"].get(count, 0) for one in measured] if count else []
     if metric is not None and metric.interval == "Wilson over latents":
-        count = metric.denominator_of(name)
-        totals = [one["counts"][count] for one in measured]
         successes = [round(value * n) for value, n in zip(values, totals, strict=True)]
         return list(wilson_over_groups(successes, totals))
-    _, low, high = mean_over_seeds(metric, values)
+    mean, low, high = mean_over_seeds(metric, values)
+    if metric is not None and metric.unit == FRACTION and totals and all(totals):
+        half = float(np.mean([1 / (2 * n) for n in totals]))
+        low, high = min(low, max(0.0, mean - half)), max(high, min(1.0, mean + half))
     return [low, high]
 
 
