@@ -20,9 +20,12 @@ ENDED = frozenset({"", "stop", "eos", "eos_token", "end_turn", "end", "stop_sequ
 CUT = frozenset({"length", "max_tokens", "max_output_tokens", "max_completion_tokens",
                  "model_length", "token_limit"})  # fmt: skip
 
-# possessive (*+): the ways to split n comments would be 2ⁿ
-_HTML = re.compile(r"\s*+(?:<!--.*?-->\s*|<\?xml[^>]*>\s*)*+<(?:!doctype\s+html|html|head|body)\b",
-                   re.IGNORECASE | re.DOTALL)  # fmt: skip
+# a comment ends at its first "-->": else the ways to split n comments would be 2ⁿ. Possessive
+# quantifiers would do, too, but Python 3.11.2 matches groups with them wrong
+_HTML = re.compile(
+    r"\s*(?:(?:<!--(?:(?!-->).)*-->|<\?xml[^>]*>)\s*)*<(?:!doctype\s+html|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,200})", re.IGNORECASE)
 _ERROR_KEYS = ("error", "errors", "detail")
 
