@@ -175,7 +175,8 @@ def test_a_server_gets_every_row_once(
     assert set(found["runs"]) == {("a", "FINISHED"), ("b", "FINISHED"), ("bad", "FAILED"),
                                   ("report", "FINISHED")}  # fmt: skip
     held_out = ("fvu", "l0", "dead", "monosemantic", "low", "high", "tokens", "log10_l0")
-    curves, measured = 3 * 2 * STEPS, 2 * len(held_out)
+    size = ("parameters", "flops_per_step")
+    curves, measured = 3 * 2 * STEPS, 2 * len(held_out) + 3 * len(size)
     assert len(found["metrics"]) == curves + measured
     assert artifacts["sae_weights.safetensors"] == 3
 
