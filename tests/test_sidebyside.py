@@ -104,13 +104,14 @@ def test_a_fault_of_the_program_names_the_cell(jobs: str, monkeypatch: pytest.Mo
 
 
 WAITING = """
+import os
 import signal
 import time
 from sae_repro.errors import StudyError
 from sae_repro.sidebyside import side_by_side
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests are a background job
 def job(report):
-    print("begun", flush=True)
+    os.write(1, b"begun\\n")  # at once, as the other worker writes, too
     time.sleep(600)
 try:
     side_by_side([(job, 1), (job, 1)], what="train", unit="step")
