@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from sae_repro.checkpoint.files import check_files, check_links
+from sae_repro.checkpoint.gguf import converted
 from sae_repro.errors import Named, StudyError, shown
 from sae_repro.files import sha256_file, sha256_folder
+from sae_repro.stage import STATE
 
 if TYPE_CHECKING:
-    from sae_repro.params import Cell, ConceptLabels, FilesSource, LocalSubject, PromptFile
+    from sae_repro.params import Cell, ConceptLabels, FilesSource, HereSubject, PromptFile
 
 
 def model_digest(folder: Path) -> str:
@@ -80,10 +82,16 @@ def pinned_concepts(labels: "ConceptLabels", folder: Path) -> PinnedFile:
     return PinnedFile("evaluate.concepts.path", labels.path, folder / labels.path, labels.sha256)
 
 
-def check_model(source: "LocalSubject", folder: Path) -> Path:
-    """The pinned Hugging Face folder, checked to be unchanged, with safetensors weights."""
+def check_model(source: "HereSubject", folder: Path) -> Path:
+    """The pinned Hugging Face folder, checked to be unchanged, with safetensors weights.
+
+    A GGUF file is dequantised to such a folder the first time. `folder` holds params.yaml.
+    """
     path = folder / source.path
     what = f"subject.source.path: {path}"
+    if source.kind == "gguf":
+        PinnedFile("subject.source.path", source.path, path, source.sha256).check()
+        return converted(path, what, folder / STATE / "converted" / source.sha256)
     check_links(path)
     check_files(path, what)
     _compare(what, model_digest(path), source.sha256)

@@ -11,7 +11,7 @@ from sae_repro.closure import code_digest
 from sae_repro.errors import StudyError
 from sae_repro.files import digest, read_object, write_json
 from sae_repro.installation import SOURCE
-from sae_repro.params import ANSWERS, Cell, FilesSource, Judge, LocalSubject, Study, shape_problems
+from sae_repro.params import ANSWERS, Cell, FilesSource, HereSubject, Judge, Study, shape_problems
 from sae_repro.pins import (
     check_imports,
     check_model,
@@ -82,12 +82,12 @@ def check_inputs(study: Study, folder: Path) -> None:
     if isinstance(study.corpus.source, FilesSource):
         for file in pinned_texts(study.corpus.source, folder):
             file.check()
-    if isinstance(study.subject.source, LocalSubject):
-        _check_local(study, study.subject.source, folder, widths)
+    if isinstance(study.subject.source, HereSubject):
+        _check_model(study, study.subject.source, folder, widths)
 
 
-def _check_local(
-    study: Study, source: LocalSubject, folder: Path, widths: Mapping[str, int]
+def _check_model(
+    study: Study, source: HereSubject, folder: Path, widths: Mapping[str, int]
 ) -> None:
     """StudyError where the study's own model can't be studied, or hooks and cells don't fit it."""
     path = check_model(source, folder)

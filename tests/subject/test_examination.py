@@ -241,7 +241,7 @@ DAMAGE = {
     "tokenizer pointer": (pointer("tokenizer.json"), r"tokenizer\.json: a Git LFS pointer"),
     "config pointer": (pointer("config.json"), r"config\.json: a Git LFS pointer"),
     "pickled": (renamed("pytorch_model.bin"), r"no \*\.safetensors, only pytorch_model\.bin"),
-    "gguf": (renamed("model-q4.gguf"), r"only model-q4\.gguf \(quantised"),
+    "gguf": (renamed("model-q4.gguf"), r"only model-q4\.gguf .*kind: gguf"),
     "consolidated": (renamed("consolidated.safetensors"), r"only consolidated\.safetensors"),
     "none": (lambda f: (f / "model.safetensors").unlink(), "no other weights"),
     "lost shard": (lost_shard, r"1 shard that .* lists missing: model-00002-of-"),

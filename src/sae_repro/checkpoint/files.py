@@ -109,8 +109,8 @@ def _no_weights(folder: Path) -> str:
         return f"no {WEIGHTS}, only {some(others)}, a format of another program; {AGAIN}"
     if gguf:
         return (
-            f"no *.safetensors, only {some(gguf)} (quantised, for llama.cpp); study the model "
-            "that it was made from"
+            f"no *.safetensors, only {some(gguf)} (for llama.cpp); name the file itself: source: "
+            "{kind: gguf, path: …}"
         )
     found = f"only {some(pickled)}" if pickled else "and no other weights"
     return f"no *.safetensors, {found}; {AGAIN} (pickled weights are not read)"

@@ -149,7 +149,7 @@ def _bring_inputs(raw: Any, base: Path, folder: Path) -> list[str]:
     if source["kind"] == "files":
         source["files"] = {moved(file): pin for file, pin in dict(source["files"]).items()}
     model = raw["subject"]["source"]
-    if model["kind"] == "local":
+    if model["kind"] in ("local", "gguf"):
         model["path"] = moved(model["path"], model=True)
     labels = (raw.get("evaluate") or {}).get("concepts")
     prompts = (raw.get("judge") or {}).get("prompts") or {}

@@ -22,7 +22,17 @@ from sae_repro.cli.schema import modeline
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
 from sae_repro.hub import UnreachableError, commit_of, config_of
-from sae_repro.params import FilesSource, HubSource, HubSubject, LocalSubject, check_section
+from sae_repro.params import (
+    FilesSource,
+    GgufSubject,
+    HereSubject,
+    HubSource,
+    HubSubject,
+    LocalSubject,
+    SubjectChoice,
+    TrainedSubject,
+    check_section,
+)
 from sae_repro.pins import check_model, model_digest
 from sae_repro.readers.examination import examine
 
@@ -72,7 +82,7 @@ def own_study(name: str, request: "StudyRequest", folder: Path) -> tuple[str, li
             notes += more
         source = {**source, "files": files}
     subject = model.source
-    if subject["kind"] == "local":
+    if subject["kind"] in ("local", "gguf"):
         place, more = bring(Path(subject["path"]), folder, model=True)
         subject = {**subject, "path": place}
         notes += more
@@ -136,16 +146,21 @@ def _model(request: "StudyRequest") -> Model:
     if request.model is None:
         return Model({"kind": "train"}, SUBJECT["d_model"], SUBJECT["n_layers"], SUBJECT_POSITIONS)
     path = Path(request.model)
-    if path.is_dir():
-        source = {"kind": "local", "path": str(path), "sha256": model_digest(path)}
-        check_model(LocalSubject.model_validate(source), Path())
-        what = f"--model {path}"
-        shape = shape_of(read_config(path, what), what)
-        examine(path, what)  # before the text is measured, which takes longer
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        here: HereSubject = (
+            LocalSubject(kind="local", path=str(path), sha256=model_digest(path))
+            if path.is_dir()
+            else GgufSubject(kind="gguf", path=str(path), sha256=sha256_file(path))
+        )
+        source, what = here.model_dump(), f"--model {path}"
+        folder = check_model(here, Path())
+        shape = shape_of(read_config(folder, what), what)
+        examine(folder, what)  # before the text is measured, which takes longer
         return _shaped(source, shape, request)
     if path.exists() or request.model.count("/") > 1:
         raise StudyError(
-            f"--model {request.model}: no such folder; a model of the hub is owner/name"
+            f"--model {request.model}: no such folder, nor a .gguf file; a model of the hub is "
+            "owner/name"
         )
     commit = _commit("model", request.model, request.revision)
     source = {"kind": "hub", "name": request.model, "revision": commit}
@@ -210,12 +225,12 @@ def _tokenising(model: Model, notes: list[str]) -> Callable[[list[str]], Tokenis
 
     if model.source["kind"] == "train":
         return lambda sample: counting(byte_pairs(sample, _vocabulary(sum(map(len, sample)))))
-    schema = LocalSubject if model.source["kind"] == "local" else HubSubject
-    source = schema.model_validate(model.source)
+    source = check_section(SubjectChoice, {"source": model.source}, within="subject").source
+    assert not isinstance(source, TrainedSubject)
     try:
         tokenizer = pretrained(source, Path())
     except StudyError:
-        if model.source["kind"] == "local":
+        if not isinstance(source, HubSubject):
             raise
         notes.append("the model's tokenizer can't be read now: four characters count as a token")
         return None

@@ -63,6 +63,9 @@ def _pins(raw: Any, folder: Path) -> Iterator[tuple[str, Any, str, str]]:
         if not (folder / model["path"]).is_dir():
             raise StudyError(f"subject.source.path: {folder / model['path']} is missing")
         yield "subject.source.sha256", model, "sha256", model_digest(folder / model["path"])
+    elif model["kind"] == "gguf":
+        path = _file(folder / model["path"], "subject.source.path")
+        yield "subject.source.sha256", model, "sha256", sha256_file(path)
     labels = (raw.get("evaluate") or {}).get("concepts")
     prompts = (raw.get("judge") or {}).get("prompts") or {}
     for key, entry in [

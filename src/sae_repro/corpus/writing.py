@@ -16,8 +16,7 @@ from sae_repro.files import write_json
 from sae_repro.numerics.hashing import fingerprint
 from sae_repro.params import (
     Corpus,
-    HubSubject,
-    LocalSubject,
+    PretrainedSubject,
     StoriesSource,
     TrainedSubject,
 )
@@ -129,7 +128,7 @@ def write_stories(corpus: Corpus, source: StoriesSource, seed: int, folder: Path
 
 def write_texts(
     corpus: Corpus,
-    subject: TrainedSubject | LocalSubject | HubSubject,
+    subject: TrainedSubject | PretrainedSubject,
     seed: int,
     folder: Path,
     *,

@@ -21,8 +21,11 @@ from sae_repro.params.reading import load, parse
 from sae_repro.params.recipes import read_cells
 from sae_repro.params.study import Study, shape_problems
 from sae_repro.params.subject import (
+    GgufSubject,
+    HereSubject,
     HubSubject,
     LocalSubject,
+    PretrainedSubject,
     Subject,
     SubjectChoice,
     TrainedSubject,
@@ -49,10 +52,13 @@ __all__ = [
     "Evaluate",
     "Extract",
     "FilesSource",
+    "GgufSubject",
+    "HereSubject",
     "HubSource",
     "HubSubject",
     "Judge",
     "LocalSubject",
+    "PretrainedSubject",
     "PromptFile",
     "ScoreInfo",
     "Section",

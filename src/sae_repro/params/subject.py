@@ -21,6 +21,14 @@ class LocalSubject(Section):
     sha256: Sha256 = Field(description="of the folder (`sae-repro pin` fills it in)")
 
 
+class GgufSubject(Section):
+    """A model in a GGUF file (llama.cpp's format), pinned by its content; dequantised to fp32."""
+
+    kind: Literal["gguf"]
+    path: Place = Field(description="file, relative to params.yaml")
+    sha256: Sha256 = Field(description="of the file (`sae-repro pin` fills it in)")
+
+
 class HubSubject(Section):
     """A model on the Hugging Face hub, pinned to a commit."""
 
@@ -29,6 +37,13 @@ class HubSubject(Section):
     revision: Commit = Field(description="commit of the model, 40 hex digits")
     d_model: Count = Field(description="width of its residual stream, checked once it is loaded")
     n_layers: Count = Field(description="its number of blocks, checked once it is loaded")
+
+
+HereSubject = LocalSubject | GgufSubject
+"""A model in a folder or a file here, pinned by its content."""
+
+PretrainedSubject = HereSubject | HubSubject
+"""A model, with its tokenizer, that was trained elsewhere."""
 
 
 class Training(Section):
@@ -58,8 +73,8 @@ class Training(Section):
 class SubjectChoice(Section):
     """The choice of language model: all that `corpus` reads of it, for the tokenizer."""
 
-    source: Annotated[TrainedSubject | LocalSubject | HubSubject, Field(discriminator="kind")] = (
-        Field(description="train one here, a local folder, or a model on the hub")
+    source: Annotated[TrainedSubject | PretrainedSubject, Field(discriminator="kind")] = Field(
+        description="train one here, a local folder, a GGUF file, or a model on the hub"
     )
 
 

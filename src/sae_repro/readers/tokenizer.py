@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 from sae_repro.errors import StudyError
 from sae_repro.hub import connection_errors, fetching, one_line, reachable
-from sae_repro.params import HubSubject, LocalSubject
+from sae_repro.params import HubSubject, PretrainedSubject
 from sae_repro.pins import check_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-def pretrained(source: LocalSubject | HubSubject, folder: Path) -> "PreTrainedTokenizerFast":
+def pretrained(source: PretrainedSubject, folder: Path) -> "PreTrainedTokenizerFast":
     """The tokenizer that belongs to a pinned model; `folder` holds params.yaml.
 
     StudyError where it needs code of its own, or has no fast form (tokenizer.json).
     """
-    if isinstance(source, LocalSubject):
+    if not isinstance(source, HubSubject):
         path = check_model(source, folder)
         source_name = f"subject.source.path: {path}"
         try:

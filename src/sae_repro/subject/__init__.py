@@ -13,7 +13,7 @@ import numpy as np
 from sae_repro.contents import check, sealed_folder
 from sae_repro.errors import StudyError
 from sae_repro.files import write_json
-from sae_repro.params import HubSubject, LocalSubject, Subject
+from sae_repro.params import GgufSubject, HubSubject, LocalSubject, Subject
 from sae_repro.pins import check_model
 from sae_repro.readers.examination import examine
 from sae_repro.stage import StageContext
@@ -24,9 +24,9 @@ def run(context: StageContext) -> None:
     subject = context.section(Subject, "subject")
     with sealed_folder(context.artifacts("subject")) as folder:
         match subject.source:
-            case LocalSubject():
+            case LocalSubject() | GgufSubject():
                 facts = _copy(check_model(subject.source, Path()), folder)
-                facts["name"] = Path(subject.source.path).name
+                facts["name"] = Path(subject.source.path).name.removesuffix(".gguf")
             case HubSubject():
                 from sae_repro.subject.download import download
 
