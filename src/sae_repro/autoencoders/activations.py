@@ -7,16 +7,12 @@ that is saved.
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sae_repro.autoencoders import selection
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.params import Cell
-
-GROUP = 8  # pre-activations whose maximum stands for them in the search of the largest
-SMALLEST = np.float32(1e-45)  # the least number above 0
 
 
 class Code(NamedTuple):
@@ -211,55 +207,12 @@ def _top_k(weights: Weights, x_nd: Tensor, apply: bool, k: int | None) -> Tensor
     assert k is not None
     # what numpy can read
     plain = u_nk.device.type == "cpu" and u_nk.dim() == 2 and not u_nk.requires_grad
-    plain = plain and u_nk.dtype in (torch.float32, torch.float64)
-    return largest(u_nk, k) if plain else _selected(u_nk, k)
-
-
-def _selected(u_nk: Tensor, k: int) -> Tensor:
-    values, selected = u_nk.topk(k, dim=-1, sorted=False)
-    return torch.zeros_like(u_nk).scatter_(-1, selected, torch.relu_(values))
-
-
-def largest(u_nk: Tensor, k: int) -> Tensor:
-    """As `_selected`, in a fraction of its time on a CPU.
-
-    The k-th largest of the maxima of groups bounds the k-th largest from below: few are compared
-    beyond that.
-    """
-    n, width = u_nk.shape
-    u, z_nk = u_nk.numpy(), torch.zeros_like(u_nk)
-    grouped = width % GROUP == 0 and width // GROUP >= 2 * k
-    maxima = u.reshape(n, GROUP, -1).max(axis=1) if grouped else u
-    candidate_nk = u >= np.maximum(_kth_largest(maxima, k), SMALLEST)[:, None]
-    flat = np.flatnonzero(candidate_nk)
-    row, count_n = rows_of(flat, n, width)
-    value = u.ravel()[flat]
-    if (count_n > k).any():
-        beside = np.zeros((n, max(k, int(count_n.max()))), dtype=u.dtype)
-        beside[row, np.arange(len(flat)) - (np.cumsum(count_n) - count_n)[row]] = value
-        kept = value >= _kth_largest(beside, k)[row]
-        flat, value = flat[kept], value[kept]
-        _, count_n = rows_of(flat, n, width)
-    z_nk.view(-1)[torch.from_numpy(flat)] = torch.from_numpy(value)
-    # equal values at the edge, fewer than k positive ones, or NaN, which counts as the largest
-    other = np.flatnonzero((count_n != k) | np.isnan(maxima).any(axis=1))
-    if len(other):
-        z_nk[other] = _selected(u_nk[other], k)
+    if not plain or u_nk.dtype not in (torch.float32, torch.float64):
+        values, selected = u_nk.topk(k, dim=-1, sorted=False)
+        return torch.zeros_like(u_nk).scatter_(-1, selected, torch.relu_(values))
+    z_nk, flat = torch.zeros_like(u_nk), selection.top_k(u_nk, k)
+    z_nk.numpy().reshape(-1)[flat] = u_nk.numpy().reshape(-1).take(flat)
     return z_nk
-
-
-def _kth_largest(u_nk: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
-    place = u_nk.shape[1] - k
-    kth_n: npt.NDArray[Any] = np.partition(u_nk, place, axis=1)[:, place]
-    return kth_n
-
-
-def rows_of(
-    flat: npt.NDArray[np.int64], n: int, width: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(row of each of `flat`, how many each row has [n]) of ascending places in [n, width]."""
-    count_n = np.diff(np.searchsorted(flat, np.arange(n + 1) * width))
-    return np.repeat(np.arange(n), count_n), count_n
 
 
 def _thresholded(weights: Weights, x_nd: Tensor, apply: bool, k: int | None) -> Tensor:

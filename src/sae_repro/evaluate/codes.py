@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE
-from sae_repro.autoencoders.activations import rows_of
+from sae_repro.autoencoders.selection import row_starts
 from sae_repro.readers.shards import RowFile
 
 Array = npt.NDArray[Any]
@@ -49,7 +49,7 @@ def code_of(z_nk: Tensor, index: npt.NDArray[np.int32]) -> Code:
         else fires_nk.flatten().nonzero()[:, 0].cpu().numpy()
     )
     value = z_nk.flatten()[torch.from_numpy(flat).to(z_nk.device)].cpu().numpy()
-    row, _ = rows_of(flat, *z_nk.shape)
+    row = np.arange(len(z_nk)).repeat(np.diff(row_starts(flat, *z_nk.shape)))
     return Code(index, row, flat - row * z_nk.shape[1], value)
 
 

@@ -56,9 +56,12 @@ class TokenDocuments:
 
     def pieces(self, begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> list[list[int]]:
         """The token ids from each `begin` to its `end`, places in `tokens`."""
-        return [
-            self.tokens[b:e].tolist() for b, e in zip(begin.tolist(), end.tolist(), strict=True)
-        ]
+        length = end - begin
+        stop = np.cumsum(length)
+        start = stop - length
+        # all at once: a slice of a mapped file costs more than the few ids in it
+        ids = self.tokens[np.repeat(begin - start, length) + np.arange(length.sum())].tolist()
+        return [ids[a:b] for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
 
     def split(self, name: str) -> npt.NDArray[np.int64]:
         """Numbers of the documents in `name` (train, calibration, validation), in order."""

@@ -34,7 +34,7 @@ def metrics_row(
             "tokens": (step + 1) * len(x_nd),
             "loss": float(taken.loss),
             **{name: float(term) for name, term in taken.terms.items()},
-            "fvu": float(taken.error / (x_nd - x_nd.mean(0)).square().sum()),
+            "fvu": float(taken.error() / (x_nd - x_nd.mean(0)).square().sum()),
             "l0": float(taken.code.l0),
             "dead": (silent_k >= DEAD_WINDOW).sum().item(),
             "lr": lr,

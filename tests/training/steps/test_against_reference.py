@@ -82,7 +82,7 @@ def compare(cell: Cell, weights: Weights, x: torch.Tensor, lengths: list[int]) -
     for name, term in expected.terms.items():
         assert found.terms[name] == pytest.approx(term.item(), rel=10 * bound, abs=bound)
     assert found.loss == pytest.approx(expected.loss.item(), rel=10 * bound)
-    assert found.error == pytest.approx(expected.error.item(), rel=10 * bound)
+    assert found.error() == pytest.approx(expected.error().item(), rel=10 * bound)
     theirs, ours = gradients_of(weights, expected), gradients_of(weights, found)
     assert ours.keys() == theirs.keys()
     for name, gradient in theirs.items():

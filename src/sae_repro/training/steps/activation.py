@@ -8,11 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders import Weights, decoder_norm
+from sae_repro.autoencoders import Weights, decoder_norm, selection
+from sae_repro.autoencoders.selection import Indices, Mask
 from sae_repro.params import Cell
-from sae_repro.training.steps import selection
 from sae_repro.training.steps.layouts import Layout
-from sae_repro.training.steps.selection import Indices, Mask
 
 Small = dict[str, Tensor]
 """Gradients of a step's tensors per latent, by the weights' names."""

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders import Weights
-from sae_repro.training.steps import selection
+from sae_repro.autoencoders import Weights, selection
 from sae_repro.training.steps.activation import where_positive
 from sae_repro.training.steps.gradients import Revived
 from sae_repro.training.steps.layouts import laid_out

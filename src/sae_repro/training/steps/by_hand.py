@@ -81,7 +81,7 @@ class ByHand:
             else DenseCode(batch.z)
         )
         loss = sum(batch.terms.values())
-        return Taken(loss, batch.terms, residual.full, code, gradients)
+        return Taken(loss, batch.terms, lambda: residual.full, code, gradients)
 
     def _encoded(self, x_nd: Tensor, lengths: list[int], dead_k: Tensor | None) -> _Batch:
         weights = self._weights

@@ -1,5 +1,6 @@
 """Records of a step for the trainer: its losses, and its code without the zeros."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,14 +31,15 @@ class StepCode(Protocol):
 
 @dataclass
 class Taken:
-    """One step: the loss, its named terms (they sum to it), Σ‖x − x̂‖² of the full code, the code.
+    """One step: the loss, its named terms (they sum to it), and the code.
 
     Numbers on the CPU, where by hand; tensors of autograd's graph otherwise.
     """
 
     loss: Tensor | float
     terms: dict[str, Tensor | float]
-    error: Tensor | float
+    error: Callable[[], Tensor | float]
+    """Σ‖x − x̂‖² of the full code: for what is logged, so computed when asked for."""
     code: StepCode
     gradients: Gradients | None = None
     """None: autograd's, to be had from `loss`."""

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sae_repro.autoencoders.selection import Indices, Mask, row_starts
 from sae_repro.training.steps.gradients import Rows
-from sae_repro.training.steps.selection import Indices, Mask, row_starts
 from sae_repro.training.steps.workspace import Workspace
 
 BLOCK_BYTES = 1 << 20  # of rows that are written and read again while in the cache

@@ -35,6 +35,10 @@ class Reference:
                 dead_k=dead_k,
                 epsilon=self.epsilon,
             )
-        with torch.no_grad():
-            error = (x_nd - losses.x_hat_nd).square().sum()
-        return Taken(losses.loss, dict(losses.terms), error, DenseCode(losses.z_nk.detach()))
+        x_hat_nd = losses.x_hat_nd.detach()
+        return Taken(
+            losses.loss,
+            dict(losses.terms),
+            lambda: (x_nd - x_hat_nd).square().sum(),
+            DenseCode(losses.z_nk.detach()),
+        )

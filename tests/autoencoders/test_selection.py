@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
-from sae_repro.training.steps import selection
+from sae_repro.autoencoders import selection
 
 FEW_VALUES = st.sampled_from([-1.0, -0.0, 0.0, 1e-45, 0.25, 0.5, 1.0, 3.0])
 
