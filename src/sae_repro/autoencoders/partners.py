@@ -3,7 +3,7 @@
 All products are fp64. Of equally good partners the one with the lower number is taken.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +61,40 @@ def one_to_one(score_ab: Floats) -> tuple[Ints, Ints]:
 
     rows, columns = linear_sum_assignment(score_ab, maximize=True)
     return rows, columns
+
+
+@dataclass(frozen=True)
+class Match:
+    """The one-to-one match of the latents of two SAEs by the |cosine| of their decoder rows."""
+
+    rows: Ints
+    columns: Ints
+    cosine: Floats
+    """|cosine| of each pair."""
+    latents: tuple[int, int]
+    """Of both SAEs; those of the larger that are left over have no partner."""
+
+    @classmethod
+    def of(cls, a: Directions, b: Directions) -> "Match":
+        """The match with the largest sum."""
+        score = np.abs(cosines(a.decoder_kd, b.decoder_kd))
+        rows, columns = one_to_one(score)
+        return cls(rows, columns, score[rows, columns], (len(a.latent), len(b.latent)))
+
+
+def stability(member: int, latents: int, matches: Mapping[tuple[int, int], Match]) -> Floats:
+    """Of each of its latents, the mean |cosine| with its partners in the other SAEs; 0 for none.
+
+    `matches` are those of pairs of SAEs by their numbers; NaN where `member` is in none of them.
+    """
+    found = []
+    for pair, match in matches.items():
+        if member in pair:
+            cosine = np.zeros(latents)
+            cosine[match.rows if member == pair[0] else match.columns] = match.cosine
+            found.append(cosine)
+    mean: Floats = np.mean(found, axis=0) if found else np.full(latents, np.nan)
+    return mean
 
 
 def nearest(score_ab: Floats) -> Ints:

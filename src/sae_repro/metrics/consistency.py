@@ -40,9 +40,9 @@ CONSISTENCY = (
     ),
     Metric(
         name="shared_fraction",
-        definition="alive latents of two seeds whose nearest in the other, by encoder column and by "
-        "decoder row, is the same latent, with a decoder cosine > .7; averaged over all pairs of "
-        "seeds",
+        definition="alive latents of two seeds whose nearest in the other, by encoder column and "
+        "by decoder row, is the same latent, with a decoder cosine > .7; averaged over all pairs "
+        "of seeds",
         unit=FRACTION,
         source="arXiv:2501.16615, nearest in place of Hungarian",
         choice="consistency",

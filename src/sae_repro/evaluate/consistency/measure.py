@@ -11,9 +11,10 @@ import numpy as np
 from sae_repro.autoencoders.partners import (
     Directions,
     Floats,
+    Match,
     agreed_cosines,
-    cosines,
     one_to_one,
+    stability,
     unit,
 )
 from sae_repro.evaluate.consistency.activations import Activations
@@ -58,8 +59,8 @@ def measure(
 
     places = [*members]
     directions = [*members.values()]
-    matched: list[list[Floats]] = [[] for _ in places]
     rows, curves = [], []
+    matches: dict[tuple[int, int], Match] = {}
     pairs = [
         (i, j)
         for i, j in combinations(range(len(places)), 2)
@@ -67,22 +68,16 @@ def measure(
     ]
     for i, j in pairs:
         a, b = directions[i], directions[j]
-        score = np.abs(cosines(a.decoder_kd, b.decoder_kd))
-        at_a, at_b = one_to_one(score)
-        for member, at, of in ((i, at_a, a), (j, at_b, b)):
-            stable = np.zeros(len(of.latent))  # without a partner it is not found again
-            stable[at] = score[at_a, at_b]
-            matched[member].append(stable)
+        matches[i, j] = match = Match.of(a, b)
         agreed = np.concatenate(agreed_cosines(a, b))
-        larger = max(score.shape)
         row = {
             "seed_a": places[i],
             "seed_b": places[j],
             "latents_a": len(a.latent),
             "latents_b": len(b.latent),
-            "matched": len(at_a),
-            "pw_mcc": float(score[at_a, at_b].mean()),
-            "pw_mcc_all": float(score[at_a, at_b].sum() / larger),
+            "matched": len(match.cosine),
+            "pw_mcc": float(match.cosine.mean()),
+            "pw_mcc_all": float(match.cosine.sum() / max(match.latents)),
             "shared_fraction": float((agreed > SHARED).mean()),
             "activation_mcc": None,
         }
@@ -97,13 +92,12 @@ def measure(
     columns = ["seed_a", "seed_b", "latents_a", "latents_b", "matched", *NAMES]
     frame = pd.DataFrame(rows, columns=columns)
     curve = pd.DataFrame(curves, columns=["seed_a", "seed_b", "threshold", "shared_fraction"])
-    stability = {
-        place: np.mean(of, axis=0) if of else np.full(len(directions[m].latent), np.nan)
-        for m, (place, of) in enumerate(zip(places, matched, strict=True))
+    stable = {
+        place: stability(m, len(directions[m].latent), matches) for m, place in enumerate(places)
     }
     nulls = _nulls(pairs, directions, activations, seed)
     tokens = 0 if activations is None else activations.tokens
-    return Consistency(frame, curve, stability, _summary(frame, pairs, nulls, len(places), tokens))
+    return Consistency(frame, curve, stable, _summary(frame, pairs, nulls, len(places), tokens))
 
 
 def _mean_matched(score: Floats) -> float:
@@ -122,7 +116,7 @@ def _nulls(
         i, j = pairs[number % len(pairs)]
         rng = generator(seed, "consistency", "directions", number)
         a, b = (_random(directions[m], rng) for m in (i, j))
-        draws["pw_mcc_null"].append(_mean_matched(np.abs(cosines(a.decoder_kd, b.decoder_kd))))
+        draws["pw_mcc_null"].append(float(Match.of(a, b).cosine.mean()))
         agreed = np.concatenate(agreed_cosines(a, b))
         draws["shared_fraction_null"].append(float((agreed > SHARED).mean()))
     if activations is not None and len(activations.starts):
