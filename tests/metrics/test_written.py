@@ -59,8 +59,8 @@ def written(tmp_path: Path, make_store: Callable[..., Path]) -> dict[str, Summar
     }
     directions = Directions.of(sae.weights, np.arange(2 * D))
     seeds = {"seed-0": directions, "seed-1": directions, "seed-2": directions}
-    activations = Activations([sae] * 3, [directions.latent] * 3, batches, 16_000, 0)
-    summaries["consistency"] = measure(seeds, activations, 0).summary
+    encoded = Activations([sae] * 3, [directions.latent] * 3, batches, 16_000, 0)
+    summaries["consistency"] = measure(seeds, encoded, 0).summary
     for choice in set(get_args(Chosen)) - set(NEEDS_MODEL) - set(BETWEEN_SEEDS):
         settings = Evaluate.model_validate({"metrics": [choice], "references": [5]})
         study = Evaluation(
