@@ -31,7 +31,7 @@ def deliver(out: Path, jobs: Mapping[str, ConsistencyJob], store: CellStore) -> 
     if not bypassed():
         missing = {job.key: job for job in changed.values() if store.find(job.key) is None}
         if missing:
-            say(f"evaluate: the seeds of {len(missing)} cells to compare")
+            say(f"evaluate: seeds to compare in {len(missing)} of {len(jobs)} cells")
             pieces = [(job, 1) for job in missing.values()]
             side_by_side(pieces, what="evaluate", unit="cell")
     for name, job in changed.items():
