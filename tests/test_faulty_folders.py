@@ -39,6 +39,7 @@ VERBS: dict[str, list[str]] = {
     "deps": ["deps", "{study}/dvc.yaml"],
     "export": ["export", "topk", "--format", "saelens", "--to", "out", "--study", "{study}"],
     "import": ["import", "{study}", "--to", "out"],
+    "consensus": ["consensus", "topk", "--to", "out", "--study", "{study}"],
 }
 """Of each command that takes a folder or file, its arguments."""
 

@@ -98,14 +98,14 @@ def deliver(
         for name, jobs in cells.items()
         # a seed that params.yaml no longer names
         if any(path.name not in jobs for path in (out / name).glob("seed-*"))
-        or not all(_finished(out / name / place, job.key, summary) for place, job in jobs.items())
+        or not all(finished(out / name / place, job.key, summary) for place, job in jobs.items())
     }
     if not bypassed():
         missing = {
             job.key: job
             for name, jobs in changed.items()
             for place, job in jobs.items()
-            if store.find(job.key) is None and not _finished(out / name / place, job.key, summary)
+            if store.find(job.key) is None and not finished(out / name / place, job.key, summary)
         }
         if missing:
             make_all(list(missing.values()))
@@ -117,15 +117,15 @@ def deliver(
                     job.make(folder / place)
                     seal(folder / place)
                 else:
-                    _copy(job.key, store, out / name / place, folder / place)
+                    copied(job.key, store, out / name / place, folder / place)
                 _label(folder / place, summary, name, job.key)
     seal(out)
 
 
-def _copy(key: str, store: CellStore, finished: Path, target: Path) -> None:
-    """The store's folder of `key`, or that of an earlier run, where the store was emptied."""
+def copied(key: str, store: CellStore, earlier: Path, target: Path) -> None:
+    """Copy the store's folder of `key` to `target`, or `earlier`, where the store was emptied."""
     try:
-        shutil.copytree(store.find(key) or finished, target, dirs_exist_ok=True)
+        shutil.copytree(store.find(key) or earlier, target, dirs_exist_ok=True)
         examine(target)  # the copy: what is damaged on the way there is noticed, too
     except (Changed, FileNotFoundError) as fault:
         raise StudyError(
@@ -141,7 +141,8 @@ def _label(folder: Path, summary: str, name: str, key: str) -> None:
     seal(folder, {path: sha for path, sha in listed(folder).items() if path != summary})
 
 
-def _finished(folder: Path, key: str, summary: str) -> bool:
+def finished(folder: Path, key: str, summary: str) -> bool:
+    """Whether `folder` is as it was made, and of `key` by its JSON file `summary`."""
     try:
         examine(folder)
         return bool(read_object(folder / summary).get("key") == key)

@@ -101,7 +101,7 @@ def test_a_place_shows_the_parameters_that_the_row_states() -> None:
     assert "hole_rate" in shown and "hole_rate_faint" not in shown
     assert names_in("metrics.json") == [
         "l0", "fvu", "cosine", "ce_recovered_zero", "kl", "dead_fraction_never",
-        "monosemantic_fraction",
+        "monosemantic_fraction", "pw_mcc",
     ]  # fmt: skip
 
 

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from sae_repro.autoencoders import SAE, Weights
+from sae_repro.autoencoders.partners import Directions
 from sae_repro.corpus.writing import write_stories
 from sae_repro.evaluate.codes import CodeFile
+from sae_repro.evaluate.consistency.activations import Activations
+from sae_repro.evaluate.consistency.measure import measure
 from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
@@ -23,7 +26,7 @@ from sae_repro.evaluate.summary import Summary
 from sae_repro.metrics import METRICS, find
 from sae_repro.metrics.metric import COLUMN_SUFFIXES, FRACTION
 from sae_repro.params import Corpus, Evaluate, StoriesSource
-from sae_repro.params.evaluate import Chosen
+from sae_repro.params.evaluate import BETWEEN_SEEDS, Chosen
 from sae_repro.readers.shards import ActivationStore
 
 HOOK = "blocks.0.hook_resid_post"
@@ -54,7 +57,11 @@ def written(tmp_path: Path, make_store: Callable[..., Path]) -> dict[str, Summar
         "always": Summary(metrics, dict.fromkeys(counted, 1), {}),
         **{choice: Summary(dict.fromkeys(names), {}, {}) for choice, names in NEEDS_MODEL.items()},
     }
-    for choice in set(get_args(Chosen)) - set(NEEDS_MODEL):
+    directions = Directions.of(sae.weights, np.arange(2 * D))
+    seeds = {"seed-0": directions, "seed-1": directions, "seed-2": directions}
+    encoded = Activations([sae] * 3, [directions.latent] * 3, batches, 16_000, 0)
+    summaries["consistency"] = measure(seeds, encoded, 0).summary
+    for choice in set(get_args(Chosen)) - set(NEEDS_MODEL) - set(BETWEEN_SEEDS):
         settings = Evaluate.model_validate({"metrics": [choice], "references": [5]})
         study = Evaluation(
             settings=settings, seed=0, shared="", trainer="", store=tmp_path,

@@ -109,7 +109,7 @@ def test_negative_controls_and_seeds_reach_the_tables(finished: Checkout, tmp_pa
     assert checkout.ran(checkout.repro()) == [
         "train", "evaluate", "judge", "compare", "track"]  # fmt: skip
     after = sum(p.is_dir() for p in (checkout.folder / ".sae-repro/cells").iterdir())
-    assert after == before + 2  # one trained, one evaluated
+    assert after == before + 3  # one trained, one evaluated, the cell's seeds compared
 
 
 def test_an_imported_sae_is_evaluated_like_our_own(finished: Checkout, tmp_path: Path) -> None:

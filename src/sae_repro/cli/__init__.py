@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sae_repro.cli.consensus import consensus
 from sae_repro.cli.costing import costs
 from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
@@ -279,6 +280,7 @@ def deps(
 
 app.callback()(options)
 app.command()(export)
+app.command()(consensus)
 app.command("import")(import_)
 
 

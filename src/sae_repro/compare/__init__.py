@@ -13,6 +13,8 @@ def run(context: StageContext) -> None:
 
     from sae_repro.compare.closing import closing_lines
     from sae_repro.compare.collect import collect
+    from sae_repro.compare.consistency import write_consistency
+    from sae_repro.compare.consistency_figure import draw_consistency
     from sae_repro.compare.controls import heat_maps, write_control
     from sae_repro.compare.dvc_views import write_metric_files, write_plot_tables
     from sae_repro.compare.features import write_features
@@ -35,12 +37,14 @@ def run(context: StageContext) -> None:
         write_judged(folder, results, artifacts, seed)
         write_control(folder, artifacts)
         write_features(folder, results)
+        write_consistency(folder, results)
         write_findings(folder, results, settings, seed)
         write_metrics(folder)
         write_index(folder)
     with replacing_folder(reports / "figures") as folder:
         write_figures(folder, results, settings.matched_l0)
         write_portraits(folder, results)
+        draw_consistency(folder, results)
         heat_maps(folder, artifacts)
     write_json(reports / "metrics.json", {r.name: headline(r) for r in results if r.ok})
     with replacing_folder(reports / "metrics") as folder:

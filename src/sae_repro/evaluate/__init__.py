@@ -5,11 +5,13 @@ others: `dvc repro` has no workers of its own, and takes time over every stage. 
 seeds has a folder for each, and a metrics.json over all of them (see `over_seeds`).
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 from sae_repro.cellstore import CellStore, bypassed, deliver
 from sae_repro.contents import check, seal
+from sae_repro.evaluate import consistency
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.job import EvaluateJob, ReferenceJob, job_of
 from sae_repro.evaluate.over_seeds import over_seeds
@@ -52,12 +54,41 @@ def run(context: StageContext) -> None:
     deliver(out, cells, store, summary="metrics.json", make_all=make_all)
     if not made and not bypassed():
         say_kept("evaluate", 0, len(keys))
-    for name, jobs in cells.items():
-        if len(jobs) > 1:
-            measured = {place: read_json(out / name / place / "metrics.json") for place in jobs}
-            write_json(out / name / "metrics.json", {"cell": name, **over_seeds(measured)})
-            seal(out / name)
+    several = {name: jobs for name, jobs in cells.items() if len(jobs) > 1}
+    compared = _comparisons(context, evaluation, several, out)
+    consistency.deliver(out, compared, store)
+    for name, jobs in several.items():
+        measured = {place: read_json(out / name / place / "metrics.json") for place in jobs}
+        whole = consistency.with_consistency(over_seeds(measured), out / name)
+        write_json(out / name / "metrics.json", {"cell": name, **whole})
+        seal(out / name)
     seal(out)
+
+
+def _comparisons(
+    context: StageContext,
+    evaluation: Evaluation,
+    cells: Mapping[str, Mapping[str, EvaluateJob]],
+    out: Path,
+) -> dict[str, consistency.ConsistencyJob]:
+    """The jobs that compare the seeds of each of `cells`, where that is chosen."""
+    if "consistency" not in evaluation.settings.metrics:
+        for name in cells:  # of a run that had it
+            shutil.rmtree(out / name / consistency.FOLDER, ignore_errors=True)
+        return {}
+    code = context.code(
+        "sae_repro.evaluate.consistency.measure", "sae_repro.evaluate.consistency.job"
+    )
+    return {
+        name: consistency.job_of(
+            name,
+            evaluation,
+            code,
+            {place: (job.sae, out / name / place) for place, job in jobs.items()},
+            {place: job.key for place, job in jobs.items()},
+        )
+        for name, jobs in cells.items()
+    }
 
 
 def _check_labels(labels: ConceptLabels, context: StageContext) -> None:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sae_repro.cellstore import CellStore
 from sae_repro.files import digest, sha256_file, sha256_folder
 from sae_repro.params import Evaluate
+from sae_repro.params.evaluate import BETWEEN_SEEDS
 from sae_repro.stage import StageContext
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Evaluation:
         corpus, subject = context.artifacts("corpus"), context.artifacts("subject")
         extract = context.artifacts("extract")
         shared = {
-            "evaluate": settings.model_dump(mode="json"),
+            "evaluate": _of_one_sae(settings),
             "seed": context.value("seed"),
             "extract": sha256_file(extract / "manifest.json"),
             "windows": sha256_folder(extract / "windows"),
@@ -67,3 +68,9 @@ class Evaluation:
             device=self.settings.device,
             threads=self.settings.threads,
         )
+
+
+def _of_one_sae(settings: Evaluate) -> dict[str, Any]:
+    """The settings without what is measured between SAEs: it has a key of its own."""
+    chosen = [name for name in settings.metrics if name not in BETWEEN_SEEDS]
+    return {**settings.model_dump(mode="json"), "metrics": chosen}

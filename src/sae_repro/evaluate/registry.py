@@ -1,4 +1,4 @@
-"""The metrics that `evaluate.metrics` chooses among, and the rows that each needs."""
+"""The metrics of one SAE that `evaluate.metrics` chooses among, and the rows that each needs."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -39,7 +39,7 @@ def chosen_metrics(first_pass: FirstPass) -> Summary:
     by_token = first_pass.store.manifest["pooling"] == "token"
     total = Summary({}, {}, {})
     for name in first_pass.study.settings.metrics:
-        row = MEASURES[name]
-        if by_token or not row.by_token:
+        row = MEASURES.get(name)  # none for what is measured between SAEs
+        if row and (by_token or not row.by_token):
             total |= row.measure(first_pass)
     return total

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import groupby
 
+from sae_repro.metrics.consistency import CONSISTENCY
 from sae_repro.metrics.dictionary import DICTIONARY
 from sae_repro.metrics.fidelity import FIDELITY
 from sae_repro.metrics.firing import FIRING
@@ -32,6 +33,7 @@ AREAS = {
     "Dictionary": DICTIONARY,
     "Word patterns and ablation": LANGUAGE,
     "References": REFERENCES,
+    "Consistency over seeds": CONSISTENCY,
     "Control: known atoms": CONTROLS,
 }
 """All rows in the order of tables; the last area's names are those of control's own table."""

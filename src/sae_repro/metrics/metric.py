@@ -21,6 +21,8 @@ Interval = Literal[
     "bootstrap over concepts",
     "bootstrap over parents",
     "Student over seeds",
+    "jackknife over seeds",
+    "of a further draw",
     "none",
 ]
 Better = Literal["lower", "higher", "none"]
@@ -31,6 +33,7 @@ Place = Literal[
     "monosemantic.md",
     "structure.md",
     "control.md",
+    "consistency.md",
     "findings: against controls",
     "findings: above 0",
     "findings: at equal target L0",

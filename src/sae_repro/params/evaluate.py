@@ -6,7 +6,11 @@ from pydantic import Field
 
 from sae_repro.params.base import Count, Device, Many, Place, Section, Sha256
 
-Chosen = Literal["monosemanticity", "structure", "dictionary", "references", "ngram", "ablation"]
+Chosen = Literal[
+    "monosemanticity", "structure", "dictionary", "references", "consistency", "ngram", "ablation"
+]
+BETWEEN_SEEDS: tuple[Chosen, ...] = ("consistency",)
+"""Those that compare the SAEs of a cell with several seeds."""
 
 
 class ConceptLabels(Section):
@@ -34,12 +38,13 @@ class Evaluate(Section):
         description="validation tokens on which the language model is run with the SAE in place",
     )
     metrics: Many[Chosen] = Field(
-        ("monosemanticity", "structure", "dictionary", "references"),
+        ("monosemanticity", "structure", "dictionary", "references", "consistency"),
         description="what is measured beside firing, reconstruction and fidelity: monosemanticity, "
         "each latent against a bank of concepts; structure, how latents divide concepts "
         "(splitting, holes, absorption, coverage, probes); dictionary, nearest atoms and "
-        "description length; references, correlation with small SAEs; and, slower, ngram and "
-        "ablation, which run the language model; [] for none",
+        "description length; references, correlation with small SAEs; consistency, which latents "
+        "the seeds of a cell share; and, slower, ngram and ablation, which run the language model; "
+        "[] for none",
     )
     structure_tokens: Annotated[int, Field(ge=1000, le=10**12)] = Field(
         20_000, description="structure: validation tokens in its sample of whole documents"

@@ -121,11 +121,11 @@ def correlations(
     """
     chosen = np.sort(np.argsort(-np.asarray(fired_k), kind="stable")[:MAPPED])
     a_nk = _sampled(codes, rows, len(fired_k))
-    frame = _maxima(references.small, _correlations(references.both_nr, a_nk))
+    frame = _maxima(references.small, correlations_of_columns(references.both_nr, a_nk))
     a_nm = csr_array(csc_array(a_nk)[:, chosen])
     return (
         frame,
-        _clustered(chosen, _correlations(a_nm, a_nm)),
+        _clustered(chosen, correlations_of_columns(a_nm, a_nm)),
         _summary(frame, references.small, references.widths, rows, seed),
     )
 
@@ -165,7 +165,7 @@ def _joined(codes: list[csr_array], rows: Rows, seed: int) -> tuple[csr_array, c
     return aligned, csr_array(vstack([aligned[by:], aligned[:by]], format="csr"))
 
 
-def _correlations(r_nr: csr_array, a_nk: csr_array) -> Floats:
+def correlations_of_columns(r_nr: csr_array, a_nk: csr_array) -> Floats:
     """Of the columns of two codes of the same rows, [R, K]; NaN where one does not vary."""
     n = max(1, r_nr.shape[0])
     (total_r, deviation_r), (total_k, deviation_k) = _moments(r_nr), _moments(a_nk)
