@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sae_repro.checkpoint.configuration import shape_of
 from sae_repro.errors import StudyError
 from sae_repro.extract.passes import passes, pooled
+from sae_repro.extract.prefixes import seen_in_training
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink, Sink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.files import sha256_file, write_json
@@ -17,7 +18,7 @@ from sae_repro.numerics.random import generator
 from sae_repro.params import Extract
 from sae_repro.readers.agreement import hook_problems, hooks_of
 from sae_repro.readers.documents import TokenDocuments
-from sae_repro.readers.shards import RowFile
+from sae_repro.readers.shards import SEEN, RowFile
 from sae_repro.readers.windows import Windows
 
 if TYPE_CHECKING:
@@ -114,6 +115,9 @@ def extract(
     manifest |= {"tokens": tokens, "documents": documents, "names": dict(names)}
     if settings.untrained_hooks:
         manifest["untrained"] = {"weights_seed": weights_seed(seed)}
+    if settings.pooling == "token":
+        np.save(folder / SEEN, seen_in_training(corpus, settings, limits))
+        manifest["seen"] = sha256_file(folder / SEEN)
     manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
     write_json(folder / "manifest.json", manifest)
     return {
