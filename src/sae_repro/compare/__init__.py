@@ -34,7 +34,7 @@ def run(context: StageContext) -> None:
         write_grid(folder, results, seed)
         write_judged(folder, results, artifacts, seed)
         write_control(folder, artifacts)
-        write_features(folder, results)
+        write_features(folder, results, seed)
         write_findings(folder, results, settings, seed)
         write_metrics(folder)
         write_index(folder)

@@ -30,6 +30,7 @@ INDEX = {
     "control": "the same autoencoders on known atoms, with the expected and the observed outcome",
     "monosemantic": "each cell's latents against the concept bank: classes, fractions, intervals",
     "structure": "splitting, holes, absorption, coverage, probes, correlations, description length",
+    "structure_common": "holes, absorption, splitting on pairs testable in all compared cells",
     "findings": "the results in sentences, no stronger than their intervals",
     "METRICS": "every metric: definition, unit, denominator, kind of interval, source",
 }
@@ -149,7 +150,7 @@ def write_findings(folder: Path, results: Sequence[Result], settings: Compare, s
             f"{seed}), over documents alone, and another may rank it otherwise.",
         ),
         "Monosemanticity and structure": (
-            list(features.sentences(results)) or ["None of these metrics was measured."],
+            list(features.sentences(results, seed)) or ["None of these metrics was measured."],
             "From the tables monosemantic and structure. The intervals of a cell with one seed are "
             "over latents, concepts or parents of this SAE and say nothing of another seed: no "
             "difference from it is claimed. Cells with several seeds are called different where "

@@ -88,7 +88,7 @@ class HeldOut:
         return facts
 
     def unseen(self, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        """Of each row of `index` [n, 3], whether it is known that no training row has its prefix."""
+        """Of each row of `index` [n, 3], whether it is among `unseen_key`."""
         return np.isin(row_key(index[:, DOCUMENT], index[:, POSITION]), self.unseen_key)
 
 

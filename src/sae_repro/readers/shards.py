@@ -4,7 +4,7 @@ artifacts/extract/manifest.json                     what is there, a SHA-256 per
 artifacts/extract/<hook>/<split>/00000.npy          [rows, D], row-aligned over the hooks
 artifacts/extract/<hook>/mean.npy                   float64 [D], over the training rows
 artifacts/extract/index/<split>/00000.npy           int32 [rows, 3]: document, position, token
-artifacts/extract/seen.npy                          bool [validation rows]: its prefix was trained on
+artifacts/extract/seen.npy                          bool [validation rows]: trained on its prefix
 """
 
 import os
