@@ -25,7 +25,7 @@ from sae_repro.extract.statistics import Statistics
 from sae_repro.params import Extract
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore, RowFile
-from sae_repro.readers.subject import load_subject, load_untrained
+from sae_repro.readers.subject import load_for, load_subject, load_untrained
 
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.hook_mlp_out")
 SPLITS = ("train", "calibration", "validation")
@@ -247,6 +247,32 @@ def test_random_weights_follow_from_the_seed_and_the_subjects_configuration(
     embedding = random.embed.W_E if hasattr(random.embed, "W_E") else random.embed.weight
     assert float(embedding.std()) == pytest.approx(0.3, rel=0.15)
     assert not any(p.requires_grad for p in random.parameters())
+
+
+def test_with_embeddings_alone_every_other_weight_is_the_random_models(
+    run: Callable[..., ActivationStore], model_folder: Path, subject: Any, corpus: TokenDocuments,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    def plain(model: Any) -> dict[str, torch.Tensor]:
+        return dict(model.original_model.state_dict())
+
+    random = plain(load_untrained(model_folder, weights_seed(0)))
+    model = load_untrained(model_folder, weights_seed(0), embeddings=True)
+    kept, own = plain(model), plain(subject)
+    embeds = {name for name in kept if any(part in name for part in ("wte", "wpe", "lm_head"))}
+    assert len(embeds) > 1
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, (own if name in embeds else random)[name]), name
+    assert not all(torch.equal(own[name], random[name]) for name in own.keys() - embeds)
+    both = SETTINGS.model_copy(update={"embeddings_hooks": HOOKS[1:]})
+    extract(subject, corpus, both, seed=0, folder=tmp_path / "e", names={}, embeddings=model)
+    store = ActivationStore(tmp_path / "e")
+    assert store.manifest["hooks"][HOOKS[0]] == run().manifest["hooks"][HOOKS[0]]
+    again = load_for(f"embeddings/{HOOKS[1]}", model_folder, store.manifest)
+    x, index = rows(store, f"embeddings/{HOOKS[1]}", "validation")
+    ids = [1, *corpus.document(index[0, 0])[: index[0, 1] + 1].tolist()]
+    _, cache = again.run_with_cache(torch.tensor([ids]), names_filter=[HOOKS[1]])
+    assert np.allclose(x[0], cache[HOOKS[1]][0, -1], atol=1e-5)
 
 
 def test_special_ids_of_the_tokenizer(corpus: TokenDocuments) -> None:

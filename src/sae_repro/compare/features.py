@@ -58,11 +58,12 @@ def write_features(folder: Path, results: Sequence[Result], seed: int) -> None:
         caption = (
             f"# Structure\n\nMeasured on {measured_on(results)} or the stated sample of them; "
             f"cells.csv has every denominator. Brackets: 95 % interval. {KEY}. Hole rate and "
-            "absorption rate: over the pairs of a parent concept and its child that are testable in "
-            "the cell's own SAEs (structure_common compares cells on common pairs). A hole rate "
-            "below 0: the parent's latents are silent less often on the child than on the rest of "
-            "the parent's tokens. Childless recall: how well the parent's latents find it where no child is. Max correlation: "
-            "with SAEs of that width, and its null. A dash: not measured, or nothing to measure."
+            "absorption rate: over the pairs of a parent concept and its child that are testable "
+            "in the cell's own SAEs (structure_common compares cells on common pairs). A hole "
+            "rate below 0: the parent's latents are silent less often on the child than on the "
+            "parent's tokens without a large child. Childless recall: how well the parent's "
+            "latents find it where no child is. Max correlation: with SAEs of that width, and its "
+            "null. A dash: not measured, or nothing to measure."
         )
         write_table(folder, "structure", frame, caption, _printed(results, present))
         _write_common(folder, results, seed)

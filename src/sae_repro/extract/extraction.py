@@ -36,13 +36,15 @@ def extract(
     folder: Path,
     names: Mapping[str, str],
     untrained: "TransformerBridge | None" = None,
+    embeddings: "TransformerBridge | None" = None,
 ) -> dict[str, str]:
     """Extract every split into `folder`; memory holds a batch and a shard, whatever the corpus.
 
     The SHA-256 of each shard by its path.
 
     `names`, of the model and its text, go into the manifest as they are. `untrained` is the model
-    with random weights for `settings.untrained_hooks`: it reads the same windows in the same order.
+    with random weights for `settings.untrained_hooks`, `embeddings` that with the subject's own
+    embeddings for `settings.embeddings_hooks`: they read the same windows in the same order.
     """
     limits = {
         "train": settings.n_tokens,
@@ -75,7 +77,7 @@ def extract(
         documents[split], last = 0, -1
         for rows, index in pooled(
             passes(
-                (subject, untrained),
+                (subject, untrained, embeddings),
                 corpus,
                 split,
                 settings,
@@ -113,7 +115,7 @@ def extract(
             "mean_sha256": sha256_file(folder / hook / "mean.npy"),
         }
     manifest |= {"tokens": tokens, "documents": documents, "names": dict(names)}
-    if settings.untrained_hooks:
+    if settings.untrained_hooks or settings.embeddings_hooks:
         manifest["untrained"] = {"weights_seed": weights_seed(seed)}
     if settings.pooling == "token":
         np.save(folder / SEEN, seen_in_training(corpus, settings, limits))
@@ -135,8 +137,7 @@ def weights_seed(seed: int) -> int:
 
 def check_fit(settings: Extract, subject: "TransformerBridge") -> None:
     """StudyError where the loaded model lacks a layer, a position or a hook of `settings`."""
-    hooks = (*settings.hooks, *settings.untrained_hooks)
-    problems = list(hook_problems(hooks, hooks_of(subject)))
+    problems = list(hook_problems(settings.model_hooks, hooks_of(subject)))
     model: Any = subject.original_model
     positions = shape_of(model.config, "extract").positions
     if positions and settings.context > positions:
@@ -181,7 +182,7 @@ def _check_not_constant(hook: str, measured: Statistics) -> None:
         raise StudyError(
             f"extract: {hook} is {'0' if measured.rms == 0 else 'the same vector'} at every "
             "training token: an SAE has nothing to learn there; take it out of extract.hooks (or "
-            "untrained_hooks) and give the cells that read it another hook"
+            "untrained_hooks, embeddings_hooks) and give the cells that read it another hook"
         )
 
 

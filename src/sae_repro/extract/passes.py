@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.errors import StudyError
-from sae_repro.params import UNTRAINED, Extract, layer_of
+from sae_repro.params import EMBEDDINGS, UNTRAINED, Extract, layer_of
 from sae_repro.progress import bar
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.windows import Windows, windows
@@ -20,22 +20,25 @@ if TYPE_CHECKING:
 Batch = tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int32]]
 Read = Callable[["Tensor"], "dict[str, Tensor]"]
 """From tokens [B, L] to their activations [B, L, D] by hook."""
-Models = tuple["TransformerBridge", "TransformerBridge | None"]
-"""The subject, and the model with random weights, which gives `untrained/<hook>`."""
+Models = tuple["TransformerBridge", "TransformerBridge | None", "TransformerBridge | None"]
+"""The subject, the model with random weights, which gives `untrained/<hook>`, and that with the
+subject's embeddings, which gives `embeddings/<hook>`."""
 
 
 @contextmanager
-def _reading(both: Models, settings: Extract) -> Iterator[Read]:
+def _reading(of: Models, settings: Extract) -> Iterator[Read]:
     """Reads every hook of `settings` in one forward pass per model, up to its last hook.
 
     The models are hooked once for all passes: `run_with_cache` hooks them anew for each.
     """
     import torch
 
-    subject, untrained = both
+    subject, untrained, embeddings = of
     models = [(subject, "", settings.hooks)]
     if untrained is not None:
         models.append((untrained, UNTRAINED, settings.untrained_hooks))
+    if embeddings is not None:
+        models.append((embeddings, EMBEDDINGS, settings.embeddings_hooks))
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
