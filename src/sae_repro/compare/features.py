@@ -100,7 +100,12 @@ def _write_common(folder: Path, results: Sequence[Result], seed: int) -> None:
             "target L0": [f"{l0:g}" for l0 in frame["target_l0"]],
             "metric": [heading(metric) for metric in frame["metric"]],
             "cell": frame["cell"],
-            "over common": [with_interval(row["value"], (row["low"], row["high"])) for row in rows],
+            "over common": [
+                with_interval(value, (low, high))
+                for value, low, high in zip(
+                    frame["value"], frame["low"], frame["high"], strict=True
+                )
+            ],
             "over its own": [number(value) for value in frame["over_own"]],
             "common / any": [f"{row['common']} / {row['any']}" for row in rows],
         }

@@ -29,6 +29,8 @@ INDEX = {
     "matched_l0_pairs": "the same, pair by pair: which differences are distinguishable",
     "control": "the same autoencoders on known atoms, with the expected and the observed outcome",
     "monosemantic": "each cell's latents against the concept bank: classes, fractions, intervals",
+    "monosemantic_by_quantile": "whether weak activations carry a latent's concept less often",
+    "dead_curve": "dead latents by the threshold of silence",
     "structure": "splitting, holes, absorption, coverage, probes, correlations, description length",
     "structure_common": "holes, absorption, splitting on pairs testable in all compared cells",
     "findings": "the results in sentences, no stronger than their intervals",
