@@ -100,7 +100,7 @@ def _check_model(
         problems.append(f"extract.context = {context}: the model has {shape.positions} positions")
     if problems:
         raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
-    hooks = (*study.extract.hooks, *study.extract.untrained_hooks)
+    hooks = study.extract.model_hooks
     present = _examined(path, what, hooks, source.sha256, folder / STATE / "examined")
     if problems := list(hook_problems(hooks, present)):
         raise StudyError("\n".join(f"params.yaml: extract: {line}" for line in problems))

@@ -63,7 +63,9 @@ def write(tmp_path: Path) -> Callable[..., Result]:
                  "squared_error": error, "total_variance": float(PER)}
             ).to_parquet(evaluated / "documents.parquet")  # fmt: skip
             logs = np.where(np.arange(k) < dead, np.nan, -2.0)
-            pd.DataFrame({"log10_density": logs}).to_parquet(evaluated / "latents.parquet")
+            pd.DataFrame(
+                {"log10_density": logs, "max_activation": np.where(np.arange(k) < dead, 0.0, 0.5)}
+            ).to_parquet(evaluated / "latents.parquet")
         (evaluated / "metrics.json").write_text(json.dumps(measured))
         return Result(name, cell, measured, trained, evaluated)
 

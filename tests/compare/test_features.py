@@ -1,13 +1,16 @@
 """Tables and sentences of what features mean: no stronger than their intervals."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from sae_repro.compare.collect import Result
+from sae_repro.compare.common_pairs import common_pairs
 from sae_repro.compare.features import CLASSES, features_table, sentences, write_features
 from sae_repro.params import Cell
 
@@ -48,7 +51,7 @@ def result(
 
 
 def sentences_of(*results: Result, about: str) -> list[str]:
-    return [sentence for sentence in sentences(results) if sentence.startswith(about)]
+    return [sentence for sentence in sentences(results, 0) if sentence.startswith(about)]
 
 
 NEURONS = result("neurons", {"baseline": "neurons"},
@@ -118,11 +121,23 @@ def test_controls_are_not_compared_with_one_another() -> None:
 def test_metric_is_not_observed_where_every_interval_contains_zero() -> None:
     none = [result(name, TOPK, {"absorption_rate": (0.01, 0.0, 0.04)}) for name in "ab"]
     assert sentences_of(*none, about="absorption_rate:") == [
-        "absorption_rate: not observed; no interval of 2 cells excludes 0."
+        "absorption_rate: not observed above 0 in any cell (all 2 tested together, 5 % false "
+        "discoveries)."
     ]
-    some = result("c", TOPK, {"absorption_rate": (0.2, 0.1, 0.3)})
+    some = result("c", TOPK, {"absorption_rate": (0.2, 0.19, 0.21)})
     (sentence,) = sentences_of(*none, some, about="absorption_rate:")
-    assert "above 0 in 1 of 3 cells (c 0.200 [0.100, 0.300])" in sentence
+    assert "above 0 in 1 of 3 cells" in sentence
+    assert "discoveries): c 0.200 [0.190, 0.210]; in the others" in sentence
+
+
+def test_an_interval_that_barely_excludes_zero_is_no_observation_among_many() -> None:
+    cells = [result(f"n{i}", TOPK, {"absorption_rate": (0.01, 0.0, 0.04)}) for i in range(9)]
+    barely = result("c", TOPK, {"absorption_rate": (0.2, 0.01, 0.39)})
+    (alone,) = sentences_of(barely, about="absorption_rate:")
+    assert "above 0 in 1 of 1 cells" in alone
+    (among,) = sentences_of(barely, *cells, about="absorption_rate:")
+    assert "not observed above 0 in any cell" in among
+    assert "1 more by their own intervals alone" in among
 
 
 def test_a_negative_rate_is_no_observation() -> None:
@@ -130,17 +145,62 @@ def test_a_negative_rate_is_no_observation() -> None:
     assert "not observed" in sentences_of(below, about="hole_rate:")[0]
 
 
-def test_architectures_are_compared_at_equal_target_l0_alone() -> None:
-    values = {"absorption_rate": (0.3, 0.2, 0.4)}
-    lower = {"absorption_rate": (0.01, 0.0, 0.1)}
-    a, b = result("a", TOPK, values), result("b", MATRYOSHKA, lower)
+def with_pairs(folder: Path, cell: Result, rates: Mapping[str, list[float | None]]) -> Result:
+    """The cell with pairs.parquet per seed: of each child its rate; None where not testable."""
+    for i, seed in enumerate(cell.cell.members()):
+        there = folder / cell.name / seed
+        there.mkdir(parents=True)
+        rows = [
+            {"parent": f"p{int(child[1:]) // 2}", "child": child, "silence": silence,
+             "status": "low recall" if of[i] is None else "testable",
+             "hole_rate": of[i], "absorption": of[i]}
+            for child, of in rates.items() for silence in ("zero", "faint")
+        ]  # fmt: skip
+        pd.DataFrame(rows).astype({"hole_rate": float, "absorption": float}).to_parquet(
+            there / "pairs.parquet"
+        )
+        (there / "metrics.json").write_text('{"status": "ok", "metrics": {}, "intervals": {}}')
+    return replace(cell, evaluated=folder / cell.name)
+
+
+def test_architectures_are_compared_at_equal_target_l0_and_on_common_pairs(tmp_path: Path) -> None:
+    """Over its own pairs b is far better; over those that a can be asked, too, they are alike."""
+    high, low = {"absorption_rate": (0.5, 0.4, 0.6)}, {"absorption_rate": (0.1, 0.09, 0.11)}
+    easy = {f"c{i}": [0.001, 0.002, 0.003] for i in range(4, 10)}
+    hard = {f"c{i}": [0.5, 0.51, 0.49] for i in range(4)}
+    a = with_pairs(tmp_path, result("a", TOPK, high),
+                   hard | {child: [None, 0.0, 0.0] for child in easy})  # fmt: skip
+    b = with_pairs(tmp_path, result("b", MATRYOSHKA, low), hard | easy)
     (sentence,) = sentences_of(a, b, about="absorption_rate at")
-    assert "matryoshka-random 0.0100 [0, 0.100] below topk 0.300 [0.200, 0.400]" in sentence
-    other = result("b", MATRYOSHKA | {"k": 16}, lower)
+    assert "over the 4 pairs testable in all: topk, matryoshka-random not dist" in sentence
+    c = with_pairs(tmp_path, result("c", MATRYOSHKA, low),
+                   {child: [0.1, 0.11, 0.12] for child in hard} | easy)  # fmt: skip
+    (sentence,) = sentences_of(a, c, about="absorption_rate at")
+    assert "matryoshka-random 0.110 [0, 0.235] below topk 0.500 [0.375, 0.625]" in sentence
+    write_features(tmp_path / "tables", [a, c], 0)
+    table = pd.read_csv(tmp_path / "tables/structure_common.csv")
+    assert table["common"].tolist() == [4, 4] and table["any"].tolist() == [10, 10]
+    assert table["value"].tolist() == pytest.approx([0.5, 0.11])
+    other = result("b", MATRYOSHKA | {"k": 16}, low)
     assert sentences_of(a, other, about="absorption_rate at") == []
-    near = result("b", MATRYOSHKA, {"absorption_rate": (0.25, 0.1, 0.35)})
-    (sentence,) = sentences_of(a, near, about="absorption_rate at")
-    assert sentence.endswith("topk, matryoshka-random not distinguishable.")
+    none = with_pairs(tmp_path / "none", b, {"c0": [0.0, None, 0.0]})
+    (sentence,) = sentences_of(a, none, about="absorption_rate at")
+    assert sentence.endswith("nothing is testable in all 2 cells.")
+
+
+def test_one_sae_has_an_interval_over_parents(tmp_path: Path) -> None:
+    name = "absorption_rate"
+    rates = {f"c{i}": [0.1 * (i % 5)] for i in range(12)}
+    one = with_pairs(tmp_path, result("a", TOPK, {name: (0.2, 0.1, 0.3)}, spread=None), rates)
+    common = common_pairs([one], ["a"], name, 0)
+    estimate = common.estimates["a"]
+    assert common.units == common.of == 12
+    assert estimate.value == pytest.approx(np.mean([rate for (rate,) in rates.values()]))
+    assert estimate.interval[0] < estimate.value < estimate.interval[1]
+    assert not estimate.known
+    few = {f"c{i}": [0.1 * i] for i in range(8)}  # four parents
+    few_parents = with_pairs(tmp_path / "few", one, few)
+    assert np.isnan(common_pairs([few_parents], ["a"], name, 0).estimates["a"].interval[0])
 
 
 def test_tables_hold_values_intervals_and_failed_cells(tmp_path: Path) -> None:
@@ -152,7 +212,7 @@ def test_tables_hold_values_intervals_and_failed_cells(tmp_path: Path) -> None:
          "hook": "blocks.0.hook_resid_post", "d_in": 64, "d_sae": 512, "choices": TOPK},
         Path(), Path(),
     )  # fmt: skip
-    write_features(tmp_path, [whole, failed])
+    write_features(tmp_path, [whole, failed], 0)
     table = pd.read_csv(tmp_path / "monosemantic.csv")
     assert table["monosemantic_fraction_low"].tolist()[0] == 0.2
     assert table["monosemantic_fraction"].isna().tolist() == [False, True]
@@ -162,5 +222,5 @@ def test_tables_hold_values_intervals_and_failed_cells(tmp_path: Path) -> None:
 
 
 def test_no_table_without_measured_metrics(tmp_path: Path) -> None:
-    write_features(tmp_path, [result("a", TOPK, {})])
+    write_features(tmp_path, [result("a", TOPK, {})], 0)
     assert list(tmp_path.iterdir()) == []

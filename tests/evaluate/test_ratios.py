@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_repro.evaluate.ratios import FIDELITY, RECONSTRUCTION, Columns, intervals, values
+from sae_repro.evaluate.ratios import FIDELITY, RECONSTRUCTION, UNSEEN, Columns, intervals, values
 from sae_repro.numerics.bootstrap import interval, sums
 
 Arrays = dict[str, np.ndarray]
@@ -24,6 +24,9 @@ def columns(n: int, rng: np.random.Generator, *, targets: int | None = None) -> 
         "total_variance": tokens * rng.uniform(0.8, 1.2, n),
         "cosine_sum": tokens * rng.uniform(0.7, 0.9, n),
         "cosine_tokens": tokens,
+        "unseen_tokens": tokens // 2,
+        "unseen_squared_error": tokens * rng.uniform(0.05, 0.15, n),
+        "unseen_variance": tokens * rng.uniform(0.4, 0.6, n),
         "targets": with_targets * (tokens - 1),
         **{
             f"{name}_sum": with_targets * (tokens - 1) * (mean + 0.1 * rng.standard_normal(n))
@@ -38,10 +41,11 @@ def test_ratios_equal_the_definitions() -> None:
     ce = {name: total[f"ce_{name}_sum"] / total["targets"] for name in
           ("clean", "sae", "zero", "mean")}  # fmt: skip
     fvu = total["squared_error"] / total["total_variance"]
-    assert values(RECONSTRUCTION | FIDELITY, c) == pytest.approx(
+    assert values(RECONSTRUCTION | UNSEEN | FIDELITY, c) == pytest.approx(
         {
             "l0": total["l0_sum"] / total["tokens"],
             "fvu": fvu,
+            "fvu_unseen": total["unseen_squared_error"] / total["unseen_variance"],
             "explained_variance": 1 - fvu,
             "squared_error_per_token": total["squared_error"] / total["tokens"],
             "cosine": total["cosine_sum"] / total["tokens"],
@@ -76,7 +80,7 @@ def test_ratio_without_denominator_or_measurement_is_none() -> None:
 @settings(deadline=None, max_examples=25)
 def test_every_interval_holds_its_value(n: int, seed: int) -> None:
     c = columns(n, np.random.default_rng(seed))
-    bounds, metrics = intervals(c, 0), values(RECONSTRUCTION | FIDELITY, c)
+    bounds, metrics = intervals(c, 0), values(RECONSTRUCTION | UNSEEN | FIDELITY, c)
     assert bounds.keys() == metrics.keys()
     for name, (low, high) in bounds.items():
         value = metrics[name]
@@ -132,4 +136,4 @@ def test_a_few_documents_have_no_interval() -> None:
     assert intervals(few, 0) == {}
     some = intervals(columns(30, rng, targets=4), 0)
     assert not FIDELITY.keys() & some.keys()
-    assert RECONSTRUCTION.keys() == some.keys()
+    assert some.keys() == RECONSTRUCTION.keys() | UNSEEN.keys()

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_repro.autoencoders import SAE, Weights
-from sae_repro.evaluate.held_out import Batch, HeldOut, validation_batches
+from sae_repro.evaluate.held_out import Batch, HeldOut, unseen_key, validation_batches
 from sae_repro.evaluate.reconstruction import Totals, accumulate, summarise
-from sae_repro.readers.shards import ActivationStore
+from sae_repro.files import sha256_file
+from sae_repro.readers.shards import SEEN, ActivationStore, row_key
 
 HOOK = "blocks.0.hook_resid_post"
 D, K = 4, 9
@@ -32,6 +33,10 @@ def integer_activations(n: int = 400, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(-3, 4, (n, D)).astype(np.float32)
 
 
+UNSEEN = np.sort(np.random.default_rng(3).permutation(500)[:230])
+"""Rows whose prefix no training row has."""
+
+
 def run(sae: SAE, x: np.ndarray, size: int, order: np.ndarray | None = None) -> Totals:
     """Totals over x in batches of `size`, rows in `order`; 20 tokens a document."""
     rows = np.arange(len(x)) if order is None else order
@@ -42,7 +47,7 @@ def run(sae: SAE, x: np.ndarray, size: int, order: np.ndarray | None = None) -> 
             part = slice(start, start + size)
             yield torch.from_numpy(x[rows[part]]), index[part]
 
-    return accumulate(sae, batches(), HeldOut.of(batches, D))
+    return accumulate(sae, batches(), HeldOut.of(batches, D, row_key(UNSEEN // 20, UNSEEN % 20)))
 
 
 @given(st.integers(1, 500), st.integers(0, 100), st.integers(1, 400))
@@ -72,7 +77,7 @@ def test_metrics_equal_the_definitions() -> None:
     x_hat = z @ w["W_dec"] + w["b_dec"]
     error = x - x_hat
     norms = np.linalg.norm(x, axis=1), np.linalg.norm(x_hat, axis=1)
-    usable = (norms[0] > 0) & (norms[1] > 0)
+    usable, unseen = (norms[0] > 0) & (norms[1] > 0), UNSEEN[len(x) > UNSEEN]
     cosine = ((x * x_hat).sum(1)[usable]) / (norms[0] * norms[1])[usable]
     expected = {
         "l0": (z > 0).sum(1).mean(),
@@ -83,6 +88,7 @@ def test_metrics_equal_the_definitions() -> None:
         "density_median": np.median((z > 0).mean(0)),
         "density_max": (z > 0).mean(0).max(),
         "fvu": (error**2).sum() / ((x - x.mean(0)) ** 2).sum(),
+        "fvu_unseen": (error[unseen] ** 2).sum() / ((x - x.mean(0))[unseen] ** 2).sum(),
         "explained_variance": 1 - (error**2).sum() / ((x - x.mean(0)) ** 2).sum(),
         "squared_error_per_token": (error**2).sum(1).mean(),
         "mse_per_dim": (error**2).mean(),
@@ -95,6 +101,7 @@ def test_metrics_equal_the_definitions() -> None:
     for name, value in expected.items():
         assert m[name] == pytest.approx(value, rel=1e-9), name
     assert t.zero_norm == int((~usable).sum())
+    assert t.held_out.unseen_tokens.sum() == len(unseen)
     assert t.held_out.tokens.sum() == t.tokens == len(x)
     assert t.document_error.sum() == pytest.approx((error**2).sum())
     assert t.document_l0.sum() == (z > 0).sum()
@@ -127,12 +134,14 @@ def test_shards_make_no_difference(
 ) -> None:
     x, sae = integer_activations(900), integer_sae()
     folder = make_store(validation=x, d_in=D, shard_rows=shard_rows, name=f"e{size}-{shard_rows}")
+    np.save(folder / SEEN, ~np.isin(np.arange(900), UNSEEN))
     store = ActivationStore(folder)
+    store.manifest["seen"] = sha256_file(folder / SEEN)
 
     def batches() -> Iterator[Batch]:
         return validation_batches(store, HOOK, size, "cpu")
 
-    totals = accumulate(sae, batches(), HeldOut.of(batches, D))
+    totals = accumulate(sae, batches(), HeldOut.of(batches, D, unseen_key(store)))
     assert totals.tokens == totals.held_out.tokens.sum() == 900
     cut = summarise(totals, D, 0.07)
     whole = summarise(run(sae, x, 900), D, 0.07)

@@ -2,6 +2,7 @@
 
 import itertools
 import resource
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from sae_repro.corpus.tokenizers import word_level
 from sae_repro.errors import StudyError
 from sae_repro.extract.extraction import check_fit, extract, weights_seed
 from sae_repro.extract.passes import bos_and_special
+from sae_repro.extract.prefixes import seen_in_training
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.params import Extract
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore, RowFile
-from sae_repro.readers.subject import load_subject, load_untrained
+from sae_repro.readers.subject import load_for, load_subject, load_untrained
 
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.hook_mlp_out")
 SPLITS = ("train", "calibration", "validation")
@@ -247,6 +249,32 @@ def test_random_weights_follow_from_the_seed_and_the_subjects_configuration(
     assert not any(p.requires_grad for p in random.parameters())
 
 
+def test_with_embeddings_alone_every_other_weight_is_the_random_models(
+    run: Callable[..., ActivationStore], model_folder: Path, subject: Any, corpus: TokenDocuments,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    def plain(model: Any) -> dict[str, torch.Tensor]:
+        return dict(model.original_model.state_dict())
+
+    random = plain(load_untrained(model_folder, weights_seed(0)))
+    model = load_untrained(model_folder, weights_seed(0), embeddings=True)
+    kept, own = plain(model), plain(subject)
+    embeds = {name for name in kept if any(part in name for part in ("wte", "wpe", "lm_head"))}
+    assert len(embeds) > 1
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, (own if name in embeds else random)[name]), name
+    assert not all(torch.equal(own[name], random[name]) for name in own.keys() - embeds)
+    both = SETTINGS.model_copy(update={"embeddings_hooks": HOOKS[1:]})
+    extract(subject, corpus, both, seed=0, folder=tmp_path / "e", names={}, embeddings=model)
+    store = ActivationStore(tmp_path / "e")
+    assert store.manifest["hooks"][HOOKS[0]] == run().manifest["hooks"][HOOKS[0]]
+    again = load_for(f"embeddings/{HOOKS[1]}", model_folder, store.manifest)
+    x, index = rows(store, f"embeddings/{HOOKS[1]}", "validation")
+    ids = [1, *corpus.document(index[0, 0])[: index[0, 1] + 1].tolist()]
+    _, cache = again.run_with_cache(torch.tensor([ids]), names_filter=[HOOKS[1]])
+    assert np.allclose(x[0], cache[HOOKS[1]][0, -1], atol=1e-5)
+
+
 def test_special_ids_of_the_tokenizer(corpus: TokenDocuments) -> None:
     assert bos_and_special(corpus, SETTINGS) == (1, {1, 2}, 2)
     without = SETTINGS.model_copy(update={"prepend_bos": False})
@@ -348,3 +376,67 @@ def test_row_files_are_ordinary_arrays(tmp_path: Path, flat: bool) -> None:
     file.close(flat=flat)
     expected = np.array([0, 1, 2, 3, 4, 0, 1, 2], dtype=np.int32)
     assert np.array_equal(np.load(tmp_path / "a.npy"), expected if flat else expected[:, None])
+
+
+@given(
+    planted=st.lists(
+        st.tuples(st.integers(0, 29), st.integers(0, 29), st.integers(0, 20)), max_size=12
+    ),
+    batch=st.integers(1, 40),
+    shard_rows=st.sampled_from([256, 700]),
+    context=st.sampled_from([4, 8]),
+)
+@settings(max_examples=40, deadline=None)
+def test_validation_rows_are_seen_where_a_training_row_has_the_same_prefix(
+    planted: list[tuple[int, int, int]], batch: int, shard_rows: int, context: int
+) -> None:
+    """Against prefixes as tuples, `planted` ones (training, validation, length) among them."""
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(2, 21, 90)
+    start = np.cumsum(lengths) - lengths
+    tokens = rng.integers(3, 7, lengths.sum()).astype(np.int32)
+    tokens[rng.random(len(tokens)) < 0.1] = 1  # special, as it may stand inside a document
+    for train, validation, size in planted:
+        a, b = start[3 * train], start[3 * validation + 2]
+        size = min(size, lengths[3 * train], lengths[3 * validation + 2])
+        tokens[b : b + size] = tokens[a : a + size]
+    frame = pd.DataFrame({"document": np.arange(90), "start": start, "length": lengths,
+                          "split": np.array(SPLITS)[np.arange(90) % 3]})  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        word_level([chr(97 + i) for i in range(20)]).save_pretrained(Path(name) / "tokenizer")
+        small = TokenDocuments(Path(name), tokens, frame)
+        how = SETTINGS.model_copy(
+            update={"batch_size": batch, "shard_rows": shard_rows, "context": context}
+        )
+        limits = {"train": 120, "validation": 200}
+        seen = seen_in_training(small, how, limits)
+
+    def prefixes(split: str) -> list[tuple[int, ...]]:
+        room, found = context - 1, []
+        for document in np.flatnonzero(frame["split"] == split):
+            whole = tokens[start[document] : start[document] + lengths[document]].tolist()
+            for begin in range(0, len(whole), room):
+                window = whole[begin : begin + room]
+                found += [tuple(window[: i + 1]) for i in range(len(window)) if window[i] != 1]
+        return found[: limits[split]]
+
+    trained = set(prefixes("train"))
+    assert seen.tolist() == [prefix in trained for prefix in prefixes("validation")]
+
+
+def test_seen_rows_have_the_activation_of_a_training_row(
+    subject: Any, corpus: TokenDocuments, tmp_path: Path
+) -> None:
+    train, validation = (corpus.split(split)[0] for split in ("train", "validation"))
+    starts = corpus.documents["start"].to_numpy()
+    size = int(corpus.documents["length"].to_numpy()[[train, validation]].min())
+    copied = corpus.tokens[starts[train] : starts[train] + size]
+    corpus.tokens[starts[validation] : starts[validation] + size] = copied
+    extract(subject, corpus, SETTINGS, seed=0, folder=tmp_path / "out", names={})
+    store = ActivationStore(tmp_path / "out")
+    seen = store.seen()
+    assert seen is not None and seen.any()
+    x = store.activations(HOOKS[0], "validation").whole()
+    trained = store.activations(HOOKS[0], "train").whole()
+    apart = np.array([np.abs(trained - row).max(axis=1).min() for row in x])
+    assert (apart[seen] < 1e-4).all() and (apart[~seen] > 1e-3).all()

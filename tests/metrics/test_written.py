@@ -19,7 +19,7 @@ from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.metrics.ablation import logits
 from sae_repro.evaluate.metrics.ngram import patterns
-from sae_repro.evaluate.ratios import FIDELITY, RECONSTRUCTION
+from sae_repro.evaluate.ratios import FIDELITY, RECONSTRUCTION, UNSEEN
 from sae_repro.evaluate.reconstruction import accumulate, summarise
 from sae_repro.evaluate.registry import chosen_metrics
 from sae_repro.evaluate.summary import Summary
@@ -51,7 +51,9 @@ def written(tmp_path: Path, make_store: Callable[..., Path]) -> dict[str, Summar
     codes = CodeFile(tmp_path)
     totals = accumulate(sae, batches(), held_out(store, HOOK, 500, "cpu"), codes.append)
     codes.close()
-    counted = ("tokens", "documents", "latents", "latents_alive", "fidelity_tokens")
+    counted = (
+        "tokens", "documents", "latents", "latents_alive", "fidelity_tokens", "tokens_unseen"
+    )  # fmt: skip
     metrics = {**summarise(totals, D, 0.07), **dict.fromkeys(FIDELITY)}
     summaries = {
         "always": Summary(metrics, dict.fromkeys(counted, 1), {}),
@@ -106,5 +108,5 @@ def test_rows_state_denominators_and_intervals(written: dict[str, Summary]) -> N
 
 
 def test_rows_give_the_interval_of_every_ratio_over_documents() -> None:
-    rows = {name: find(name) for name in (*RECONSTRUCTION, *FIDELITY)}
+    rows = {name: find(name) for name in (*RECONSTRUCTION, *UNSEEN, *FIDELITY)}
     assert {row.interval for row in rows.values() if row} == {"bootstrap over documents"}

@@ -80,7 +80,9 @@ def test_a_variant_has_the_colour_of_its_kin_and_a_marker_of_its_own() -> None:
 
 
 def test_negative_controls_are_grey() -> None:
-    names = ["neurons", "PCA", "untrained topk", "topk on random weights"]
+    names = ["neurons", "PCA", "untrained topk", "topk on random weights",
+             "topk on embeddings alone", "frozen decoder topk", "frozen soft decoder topk",
+             "frozen encoder topk"]  # fmt: skip
     assert {look(name).colour for name in names} == {CONTROL}
     assert len({look(name).marker for name in names}) == len(names)
     assert look("neurons").line != look("topk").line
@@ -108,6 +110,8 @@ def test_any_name_has_a_look_and_always_the_same(name: str) -> None:
     ("choices", "name"),
     [({"activation": "topk", "k": 4, "revival": "auxk", "dead_tokens": 9}, "topk"),
      ({"penalty": "l1", "lambda": 1e-2}, "vanilla"),
+     ({"activation": "topk", "k": 4, "revival": "auxk", "frozen": "soft_decoder"},
+      "frozen soft decoder topk"),
      ({"baseline": "pca"}, "PCA")],
 )  # fmt: skip
 def test_the_label_is_the_name_of_the_architecture(choices: dict[str, object], name: str) -> None:

@@ -50,6 +50,7 @@ def test_controls_are_what_was_not_trained_or_reads_a_model_that_was_not() -> No
     topk = {"activation": "topk", "expansion": 4, "k": 3}
     assert is_control(Cell(baseline="neurons"))
     assert is_control(Cell.model_validate({**topk, "hook": "untrained/blocks.0.hook_resid_post"}))
+    assert is_control(Cell.model_validate({**topk, "frozen": "decoder"}))
     assert not is_control(Cell.model_validate({**topk, "hook": "blocks.0.hook_resid_post"}))
 
 

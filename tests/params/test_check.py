@@ -94,6 +94,10 @@ FAULTS = {
     "idle field": (
         change("cells/vanilla/k", 3),
         f"k is read only with activation: {' | '.join(READ_K)}, here activation: relu"),
+    "a frozen decoder resampled": (
+        change("cells/topk", {"expansion": 4, "activation": "topk", "k": 3, "frozen": "decoder",
+                              "revival": "resample", "resample_every": 5}),
+        "keeps them as they were drawn"),
     "k missing": (change("cells/topk", {"expansion": 4, "activation": "topk"}), "needs k"),
     "a basis has no choices": (
         change("cells/topk", {"baseline": "pca", "expansion": 4}),

@@ -79,6 +79,19 @@ GATED = Cell(expansion=3, activation="gated", penalty="l1", lambda_=0.01)
 DEAD = [2, 7, 20]
 
 
+@pytest.mark.parametrize("frozen", ["decoder", "encoder"])
+def test_a_frozen_gradient_is_not_clipped_with_the_others(frozen: str) -> None:
+    cell = Cell(expansion=3, penalty="l1", lambda_=0.01, frozen=frozen, decoder="unit_norm")
+    weights, optimiser, _ = prepared(cell, steps=0)
+    large = {"decoder": "W_dec", "encoder": "W_enc"}[frozen]
+    for name, tensor in weights.named().items():
+        tensor.grad = torch.full_like(tensor, 1e4 if name == large else 1e-3)
+    optimiser.update(1e-2)
+    # of b_enc Adam's first moment is a tenth of its gradient as it was
+    torch.testing.assert_close(optimiser.moments("b_enc")[0], torch.full((3 * D,), 1e-4))
+    assert not optimiser.moments(large)[0].any()
+
+
 def marked() -> torch.Tensor:
     dead = torch.zeros(24, dtype=torch.bool)
     dead[DEAD] = True

@@ -15,6 +15,7 @@ from sae_repro.params.axis_labels import ACTIVATION_LABELS
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.training.batches import Batches
 from sae_repro.training.optimiser import Optimiser
+from sae_repro.training.steps import Reference
 from sae_repro.training.trainer import Trained, Trainer, cell_id
 from sae_repro.training.watch import Diverged
 
@@ -60,6 +61,15 @@ CELLS = {
         expansion=4, activation="jumprelu", penalty="l0", lambda_=1e-2, jumprelu_bandwidth=0.1,
         prefixes="random", order="contribution",
     ),
+    "frozen-decoder": Cell(expansion=4, activation="topk", k=3, frozen="decoder", lr=0.05),
+    "frozen-soft": Cell(expansion=4, activation="topk", k=3, frozen="soft_decoder", lr=0.05),
+    "frozen-soft-free": Cell(
+        expansion=4, penalty="l1_decoder_norm", lambda_=1e-2, decoder="free", lr=0.05,
+        frozen="soft_decoder",
+    ),
+    "frozen-encoder": Cell(
+        expansion=4, activation="batchtopk", k=3, frozen="encoder", lr=0.05, prefixes="random"
+    ),
 }  # fmt: skip
 CELLS |= {
     name: Cell(expansion=4, activation=name, **row.example)
@@ -101,6 +111,38 @@ def test_same_seed_same_bits_other_seed_other_bits(
     assert first == bits(train(CELLS[name]))
     assert first != bits(train(CELLS[name], seed=1))
     assert first != bits(train(CELLS[name].model_copy(update={"seed": 1})))
+
+
+def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=1)
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("name", [name for name in CELLS if name.startswith("frozen")])
+def test_what_is_frozen_stays_as_it_was_drawn(
+    name: str, by_hand: bool, make_store: Callable[..., Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """And what is not is trained; decoder rows of a soft one reach the rim of their cone."""
+    if not by_hand:
+        monkeypatch.setattr(
+            "sae_repro.training.trainer.step_of",
+            lambda cell, weights, epsilon, autocast: Reference(cell, weights, epsilon),
+        )
+    cell, store = CELLS[name], ActivationStore(make_store())
+    trainer = Trainer(cell, SETTINGS, store, HOOK, seed=0, checkpoint=tmp_path / "none")
+    start = {n: t.detach().clone() for n, t in trainer.weights.named().items()}
+    trainer.run()
+    end = {n: t.detach() for n, t in trainer.weights.named().items()}
+    kept = {"decoder": "W_dec", "encoder": "W_enc"}.get(str(cell.frozen))
+    for weight in start:
+        assert torch.equal(start[weight], end[weight]) == (weight == kept), weight
+    if cell.frozen == "soft_decoder":
+        near = cosines(start["W_dec"], end["W_dec"])
+        assert near.min() == pytest.approx(0.8, abs=1e-6)
+        assert near.max() < 1 - 1e-6
+    if cell.decoder == "unit_norm":
+        torch.testing.assert_close(end["W_dec"].norm(dim=1), torch.ones(len(end["W_dec"])))
 
 
 @pytest.mark.parametrize("name", CELLS)

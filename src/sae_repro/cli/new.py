@@ -18,7 +18,7 @@ from sae_repro.cli.studies import check_but_pins, open_yaml, yaml_text
 from sae_repro.cli.templates import described, start_of, templates
 from sae_repro.errors import StudyError, shown
 from sae_repro.files import write_text
-from sae_repro.params import UNTRAINED, load, model_hook, on_random_weights
+from sae_repro.params import EMBEDDINGS, UNTRAINED, load, model_hook, weights_of
 from sae_repro.preflight import check_inputs
 
 SCHEMA = "../../params.schema.json"
@@ -167,19 +167,21 @@ def _choices(raw: Any) -> list[Any]:
 
 
 def _use_hooks(raw: Any) -> None:
-    """Move untrained_hooks to hooks that the study has, and a cell on a hook that is gone.
+    """Move untrained_ and embeddings_hooks to hooks that the study has, and cells on hooks gone.
 
     A cell that becomes another one by that is refused when the study is checked.
     """
     hooks = raw["extract"]["hooks"]
-    untrained = [h for h in raw["extract"].get("untrained_hooks", []) if h in hooks]
-    if "untrained_hooks" in raw["extract"]:
-        untrained = untrained or hooks[:1]
-        raw["extract"]["untrained_hooks"] = untrained
+    random: dict[str, list[str]] = {}
+    for prefix in (UNTRAINED, EMBEDDINGS):
+        key = f"{prefix[:-1]}_hooks"
+        if key in raw["extract"]:
+            random[prefix] = [h for h in raw["extract"][key] if h in hooks] or hooks[:1]
+            raw["extract"][key] = random[prefix]
     for cell in _choices(raw):
         hook = cell.get("hook") or hooks[0]
-        if on_random_weights(hook):
-            if untrained and model_hook(hook) not in untrained:
-                cell["hook"] = UNTRAINED + untrained[0]
+        if prefix := weights_of(hook):
+            if random.get(prefix) and model_hook(hook) not in random[prefix]:
+                cell["hook"] = prefix + random[prefix][0]
         elif hook not in hooks:
             del cell["hook"]

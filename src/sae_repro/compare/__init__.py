@@ -11,6 +11,7 @@ def run(context: StageContext) -> None:
     """Write reports/: tables, figures, metrics.json, and for DVC's commands metrics and plots."""
     from pathlib import Path
 
+    from sae_repro.compare.by_activation import write_by_quantile, write_dead_curve
     from sae_repro.compare.closing import closing_lines
     from sae_repro.compare.collect import collect
     from sae_repro.compare.consistency import write_consistency
@@ -36,8 +37,10 @@ def run(context: StageContext) -> None:
         write_grid(folder, results, seed)
         write_judged(folder, results, artifacts, seed)
         write_control(folder, artifacts)
-        write_features(folder, results)
         write_consistency(folder, results)
+        write_features(folder, results, seed)
+        write_by_quantile(folder, results, seed)
+        write_dead_curve(folder, results)
         write_findings(folder, results, settings, seed)
         write_metrics(folder)
         write_index(folder)

@@ -142,6 +142,21 @@ class Result:
         return pd.read_parquet(self.evaluated / "latents.parquet")
 
     @cached_property
+    def concepts(self) -> pd.DataFrame:
+        """One SAE's row per concept, where structure was measured."""
+        return pd.read_parquet(self.evaluated / "concepts.parquet")
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """One SAE's row per parent, child and notion of silence, where structure was measured."""
+        return pd.read_parquet(self.evaluated / "pairs.parquet")
+
+    @cached_property
+    def monosemantic(self) -> pd.DataFrame:
+        """One SAE's latents against the concept bank, where monosemanticity was measured."""
+        return pd.read_parquet(self.evaluated / "monosemantic.parquet")
+
+    @cached_property
     def curve(self) -> pd.DataFrame:
         """One SAE's training metrics by step."""
         path = self.trained / "metrics.jsonl"

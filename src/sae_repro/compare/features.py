@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from sae_repro.compare.collect import Result
+from sae_repro.compare.common_pairs import COMMON, PAIRS, common_pairs
 from sae_repro.compare.differences import (
     DIFFERENT,
     NOT_DISTINGUISHABLE,
@@ -24,12 +25,13 @@ from sae_repro.compare.tables import (
     ABSENT,
     interval_columns,
     measured_on,
+    number,
     with_interval,
     write_table,
 )
 from sae_repro.metrics import CLASSES, names_in
 from sae_repro.metrics.labels import KEY, heading
-from sae_repro.numerics.intervals import differ
+from sae_repro.numerics.multiplicity import benjamini_hochberg, p_above_zero
 from sae_repro.remarks import missed_on
 
 
@@ -45,7 +47,7 @@ def features_table(results: Sequence[Result], metrics: Sequence[str]) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def write_features(folder: Path, results: Sequence[Result]) -> None:
+def write_features(folder: Path, results: Sequence[Result], seed: int) -> None:
     """Write monosemantic and structure, as far as they were measured."""
     measured = {name for r in results for name in r.metrics}
     if measured & set(names_in("monosemantic.md")):
@@ -56,11 +58,67 @@ def write_features(folder: Path, results: Sequence[Result]) -> None:
         caption = (
             f"# Structure\n\nMeasured on {measured_on(results)} or the stated sample of them; "
             f"cells.csv has every denominator. Brackets: 95 % interval. {KEY}. Hole rate and "
-            "absorption rate: over testable pairs of a parent concept and its child; childless "
-            "recall: how well the parent's latents find it where no child is; max correlation: "
-            "with SAEs of that width, and its null. A dash: not measured, or nothing to measure."
+            "absorption rate: over the pairs of a parent concept and its child that are testable "
+            "in the cell's own SAEs (structure_common compares cells on common pairs). A hole "
+            "rate below 0: the parent's latents are silent less often on the child than on the "
+            "parent's tokens without a large child. Childless recall: how well the parent's "
+            "latents find it where no child is. Max correlation: with SAEs of that width, and its "
+            "null. A dash: not measured, or nothing to measure."
         )
         write_table(folder, "structure", frame, caption, _printed(results, present))
+        _write_common(folder, results, seed)
+
+
+def _write_common(folder: Path, results: Sequence[Result], seed: int) -> None:
+    """structure_common: cells of one hook, width and target L0 on what is testable in all."""
+    rows = []
+    for metric in names_in("findings: at equal target L0"):
+        if metric not in COMMON:
+            continue
+        for (hook, width, l0), group in _at_targets(results, metric).items():
+            if len(group) < 2:
+                continue
+            common = common_pairs(group, [r.name for r in group], metric, seed)
+            if common.units == common.of:  # as in structure
+                continue
+            for r in group:
+                if one := common.estimates.get(r.name):
+                    low, high = one.interval
+                    rows.append({
+                        "hook": hook, "K": width, "target_l0": l0, "metric": metric,
+                        "cell": r.name, "architecture": r.architecture, "seeds": len(r.saes),
+                        "value": one.value, "low": low, "high": high,
+                        "over_own": r.metrics[metric], "common": common.units, "any": common.of,
+                    })  # fmt: skip
+    if not rows:
+        return
+    frame = pd.DataFrame(rows)
+    printed = pd.DataFrame(
+        {
+            "hook": frame["hook"],
+            "K": frame["K"],
+            "target L0": [f"{l0:g}" for l0 in frame["target_l0"]],
+            "metric": [heading(metric) for metric in frame["metric"]],
+            "cell": frame["cell"],
+            "over common": [
+                with_interval(value, (low, high))
+                for value, low, high in zip(
+                    frame["value"], frame["low"], frame["high"], strict=True
+                )
+            ],
+            "over its own": [number(value) for value in frame["over_own"]],
+            "common / any": [f"{row['common']} / {row['any']}" for row in rows],
+        }
+    )
+    caption = (
+        "# Structure on common ground\n\nCells of one hook, width and target L0, each metric over "
+        "the pairs or concepts that are testable in every SAE of all of them, where that is not "
+        f"all; {measured_on(results)} or the stated sample of them. Common / any: how many "
+        "are, of those testable in at least one. Over its own: as in structure, over what is "
+        "testable in the cell. Brackets: 95 % interval, over seeds where there are several, else "
+        f"over parents or concepts. {KEY}."
+    )
+    write_table(folder, "structure_common", frame, caption, printed)
 
 
 def _write_monosemantic(folder: Path, results: Sequence[Result]) -> None:
@@ -101,14 +159,14 @@ def _printed(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def sentences(results: Sequence[Result]) -> Iterator[str]:
+def sentences(results: Sequence[Result], seed: int) -> Iterator[str]:
     """Sentences on what was observed and what was not, no stronger than the intervals."""
     trained = [r for r in results if r.ok and not r.negative]
     yield from _against_controls(trained, [r for r in results if r.ok and r.negative])
     for metric in names_in("findings: above 0"):
         yield from _above_zero(trained, metric)
     for metric in names_in("findings: at equal target L0"):
-        yield from _at_equal_target_l0(trained, metric)
+        yield from _at_equal_target_l0(trained, metric, seed)
 
 
 def _against_controls(trained: Sequence[Result], controls: Sequence[Result]) -> Iterator[str]:
@@ -143,28 +201,57 @@ def _above_zero(trained: Sequence[Result], metric: str) -> Iterator[str]:
     cells = [value for r in trained if (value := estimate(r, metric))]
     if not cells:
         return
-    positive = [c for c in cells if differ(c.interval, (0.0, 0.0)) and c.value > 0]
+    p = [
+        p_above_zero(c.value, c.interval, len(c.by_seed) if len(c.by_seed) > 1 else None)
+        for c in cells
+    ]
+    holds = benjamini_hochberg(p)
+    positive = [c for c, above in zip(cells, holds, strict=True) if above]
+    alone = sum(value < 0.05 for value in p) - len(positive)
+    corrected = f"all {len(cells)} tested together, 5 % false discoveries"
+    only = f"; {alone} more by their own intervals alone" if alone else ""
     if not positive:
-        yield f"{metric}: not observed; no interval of {len(cells)} cells excludes 0."
+        yield f"{metric}: not observed above 0 in any cell ({corrected}{only})."
     else:
         named = "; ".join(f"{c.cell} {c}{'' if c.known else f', {ONE_SEED}'}" for c in positive)
         yield (
-            f"{metric}: above 0 in {len(positive)} of {len(cells)} cells ({named}); in the others "
-            "not observed."
+            f"{metric}: above 0 in {len(positive)} of {len(cells)} cells ({corrected}{only}): "
+            f"{named}; in the others not observed."
         )
 
 
-def _at_equal_target_l0(trained: Sequence[Result], metric: str) -> Iterator[str]:
-    groups: dict[tuple[str, int, float], dict[str, Estimate]] = defaultdict(dict)
-    for r in trained:
-        value = estimate(r, metric)
+Target = tuple[str, int, float]
+"""Hook, K, target L0."""
+
+
+def _at_targets(results: Sequence[Result], metric: str) -> dict[Target, list[Result]]:
+    """The trained cells that reached their target L0, one per architecture, by target."""
+    groups: dict[Target, dict[str, Result]] = defaultdict(dict)
+    for r in results:
         target = r.cell.l0_target
-        if value and target is not None and not missed_on(r.cell, r.measured):  # it was reached
-            groups[r.hook, int(r.measured["d_sae"]), target][r.architecture] = value
-    for (hook, width, l0), values in groups.items():
-        if len(values) < 2:
+        if not r.ok or r.negative or target is None or estimate(r, metric) is None:
+            continue
+        if not missed_on(r.cell, r.measured):
+            groups[r.hook, int(r.measured["d_sae"]), target][r.architecture] = r
+    return {target: list(group.values()) for target, group in groups.items()}
+
+
+def _at_equal_target_l0(trained: Sequence[Result], metric: str, seed: int) -> Iterator[str]:
+    for (hook, width, l0), group in _at_targets(trained, metric).items():
+        if len(group) < 2:
             continue
         subject = f"{metric} at target L0 = {l0:g}, K = {width}, {hook}"
+        if metric in COMMON:
+            common = common_pairs(group, [r.name for r in group], metric, seed)
+            if not common.units:
+                yield f"{subject}: nothing is testable in all {len(group)} cells."
+                continue
+            kind = "pairs" if metric in PAIRS else "concepts"
+            subject += f", over the {common.units} {kind} testable in all"
+            of_cell = common.estimates
+        else:
+            of_cell = {r.name: value for r in group if (value := estimate(r, metric))}
+        values = {r.architecture: of_cell[r.name] for r in group}
         known = [name for name, value in values.items() if value.known]
         single = [f"{name} {value}" for name, value in values.items() if not value.known]
         parts = [_pairs({name: values[name] for name in known})] if len(known) > 1 else []

@@ -29,8 +29,11 @@ INDEX = {
     "matched_l0_pairs": "the same, pair by pair: which differences are distinguishable",
     "control": "the same autoencoders on known atoms, with the expected and the observed outcome",
     "monosemantic": "each cell's latents against the concept bank: classes, fractions, intervals",
+    "monosemantic_by_quantile": "whether weak activations carry a latent's concept less often",
+    "dead_curve": "dead latents by the threshold of silence",
     "structure": "splitting, holes, absorption, coverage, probes, correlations, description length",
     "consistency": "how much of a dictionary another seed finds again, and what that predicts",
+    "structure_common": "holes, absorption, splitting on pairs testable in all compared cells",
     "findings": "the results in sentences, no stronger than their intervals",
     "METRICS": "every metric: definition, unit, denominator, kind of interval, source",
 }
@@ -150,7 +153,7 @@ def write_findings(folder: Path, results: Sequence[Result], settings: Compare, s
             f"{seed}), over documents alone, and another may rank it otherwise.",
         ),
         "Monosemanticity and structure": (
-            list(features.sentences(results)) or ["None of these metrics was measured."],
+            list(features.sentences(results, seed)) or ["None of these metrics was measured."],
             "From the tables monosemantic and structure. The intervals of a cell with one seed are "
             "over latents, concepts or parents of this SAE and say nothing of another seed: no "
             "difference from it is claimed. Cells with several seeds are called different where "

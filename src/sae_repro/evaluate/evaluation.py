@@ -92,6 +92,7 @@ def _counts(totals: Totals, documents: dict[str, npt.NDArray[Any]]) -> dict[str,
         "latents": len(totals.fired_k),
         "latents_alive": int((totals.fired_k > 0).sum()),
         "zero_norm_tokens": totals.zero_norm,
+        "tokens_unseen": int(totals.held_out.unseen_tokens.sum()),
         "fidelity_tokens": int(targets.sum()),
         "fidelity_documents": int((targets > 0).sum()),
     }

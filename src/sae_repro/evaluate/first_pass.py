@@ -11,7 +11,7 @@ from sae_repro.concepts.bank import ConceptBank, load_bank
 from sae_repro.evaluate.codes import Codes, scaled
 from sae_repro.evaluate.held_out import Batch
 from sae_repro.evaluate.reconstruction import Totals
-from sae_repro.params import UNTRAINED, on_random_weights
+from sae_repro.params import weights_of
 from sae_repro.pins import pinned_concepts
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
@@ -85,7 +85,7 @@ def _passages(study: "Evaluation") -> "Passages":
 
 def subject_of(study: "Evaluation", hook: str) -> "TransformerBridge":
     """The model that `hook` is read from, which a process's cells share."""
-    return _subject(study, UNTRAINED if on_random_weights(hook) else "")
+    return _subject(study, weights_of(hook))
 
 
 @lru_cache(maxsize=1)

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sae_repro.readers.shards import DOCUMENT, ActivationStore
+from sae_repro.readers.shards import DOCUMENT, POSITION, ActivationStore, row_key
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 Batch = tuple[Tensor, npt.NDArray[np.int32]]
 """Activations x [n, D] fp32, and their index [n, 3]: document, position, token."""
+NONE = np.empty(0, dtype=np.int64)
 
 
 def validation_batches(
@@ -44,9 +45,19 @@ class HeldOut:
     tokens: Counts
     variance: Floats
     """Σ ‖x − x̄‖² over the document's tokens."""
+    unseen_tokens: Counts
+    unseen_variance: Floats
+    """The same over those tokens whose prefix no training row has."""
+    unseen_key: npt.NDArray[np.int64]
+    """`row_key` of these tokens, sorted."""
 
     @classmethod
-    def of(cls, batches: Callable[[], Iterable[Batch]], d_in: int) -> "HeldOut":
+    def of(
+        cls,
+        batches: Callable[[], Iterable[Batch]],
+        d_in: int,
+        unseen_key: npt.NDArray[np.int64] = NONE,
+    ) -> "HeldOut":
         """In two passes over `batches`, of at least one token; fp64 sums."""
         total_d, tokens = np.zeros(d_in), 0
         documents: list[npt.NDArray[Any]] = []
@@ -56,13 +67,29 @@ class HeldOut:
             documents.append(np.unique(index[:, DOCUMENT]))
         mean_d = total_d / max(tokens, 1)
         document = np.unique(np.concatenate(documents)).astype(np.int64)
-        tokens_n, variance_n = np.zeros(len(document), dtype=np.int64), np.zeros(len(document))
+        n = len(document)
+        facts = cls(
+            mean_d=mean_d,
+            document=document,
+            tokens=np.zeros(n, dtype=np.int64),
+            variance=np.zeros(n),
+            unseen_tokens=np.zeros(n, dtype=np.int64),
+            unseen_variance=np.zeros(n),
+            unseen_key=unseen_key,
+        )
         for x_nd, index in batches():
             centred = x_nd.double() - torch.from_numpy(mean_d).to(x_nd.device)
-            place = np.searchsorted(document, index[:, DOCUMENT])
-            np.add.at(tokens_n, place, 1)
-            np.add.at(variance_n, place, centred.square().sum(1).cpu().numpy())
-        return cls(mean_d, document, tokens_n, variance_n)
+            square = centred.square().sum(1).cpu().numpy()
+            place, unseen = np.searchsorted(document, index[:, DOCUMENT]), facts.unseen(index)
+            np.add.at(facts.tokens, place, 1)
+            np.add.at(facts.variance, place, square)
+            np.add.at(facts.unseen_tokens, place[unseen], 1)
+            np.add.at(facts.unseen_variance, place[unseen], square[unseen])
+        return facts
+
+    def unseen(self, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        """Of each row of `index` [n, 3], whether it is among `unseen_key`."""
+        return np.isin(row_key(index[:, DOCUMENT], index[:, POSITION]), self.unseen_key)
 
 
 def held_out(store: ActivationStore, hook: str, size: int, device: str) -> HeldOut:
@@ -80,4 +107,18 @@ def _measured(
 ) -> HeldOut:
     """`checksums` are those of the activations and of their index."""
     store = ActivationStore(folder)
-    return HeldOut.of(lambda: validation_batches(store, hook, size, device), store.d_in(hook))
+    return HeldOut.of(
+        lambda: validation_batches(store, hook, size, device), store.d_in(hook), unseen_key(store)
+    )
+
+
+def unseen_key(store: ActivationStore) -> npt.NDArray[np.int64]:
+    """`row_key` of the validation tokens whose prefix no training row has, sorted.
+
+    None of them where rows are no tokens, or where it is not known.
+    """
+    seen = store.seen()
+    if seen is None:
+        return NONE
+    index = store.index("validation").whole()[~seen]
+    return np.sort(row_key(index[:, DOCUMENT], index[:, POSITION]))

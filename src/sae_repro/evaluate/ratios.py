@@ -38,6 +38,11 @@ RECONSTRUCTION: dict[str, Ratio] = {
     "cosine": lambda total: total["cosine_sum"] / total["cosine_tokens"],
 }
 
+UNSEEN: dict[str, Ratio] = {
+    "fvu_unseen": lambda total: total["unseen_squared_error"] / total["unseen_variance"],
+}
+"""Over tokens whose prefix no training window begins with."""
+
 FIDELITY: dict[str, Ratio] = {
     **{name: _per_target(name) for name in ("ce_clean", "ce_sae", "ce_zero", "ce_mean")},
     "ce_recovered_zero": _recovered("ce_zero"),
@@ -57,14 +62,18 @@ def values(ratios: Mapping[str, Ratio], columns: Columns) -> dict[str, float | N
 def intervals(columns: Columns, seed: int) -> dict[str, list[float]]:
     """95 % interval of each ratio over resampled documents.
 
-    Left out where fewer than `LEAST_UNITS` documents have the tokens, or the targets, that it is
-    measured on.
+    Left out where fewer than `LEAST_UNITS` documents have the tokens, unseen tokens, or targets,
+    that it is measured on.
     """
     names = [name for name in columns if name != "document"]
     resampled = sums(np.stack([columns[name] for name in names], axis=1), seed, "documents")
     total = dict(zip(names, resampled.T, strict=True))
     bounds: dict[str, list[float]] = {}
-    for ratios, measured_on in ((RECONSTRUCTION, "tokens"), (FIDELITY, "targets")):
+    for ratios, measured_on in (
+        (RECONSTRUCTION, "tokens"),
+        (UNSEEN, "unseen_tokens"),
+        (FIDELITY, "targets"),
+    ):
         if np.count_nonzero(columns[measured_on]) < LEAST_UNITS:
             continue
         with np.errstate(divide="ignore", invalid="ignore"):

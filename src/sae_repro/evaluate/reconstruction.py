@@ -16,7 +16,7 @@ from sae_repro.autoencoders import SAE
 from sae_repro.evaluate.codes import Code, reconstructed
 from sae_repro.evaluate.held_out import Batch, Counts, Floats, HeldOut
 from sae_repro.evaluate.quantiles import BINS, bin_of
-from sae_repro.evaluate.ratios import RECONSTRUCTION, values
+from sae_repro.evaluate.ratios import RECONSTRUCTION, UNSEEN, values
 from sae_repro.readers.shards import DOCUMENT
 
 
@@ -31,8 +31,10 @@ class Totals:
     max_k: Floats
     histogram_kb: Counts
     document_l0: Floats
-    """Per document of `held_out`, as are the next three."""
+    """Per document of `held_out`, as are the next four."""
     document_error: Floats
+    document_unseen_error: Floats
+    """Of the tokens whose prefix no training row has."""
     document_cosine: Floats
     document_cosine_tokens: Counts
     """Tokens whose x and x̂ have a direction: none of zero norm."""
@@ -57,6 +59,9 @@ class Totals:
             "total_variance": self.held_out.variance,
             "cosine_sum": self.document_cosine,
             "cosine_tokens": self.document_cosine_tokens,
+            "unseen_tokens": self.held_out.unseen_tokens,
+            "unseen_squared_error": self.document_unseen_error,
+            "unseen_variance": self.held_out.unseen_variance,
         }
 
 
@@ -80,6 +85,7 @@ def accumulate(
         histogram_kb=np.zeros((k, BINS), dtype=np.int64),
         document_l0=np.zeros(n),
         document_error=np.zeros(n),
+        document_unseen_error=np.zeros(n),
         document_cosine=np.zeros(n),
         document_cosine_tokens=np.zeros(n, dtype=np.int64),
         absolute_error=0.0,
@@ -93,7 +99,7 @@ def accumulate(
         keep(code)
         _add_firing(t, code)
         l0_n = np.bincount(code.row, minlength=len(x_nd))
-        _add_reconstruction(t, x_nd.double(), x_hat.double(), index[:, DOCUMENT], l0_n)
+        _add_reconstruction(t, x_nd.double(), x_hat.double(), index, l0_n)
         t.tokens += len(x_nd)
     return t
 
@@ -112,13 +118,15 @@ def _add_reconstruction(
     t: Totals,
     x_nd: Tensor,
     x_hat: Tensor,
-    document: npt.NDArray[np.int32],
+    index: npt.NDArray[np.int32],
     l0_n: npt.NDArray[np.int64],
 ) -> None:
     error = x_nd - x_hat
-    place = np.searchsorted(t.held_out.document, document)
+    place = np.searchsorted(t.held_out.document, index[:, DOCUMENT])
+    square, unseen = error.square().sum(1).cpu().numpy(), t.held_out.unseen(index)
     np.add.at(t.document_l0, place, l0_n)
-    np.add.at(t.document_error, place, error.square().sum(1).cpu().numpy())
+    np.add.at(t.document_error, place, square)
+    np.add.at(t.document_unseen_error, place[unseen], square[unseen])
     norm_in, norm_out = x_nd.norm(dim=1), x_hat.norm(dim=1)
     usable = (norm_in > 0) & (norm_out > 0)
     cosine = ((x_nd * x_hat).sum(1) / (norm_in * norm_out))[usable]
@@ -136,7 +144,7 @@ def summarise(t: Totals, d_in: int, dead_threshold: float) -> dict[str, float | 
     """The metrics of firing and reconstruction, named with their units: docs/metrics.md."""
     k = len(t.fired_k)
     density = t.fired_k / t.tokens
-    ratio = values(RECONSTRUCTION, t.by_document())
+    ratio = values(RECONSTRUCTION | UNSEEN, t.by_document())
     error, cosine = float(t.document_error.sum()), ratio["cosine"]
     return {
         "l0": ratio["l0"],
@@ -147,6 +155,7 @@ def summarise(t: Totals, d_in: int, dead_threshold: float) -> dict[str, float | 
         "density_median": float(np.median(density)),
         "density_max": float(density.max()),
         "fvu": ratio["fvu"],
+        "fvu_unseen": ratio["fvu_unseen"],
         "explained_variance": ratio["explained_variance"],
         "squared_error_per_token": ratio["squared_error_per_token"],
         "mse_per_dim": error / (t.tokens * d_in),

@@ -1,8 +1,9 @@
 """Stage `extract`: the subject's activations at named hooks → checksummed shards on disk.
 
-One forward pass serves all hooks and stops after the last one; `extract.untrained_hooks` are read
-in a second one, from the same architecture with random weights. Kept are real tokens only: BOS, EOS
-and padding are masked out, padding by length. Layout: see `sae_repro.readers.shards`.
+One forward pass serves all hooks and stops after the last one; `extract.untrained_hooks` and
+`embeddings_hooks` are read in passes of their own, from the same architecture with random weights.
+Kept are real tokens only: BOS, EOS and padding are masked out, padding by length. Layout: see
+`sae_repro.readers.shards`.
 """
 
 from sae_repro.params import Extract
@@ -25,12 +26,17 @@ def run(context: StageContext) -> None:
     check(context.artifacts("corpus"))
     check(source)
     corpus = TokenDocuments.load(context.artifacts("corpus"))
-    hooks = (*settings.hooks, *settings.untrained_hooks)
+    hooks = settings.model_hooks
     subject, _ = load_compared(source, f"extract: {source}", hooks=hooks, device=settings.device)
     check_fit(settings, subject)
     untrained = (
         load_untrained(source, weights_seed(seed), device=settings.device)
         if settings.untrained_hooks
+        else None
+    )
+    embeddings = (
+        load_untrained(source, weights_seed(seed), device=settings.device, embeddings=True)
+        if settings.embeddings_hooks
         else None
     )
     facts = read_json(source / "subject.json")
@@ -44,5 +50,6 @@ def run(context: StageContext) -> None:
             folder=folder,
             names=names,
             untrained=untrained,
+            embeddings=embeddings,
         )
         seal(folder, known=shards)

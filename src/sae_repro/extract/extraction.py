@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sae_repro.checkpoint.configuration import shape_of
 from sae_repro.errors import StudyError
 from sae_repro.extract.passes import passes, pooled
+from sae_repro.extract.prefixes import seen_in_training
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink, Sink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.files import sha256_file, write_json
@@ -17,7 +18,7 @@ from sae_repro.numerics.random import generator
 from sae_repro.params import Extract
 from sae_repro.readers.agreement import hook_problems, hooks_of
 from sae_repro.readers.documents import TokenDocuments
-from sae_repro.readers.shards import RowFile
+from sae_repro.readers.shards import SEEN, RowFile
 from sae_repro.readers.windows import Windows
 
 if TYPE_CHECKING:
@@ -35,13 +36,15 @@ def extract(
     folder: Path,
     names: Mapping[str, str],
     untrained: "TransformerBridge | None" = None,
+    embeddings: "TransformerBridge | None" = None,
 ) -> dict[str, str]:
     """Extract every split into `folder`; memory holds a batch and a shard, whatever the corpus.
 
     The SHA-256 of each shard by its path.
 
     `names`, of the model and its text, go into the manifest as they are. `untrained` is the model
-    with random weights for `settings.untrained_hooks`: it reads the same windows in the same order.
+    with random weights for `settings.untrained_hooks`, `embeddings` that with the subject's own
+    embeddings for `settings.embeddings_hooks`: they read the same windows in the same order.
     """
     limits = {
         "train": settings.n_tokens,
@@ -74,7 +77,7 @@ def extract(
         documents[split], last = 0, -1
         for rows, index in pooled(
             passes(
-                (subject, untrained),
+                (subject, untrained, embeddings),
                 corpus,
                 split,
                 settings,
@@ -112,8 +115,11 @@ def extract(
             "mean_sha256": sha256_file(folder / hook / "mean.npy"),
         }
     manifest |= {"tokens": tokens, "documents": documents, "names": dict(names)}
-    if settings.untrained_hooks:
+    if settings.untrained_hooks or settings.embeddings_hooks:
         manifest["untrained"] = {"weights_seed": weights_seed(seed)}
+    if settings.pooling == "token":
+        np.save(folder / SEEN, seen_in_training(corpus, settings, limits))
+        manifest["seen"] = sha256_file(folder / SEEN)
     manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
     write_json(folder / "manifest.json", manifest)
     return {
@@ -131,8 +137,7 @@ def weights_seed(seed: int) -> int:
 
 def check_fit(settings: Extract, subject: "TransformerBridge") -> None:
     """StudyError where the loaded model lacks a layer, a position or a hook of `settings`."""
-    hooks = (*settings.hooks, *settings.untrained_hooks)
-    problems = list(hook_problems(hooks, hooks_of(subject)))
+    problems = list(hook_problems(settings.model_hooks, hooks_of(subject)))
     model: Any = subject.original_model
     positions = shape_of(model.config, "extract").positions
     if positions and settings.context > positions:
@@ -177,7 +182,7 @@ def _check_not_constant(hook: str, measured: Statistics) -> None:
         raise StudyError(
             f"extract: {hook} is {'0' if measured.rms == 0 else 'the same vector'} at every "
             "training token: an SAE has nothing to learn there; take it out of extract.hooks (or "
-            "untrained_hooks) and give the cells that read it another hook"
+            "untrained_hooks, embeddings_hooks) and give the cells that read it another hook"
         )
 
 

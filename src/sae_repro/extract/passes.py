@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.errors import StudyError
-from sae_repro.params import UNTRAINED, Extract, layer_of
+from sae_repro.params import EMBEDDINGS, UNTRAINED, Extract, layer_of
 from sae_repro.progress import bar
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.windows import Windows, windows
@@ -20,22 +20,25 @@ if TYPE_CHECKING:
 Batch = tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int32]]
 Read = Callable[["Tensor"], "dict[str, Tensor]"]
 """From tokens [B, L] to their activations [B, L, D] by hook."""
-Models = tuple["TransformerBridge", "TransformerBridge | None"]
-"""The subject, and the model with random weights, which gives `untrained/<hook>`."""
+Models = tuple["TransformerBridge", "TransformerBridge | None", "TransformerBridge | None"]
+"""The subject, the model with random weights, which gives `untrained/<hook>`, and that with the
+subject's embeddings, which gives `embeddings/<hook>`."""
 
 
 @contextmanager
-def _reading(both: Models, settings: Extract) -> Iterator[Read]:
+def _reading(of: Models, settings: Extract) -> Iterator[Read]:
     """Reads every hook of `settings` in one forward pass per model, up to its last hook.
 
     The models are hooked once for all passes: `run_with_cache` hooks them anew for each.
     """
     import torch
 
-    subject, untrained = both
+    subject, untrained, embeddings = of
     models = [(subject, "", settings.hooks)]
     if untrained is not None:
         models.append((untrained, UNTRAINED, settings.untrained_hooks))
+    if embeddings is not None:
+        models.append((embeddings, EMBEDDINGS, settings.embeddings_hooks))
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -86,24 +89,13 @@ def passes(
     """Per forward pass: real tokens' activations by hook [n, D] fp32, and their index [n, 3]."""
     import torch
 
-    bos, special, pad = bos_and_special(corpus, settings)
     documents = corpus.split(split)
-    n_rows = 0
     expected = min(limit, int(corpus.documents["length"].to_numpy()[documents].sum()))
     with (
         bar(f"extract {split}", unit="tok", total=expected) as progress,
         _reading(models, settings) as read,
     ):
-        for batch in windows(
-            corpus,
-            documents,
-            context=settings.context,
-            bos=bos,
-            special=special,
-            pad=pad,
-            batch_size=settings.batch_size,
-        ):
-            batch = _at_most(batch, limit - n_rows)
+        for batch in windows_within(corpus, split, settings, limit, settings.batch_size):
             width = int(batch.length.max())
             mask = batch.mask[:, :width]
             kept_n = torch.from_numpy(np.flatnonzero(mask)).to(settings.device)
@@ -114,12 +106,35 @@ def passes(
             }
             if record is not None:
                 record(batch)
-            index = _index(batch, mask, bos is not None)
-            n_rows += len(index)
+            index = _index(batch, mask, settings.prepend_bos)
             progress.update(len(index))
             yield rows, index
-            if n_rows >= limit:
-                return
+
+
+def windows_within(
+    corpus: TokenDocuments, split: str, settings: Extract, limit: int, batch_size: int
+) -> Iterator[Windows]:
+    """The windows of `split` in batches, up to the one that holds its `limit`-th real token.
+
+    Those beyond it are masked out: which tokens are kept does not depend on the batches.
+    """
+    bos, special, pad = bos_and_special(corpus, settings)
+    kept = 0
+    for batch in windows(
+        corpus,
+        corpus.split(split),
+        context=settings.context,
+        bos=bos,
+        special=special,
+        pad=pad,
+        batch_size=batch_size,
+    ):
+        batch = _at_most(batch, limit - kept)
+        kept += int(batch.mask.sum())
+        if len(batch.mask):
+            yield batch
+        if kept >= limit:
+            return
 
 
 def _at_most(batch: Windows, tokens: int) -> Windows:

@@ -10,6 +10,7 @@ from sae_repro.metrics import METRICS, Metric, find
 LABELS = {
     "l0": "L0",
     "fvu": "FVU",
+    "fvu_unseen": "FVU, unseen prefixes",
     "cosine": "cosine of x and x̂",
     "relative_norm": "relative norm",
     "ce_recovered_zero": "CE recovered (zero)",
@@ -19,6 +20,7 @@ LABELS = {
     "density_median": "median density",
     "monosemantic_fraction": "monosemantic",
     "monosemantic_fraction_alive": "monosemantic of alive",
+    "monosemantic_fraction_scored": "monosemantic of scored",
     "monosemantic_mean": "mean M of alive",
     "coverage": "coverage φ ≥ .5",
     "hole_rate": "hole rate",

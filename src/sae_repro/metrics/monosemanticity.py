@@ -38,6 +38,16 @@ MONOSEMANTICITY = (
         shown=("monosemantic.md", "findings: against controls", "findings: at equal target L0"),
     ),
     Metric(
+        name="monosemantic_fraction_scored",
+        definition="latents with M ≥ .7 among those whose class M decides: not dead, rare or dense",
+        unit=FRACTION,
+        choice=CHOICE,
+        denominator="latents_scored",
+        interval="Wilson over latents",
+        better="higher",
+        shown=("monosemantic.md",),
+    ),
+    Metric(
         name="monosemantic_mean",
         definition="mean M of latents that fire; one that is silent on a half counts 0",
         unit="chance-corrected, at most 1",

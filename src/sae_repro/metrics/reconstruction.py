@@ -22,6 +22,15 @@ RECONSTRUCTION = (
         shown=("metrics.json", "cells.md", "matched_l0.md", "frontier"),
     ),
     Metric(
+        name="fvu_unseen",
+        definition="fvu over the tokens whose prefix no training window begins with, x̄ as in fvu: "
+        "where two windows begin alike the activations are the same vector, which was trained on",
+        unit="ratio",
+        denominator="tokens_unseen",
+        interval="bootstrap over documents",
+        better="lower",
+    ),
+    Metric(
         name="explained_variance",
         definition="1 − fvu",
         unit="ratio",

@@ -15,7 +15,15 @@ from sae_repro.params.control import Control
 from sae_repro.params.corpus import Corpus, FilesSource, HubSource, StoriesSource
 from sae_repro.params.evaluate import ConceptLabels, Evaluate
 from sae_repro.params.extract import Extract
-from sae_repro.params.hooks import HOOKS, UNTRAINED, layer_of, model_hook, on_random_weights
+from sae_repro.params.hooks import (
+    EMBEDDINGS,
+    HOOKS,
+    UNTRAINED,
+    layer_of,
+    model_hook,
+    on_random_weights,
+    weights_of,
+)
 from sae_repro.params.judge import ANSWERS, SCORE_INFO, Judge, PromptFile, ScoreInfo
 from sae_repro.params.reading import load, parse
 from sae_repro.params.recipes import read_cells
@@ -39,6 +47,7 @@ from sae_repro.params.yaml_files import LOCK_VALUES, read_yaml
 
 __all__ = [
     "ANSWERS",
+    "EMBEDDINGS",
     "HOOKS",
     "LOCK_VALUES",
     "SCORE_INFO",
@@ -81,4 +90,5 @@ __all__ = [
     "read_yaml",
     "saes_by_name",
     "shape_problems",
+    "weights_of",
 ]

@@ -43,7 +43,11 @@ FIXED = {
     )
 }
 CONTROL = "#999999"
-CONTROL_MARKERS = {"neurons": "+", "PCA": "x", "untrained": "1", "on random weights": "2"}
+CONTROL_MARKERS = {
+    "neurons": "+", "PCA": "x", "untrained": "1", "on random weights": "2",
+    "on embeddings alone": "_",
+    "frozen decoder": "3", "frozen soft decoder": "4", "frozen encoder": "|",
+}  # fmt: skip
 """By a part of a negative control's name."""
 RESERVE_COLOURS = ("#117733", "#AA4499", "#EE7733")
 RESERVE_MARKERS = ("<", ">", "p", "*", "d", "8")

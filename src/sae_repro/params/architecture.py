@@ -1,8 +1,14 @@
 """The name of a cell's architecture: one in tables and figures, in MLflow and in DVC's plots."""
 
-from sae_repro.params.axis_labels import ACTIVATION_LABELS, BASIS_LABELS, REVIVAL_LABELS
+from sae_repro.params.axis_labels import (
+    ACTIVATION_LABELS,
+    BASIS_LABELS,
+    FROZEN_LABELS,
+    REVIVAL_LABELS,
+    WEIGHTS_LABELS,
+)
 from sae_repro.params.cell import Cell
-from sae_repro.params.hooks import on_random_weights
+from sae_repro.params.hooks import weights_of
 
 
 def architecture_of(cell: Cell, *, activation: str | None = None) -> str:
@@ -11,7 +17,7 @@ def architecture_of(cell: Cell, *, activation: str | None = None) -> str:
     `activation` is what an imported SAE was found to have. Negative controls say what they are.
     """
     name = _architecture(cell, activation or cell.activation)
-    return name + (" on random weights" if on_random_weights(cell.hook or "") else "")
+    return name + WEIGHTS_LABELS[weights_of(cell.hook or "")]
 
 
 def _architecture(cell: Cell, activation: str) -> str:
@@ -30,6 +36,8 @@ def _architecture(cell: Cell, activation: str) -> str:
         )
     if cell.baseline == "untrained":
         return f"untrained {base}"
+    if cell.frozen is not None:
+        base = f"frozen {FROZEN_LABELS[cell.frozen]} {base}"
     if cell.revival == row.usual_revival:
         return base
     return f"{base} {REVIVAL_LABELS[cell.revival]}"

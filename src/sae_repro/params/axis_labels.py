@@ -46,5 +46,15 @@ REVIVAL_LABELS = {
 }
 """Stands behind the architecture's name where the revival is not the usual one."""
 
+FROZEN_LABELS = {"decoder": "decoder", "soft_decoder": "soft decoder", "encoder": "encoder"}
+"""Negative controls of which a part stays random, by `frozen`."""
+
+WEIGHTS_LABELS = {
+    "": "",
+    "untrained/": " on random weights",
+    "embeddings/": " on embeddings alone",
+}
+"""Stands behind the architecture's name of a cell on a model that was not trained, or not all."""
+
 BASIS_LABELS = {"neurons": "neurons", "pca": "PCA"}
 """Negative controls whose latents are given, not learnt."""

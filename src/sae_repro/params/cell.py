@@ -165,6 +165,12 @@ class Cell(Section):
     decoder: Literal["unit_norm", "free"] = Field(
         "unit_norm", description="rows of W_dec normalised after every step (unit_norm) or free"
     )
+    frozen: Literal["decoder", "soft_decoder", "encoder"] | None = Field(
+        None,
+        description="a control: what stays random, as at the start, while the rest is trained: "
+        "decoder (W_dec), soft_decoder (each row of W_dec within a cosine of 0.8 of its start) or "
+        "encoder (W_enc); Korznikov et al. 2026, arXiv:2602.14111",
+    )
     normalisation: Literal["none", "expected_norm"] = Field(
         "none",
         description="one scalar so that E‖x‖² = D (expected_norm), folded into the saved "

@@ -18,11 +18,13 @@ NOT_TRAINED = ("import_", "sha256", "baseline")
 
 
 def is_control(cell: Cell) -> bool:
-    """Whether it is a negative control: nothing was trained, or on a model that was not.
+    """Whether it is a negative control: nothing, or not all, was trained, or on random weights.
 
     Such a cell is in the tables of cells, but no point of a frontier or a grid.
     """
-    return cell.baseline is not None or on_random_weights(cell.hook or "")
+    return (
+        cell.baseline is not None or cell.frozen is not None or on_random_weights(cell.hook or "")
+    )
 
 
 def sparsity(cell: Cell) -> str:

@@ -74,6 +74,17 @@ RULES: tuple[tuple[Callable[["Cell"], bool], Callable[["Cell"], str]], ...] = (
         lambda c: "seeds names one seed twice",
     ),
     (
+        lambda c: c.frozen is not None and c.revival_row.resamples,
+        lambda c: (
+            f"revival {c.revival} gives latents directions of the data, and frozen: {c.frozen} "
+            "keeps them as they were drawn: use revival: auxk or none"
+        ),
+    ),
+    (
+        lambda c: c.frozen is not None and c.order != "none",
+        lambda c: f"order {c.order} moves what frozen: {c.frozen} keeps in place: delete one",
+    ),
+    (
         lambda c: abs(sum(c.prefix_shares) - 1) > 1e-6,
         lambda c: "prefix_shares must sum to 1",
     ),

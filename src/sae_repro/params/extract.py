@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sae_repro.params.base import Count, Device, Many, Section, Text
-from sae_repro.params.hooks import UNTRAINED
+from sae_repro.params.hooks import EMBEDDINGS, UNTRAINED
 
 
 class Extract(Section):
@@ -18,6 +18,11 @@ class Extract(Section):
         (),
         description="hooks read also from the subject's architecture with random weights, in the "
         "same pass; a cell reads one as untrained/<hook>: a negative control",
+    )
+    embeddings_hooks: Many[Text] = Field(
+        (),
+        description="hooks read also from that architecture with random weights but the subject's "
+        "own embeddings; a cell reads one as embeddings/<hook>: a negative control",
     )
     context: Annotated[int, Field(ge=2, le=131_072)] = Field(
         64, description="positions of a row, BOS included; longer documents make several rows"
@@ -41,7 +46,7 @@ class Extract(Section):
 
     @model_validator(mode="after")
     def _hooks_once(self) -> Self:
-        for name in ("hooks", "untrained_hooks"):
+        for name in ("hooks", "untrained_hooks", "embeddings_hooks"):
             hooks = getattr(self, name)
             if len(set(hooks)) < len(hooks):
                 raise ValueError(f"{name} names one hook twice")
@@ -50,4 +55,13 @@ class Extract(Section):
     @property
     def all_hooks(self) -> tuple[str, ...]:
         """Every hook by its name in the store: `untrained/…` where weights are random."""
-        return (*self.hooks, *(UNTRAINED + hook for hook in self.untrained_hooks))
+        return (
+            *self.hooks,
+            *(UNTRAINED + hook for hook in self.untrained_hooks),
+            *(EMBEDDINGS + hook for hook in self.embeddings_hooks),
+        )
+
+    @property
+    def model_hooks(self) -> tuple[str, ...]:
+        """The model's own names of all of them, each once."""
+        return tuple(dict.fromkeys((*self.hooks, *self.untrained_hooks, *self.embeddings_hooks)))

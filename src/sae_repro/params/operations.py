@@ -21,7 +21,8 @@ def trained_parameters(cell: Cell, d_in: int) -> int:
     """Entries of all tensors that training changes: W_enc, W_dec, b_dec, and those per latent."""
     k = cell.width(d_in)
     per_latent = 1 + len(cell.activation_row.extra)  # b_enc, and thresholds or magnitudes
-    return 2 * d_in * k + d_in + per_latent * k
+    matrices = 1 if cell.frozen in ("decoder", "encoder") else 2
+    return matrices * d_in * k + d_in + per_latent * k
 
 
 def step_operations(cell: Cell, d_in: int, batch_size: int) -> int:

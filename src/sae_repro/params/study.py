@@ -14,7 +14,7 @@ from sae_repro.params.control import Control
 from sae_repro.params.corpus import Corpus
 from sae_repro.params.evaluate import Evaluate
 from sae_repro.params.extract import Extract
-from sae_repro.params.hooks import UNTRAINED, layer_of, on_random_weights
+from sae_repro.params.hooks import EMBEDDINGS, UNTRAINED, layer_of, on_random_weights, weights_of
 from sae_repro.params.judge import Judge
 from sae_repro.params.recipes import Cells, Name, PartialCell, Recipes
 from sae_repro.params.subject import Subject, SubjectChoice
@@ -87,7 +87,9 @@ def _problems(study: Study) -> Iterator[str]:
         )
     for key, hook in _hooks(study):
         if on_random_weights(hook):
-            yield f"{key} = {hook}: name it without {UNTRAINED}, in extract.untrained_hooks"
+            prefix = weights_of(hook)
+            where = f"extract.{prefix[:-1]}_hooks"
+            yield f"{key} = {hook}: name it without {prefix}, in {where}"
             continue
         try:
             layer_of(hook)
@@ -134,16 +136,21 @@ def _hooks(study: Study) -> Iterator[tuple[str, str]]:
     for key, hooks in (
         ("hooks", study.extract.hooks),
         ("untrained_hooks", study.extract.untrained_hooks),
+        ("embeddings_hooks", study.extract.embeddings_hooks),
     ):
         for number, hook in enumerate(hooks):
             yield f"extract.{key}.{number}", hook
 
 
 def _extracted(study: Study) -> str:
-    untrained = ", ".join(study.extract.untrained_hooks) or "none"
+    untrained, embeddings = (
+        ", ".join(hooks) or "none"
+        for hooks in (study.extract.untrained_hooks, study.extract.embeddings_hooks)
+    )
     return (
         f"extract.hooks has {', '.join(study.extract.hooks)}; extract.untrained_hooks (for "
-        f"{UNTRAINED}<hook>) has {untrained}"
+        f"{UNTRAINED}<hook>) has {untrained}; extract.embeddings_hooks (for {EMBEDDINGS}<hook>) "
+        f"has {embeddings}"
     )
 
 

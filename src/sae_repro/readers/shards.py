@@ -4,6 +4,7 @@ artifacts/extract/manifest.json                     what is there, a SHA-256 per
 artifacts/extract/<hook>/<split>/00000.npy          [rows, D], row-aligned over the hooks
 artifacts/extract/<hook>/mean.npy                   float64 [D], over the training rows
 artifacts/extract/index/<split>/00000.npy           int32 [rows, 3]: document, position, token
+artifacts/extract/seen.npy                          bool [validation rows]: trained on its prefix
 """
 
 import os
@@ -21,6 +22,7 @@ from sae_repro.files import digest, read_object, remedy, sha256_file
 FloatArray = npt.NDArray[np.floating[Any]]
 
 DOCUMENT, POSITION, TOKEN = 0, 1, 2  # columns of the index
+SEEN = "seen.npy"
 
 
 def row_key(document: npt.NDArray[Any], position: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -150,6 +152,14 @@ class ActivationStore:
         _check(path, self._hook(hook)["mean_sha256"])
         mean: FloatArray = np.load(path, allow_pickle=False)
         return mean
+
+    def seen(self) -> npt.NDArray[np.bool_] | None:
+        """Of each validation row, whether a training row has its prefix; None for other rows."""
+        if "seen" not in self.manifest:
+            return None
+        _check(self.folder / SEEN, self.manifest["seen"])
+        seen: npt.NDArray[np.bool_] = np.load(self.folder / SEEN, allow_pickle=False)
+        return seen
 
     def activations(self, hook: str, split: str) -> Shards:
         """The hook's activations [rows, D] in `split`."""

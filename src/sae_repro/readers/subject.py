@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sae_repro.checkpoint.tensors import tensor_problems
 from sae_repro.errors import StudyError
 from sae_repro.hub import one_line
-from sae_repro.params import on_random_weights
+from sae_repro.params import EMBEDDINGS, weights_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -73,10 +73,14 @@ def vocabulary_of(model: "PreTrainedModel") -> int:
     return int(embedding.weight.shape[0])
 
 
-def load_untrained(folder: Path, weights_seed: int, *, device: str = "cpu") -> "TransformerBridge":
+def load_untrained(
+    folder: Path, weights_seed: int, *, device: str = "cpu", embeddings: bool = False
+) -> "TransformerBridge":
     """A model of the same configuration as that in `folder`, its weights freshly initialised.
 
     As its architecture initialises them, from a generator seeded with `weights_seed` (0 … 2⁶³ − 1).
+    `embeddings`: but for its embeddings, of tokens and, where it has them, of positions, which are
+    those in `folder`.
     """
     _check(folder)
     import torch
@@ -90,6 +94,12 @@ def load_untrained(folder: Path, weights_seed: int, *, device: str = "cpu") -> "
         model = AutoModelForCausalLM.from_config(
             config, dtype=torch.float32, attn_implementation="eager"
         )
+    if embeddings:
+        trained = dict(load_plain(folder, str(folder)).named_modules())
+        with torch.no_grad():
+            for name, module in model.named_modules():
+                if isinstance(module, torch.nn.Embedding):
+                    module.weight.copy_(trained[name].weight)
     return bridged(model.to(device), folder)
 
 
@@ -100,11 +110,17 @@ def load_for(
 
     It calls the hook by `model_hook(hook)`. StudyError where no random weights were read.
     """
-    if not on_random_weights(hook):
+    if not (prefix := weights_of(hook)):
         return load_subject(folder, device=device)
     if "untrained" not in manifest:
-        raise StudyError(f"{hook}: this study has no extract.untrained_hooks; add the hook there")
-    return load_untrained(folder, manifest["untrained"]["weights_seed"], device=device)
+        where = f"extract.{prefix[:-1]}_hooks"
+        raise StudyError(f"{hook}: this study has no {where}; add the hook there")
+    return load_untrained(
+        folder,
+        manifest["untrained"]["weights_seed"],
+        device=device,
+        embeddings=prefix == EMBEDDINGS,
+    )
 
 
 def _check(folder: Path) -> None:

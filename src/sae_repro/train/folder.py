@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.files import canonical_json, write_json, write_text
-from sae_repro.params import model_hook, on_random_weights
+from sae_repro.params import EMBEDDINGS, UNTRAINED, model_hook, weights_of
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
@@ -16,8 +16,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 def hook_metadata(hook: str) -> dict[str, Any]:
     """The hook of an SAE under SAELens's keys, by the model's own name for it."""
-    random = {"model_weights": "random"} if on_random_weights(hook) else {}
-    return {"hook_name": model_hook(hook), **random}
+    random = {UNTRAINED: "random", EMBEDDINGS: "random, embeddings trained"}.get(weights_of(hook))
+    return {"hook_name": model_hook(hook), **({"model_weights": random} if random else {})}
 
 
 def write_records(

@@ -18,6 +18,10 @@ BLOCK_BYTES = 1 << 18
 """Of a block of rows of one matrix: its weights, gradients and moments fit the cache with those of
 the other matrix."""
 CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+FROZEN = {"decoder": "W_dec", "encoder": "W_enc"}
+"""By a cell's `frozen`, the weight that no step changes; its gradient is not clipped with the
+others'."""
+SOFT_COSINE = 0.8  # of a decoder row with its start, at least (2602.14111, figure 1)
 
 
 Adams = tuple[Tensor, Tensor, Tensor]
@@ -57,6 +61,10 @@ class Optimiser:
             name: (tensor.detach(), *self.moments(name)) for name, tensor in self._named.items()
         }
         self._blocks = self._in_blocks()
+        self._kept = FROZEN.get(cell.frozen or "")
+        # a resumed training begins at the same weights before it takes up its state
+        soft = cell.frozen == "soft_decoder"
+        self._start = _unit_rows(weights.W_dec.detach()) if soft else None
 
     def _in_blocks(self) -> list[_Block]:
         w_enc, w_dec = self._whole["W_enc"], self._whole["W_dec"]
@@ -84,19 +92,19 @@ class Optimiser:
     def update(self, lr: float) -> None:
         """As `step`, on gradients that are there already."""
         weights = self._weights
+        trained = {name: tensor for name, tensor in self._named.items() if name != self._kept}
         if self._cell.decoder == "unit_norm":
             remove_radial(weights.W_dec)
         if self._cell.grad_clip is not None:
-            torch.nn.utils.clip_grad_norm_(list(self._named.values()), self._cell.grad_clip)
+            torch.nn.utils.clip_grad_norm_(list(trained.values()), self._cell.grad_clip)
         with torch.no_grad():
             of = []
-            for name, tensor in self._named.items():
+            for name, tensor in trained.items():
                 assert tensor.grad is not None
                 of.append((self._whole[name], tensor.grad))
             torch._foreach_add_(self._steps, 1)
             self._update(of, None, lr)
-            if self._cell.decoder == "unit_norm":
-                _normalise(weights.W_dec)
+            self._constrain(weights.W_dec, slice(None))
             if weights.threshold is not None:
                 weights.threshold.clamp_min_(0.0)
 
@@ -109,24 +117,32 @@ class Optimiser:
         unit = self._cell.decoder == "unit_norm"
         with torch.no_grad():
             square = sum(_square(gradient) for gradient in gradients.small.values())
-            found: list[tuple[Tensor, Tensor]] = []
+            found: list[list[tuple[Adams, Tensor]]] = []
             for block in self._blocks:
                 encoder, decoder = gradients.rows(block.first, block.last)
                 if unit:
                     _make_tangent(decoder, block.decoder[0])
-                square += _square(encoder) + _square(decoder)
-                found.append((encoder, decoder))
+                parts = {"W_enc": (block.encoder, encoder), "W_dec": (block.decoder, decoder)}
+                found.append([part for name, part in parts.items() if name != self._kept])
+                square += sum(_square(gradient) for _, gradient in found[-1])
             divisor = self._divisor(square)
             torch._foreach_add_(self._steps, 1)
             of = [(self._whole[name], gradient) for name, gradient in gradients.small.items()]
-            for block, (encoder, decoder) in zip(self._blocks, found, strict=True):
-                of += (block.encoder, encoder), (block.decoder, decoder)
-                self._update(of, divisor, lr)
+            for block, trained in zip(self._blocks, found, strict=True):
+                self._update(of + trained, divisor, lr)
                 of = []
-                if unit:
-                    _normalise(block.decoder[0])
+                self._constrain(block.decoder[0], slice(block.first, block.last))
             if self._weights.threshold is not None:
                 self._weights.threshold.clamp_min_(0.0)
+
+    def _constrain(self, rows: Tensor, which: slice) -> None:
+        """Keep `rows`, those of W_dec at `which`, near their start and of norm one, if need be."""
+        if self._kept == "W_dec":
+            return
+        if self._start is not None:
+            _turn_back(rows, self._start[which])
+        if self._cell.decoder == "unit_norm":
+            _normalise(rows)
 
     def _divisor(self, square: float) -> Tensor | None:
         """By what gradients of this squared norm are divided to be clipped; None: by nothing."""
@@ -214,6 +230,24 @@ def _make_tangent(gradient: Tensor, rows: Tensor) -> None:
 def _normalise(rows: Tensor) -> None:
     norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     rows.div_(norm.clamp_min_(torch.finfo(norm.dtype).tiny))
+
+
+def _unit_rows(rows: Tensor) -> Tensor:
+    unit = rows.clone()
+    _normalise(unit)
+    return unit
+
+
+def _turn_back(rows: Tensor, start: Tensor) -> None:
+    """Turn rows that have left the cone around `start`, of norm one, back to its rim; in place.
+
+    In the plane of the row and its start, at the row's own norm.
+    """
+    along = (rows * start).sum(dim=1, keepdim=True)
+    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    across = _unit_rows(rows - along * start)
+    rim = norm * (SOFT_COSINE * start + math.sqrt(1 - SOFT_COSINE**2) * across)
+    rows.copy_(torch.where(along < SOFT_COSINE * norm, rim, rows))
 
 
 def _square(x: Tensor) -> float:

@@ -19,7 +19,7 @@ from sae_repro.evaluate.metrics.monosemanticity import score as monosemantic
 from sae_repro.evaluate.metrics.monosemanticity.agreement import phi
 from sae_repro.evaluate.metrics.monosemanticity.firings import firings
 from sae_repro.evaluate.metrics.monosemanticity.fractions import summary
-from sae_repro.evaluate.metrics.monosemanticity.score import monosemanticity
+from sae_repro.evaluate.metrics.monosemanticity.score import KAPPAS, monosemanticity
 from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
 
 LENGTH = 20  # tokens of a document
@@ -205,8 +205,10 @@ def test_blocks_hold_all_nonzeros_in_the_banks_order() -> None:
     assert np.array_equal(np.concatenate([b.toarray() for _, b in blocks]), a.T)
 
 
-def brute(a: np.ndarray, labels: np.ndarray, bank: ConceptBank) -> tuple[int, float, float, float]:
-    """(c*, τ*, M_raw, test φ) of one latent, as the definition reads."""
+def brute(
+    a: np.ndarray, labels: np.ndarray, bank: ConceptBank
+) -> tuple[int, float, float, float, dict[str, float]]:
+    """(c*, τ*, M_raw, test φ, κ_b by column) of one latent, as the definition reads."""
     fit, test = bank.fit, ~bank.fit
     positive = a[fit][a[fit] > 0]
     histogram = np.bincount(bin_of(positive), minlength=BINS)[None]
@@ -224,11 +226,12 @@ def brute(a: np.ndarray, labels: np.ndarray, bank: ConceptBank) -> tuple[int, fl
     edges = quantile_edges(histogram, 5)[0]
     fires = test & (a > 0)
     bins = (a[fires][:, None] >= edges).sum(1)
-    m = 0.0
+    m, kappas = 0.0, {}
     for b in np.unique(bins):
         share = labels[fires, c][bins == b].mean()
-        m += a[fires][bins == b].sum() / a[fires].sum() * (share - base) / (1 - base)
-    return c, tau, m, agreement(c, tau, test)
+        kappas[f"kappa_{b + 1}"] = (share - base) / (1 - base)
+        m += a[fires][bins == b].sum() / a[fires].sum() * kappas[f"kappa_{b + 1}"]
+    return c, tau, m, agreement(c, tau, test), kappas
 
 
 def test_scores_equal_the_definition() -> None:
@@ -241,12 +244,13 @@ def test_scores_equal_the_definition() -> None:
     bank = bank_with(labels)
     frame = scored(a, bank)
     for k in range(8):
-        concept, tau, m, agreement = brute(a[:, k], labels, bank)
+        concept, tau, m, agreement, kappas = brute(a[:, k], labels, bank)
         row = frame.iloc[k]
         assert row["concept"] == f"c{concept}"
         assert row["threshold"] == tau
         assert row["M_raw"] == pytest.approx(m, abs=1e-9)
         assert row["phi"] == pytest.approx(agreement, abs=1e-9)
+        assert row[list(KAPPAS)].dropna().to_dict() == pytest.approx(kappas, abs=1e-9)
 
 
 def test_n80_counts_the_ids_that_hold_the_mass() -> None:
@@ -287,6 +291,9 @@ def test_the_summary_counts_what_the_table_shows() -> None:
     totals = summary(frame, bank, 0)
     assert totals.metrics["monosemantic_fraction"] == pytest.approx(2 / 6)
     assert totals.metrics["monosemantic_fraction_alive"] == pytest.approx(2 / 5)
+    # one of six is dead, one rare, one dense
+    assert totals.metrics["monosemantic_fraction_scored"] == pytest.approx(2 / 3)
+    assert totals.counts["latents_scored"] == 3
     assert totals.metrics["monosemantic_mean"] == pytest.approx(frame["M"].iloc[1:].mean())
     for name, value in totals.metrics.items():
         low, high = totals.intervals[name]

@@ -67,6 +67,8 @@ def with_metadata(sae: SAE, job: "CellJob") -> SAE:
 
 def _architecture(cell: Cell) -> str:
     parts: list[str] = [cell.activation]
+    if cell.frozen is not None:
+        parts.append(f"frozen-{cell.frozen.replace('_', '-')}")
     if cell.penalty != "none":
         parts.append(cell.penalty)
     if cell.prefixes != "none":

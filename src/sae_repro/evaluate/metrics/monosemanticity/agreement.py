@@ -42,13 +42,38 @@ def bin_weights(latent: Ints, value: npt.NDArray[Any], edges_kb: Floats) -> Floa
     weighted mean of κ_b, is κ of a weighted mean of labels. Empty bins, those between equal edges
     among them, have neither mass nor rows.
     """
-    groups = Groups(edges_kb)
-    bins = latent * groups.n + groups.of(latent, bin_of(value))
-    count = np.bincount(bins, minlength=len(edges_kb) * groups.n)
+    n_bins = edges_kb.shape[1] + 1
+    bins = _bins(latent, value, edges_kb)
+    count = np.bincount(bins, minlength=len(edges_kb) * n_bins)
     mass = np.bincount(bins, weights=value.astype(np.float64), minlength=len(count))
-    total_k = mass.reshape(-1, groups.n).sum(axis=1)
+    total_k = mass.reshape(-1, n_bins).sum(axis=1)
     c: Floats = (mass / np.maximum(count, 1))[bins] / total_k[latent]
     return c
+
+
+def bin_kappas(
+    latent: Ints,
+    value: npt.NDArray[Any],
+    carries: npt.NDArray[np.bool_],
+    edges_kb: Floats,
+    base_k: Floats,
+) -> Floats:
+    """κ_b of each latent and bin [K, bins], whose mean by activation mass is M; NaN of empty bins.
+
+    `latent`, `value` and `edges_kb` as in `bin_weights`; `carries` [n] whether the row carries the
+    latent's concept, `base_k` the concept's base rate.
+    """
+    bins, size = _bins(latent, value, edges_kb), edges_kb.shape[0] * (edges_kb.shape[1] + 1)
+    count, positive = (np.bincount(of, minlength=size) for of in (bins, bins[carries]))
+    fraction = np.divide(positive, count, out=np.full(size, np.nan), where=count > 0)
+    return kappa(fraction.reshape(len(edges_kb), -1), base_k[:, None])
+
+
+def _bins(latent: Ints, value: npt.NDArray[Any], edges_kb: Floats) -> Ints:
+    """The number of each value's bin among those of all latents."""
+    groups = Groups(edges_kb)
+    bins: Ints = latent * groups.n + groups.of(latent, bin_of(value))
+    return bins
 
 
 def null_offsets(starts: Ints, rng: np.random.Generator) -> Ints | None:

@@ -13,11 +13,19 @@ from sae_repro.numerics.intervals import wilson
 if TYPE_CHECKING:
     import pandas as pd
 
-NAMES = ("monosemantic_fraction", "monosemantic_fraction_alive", "monosemantic_mean")
+ALL, ALIVE, SCORED, MEAN = NAMES = (
+    "monosemantic_fraction",
+    "monosemantic_fraction_alive",
+    "monosemantic_fraction_scored",
+    "monosemantic_mean",
+)
+UNSCORED = ("dead", "rare", "dense")
+"""Classes that a latent has whatever its M."""
 
 
 def summary(frame: "pd.DataFrame", bank: ConceptBank, seed: int) -> Summary:
-    """Fraction of monosemantic latents (complete or narrow) among all and among those that fire.
+    """Fraction of monosemantic latents (complete or narrow) among all, those that fire, and those
+    whose class M decides: neither dead nor rare nor dense.
 
     `monosemantic_mean` is the mean M of latents that fire; one that is silent on a half counts as 0
     there and in `latents_unscored`. Without concepts or without such latents a value is None.
@@ -25,21 +33,23 @@ def summary(frame: "pd.DataFrame", bank: ConceptBank, seed: int) -> Summary:
     of_class = {name: int((frame["class"] == name).sum()) for name in CLASSES}
     monosemantic = of_class["monosemantic-complete"] + of_class["monosemantic-narrow"]
     alive = frame["fired"] > 0
-    totals = {NAMES[0]: len(frame), NAMES[1]: int(alive.sum())}
+    scored = len(frame) - sum(of_class[name] for name in UNSCORED)
+    totals = {ALL: len(frame), ALIVE: int(alive.sum()), SCORED: scored}
     score = frame.loc[alive, "M"].fillna(0.0).to_numpy(np.float64)
     possible = bool(bank.names)
     metrics: dict[str, float | None] = {
         name: monosemantic / n if possible and n else None for name, n in totals.items()
     }
-    metrics[NAMES[2]] = float(score.mean()) if possible and len(score) else None
+    metrics[MEAN] = float(score.mean()) if possible and len(score) else None
     intervals = {
         name: list(wilson(monosemantic, n))
         for name, n in totals.items()
         if metrics[name] is not None
     }
-    if metrics[NAMES[2]] is not None:
-        intervals[NAMES[2]] = mean_interval(score, seed, NAMES[2])
-    return Summary(metrics, _counts(frame, bank, of_class), intervals)
+    if metrics[MEAN] is not None:
+        intervals[MEAN] = mean_interval(score, seed, MEAN)
+    counts = _counts(frame, bank, of_class) | {"latents_scored": scored}
+    return Summary(metrics, counts, intervals)
 
 
 def _counts(frame: "pd.DataFrame", bank: ConceptBank, of_class: dict[str, int]) -> dict[str, int]:

@@ -19,6 +19,7 @@ from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.metrics.monosemanticity.agreement import (
     SHIFTS,
     Floats,
+    bin_kappas,
     bin_weights,
     kappa,
     null_offsets,
@@ -43,6 +44,8 @@ DENSE_FRACTION = 0.2
 MONOSEMANTIC, COMPLETE = 0.7, 0.7  # least M, least φ
 MASS = 0.8  # of which n80 counts the token ids
 LATENTS = 512  # whose counts per concept are held at once
+KAPPAS = tuple(f"kappa_{b}" for b in range(1, ACTIVATION_BINS + 1))
+"""Columns of κ_b, from the bin of the lowest activations on."""
 
 CLASSES = ("dead", "rare", "dense", "monosemantic-complete", "monosemantic-narrow", "polysemantic",
            "not testable")  # fmt: skip
@@ -90,7 +93,7 @@ def monosemanticity(
     limit: int = NONZEROS,
 ) -> "pd.DataFrame":
     """A row per latent: latent, class, concept, M, M_raw, null, phi, threshold, n80, tokens and
-    documents on which it fires.
+    documents on which it fires, and κ_b of each bin of its activations.
 
     `codes` stream canonical activations, `fired_k` [K] counts the rows on which each latent fires.
     `limit` bounds memory (see `firings`) and changes no value. M, M_raw and phi are missing where
@@ -117,8 +120,8 @@ def monosemanticity(
     frame[scored.columns] = scored.astype({"concept": "str"})
     frame.insert(1, "class", _classes(frame, len(bank.fit), bool(bank.names)))
     order = ["latent", "class", "concept", "M", "M_raw", "null", "phi", "threshold", "n80",
-             "fired", "documents_fit", "documents_test"]  # fmt: skip
-    return frame[order]
+             "fired", "documents_fit", "documents_test", *KAPPAS]  # fmt: skip
+    return frame.reindex(columns=order)
 
 
 def _described(a_kn: csr_array, bank: ConceptBank, tokens_nv: csr_array) -> dict[str, Any]:
@@ -206,6 +209,9 @@ def _scored(a_kn: csr_array, bank: ConceptBank, half: _TestHalf, fit: _Fit) -> d
         "null": null_k,
         "phi": phi(both_k, high_k, positives_k, half.n),
         "threshold": fit.threshold_k,
+        **dict(
+            zip(KAPPAS, bin_kappas(latent, value, carries, fit.edges_kb, base_k).T, strict=True)
+        ),
     }
     names = np.array([*bank.names, None], dtype=object)
     return {
