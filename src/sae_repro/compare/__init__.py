@@ -11,6 +11,7 @@ def run(context: StageContext) -> None:
     """Write reports/: tables, figures, metrics.json, and for DVC's commands metrics and plots."""
     from pathlib import Path
 
+    from sae_repro.compare.cards_table import write_cards
     from sae_repro.compare.closing import closing_lines
     from sae_repro.compare.collect import collect
     from sae_repro.compare.controls import heat_maps, write_control
@@ -36,7 +37,7 @@ def run(context: StageContext) -> None:
         write_control(folder, artifacts)
         write_features(folder, results)
         write_findings(folder, results, settings, seed)
-        write_metrics(folder)
+        write_metrics(folder, write_cards(folder, results, artifacts))
         write_index(folder)
     with replacing_folder(reports / "figures") as folder:
         write_figures(folder, results, settings.matched_l0)

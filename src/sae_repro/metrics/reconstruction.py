@@ -19,6 +19,7 @@ RECONSTRUCTION = (
         denominator="tokens",
         interval="bootstrap over documents",
         better="lower",
+        controls="sparse",
         shown=("metrics.json", "cells.md", "matched_l0.md", "frontier"),
     ),
     Metric(
@@ -28,6 +29,7 @@ RECONSTRUCTION = (
         denominator="tokens",
         interval="bootstrap over documents",
         better="higher",
+        controls="sparse",
     ),
     Metric(
         name="squared_error_per_token",
@@ -36,6 +38,7 @@ RECONSTRUCTION = (
         denominator="tokens",
         interval="bootstrap over documents",
         better="lower",
+        controls="sparse",
     ),
     Metric(
         name="mse_per_dim",
@@ -43,6 +46,7 @@ RECONSTRUCTION = (
         unit="squared activation",
         denominator="tokens",
         better="lower",
+        controls="sparse",
     ),
     Metric(
         name="mae_per_dim",
@@ -50,6 +54,7 @@ RECONSTRUCTION = (
         unit="activation",
         denominator="tokens",
         better="lower",
+        controls="sparse",
     ),
     Metric(
         name="cosine",
@@ -59,6 +64,7 @@ RECONSTRUCTION = (
         denominator="tokens",
         interval="bootstrap over documents",
         better="higher",
+        controls="sparse",
         shown=("metrics.json", "cells.md"),
     ),
     Metric(
