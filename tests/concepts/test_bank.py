@@ -1,16 +1,20 @@
 """The concept bank, every kind against what one would say of each token by hand."""
 
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sae_repro.concepts import bank as concepts
-from sae_repro.concepts.bank import ConceptBank, load_bank
+from sae_repro.concepts.bank import ConceptBank, check_without_surface, load_bank
 from sae_repro.concepts.halves import in_fit
 from sae_repro.concepts.surface import frequency_classes, looks_of, texts_of, training_counts
 from sae_repro.corpus.writing import write_stories, write_texts
+from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
 from sae_repro.params import Corpus, StoriesSource, TrainedSubject
 from sae_repro.readers.documents import TokenDocuments
@@ -175,6 +179,38 @@ def test_surface_concepts_against_a_reading_by_hand(text_corpus: TokenDocuments)
             expected["position:last tenth"].add(here)
         expected[f"document:{label[d]}"].add(here)
     compare(load_bank(text_corpus.folder, index, 0), expected)
+
+
+def test_a_bank_without_surface_keeps_what_the_text_or_its_source_says(
+    story_corpus: TokenDocuments, text_corpus: TokenDocuments
+) -> None:
+    kinds = {}
+    for name, corpus in (("stories", story_corpus), ("text", text_corpus)):
+        index = index_of(corpus)
+        whole, bare = (load_bank(corpus.folder, index, 0, surface=s) for s in (True, False))
+        kept = [i for i, concept in enumerate(whole.names) if concept in set(bare.names)]
+        assert [whole.names[i] for i in kept] == list(bare.names)
+        assert (whole.labels[:, kept] != bare.labels).nnz == 0
+        assert np.array_equal(whole.fit, bare.fit)
+        kinds[name] = set(whole.kinds) - set(bare.kinds), set(bare.kinds)
+    assert kinds["stories"] == ({"token"}, {"class", "state", "previous", "next"})
+    surface = {"token", "look", "frequency", "position", "previous", "next"}
+    assert kinds["text"] == (surface, {"document"})
+
+
+def test_a_text_of_surface_alone_is_refused(text_corpus: TokenDocuments, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    shutil.copytree(text_corpus.folder, folder)
+    frame = pd.read_parquet(folder / "documents.parquet")
+    frame["label"] = pd.Series([None] * len(frame), dtype="str")
+    frame.to_parquet(folder / "documents.parquet")
+    for refuse in (
+        lambda: check_without_surface(folder, None),
+        lambda: load_bank(folder, index_of(text_corpus), 0, surface=False),
+    ):
+        with pytest.raises(StudyError, match=r"evaluate\.surface: false leaves no concept"):
+            refuse()
+    check_without_surface(text_corpus.folder, None)
 
 
 def test_shifts_stop_at_the_edges_of_documents(story_corpus: TokenDocuments) -> None:

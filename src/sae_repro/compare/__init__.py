@@ -12,6 +12,7 @@ def run(context: StageContext) -> None:
     from pathlib import Path
 
     from sae_repro.compare.by_activation import write_by_quantile, write_dead_curve
+    from sae_repro.compare.cards_table import write_cards
     from sae_repro.compare.closing import closing_lines
     from sae_repro.compare.collect import collect
     from sae_repro.compare.consistency import write_consistency
@@ -42,7 +43,7 @@ def run(context: StageContext) -> None:
         write_by_quantile(folder, results, seed)
         write_dead_curve(folder, results)
         write_findings(folder, results, settings, seed)
-        write_metrics(folder)
+        write_metrics(folder, write_cards(folder, results, artifacts))
         write_index(folder)
     with replacing_folder(reports / "figures") as folder:
         write_figures(folder, results, settings.matched_l0)

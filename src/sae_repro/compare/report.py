@@ -35,7 +35,8 @@ INDEX = {
     "consistency": "how much of a dictionary another seed finds again, and what that predicts",
     "structure_common": "holes, absorption, splitting on pairs testable in all compared cells",
     "findings": "the results in sentences, no stronger than their intervals",
-    "METRICS": "every metric: definition, unit, denominator, kind of interval, source",
+    "METRICS": "every metric: definition, unit, denominator, kind of interval, source; and its "
+    "card: noise, separation from controls, truth on known atoms, correlation with FVU",
 }
 
 
@@ -181,8 +182,8 @@ def remark_lines(results: Sequence[Result]) -> Iterator[str]:
             yield f"{r.name}: {'; '.join(said)}"
 
 
-def write_metrics(folder: Path) -> None:
-    """METRICS.md: the registry of metrics, an area a table."""
+def write_metrics(folder: Path, cards: str = "") -> None:
+    """METRICS.md: the registry of metrics, an area a table, and the section of `cards`."""
     parts = [f"## {area}\n\n{_as_markdown(rows)}\n" for area, rows in AREAS.items()]
     write_text(
         folder / "METRICS.md",
@@ -190,7 +191,7 @@ def write_metrics(folder: Path) -> None:
         "artifacts/evaluate/<cell>/metrics.json over which it is a ratio or a mean. Of a cell with "
         "several seeds: intervals of fractions of latents are Wilson's over the latents of all "
         "seeds, all others Student's over the seeds, inside the unit's range. `sae-repro metrics "
-        "NAME` prints one row.\n\n" + "\n".join(parts),
+        "NAME` prints one row.\n\n" + "\n".join(parts) + cards,
     )
 
 

@@ -17,7 +17,7 @@ from scipy.sparse import csc_array, hstack
 from sae_repro.concepts.halves import fit_documents
 from sae_repro.concepts.labels import Labels, Rows, story_labels, token_identity
 from sae_repro.concepts.own_labels import own_labels, unmatched
-from sae_repro.concepts.surface import surface_labels
+from sae_repro.concepts.surface import document_labels, surface_labels
 from sae_repro.errors import StudyError
 from sae_repro.pins import PinnedFile
 from sae_repro.readers.documents import TokenDocuments
@@ -62,19 +62,50 @@ class ConceptBank:
 
 
 def load_bank(
-    folder: Path, index: npt.NDArray[Any], seed: int, spans: PinnedFile | None = None
+    folder: Path,
+    index: npt.NDArray[Any],
+    seed: int,
+    spans: PinnedFile | None = None,
+    *,
+    surface: bool = True,
 ) -> ConceptBank:
-    """The bank of the rows `index` [N, 3] over the corpus in `folder`; `spans`: a user's labels."""
+    """The bank of the rows `index` [N, 3] over the corpus in `folder`; `spans`: a user's labels.
+
+    Without `surface` it lacks what follows from a token's text, place and frequency, which random
+    weights keep: token identity and the concepts of `surface`. The grammar's labels, the class of
+    the document and a user's labels stay; StudyError where there are none.
+    """
     corpus = TokenDocuments.load(folder)
     rows = _rows(corpus, index)
-    parts = [token_identity(rows, corpus)]
-    if (folder / "concepts.json").is_file():
+    parts = [token_identity(rows, corpus)] if surface else []
+    if _has_story_labels(folder):
         parts += story_labels(rows, folder)
     else:
-        parts += surface_labels(rows, corpus)
+        parts += surface_labels(rows, corpus) if surface else ()
+        parts += document_labels(rows, corpus)
     if spans is not None:
         parts.append(own_labels(rows, read_spans(spans), corpus))
+    if not parts:
+        raise StudyError(_NOTHING_BUT_SURFACE)
     return bank_of(parts, rows, fit_documents(corpus, seed)[rows.document])
+
+
+_NOTHING_BUT_SURFACE = (
+    "evaluate.surface: false leaves no concept: the text has neither a class per document "
+    "(corpus.source.label) nor labels of your own (evaluate.concepts); give one of them, or delete "
+    "evaluate.surface"
+)
+
+
+def check_without_surface(folder: Path, spans: PinnedFile | None) -> None:
+    """StudyError where a bank without surface concepts of the corpus in `folder` would be empty."""
+    labelled = spans is not None or _has_story_labels(folder)
+    if not labelled and not TokenDocuments.load(folder).documents["label"].notna().any():
+        raise StudyError(_NOTHING_BUT_SURFACE)
+
+
+def _has_story_labels(folder: Path) -> bool:
+    return (folder / "concepts.json").is_file()
 
 
 def check_spans(folder: Path, index: npt.NDArray[Any], spans: PinnedFile) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Surface concepts, which any text has without manual labels: looks, place, frequency.
 
-All follow from the token's decoded text, its position, its frequency in training documents and its
-document's class.
+All follow from the token's decoded text, its position and its frequency in training documents. The
+class of the document, if it has one, is of the text's source, not of its surface.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ DOCUMENTS = 65_536  # documents whose tokens are counted at once
 
 
 def surface_labels(rows: Rows, corpus: TokenDocuments) -> Iterator[Labels]:
-    """Looks and frequency classes with their shifts; position and class of the document."""
+    """Looks and frequency classes with their shifts, and position."""
     looks = np.array([looks_of(text) for text in texts_of(corpus.tokenizer())], dtype=bool)
     tables = (
         ("look", LOOKS, looks),
@@ -44,7 +44,6 @@ def surface_labels(rows: Rows, corpus: TokenDocuments) -> Iterator[Labels]:
     first = rows.position == 0
     tenths = 10 * rows.position < rows.length, 10 * rows.position >= 9 * rows.length
     yield Labels("position", list(POSITIONS), csr_array(np.stack([first, *tenths], axis=1)))
-    yield from _document_classes(rows, corpus)
 
 
 def texts_of(tokenizer: "PreTrainedTokenizerFast") -> list[str]:
@@ -107,7 +106,8 @@ def frequency_classes(counts: Ints) -> npt.NDArray[np.bool_]:
     return np.stack([top, ten & ~top, ~ten], axis=1)
 
 
-def _document_classes(rows: Rows, corpus: TokenDocuments) -> Iterator[Labels]:
+def document_labels(rows: Rows, corpus: TokenDocuments) -> Iterator[Labels]:
+    """The class of each row's document, where documents have one."""
     import pandas as pd
 
     of_document, names = pd.factorize(corpus.documents["label"], sort=True)  # −1 where it has none

@@ -1,5 +1,6 @@
 """Trials: a world's activations on disk, SAEs trained on them as any cell, their measures."""
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from sae_repro.autoencoders import SAE
 from sae_repro.control import worlds
 from sae_repro.control.measure import Matching, measure
 from sae_repro.control.recipes import Trial
+from sae_repro.control.scores import scores
+from sae_repro.control.settled import has_settled, loss_change
 from sae_repro.control.worlds import Atoms, Sample
 from sae_repro.files import read_json, sha256_file, write_json
 from sae_repro.numerics.determinism import prepare
@@ -25,6 +28,7 @@ from sae_repro.training import Diverged, Trainer
 HOOK = "control"
 HELD_OUT, CALIBRATION = 20_000, 20_000
 SMALL, FAR = 0.01, 10.0
+LOG_EVERY = 4  # enough rows to tell whether the loss has settled
 SHOWN = 64  # held-out rows kept for the heat maps
 
 
@@ -64,17 +68,21 @@ def _try(
 ) -> dict[str, Any]:
     trainer = Trainer(
         trial.cell,
-        Train(batch_size=trial.batch_size, epochs=trial.epochs, log_every=100,
+        Train(batch_size=trial.batch_size, epochs=trial.epochs, log_every=LOG_EVERY,
               checkpoint_every=10**9),
         store, HOOK, seed=study_seed + trial.seed, checkpoint=checkpoint,
     )  # fmt: skip
     if trial.half_dead:
         silence_half(trainer)
     try:
-        sae = trainer.run(progress).sae
+        trained = trainer.run(progress)
     except Diverged as failure:
         return {"status": "failed", "reason": str(failure)}
-    return _outcome(trial, atoms, sae, held_out, measure(sae, atoms, held_out))
+    outcome = _outcome(trial, atoms, trained.sae, held_out, measure(trained.sae, atoms, held_out))
+    change, error = loss_change(trained.journal.metrics, trial.steps, trial.cell.lr_decay)
+    if not math.isnan(change):
+        outcome["summary"] |= {"loss_change": change, "settled": has_settled(change, error)}
+    return outcome
 
 
 def silence_half(trainer: Trainer) -> None:
@@ -165,7 +173,10 @@ def _outcome(
     fires_k: npt.NDArray[np.bool_] = np.any(z_nk > 0, axis=0)
     outcome: dict[str, Any] = {
         "status": "ok",
-        "summary": matching.summary(atoms),
+        "summary": {
+            **scores(z_nk, held_out.a_nf > 0, sae.weights.W_dec.numpy()),
+            **matching.summary(atoms),
+        },
         "atoms": [
             {
                 "atom": name,

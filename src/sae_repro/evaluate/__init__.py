@@ -31,6 +31,8 @@ def run(context: StageContext) -> None:
     check(context.artifacts("extract"), "manifest.json", "windows")
     if settings.concepts is not None:
         _check_labels(settings.concepts, context)
+    if not settings.surface:
+        _check_without_surface(settings, context)
     for stage in ("subject", "train"):
         check(context.artifacts(stage))
     evaluation, trained = Evaluation.of(context, settings, store), context.artifacts("train")
@@ -101,6 +103,15 @@ def _check_labels(labels: ConceptLabels, context: StageContext) -> None:
         index = store.index("validation").whole()
         for line in check_spans(context.artifacts("corpus"), index, spans):
             say(f"evaluate: {line}")
+
+
+def _check_without_surface(settings: Evaluate, context: StageContext) -> None:
+    """Refuse a bank that would be empty before SAEs are measured."""
+    from sae_repro.concepts.bank import check_without_surface
+
+    own = settings.concepts
+    spans = None if own is None else pinned_concepts(own, Path())
+    check_without_surface(context.artifacts("corpus"), spans)
 
 
 def _references(evaluation: Evaluation, jobs: Sequence[EvaluateJob]) -> list[ReferenceJob]:

@@ -73,7 +73,7 @@ def bank_of(study: "Evaluation") -> ConceptBank:
         study.settings.concepts,
     )
     spans = None if concepts is None else pinned_concepts(concepts, Path())
-    return load_bank(study.corpus, index.whole(), study.seed, spans)
+    return load_bank(study.corpus, index.whole(), study.seed, spans, surface=study.settings.surface)
 
 
 @lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ DICTIONARY = (
         denominator="decoder_latents",
         interval="bootstrap over latents",
         better="lower",
+        controls="sparse",
         shown=("structure.md",),
     ),
     Metric(
@@ -25,6 +26,7 @@ DICTIONARY = (
         denominator="decoder_latents",
         interval="Wilson over latents",
         better="lower",
+        controls="none",
         shown=("structure.md", "findings: above 0"),
     ),
     Metric(

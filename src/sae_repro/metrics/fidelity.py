@@ -20,6 +20,7 @@ FIDELITY = (
         denominator="fidelity_tokens",
         interval="bootstrap over documents",
         better="lower",
+        controls="sparse",
     ),
     Metric(
         name="ce_zero",
@@ -43,6 +44,7 @@ FIDELITY = (
         denominator="fidelity_tokens",
         interval="bootstrap over documents",
         better="higher",
+        controls="sparse",
         shown=("metrics.json", "cells.md", "matched_l0.md"),
     ),
     Metric(
@@ -53,6 +55,7 @@ FIDELITY = (
         denominator="fidelity_tokens",
         interval="bootstrap over documents",
         better="higher",
+        controls="sparse",
     ),
     Metric(
         name="kl",
@@ -61,6 +64,7 @@ FIDELITY = (
         denominator="fidelity_tokens",
         interval="bootstrap over documents",
         better="lower",
+        controls="sparse",
         shown=("metrics.json", "cells.md"),
     ),
 )

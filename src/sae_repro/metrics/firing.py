@@ -10,6 +10,7 @@ FIRING = (
         denominator="latents",
         interval="Wilson over latents",
         better="lower",
+        controls="none",
         shown=("metrics.json", "cells.md", "matched_l0.md"),
     ),
     Metric(
@@ -21,6 +22,7 @@ FIRING = (
         denominator="latents",
         interval="Wilson over latents",
         better="lower",
+        controls="none",
         shown=("cells.md",),
     ),
     Metric(
@@ -31,6 +33,7 @@ FIRING = (
         denominator="latents",
         interval="Wilson over latents",
         better="lower",
+        controls="none",
     ),
     Metric(
         name="density_mean",

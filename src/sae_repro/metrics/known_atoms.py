@@ -1,9 +1,15 @@
 """Metrics of the stage `control`: an SAE against atoms that are known."""
 
-from sae_repro.metrics.metric import COSINE, FRACTION, Better, Metric
+from sae_repro.metrics.metric import COSINE, FRACTION, Better, Metric, Place
 
 
-def _of_control(name: str, definition: str, unit: str, better: Better) -> Metric:
+def _of_control(
+    name: str,
+    definition: str,
+    unit: str,
+    better: Better,
+    shown: tuple[Place, ...] = ("control.md",),
+) -> Metric:
     return Metric(
         name=name,
         definition=definition,
@@ -11,8 +17,13 @@ def _of_control(name: str, definition: str, unit: str, better: Better) -> Metric
         choice="control",
         interval="Student over seeds",
         better=better,
-        shown=("control.md",),
+        shown=shown,
     )
+
+
+def _as_on_text(name: str, definition: str, unit: str, better: Better) -> Metric:
+    """What `evaluate` measures on text, with atoms as concepts: for the cards of METRICS.md."""
+    return _of_control(name, definition, unit, better, shown=())
 
 
 CONTROLS = (
@@ -51,5 +62,70 @@ CONTROLS = (
         "latents that fire again, of the half that was dead from the start",
         FRACTION,
         "higher",
+    ),
+    _of_control(
+        "loss_change",
+        "fall of the loss from one tenth of the steps to the next, the last before the learning "
+        "rate decays, over its level",
+        "ratio",
+        "none",
+        shown=(),
+    ),
+    _of_control(
+        "settled",
+        "trials whose loss_change is below 1 %, as far as the noise of the batches lets one see: "
+        "by two standard errors",
+        FRACTION,
+        "higher",
+    ),
+    _as_on_text("dead_fraction_never", "latents that fire on no held-out row", FRACTION, "lower"),
+    _as_on_text(
+        "coverage",
+        "atoms with a latent of φ ≥ .5, the latent chosen on other rows",
+        FRACTION,
+        "higher",
+    ),
+    _as_on_text(
+        "recall_at_p80_mean",
+        "mean over atoms of the best recall of one latent at precision ≥ .8, chosen on other rows",
+        FRACTION,
+        "higher",
+    ),
+    _as_on_text(
+        "monosemantic_fraction",
+        "latents with M ≥ .7: M is the chance-corrected fraction of activation mass on rows with "
+        "its one atom, chosen on other rows",
+        FRACTION,
+        "higher",
+    ),
+    _as_on_text(
+        "monosemantic_fraction_alive",
+        "latents with M ≥ .7 among those that fire",
+        FRACTION,
+        "higher",
+    ),
+    _as_on_text(
+        "monosemantic_mean",
+        "mean M of latents that fire",
+        "chance-corrected, at most 1",
+        "higher",
+    ),
+    _as_on_text(
+        "probe_auc_1",
+        "mean over atoms of the AUC of one latent, chosen on other rows",
+        FRACTION,
+        "higher",
+    ),
+    _as_on_text(
+        "decoder_max_cosine",
+        "mean over latents that fire of the cosine with the nearest other atom",
+        COSINE,
+        "lower",
+    ),
+    _as_on_text(
+        "decoder_near_copy_fraction",
+        "latents that fire whose nearest other atom has a cosine above .9",
+        FRACTION,
+        "lower",
     ),
 )

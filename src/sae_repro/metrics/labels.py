@@ -50,6 +50,7 @@ LABELS = {
     "parent_childless_recall": "parent recall, no child",
     "child_parent_cosine": "cosine of child and parent",
     "revived_fraction": "revived",
+    "settled": "loss settled",
 }
 """By a row's own name. A metric that no table or figure shows is called by its name."""
 

@@ -7,6 +7,13 @@ from sae_repro.metrics.metric import Metric, Place
 ABSENT = "—"
 
 
+_MUST_BEAT = {
+    "all": "every control",
+    "sparse": "sparse ones, same activations",
+    "none": ABSENT,
+}
+
+
 def columns_of(metric: Metric) -> dict[str, str]:
     """All that a row says, by heading."""
     return {
@@ -14,6 +21,7 @@ def columns_of(metric: Metric) -> dict[str, str]:
         "definition": metric.definition,
         "unit": metric.unit,
         "better": ABSENT if metric.better == "none" else metric.better,
+        "must beat": ABSENT if metric.better == "none" else _MUST_BEAT[metric.controls],
         "95 % interval": ABSENT if metric.interval == "none" else metric.interval,
         "denominator": metric.denominator or ABSENT,
         "written by": _writer(metric),

@@ -26,6 +26,7 @@ Interval = Literal[
     "none",
 ]
 Better = Literal["lower", "higher", "none"]
+Controls = Literal["all", "sparse", "none"]
 Place = Literal[
     "metrics.json",
     "cells.md",
@@ -59,6 +60,10 @@ class Metric:
     """The count of metrics.json over which it is a ratio or a mean; parameters as in `name`."""
     interval: Interval = "none"
     better: Better = "none"
+    controls: Controls = "all"
+    """The controls that trained SAEs must be better than, or the metric shows nothing learnt: all;
+    those as sparse as they on the same activations (a basis reconstructs exactly and has orthogonal
+    atoms by construction); none, for a failure, such as a hole: it needs something learnt."""
     shown: tuple[Place, ...] = ()
     shown_for: Mapping[Place, tuple[str, ...]] = field(default_factory=dict)
     """Of a family, the parameters that a place shows; all that were measured where it has none."""

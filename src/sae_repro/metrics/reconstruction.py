@@ -19,6 +19,7 @@ RECONSTRUCTION = (
         denominator="tokens",
         interval="bootstrap over documents",
         better="lower",
+        controls="sparse",
         shown=("metrics.json", "cells.md", "matched_l0.md", "frontier"),
     ),
     Metric(
@@ -37,6 +38,7 @@ RECONSTRUCTION = (
         denominator="tokens",
         interval="bootstrap over documents",
         better="higher",
+        controls="sparse",
     ),
     Metric(
         name="squared_error_per_token",
@@ -45,6 +47,7 @@ RECONSTRUCTION = (
         denominator="tokens",
         interval="bootstrap over documents",
         better="lower",
+        controls="sparse",
     ),
     Metric(
         name="mse_per_dim",
@@ -52,6 +55,7 @@ RECONSTRUCTION = (
         unit="squared activation",
         denominator="tokens",
         better="lower",
+        controls="sparse",
     ),
     Metric(
         name="mae_per_dim",
@@ -59,6 +63,7 @@ RECONSTRUCTION = (
         unit="activation",
         denominator="tokens",
         better="lower",
+        controls="sparse",
     ),
     Metric(
         name="cosine",
@@ -68,6 +73,7 @@ RECONSTRUCTION = (
         denominator="tokens",
         interval="bootstrap over documents",
         better="higher",
+        controls="sparse",
         shown=("metrics.json", "cells.md"),
     ),
     Metric(

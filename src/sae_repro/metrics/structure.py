@@ -43,6 +43,7 @@ STRUCTURE = (
         denominator="structure_pairs_testable[_faint]",
         interval="bootstrap over parents",
         better="lower",
+        controls="none",
         shown=("structure.md", "findings: above 0", "findings: at equal target L0"),
     ),
     Metric(
@@ -55,6 +56,7 @@ STRUCTURE = (
         denominator="structure_pairs_testable[_faint]",
         interval="bootstrap over parents",
         better="lower",
+        controls="none",
         shown=("structure.md", "findings: above 0", "findings: at equal target L0"),
     ),
     Metric(
@@ -76,6 +78,7 @@ STRUCTURE = (
         denominator="structure_parents",
         interval="bootstrap over parents",
         better="lower",
+        controls="none",
         shown=("structure.md", "findings: at equal target L0"),
     ),
     Metric(
@@ -87,6 +90,7 @@ STRUCTURE = (
         denominator="structure_concepts",
         interval="Wilson over concepts",
         better="lower",
+        controls="none",
         shown=("structure.md", "findings: above 0"),
     ),
     Metric(

@@ -19,11 +19,10 @@ class Control(Section):
     seeds: Count = Field(3, description="worlds and SAEs per recipe, each from a seed of its own")
     tree_steps: Count = Field(
         1400,
-        description="training steps on the toy tree, batch 200; twice as many "
-        "for vanilla and matryoshka-random",
+        description="training steps on the toy tree, batch 200",
     )
     oracle_steps: Count = Field(
-        200,
-        description="training steps on the oracle, batch 512; beyond 200 up to whole passes",
+        800,
+        description="training steps on the oracle, batch 256; beyond 400 up to whole passes",
     )
-    revival_steps: Count = Field(900, description="training steps with half dead, batch 200")
+    revival_steps: Count = Field(1200, description="training steps with half dead, batch 200")

@@ -55,6 +55,11 @@ class Evaluate(Section):
     concepts: ConceptLabels | None = Field(
         None, description="labels of your own, which join that bank"
     )
+    surface: bool = Field(
+        True,
+        description="whether that bank holds what a text shows on its surface: token identity, "
+        "looks, position, frequency; SAEs on random weights find these, too",
+    )
     top_contexts: Count = Field(10, description="contexts of the largest activations per latent")
     quantiles: Annotated[int, Field(ge=2, le=20)] = Field(
         5, description="activation quantiles from which contexts are sampled"
