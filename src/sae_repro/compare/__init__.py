@@ -11,6 +11,7 @@ def run(context: StageContext) -> None:
     """Write reports/: tables, figures, metrics.json, and for DVC's commands metrics and plots."""
     from pathlib import Path
 
+    from sae_repro.compare.claims import pinned, write_claims
     from sae_repro.compare.closing import closing_lines
     from sae_repro.compare.collect import collect
     from sae_repro.compare.controls import heat_maps, write_control
@@ -26,6 +27,7 @@ def run(context: StageContext) -> None:
     settings, seed = context.section(Compare, "compare"), context.value("seed")
     cells = read_cells(context.value("recipes"), context.value("cells"))
     artifacts, reports = Path("artifacts"), Path("reports")
+    claims = pinned(settings, Path())
     for stage in ("train", "evaluate", "judge", "control"):
         check(context.artifacts(stage))
     results = collect(cells, artifacts)
@@ -36,6 +38,8 @@ def run(context: StageContext) -> None:
         write_control(folder, artifacts)
         write_features(folder, results)
         write_findings(folder, results, settings, seed)
+        if claims:
+            write_claims(folder, claims)
         write_metrics(folder)
         write_index(folder)
     with replacing_folder(reports / "figures") as folder:

@@ -30,6 +30,7 @@ INDEX = {
     "control": "the same autoencoders on known atoms, with the expected and the observed outcome",
     "monosemantic": "each cell's latents against the concept bank: classes, fractions, intervals",
     "structure": "splitting, holes, absorption, coverage, probes, correlations, description length",
+    "claims": "what others claim, and whether it is so here: numbers, intervals, verdicts",
     "findings": "the results in sentences, no stronger than their intervals",
     "METRICS": "every metric: definition, unit, denominator, kind of interval, source",
 }
