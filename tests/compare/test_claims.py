@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 from sae_repro.cli import app
 from sae_repro.compare.claim_data import Tables, UndecidedError, read_tables
 from sae_repro.compare.claim_statistics import Measured, measure
-from sae_repro.compare.claims import Entry, entries, write_claims
+from sae_repro.compare.claims import Entry, entries, load_claims, write_claims
 from sae_repro.compare.collect import Result
 from sae_repro.compare.tables import write_cells
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
 from sae_repro.params import Cell, load
-from sae_repro.params.claims import Claim, Claims, load_claims, matching, unknown_cells
+from sae_repro.params.claims import Claim, Claims, matching, unknown_cells
 
 from ..params.test_check import STUDY
 

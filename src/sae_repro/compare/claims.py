@@ -23,8 +23,8 @@ from sae_repro.params.claims import (
     Share,
     Untested,
     Versus,
-    load_claims,
     matching,
+    read_claims,
 )
 from sae_repro.pins import pinned_claims
 
@@ -61,6 +61,11 @@ class Entry:
     def command(self) -> str:
         """What computes this row again."""
         return f"sae-repro claims {self.name}"
+
+
+def load_claims(path: Path) -> dict[str, Claim]:
+    """The claims in the file at `path`, by id; StudyError with one line per fault."""
+    return read_claims(path).claims
 
 
 def pinned(settings: Compare, folder: Path) -> dict[str, Claim]:

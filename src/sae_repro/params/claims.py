@@ -122,7 +122,7 @@ class Share(Read):
     """Share of the cells whose metric is at least `bound`."""
 
     kind: Literal["share"]
-    bound: float
+    bound: float = Field(description="the least value that counts")
     over: Literal["cells"] = "cells"
 
 
@@ -130,9 +130,9 @@ class Recorded(Section):
     """A measurement that no run repeats bit for bit, such as a time, as it was recorded."""
 
     kind: Literal["recorded"]
-    value: float
-    low: float
-    high: float
+    value: float = Field(description="what was measured")
+    low: float = Field(description="the lower end of its interval")
+    high: float = Field(description="the upper end")
     n: Count = Field(description="measurements behind it")
     origin: Text = Field(description="the file and row that it was read from")
 
@@ -228,9 +228,9 @@ class Claims(Section):
     claims: dict[Name, Claim] = Field(min_length=1)
 
 
-def load_claims(path: Path) -> dict[str, Claim]:
-    """The claims in the file at `path`, by id; StudyError with one line per fault."""
-    return check_section(Claims, read_yaml(path), source=str(path)).claims
+def read_claims(path: Path) -> Claims:
+    """The checked file at `path`; StudyError with one line per fault."""
+    return check_section(Claims, read_yaml(path), source=str(path))
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
