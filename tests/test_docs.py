@@ -21,6 +21,7 @@ from sae_repro.cli import app
 from sae_repro.cli.schema import schemas
 from sae_repro.metrics import METRICS
 from sae_repro.params import Study, Tune, check_section, parse, read_yaml
+from sae_repro.params.claims import Claims
 
 from .track.chromium import Chromium, installed
 
@@ -178,6 +179,8 @@ def test_params_are_valid_in_the_root_study(page: Path) -> None:
         fragment = YAML(typ="safe").load(block.replace("…", "a" * 64))
         if set(fragment) == {"tune"}:
             check_section(Tune, fragment["tune"], within="tune").with_recipes(root["recipes"])
+        elif set(fragment) == {"claims"}:
+            check_section(Claims, fragment)
         else:
             parse(merged(root, fragment), source=f"{page.name}:\n{block}")
 

@@ -30,6 +30,7 @@ VERBS: dict[str, list[str]] = {
     "init": ["init", "{study}"],
     "renew": ["init", "--renew", "{study}"],
     "costs": ["costs", "{study}"],
+    "claims": ["claims", "--study", "{study}"],
     "adopt": ["adopt", "--study", "{study}"],
     "track": ["track", "{study}"],
     "commit": ["track", "{study}", "--commit", "HEAD"],

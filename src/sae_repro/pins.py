@@ -19,7 +19,14 @@ from sae_repro.files import sha256_file, sha256_folder
 from sae_repro.stage import STATE
 
 if TYPE_CHECKING:
-    from sae_repro.params import Cell, ConceptLabels, FilesSource, HereSubject, PromptFile
+    from sae_repro.params import (
+        Cell,
+        ClaimsFile,
+        ConceptLabels,
+        FilesSource,
+        HereSubject,
+        PromptFile,
+    )
 
 
 def model_digest(folder: Path) -> str:
@@ -80,6 +87,11 @@ def pinned_texts(source: "FilesSource", folder: Path) -> list[PinnedFile]:
 def pinned_concepts(labels: "ConceptLabels", folder: Path) -> PinnedFile:
     """The labels of a study's own; `folder` holds params.yaml."""
     return PinnedFile("evaluate.concepts.path", labels.path, folder / labels.path, labels.sha256)
+
+
+def pinned_claims(claims: "ClaimsFile", folder: Path) -> PinnedFile:
+    """The study's claims; `folder` holds params.yaml."""
+    return PinnedFile("compare.claims.path", claims.path, folder / claims.path, claims.sha256)
 
 
 def check_model(source: "HereSubject", folder: Path) -> Path:

@@ -146,3 +146,18 @@ def test_shards_make_no_difference(
     cut = summarise(totals, D, 0.07)
     whole = summarise(run(sae, x, 900), D, 0.07)
     assert cut == pytest.approx(whole, rel=1e-12)
+
+
+def test_offset_is_the_mean_in_units_of_the_spread() -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((60, D)) + 2).astype(np.float32)
+    index = np.array([[row // 7, row, 0] for row in range(60)], dtype=np.int32)
+
+    def batches() -> list[Batch]:
+        return [(torch.from_numpy(x[at : at + 25]), index[at : at + 25]) for at in (0, 25, 50)]
+
+    wide = x.astype(np.float64)
+    expected = np.linalg.norm(wide.mean(0)) / np.linalg.norm(wide.std(0))
+    assert HeldOut.of(batches, D).offset == pytest.approx(expected)
+    x[:] = 3
+    assert HeldOut.of(batches, D).offset is None

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sae_repro.cli.consensus import consensus
+from sae_repro.cli.claims import claims
 from sae_repro.cli.costing import costs
 from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
@@ -45,6 +46,7 @@ def check(
     Example: sae-repro check studies/gpt2-openwebtext
     """
     from sae_repro import params
+    from sae_repro.cli.claims import check_claims
     from sae_repro.cli.describe import schema_lines, summary
     from sae_repro.cli.outside import check_version
     from sae_repro.cli.own_inputs import check_own_inputs
@@ -65,6 +67,8 @@ def check(
 
         load_prompts(loaded.judge, study)
     lines = [summary(loaded)]
+    if found := check_claims(loaded, study):
+        lines.append(f"ok: {len(found)} claims")
     if (study / "tune" / "params.yaml").exists():
         from sae_repro.tune.space import load_tune
 
@@ -104,6 +108,7 @@ def cells(study: StudyFolder = Path()) -> None:
 
 
 app.command()(costs)
+app.command()(claims)
 app.command("metrics")(list_metrics)
 app.command()(init)
 

@@ -18,7 +18,7 @@ ANY_PIN = "0" * 64
 
 
 def pin_inputs(folder: Path) -> list[str]:
-    """Renew the hashes of a study's files, labels, prompts, model and SAEs; the changes by line."""
+    """Renew the hashes of all inputs that a study pins, its files, models and SAEs; the changes."""
     path = folder / "params.yaml"
     check_but_pins(path)
     yaml, raw = open_yaml(path)
@@ -67,9 +67,11 @@ def _pins(raw: Any, folder: Path) -> Iterator[tuple[str, Any, str, str]]:
         path = _file(folder / model["path"], "subject.source.path")
         yield "subject.source.sha256", model, "sha256", sha256_file(path)
     labels = (raw.get("evaluate") or {}).get("concepts")
+    claims = (raw.get("compare") or {}).get("claims")
     prompts = (raw.get("judge") or {}).get("prompts") or {}
     for key, entry in [
         *([("evaluate.concepts", labels)] if labels else []),
+        *([("compare.claims", claims)] if claims else []),
         *((f"judge.prompts.{name}", prompt) for name, prompt in prompts.items()),
     ]:
         path = _file(folder / entry["path"], f"{key}.path")

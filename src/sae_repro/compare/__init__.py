@@ -13,6 +13,7 @@ def run(context: StageContext) -> None:
 
     from sae_repro.compare.by_activation import write_by_quantile, write_dead_curve
     from sae_repro.compare.cards_table import write_cards
+    from sae_repro.compare.claims import pinned, write_claims
     from sae_repro.compare.closing import closing_lines
     from sae_repro.compare.collect import collect
     from sae_repro.compare.consistency import write_consistency
@@ -30,6 +31,7 @@ def run(context: StageContext) -> None:
     settings, seed = context.section(Compare, "compare"), context.value("seed")
     cells = read_cells(context.value("recipes"), context.value("cells"))
     artifacts, reports = Path("artifacts"), Path("reports")
+    claims = pinned(settings, Path())
     for stage in ("train", "evaluate", "judge", "control"):
         check(context.artifacts(stage))
     results = collect(cells, artifacts)
@@ -44,6 +46,8 @@ def run(context: StageContext) -> None:
         write_dead_curve(folder, results)
         write_findings(folder, results, settings, seed)
         write_metrics(folder, write_cards(folder, results, artifacts))
+        if claims:
+            write_claims(folder, claims)
         write_index(folder)
     with replacing_folder(reports / "figures") as folder:
         write_figures(folder, results, settings.matched_l0)

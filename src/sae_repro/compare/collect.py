@@ -120,6 +120,15 @@ class Result:
         return trained_parameters(self.cell, d_in), step_operations(self.cell, d_in, batch_size)
 
     @property
+    def training_tokens(self) -> int | None:
+        """Tokens that each of its SAEs was trained on; None where nothing was trained."""
+        if self.cell.kind != "trained":
+            return None
+        first = next(iter(self.cell.members()))
+        record = read_json(self.trained / first / "train.json")
+        return int(record.get("steps", 0) * record["train"]["batch_size"])
+
+    @property
     def expansion(self) -> float:
         """K / D."""
         if self.cell.import_ is None and not self.cell.is_basis:

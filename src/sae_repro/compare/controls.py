@@ -103,12 +103,14 @@ def _parents(table: pd.DataFrame) -> Iterator[str]:
 def write_control(folder: Path, artifacts: Path) -> None:
     """control.csv and .md: means over seeds with intervals, and what was expected of them.
 
-    control_atoms.csv has the means over seeds for each atom.
+    control_trials.csv has each seed, control_atoms.csv the means over seeds for each atom.
     """
     trials = read_trials(artifacts / "control")
     if not len(trials):
         return
     table = over_seeds(trials)
+    text = trials.to_csv(index=False, lineterminator="\n")
+    write_text(folder / "control_trials.csv", text)
     printed = pd.DataFrame(
         {
             "world": table["world"],

@@ -34,6 +34,7 @@ INDEX = {
     "structure": "splitting, holes, absorption, coverage, probes, correlations, description length",
     "consistency": "how much of a dictionary another seed finds again, and what that predicts",
     "structure_common": "holes, absorption, splitting on pairs testable in all compared cells",
+    "claims": "what others claim, and whether it is so here: numbers, intervals, verdicts",
     "findings": "the results in sentences, no stronger than their intervals",
     "METRICS": "every metric: definition, unit, denominator, kind of interval, source; and its "
     "card: noise, separation from controls, truth on known atoms, correlation with FVU",

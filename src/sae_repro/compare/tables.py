@@ -106,6 +106,8 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
                 "prefixes": r.choices.get("prefixes"),
                 "revival": r.choices.get("revival"),
                 "target_l0": r.cell.l0_target,
+                "training_tokens": r.training_tokens,
+                "input_offset": r.measured.get("input_offset"),
                 "seeds": len(r.members),
                 **r.metrics,
                 **{f"{name}_sd": value for name, value in r.sd.items()},
@@ -118,7 +120,12 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
         )
     frame = pd.DataFrame(rows)
     # what a cell lacks must not make the others' counts floats
-    count_columns = {"k", *sizes, *(name for r in results for name in r.measured["counts"])}
+    count_columns = {
+        "k",
+        "training_tokens",
+        *sizes,
+        *(name for r in results for name in r.measured["counts"]),
+    }
     for column in count_columns:
         frame[column] = frame[column].astype("Int64")
     last = frame[[*sizes, "remarks", "reason"]]

@@ -66,6 +66,7 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
         folder / "metrics.json",
         {
             **summary,
+            "input_offset": shared.offset,
             "metrics": metrics | chosen.metrics,
             "counts": _counts(totals, documents) | chosen.counts,
             "intervals": bounds | chosen.intervals,

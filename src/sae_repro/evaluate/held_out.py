@@ -91,6 +91,15 @@ class HeldOut:
         """Of each row of `index` [n, 3], whether it is among `unseen_key`."""
         return np.isin(row_key(index[:, DOCUMENT], index[:, POSITION]), self.unseen_key)
 
+    @property
+    def offset(self) -> float | None:
+        """γ = ‖μ‖ / ‖σ‖, how far the mean lies from 0 in the activations' own spread.
+
+        None for activations that are all alike. Source: arXiv 2605.31518.
+        """
+        variance = float(self.variance.sum()) / max(int(self.tokens.sum()), 1)
+        return float(np.sqrt(np.square(self.mean_d).sum() / variance)) if variance > 0 else None
+
 
 def held_out(store: ActivationStore, hook: str, size: int, device: str) -> HeldOut:
     """The facts of a hook's validation activations, measured once per process.

@@ -9,7 +9,7 @@ Nothing is defined here: who needs one section depends on that section's module 
 
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell, saes_by_name
-from sae_repro.params.compare import Compare
+from sae_repro.params.compare import ClaimsFile, Compare
 from sae_repro.params.compute import Compute
 from sae_repro.params.control import Control
 from sae_repro.params.corpus import Corpus, FilesSource, HubSource, StoriesSource
@@ -53,6 +53,7 @@ __all__ = [
     "SCORE_INFO",
     "UNTRAINED",
     "Cell",
+    "ClaimsFile",
     "Compare",
     "Compute",
     "ConceptLabels",
