@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from sae_repro.cli.consensus import consensus
 from sae_repro.cli.claims import claims
+from sae_repro.cli.consensus import consensus
 from sae_repro.cli.costing import costs
 from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
