@@ -69,8 +69,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
             )
             seal(trained)
             seal(evaluated)
-        for stage in ("train", "evaluate"):
-            seal(tmp_path / "artifacts" / stage / CELL)
+        seal(tmp_path / "artifacts" / "evaluate" / CELL)
         monkeypatch.chdir(tmp_path)
         return tmp_path
 

@@ -61,6 +61,9 @@ def test_latents_that_are_left_over_count_as_not_found() -> None:
     matches = {(0, 1): Match.of(first, part), (0, 2): Match.of(first, first)}
     assert stability(0, 10, matches) == pytest.approx([1.0] * 4 + [0.5] * 6)
     assert stability(1, 4, matches) == pytest.approx(np.ones(4))
+    last = ordered(first, np.array([9, 7]))
+    found = stability(1, 10, {(0, 1): Match.of(last, first)})
+    assert found == pytest.approx([0] * 7 + [1, 0, 1])
     assert np.isnan(stability(3, 5, matches)).all()
 
 

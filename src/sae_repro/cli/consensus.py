@@ -48,8 +48,7 @@ def consensus(
 
 def _write(name: str, to: Path, threshold: float, study: Path) -> Iterator[str]:
     cell = _cell(name, study)
-    for stage in ("train", "evaluate"):
-        check(study / "artifacts" / stage / name)
+    check(study / "artifacts" / "evaluate" / name)  # an SAE is checked where it is loaded
     from sae_repro.autoencoders import save
     from sae_repro.autoencoders.interchange import new_folder
     from sae_repro.autoencoders.partners import Directions, found_by_all
