@@ -188,12 +188,19 @@ def _n(entry: Entry) -> str:
 
 
 def _note(entry: Entry) -> str:
+    parts = [] if isinstance(entry.claim.test, Untested) else [described(entry.claim)]
+    return "; ".join([*parts, *_remarks(entry)])
+
+
+def _remarks(entry: Entry) -> Iterator[str]:
+    """Why it has no number, why cells repeat one another, how far the test is the claim."""
     test = entry.claim.test
-    because = test.because if isinstance(test, Read) else None
-    parts = [described(entry.claim)] if not isinstance(test, Untested) else []
-    parts += [entry.reason, f"over cells because {because}" if because else ""]
-    parts.append(entry.claim.note or "")
-    return "; ".join(part for part in parts if part)
+    if entry.reason:
+        yield entry.reason
+    if isinstance(test, Read) and test.because:
+        yield f"over cells because {test.because}"
+    if entry.claim.note:
+        yield entry.claim.note
 
 
 def lines_of(entry: Entry, tables: Tables) -> Iterator[str]:
@@ -211,9 +218,11 @@ def lines_of(entry: Entry, tables: Tables) -> Iterator[str]:
         yield f"  claimed: {claim.expected}"
     if entry.measured is not None:
         yield f"  measured: {_number(entry)}, over {_n(entry)}"
-    if note := _note(entry):
-        yield f"  {note}"
+    for remark in _remarks(entry):
+        yield f"  {remark}"
 
 
 def _values(tables: Tables, cell: str, metric: str) -> str:
+    if tables.of_seeds([cell], metric):
+        return number(tables.wholes[cell][metric])
     return ", ".join(number(row.get(metric)) for row in tables.saes[cell])
