@@ -268,11 +268,12 @@ def _beside(table: Any, sae_lens: str) -> str:
             row.library if row.library == "sae-repro" else f"{row.library}, lr {row.lr:g}"
             for row in table.itertuples()
         ],
-        found=[f"{row.fvu:.4f} (L0 {row.l0:.1f})" for row in table.itertuples()],
+        found=[f"{row.fvu:.4f} ({row.l0:.1f}, {row.silent:.0%})" for row in table.itertuples()],
     )
     wide = shown.groupby(["activations", "architecture", "way"], sort=False)["found"].agg("; ".join)
     return (
-        "Held-out FVU, with L0 in brackets, of each seed. "
+        "Held-out FVU of each seed, in brackets L0 and the latents that fire on none of the "
+        "validation activations. "
         f"{EXPANSION} latents a dimension; {TOKENS:,} tokens in batches of {BATCH} for both, in "
         "orders of their own. sae-repro: a cell's defaults (lr 0.08 / √D, grad_clip 0.01). SAELens "
         f"{sae_lens}: its trainer and its defaults beside lr, with the same warm-up and decay. "

@@ -127,7 +127,7 @@ def test_defaults_of_both_libraries_are_measured_at_one_l0(
     (slow,) = _table(tmp_path, "defaults_tried")
     assert slow.fvu > rows["BatchTopK", "sae-repro"].fvu
     page = (tmp_path / "tables/defaults.md").read_text(encoding="utf-8")
-    assert f"{slow.fvu:.4f}" in page and f"{rows['ReLU + L1', 'SAELens'].fvu:.4f}" in page
+    assert str(slow.fvu) in page and f"{rows['ReLU + L1', 'SAELens'].fvu:.4f}" in page
 
 
 def _table(tmp_path: Path, name: str) -> list[Any]:
