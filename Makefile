@@ -16,7 +16,7 @@ export NO_MKDOCS_2_WARNING := true
 # of tests: a process per core, a file in one of them
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env dev repro tune test test-all lint docs bench bench-peers ui lock
+.PHONY: help env dev repro tune test test-all lint docs bench bench-peers bench-defaults ui lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  */\1	/p' Makefile | expand -t 12
@@ -65,6 +65,9 @@ bench: dev  ## speed: training steps as ratios to x·W_enc, growth and memory: r
 
 bench-peers: $(PEERS)/.ready  ## the same steps of other libraries, in an environment of their own
 	PYTHONPATH=src $(PEERS)/bin/python -m benchmarks.peers
+
+bench-defaults: $(PEERS)/.ready  ## what our defaults reach, and SAELens' trainer on the same activations
+	PYTHONPATH=src $(PEERS)/bin/python -m benchmarks.defaults root=artifacts/extract $(MORE)
 
 $(PEERS)/.ready: locks/peers.txt requirements.lock
 	$(PYTHON) -m venv $(PEERS)

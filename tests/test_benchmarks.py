@@ -103,3 +103,32 @@ def test_rows_are_kept_until_they_are_measured_anew(
                  ["size", "bits"])  # fmt: skip
     again = tables.renew("t", [{"size": "M", "bits": "x", "ms": 3}], ["size", "bits"])
     assert again["ms"].tolist() == [1, 3] == tables.read("t")["ms"].tolist()
+
+
+def test_defaults_of_both_libraries_are_measured_at_one_l0(
+    of: Any, make_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults, folder = of("defaults"), make_store()
+    monkeypatch.setattr(of("tables"), "FOLDER", tmp_path / "tables")
+    (tmp_path / "tables").mkdir()
+    for name, value in {"BATCH": 64, "TOKENS": 3000, "K": 2, "SEEDS": (0,)}.items():
+        monkeypatch.setattr(defaults, name, value)
+    ours = {name: defaults.OURS[name] for name in ("BatchTopK", "ReLU + L1")}
+    ours["BatchTopK"] = ours["BatchTopK"] | {"k": 2}
+    monkeypatch.setattr(defaults, "OURS", ours)
+    monkeypatch.setattr(defaults, "TRIED", ("BatchTopK",))
+    defaults.main({"small": folder}, changes=None)
+    rows = {(row.architecture, row.library): row for row in _table(tmp_path, "defaults")}
+    assert {library for _, library in rows} == {"SAELens", "sae-repro"} and len(rows) == 4
+    for library in ("SAELens", "sae-repro"):
+        assert rows["BatchTopK", library].l0 == pytest.approx(2, abs=0.4)
+    assert rows["BatchTopK", "sae-repro"].lr == pytest.approx(0.08 / 8**0.5)
+    defaults.main({"small": folder}, changes={"lr": 1e-4, "tokens": 3000})
+    (slow,) = _table(tmp_path, "defaults_tried")
+    assert slow.fvu > rows["BatchTopK", "sae-repro"].fvu
+    page = (tmp_path / "tables/defaults.md").read_text(encoding="utf-8")
+    assert str(slow.fvu) in page and f"{rows['ReLU + L1', 'SAELens'].fvu:.4f}" in page
+
+
+def _table(tmp_path: Path, name: str) -> list[Any]:
+    return [*pd.read_csv(tmp_path / f"tables/{name}.csv").itertuples()]

@@ -88,6 +88,13 @@ FAULTS = {
         change("cells/topk/expansion", 0), "cells.topk.expansion = 0: must be greater than 0"),
     "not a number": (
         change("cells/topk/lr", float("nan")), "cells.topk.lr = nan: must be a finite number"),
+    "less than a batch": (
+        change("cells/topk/tokens", 511),
+        "cells.topk.tokens = 511: less than one batch (train.batch_size = 512)"),
+    "too few tokens to resample": (
+        change("cells/vanilla", {"expansion": 4, "penalty": "l1", "lambda": 0.01, "tokens": 51_200,
+                                 "revival": "resample", "resample_every": 81}),
+        "cells.vanilla.resample_every = 81: no resampling would ever happen; at most 80"),
     "infinite": (
         change("cells/vanilla/lambda", float("inf")),
         "cells.vanilla.lambda = inf: must be a finite number"),
@@ -285,13 +292,13 @@ def test_numbers_and_merges_are_yaml_1_2(tmp_path: Path) -> None:
 def test_a_default_spelled_out_is_the_same_cell() -> None:
     """A cell's identity seeds its generators: it must not depend on how the cell is written."""
     spelled = deepcopy(STUDY)
-    spelled["cells"]["topk"] |= {"lr": 1e-3, "prefixes": "none"}
+    spelled["cells"]["topk"] |= {"adam_eps": 1e-8, "prefixes": "none"}
     assert parse(spelled).cells["topk"].identity() == parse(STUDY).cells["topk"].identity()
 
 
 def test_a_cell_under_two_names_is_refused() -> None:
     topk = STUDY["cells"]["topk"]
-    for twin in (topk, {**topk, "hook": "blocks.1.hook_resid_post", "lr": 1e-3}):
+    for twin in (topk, {**topk, "hook": "blocks.1.hook_resid_post", "lr_warmup": 0.05}):
         with pytest.raises(StudyError, match=r"cells\.twin: the same cell as topk"):
             parse({**STUDY, "cells": {"topk": topk, "twin": twin}})
     parse({**STUDY, "cells": {"topk": topk, "twin": {**topk, "seed": 1}}})

@@ -27,12 +27,20 @@ def prepared(cell: Cell = CELL, steps: int = 5) -> tuple[Weights, Optimiser, tor
 
 
 def test_learning_rate_warms_up_stays_and_decays() -> None:
-    rates = [learning_rate(CELL, step, 1000) for step in range(1000)]
-    assert rates[0] == pytest.approx(CELL.lr / 50)
-    assert rates[24] == pytest.approx(CELL.lr / 2)
-    assert all(rate == CELL.lr for rate in rates[50:800])
-    assert rates[900] == pytest.approx(CELL.lr / 2)
-    assert rates[999] == pytest.approx(CELL.lr / 200)
+    rates = [learning_rate(CELL, D, step, 1000) for step in range(1000)]
+    peak = 0.08 / D**0.5
+    assert rates[0] == pytest.approx(peak / 50)
+    assert rates[24] == pytest.approx(peak / 2)
+    assert all(rate == pytest.approx(peak) for rate in rates[50:800])
+    assert rates[900] == pytest.approx(peak / 2)
+    assert rates[999] == pytest.approx(peak / 200)
+
+
+def test_the_default_learning_rate_is_that_of_the_width_and_any_other_stays() -> None:
+    assert [CELL.peak_lr(d) for d in (16, 64, 256)] == pytest.approx([0.02, 0.01, 0.005])
+    assert "null: 0.08 / √D" in str(Cell.model_fields["lr"].description)
+    given = CELL.model_copy(update={"lr": 3e-4})
+    assert {given.peak_lr(d) for d in (16, 64, 768)} == {3e-4}
 
 
 def test_penalty_weight_warms_up() -> None:
@@ -71,7 +79,7 @@ def test_the_gradient_is_clipped_to_its_bound() -> None:
     optimiser.step(loss, 1e-3)
     first_moment = torch.cat([optimiser.moments(n)[0].flatten() for n in weights.named()])
     # m = (1 − β₁)·g after one step
-    assert float(first_moment.norm() / 0.1) == pytest.approx(1.0, rel=1e-4)
+    assert float(first_moment.norm() / 0.1) == pytest.approx(CELL.grad_clip, rel=1e-4)
 
 
 JUMPRELU = Cell(expansion=3, activation="jumprelu", penalty="l0", lambda_=0.01)

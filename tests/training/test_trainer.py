@@ -175,6 +175,38 @@ def test_killed_and_resumed_ends_with_the_same_bits(
     assert resumed.journal == undisturbed.journal
 
 
+@pytest.mark.parametrize("name", ["resample", "matryoshka-random", "gated"])
+def test_tokens_set_the_steps_and_schedules_follow(
+    name: str, train: Callable[..., Trained], make_store: Callable[..., Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """One and a half passes, killed in the second and resumed; train.epochs plays no part."""
+    rows = ActivationStore(make_store()).activations(HOOK, "train").rows
+    steps = int(1.5 * (rows // 64))
+    cell = CELLS[name].model_copy(update={"tokens": steps * 64 + 63})
+    undisturbed = train(cell)
+    assert bits(undisturbed) == bits(
+        train(cell, settings=SETTINGS.model_copy(update={"epochs": 7}))
+    )
+    last = undisturbed.journal.metrics[-1]
+    assert last["step"] == steps - 1
+    assert last["lr"] == pytest.approx(cell.peak_lr(undisturbed.sae.d_in) / (0.2 * steps))
+    step_of = Trainer._step
+
+    def die(self: Trainer, step: int, x_nd: torch.Tensor) -> object:
+        if step == steps - 3:
+            raise KeyboardInterrupt
+        return step_of(self, step, x_nd)
+
+    folder = tmp_path / "killed"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "_step", die)
+        train(cell, checkpoint=folder)
+    resumed = train(cell, checkpoint=folder)
+    assert bits(resumed) == bits(undisturbed)
+    assert resumed.journal == undisturbed.journal
+
+
 def test_no_global_generator_is_touched(train: Callable[..., Trained]) -> None:
     torch.manual_seed(7)
     np.random.seed(7)
@@ -221,7 +253,7 @@ def test_not_a_number_stops_the_cell_and_names_the_step(
     cell = CELLS["vanilla"].model_copy(update={"b_dec_init": "zero"})
     folder = make_store()
     store = ActivationStore(folder)
-    batches = Batches(store.activations(HOOK, "train"), 64, 1, seed=0, cell_id=cell_id(cell))
+    batches = Batches(store.activations(HOOK, "train"), 64, 40, seed=0, cell_id=cell_id(cell))
     bad = list(batches.starting_at(0))[33][5].numpy()
     for entry in store.manifest["hooks"][HOOK]["shards"]["train"]:
         rows = np.load(folder / entry["file"])
@@ -307,8 +339,9 @@ def test_sorting_latents_changes_names_only(
 def test_half_precision_products_leave_the_weights_whole(train: Callable[..., Trained]) -> None:
     settings = SETTINGS.model_copy(update={"precision": "bfloat16", "epochs": 4})
     for name in ("vanilla", "matryoshka-random", "jumprelu", "gated"):
-        whole = train(CELLS[name], settings=SETTINGS.model_copy(update={"epochs": 4}))
-        half = train(CELLS[name], settings=settings)
+        cell = CELLS[name].model_copy(update={"lr": 3e-3})  # small steps: the two stay close
+        whole = train(cell, settings=SETTINGS.model_copy(update={"epochs": 4}))
+        half = train(cell, settings=settings)
         assert half.sae.weights.W_enc.dtype == torch.float32
         assert bits(half) != bits(whole)
         ours, theirs = (t.journal.metrics[-1]["fvu"] for t in (half, whole))

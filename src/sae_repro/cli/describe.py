@@ -13,6 +13,7 @@ from sae_repro.contents import check_if_sealed
 from sae_repro.costs import cost_at, path_of
 from sae_repro.files import read_json, read_object
 from sae_repro.params import Cell, HubSubject, Study, Tune
+from sae_repro.params.cell import LR_OF_UNIT_ROWS
 from sae_repro.params.recipes import RECIPE, PartialCell
 from sae_repro.remarks import remarks_on
 from sae_repro.stage import STATE
@@ -54,13 +55,25 @@ def cells_table(study: Study, folder: Path) -> str:
         rows.append(
             [name, study.hook_of(cell), _width(cell, d_in),
              _activation(cell), sparsity, cell.prefixes, cell.revival,
-             ", ".join(map(str, cell.seeds or (cell.seed,))),
+             ", ".join(map(str, cell.seeds or (cell.seed,))), *_length(cell, study, d_in),
              trained + _seconds(cell, folder, name), evaluated,
              _found(cell, folder / "artifacts" / "evaluate" / name / "metrics.json")]
         )  # fmt: skip
     headers = ["cell", "hook", "K", "activation", "sparsity", "prefixes", "revival", "seed",
-               "trained", "evaluated", "remarks"]  # fmt: skip
+               "lr", "tokens", "trained", "evaluated", "remarks"]  # fmt: skip
     return str(tabulate(rows, headers=headers))
+
+
+def _length(cell: Cell, study: Study, d_in: int | None) -> tuple[str, str]:
+    """(peak learning rate, training tokens at most), defaults resolved; – where not trained."""
+    if cell.kind != "trained":
+        return "–", "–"
+    if cell.lr is None and d_in is None:
+        lr = f"{LR_OF_UNIT_ROWS:g}/√D"
+    else:
+        lr = f"{cell.peak_lr(d_in or 1):.3g}"
+    tokens = cell.tokens or study.train.epochs * study.extract.n_tokens
+    return lr, f"{tokens:,}"
 
 
 def _seconds(cell: Cell, folder: Path, name: str) -> str:

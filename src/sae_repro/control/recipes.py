@@ -150,4 +150,9 @@ _TRIALS = {"tree": _tree, "two_atoms": _two_atoms, "oracle": _oracle, "revival":
 
 def _cell(d_in: int, width: int, **choices: Any) -> Cell:
     # a little more than K / D, so that rounding down can't lose a latent
-    return Cell(expansion=(width + 0.01) / d_in, reconstruction="sum", **choices)
+    return Cell(
+        expansion=(width + 0.01) / d_in,
+        reconstruction="sum",
+        grad_clip=1.0,  # with which these learning rates were chosen
+        **choices,
+    )

@@ -5,6 +5,7 @@ field which its other choices leave unread is refused, so that no value in param
 (`params.cell_rules`).
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -40,6 +41,7 @@ def _in_fp32(value: float) -> float:
 InFp32 = AfterValidator(_in_fp32)
 Positive = Annotated[float, Field(gt=0), InFp32]
 
+LR_OF_UNIT_ROWS = 0.08  # chosen by measurement: reports/benchmarks/defaults.md
 MATRYOSHKA_SHARES = (1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
 
@@ -180,14 +182,26 @@ class Cell(Section):
         "geometric_median", description="start of b_dec, from ≥ 10,000 training tokens"
     )
 
-    lr: Positive = Field(1e-3, description="Adam's peak learning rate, > 0")
+    tokens: Count | None = Field(
+        None,
+        description="training tokens of this cell, of which whole batches are taken; more than its "
+        "hook has are further epochs; null: train.epochs × all that its hook has",
+    )
+    lr: Positive | None = Field(
+        None,
+        description="Adam's peak learning rate, > 0; null: 0.08 / √D, by which the entries of a "
+        "unit row, about 1 / √D, change by the same fraction at every D",
+    )
     lr_warmup: Fraction = Field(0.05, description="fraction of the steps with linear warm-up")
     lr_decay: Fraction = Field(
         0.2, description="fraction of the steps, at the end, with linear decay"
     )
     adam_eps: Positive = Field(1e-8, description="Adam's ε (β = .9, .999)")
     grad_clip: Positive | None = Field(
-        1.0, description="bound on the gradient's global norm; null: no clipping"
+        1e-2,
+        description="bound on the gradient's global norm; null: no clipping. So small a bound acts "
+        "on nearly every step: the first gradients, when half of the latents fire, would otherwise "
+        "fill Adam's second moments and slow the next thousand steps",
     )
 
     @model_validator(mode="after")
@@ -212,6 +226,16 @@ class Cell(Section):
     def is_basis(self) -> bool:
         """Whether its latents are the two ends of D directions that are given, not learnt."""
         return self.baseline in ("neurons", "pca")
+
+    def peak_lr(self, d_in: int) -> float:
+        """Adam's peak learning rate on activations of `d_in` dimensions."""
+        return self.lr if self.lr is not None else LR_OF_UNIT_ROWS / math.sqrt(d_in)
+
+    def steps(self, batch_size: int, epochs: int, rows: int) -> int:
+        """Training steps: whole batches of its `tokens`, or of `epochs` passes over `rows`."""
+        if self.tokens is not None:
+            return self.tokens // batch_size if rows >= batch_size else 0
+        return epochs * (rows // batch_size)
 
     def members(self) -> dict[str, "Cell"]:
         """Its SAEs by their place in the cell's folder: `.`, or `seed-<n>` for each of `seeds`."""

@@ -103,7 +103,14 @@ def _problems(study: Study) -> Iterator[str]:
     for name, cell in study.cells.items():
         if cell.hook is not None and cell.hook not in study.extract.all_hooks:
             yield f"cells.{name}.hook = {cell.hook}: not extracted; {_extracted(study)}"
-        steps = study.train.epochs * study.extract.n_tokens // study.train.batch_size
+        if cell.tokens is not None and cell.tokens < study.train.batch_size:
+            yield (
+                f"cells.{name}.tokens = {cell.tokens}: less than one batch "
+                f"(train.batch_size = {study.train.batch_size})"
+            )
+            continue
+        rows, size = study.extract.n_tokens, study.train.batch_size
+        steps = cell.steps(size, study.train.epochs, rows)
         if study.extract.pooling == "token" and steps < 1:
             yield (
                 f"train.batch_size = {study.train.batch_size}: more than the "

@@ -44,9 +44,8 @@ def run(context: StageContext) -> None:
     def make_all(jobs: Sequence[CellJob]) -> None:
         made.extend(jobs)
         say_kept("train", len(jobs), len(keys))
-        steps = steps_of(context)
         with curves(_followed(by_name, jobs)):
-            side_by_side([(job, steps) for job in jobs], what="train", unit="step")
+            side_by_side([(job, job.steps) for job in jobs], what="train", unit="step")
 
     out = context.artifacts("train")
     deliver(out, by_name, store, summary="train.json", make_all=make_all)
@@ -125,10 +124,3 @@ def _metadata(activations: ActivationStore) -> dict[str, Any]:
         "prepend_bos": manifest["prepend_bos"],
         **manifest["names"],
     }
-
-
-def steps_of(context: StageContext) -> int:
-    """Training steps of a cell, the same for all."""
-    settings = context.section(Train, "train")
-    rows = ActivationStore(context.artifacts("extract")).manifest["tokens"]["train"]
-    return int(settings.epochs * (rows // settings.batch_size))

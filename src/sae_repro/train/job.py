@@ -30,6 +30,12 @@ class CellJob:
     checkpoint: Path
     metadata: Mapping[str, Any]
 
+    @property
+    def steps(self) -> int:
+        """Of its training, for progress; where nothing is trained, those that it would have."""
+        rows = ActivationStore(self.activations).activations(self.hook, "train").rows
+        return self.cell.steps(self.settings.batch_size, self.settings.epochs, rows)
+
     def __call__(self, progress: Callable[[int], None]) -> str:
         """Make the cell into the store, unless it is there by now; a line on it."""
         with CellStore(self.store).making(self.key) as folder:

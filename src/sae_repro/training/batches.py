@@ -1,6 +1,7 @@
 """Training batches: a pure function of the step's number and the cell's seeds."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,25 +12,27 @@ from sae_repro.readers.shards import Shards
 
 
 class Batches:
-    """Batches of exactly `batch_size` rows; an epoch visits every row once, its ragged end apart.
+    """`steps` batches of exactly `batch_size` rows, of as many epochs as they take.
+
+    An epoch visits every row once, its ragged end apart; the last one may stop anywhere.
 
     Shards come in a random order, rows in a random order within their shard; both are drawn anew
     each epoch from generators named after (seed, cell, epoch). Shards were shuffled when written.
     """
 
     def __init__(
-        self, shards: Shards, batch_size: int, epochs: int, *, seed: int, cell_id: str
+        self, shards: Shards, batch_size: int, steps: int, *, seed: int, cell_id: str
     ) -> None:
         self._shards, self._size = shards, batch_size
         self._seed, self._cell_id = seed, cell_id
         self._per_epoch = shards.rows // batch_size
-        self.steps = epochs * self._per_epoch
+        self.steps = steps if self._per_epoch else 0
 
     def starting_at(self, step: int) -> Iterator[Tensor]:
         """The batches [B, D] fp32 of steps `step`, `step` + 1, …"""
         while step < self.steps:
             epoch, within = divmod(step, self._per_epoch)
-            for batch in self._epoch(epoch, within):
+            for batch in islice(self._epoch(epoch, within), self.steps - step):
                 yield batch
                 step += 1
 

@@ -3,12 +3,12 @@
 from sae_repro.params import Cell
 
 
-def learning_rate(cell: Cell, step: int, steps: int) -> float:
+def learning_rate(cell: Cell, d_in: int, step: int, steps: int) -> float:
     """lr at `step` (from 0): linear warm-up, constant, linear decay to 0 over the last steps."""
     warmup, decay = cell.lr_warmup * steps, cell.lr_decay * steps
     up = (step + 1) / warmup if step + 1 < warmup else 1.0
     down = (steps - step) / decay if steps - step < decay else 1.0
-    return cell.lr * min(up, down)
+    return cell.peak_lr(d_in) * min(up, down)
 
 
 def penalty_warmup(cell: Cell, step: int, steps: int) -> float:

@@ -91,18 +91,14 @@ class Trainer:
         self.cell, self.settings, self.store, self.hook = cell, settings, store, hook
         self.seed, self.id, self.checkpoint = seed, cell_id(cell), checkpoint
         self.device = torch.device(settings.device)
-        self.batches = Batches(
-            store.activations(hook, "train"),
-            settings.batch_size,
-            settings.epochs,
-            seed=seed,
-            cell_id=self.id,
-        )
-        if not self.batches.steps:
+        shards = store.activations(hook, "train")
+        steps = cell.steps(settings.batch_size, settings.epochs, shards.rows)
+        if not steps:
             raise StudyError(
                 f"train.batch_size = {settings.batch_size}: {hook} has only "
-                f"{store.activations(hook, 'train').rows} training activations"
+                f"{shards.rows} training activations"
             )
+        self.batches = Batches(shards, settings.batch_size, steps, seed=seed, cell_id=self.id)
         d_in = store.d_in(hook)
         self.scale = scale_of(cell, store, hook)
         rms = store.rms(hook) * self.scale
@@ -170,7 +166,7 @@ class Trainer:
             else 0.0,
             dead_k=self._dead() if cell.revival_row.auxiliary else None,
         )
-        lr = learning_rate(cell, step, steps)
+        lr = learning_rate(cell, self.weights.d_in, step, steps)
         if isinstance(taken.loss, torch.Tensor):
             self.optimiser.step(taken.loss, lr)
         else:
@@ -257,7 +253,7 @@ class Trainer:
 
     def _row(self, step: int, taken: Taken, batch: Tensor) -> dict[str, Any]:
         """One row of metrics.jsonl. Reads only."""
-        lr = learning_rate(self.cell, step, self.batches.steps)
+        lr = learning_rate(self.cell, self.weights.d_in, step, self.batches.steps)
         x_nd = self._scaled(batch)
         row = metrics_row(step, taken, x_nd, self.silent_k, lr=lr)
         if self.cell.revival_row.auxiliary:

@@ -19,7 +19,7 @@ from sae_repro.params import Cell, Evaluate, Train, Tune, check_section
 from sae_repro.progress import say
 from sae_repro.sidebyside import WorkerLostError, side_by_side
 from sae_repro.stage import STATE, StageContext
-from sae_repro.train import jobs_of, steps_of
+from sae_repro.train import jobs_of
 from sae_repro.tune.space import FOLDER, load_tune
 
 if TYPE_CHECKING:
@@ -105,9 +105,8 @@ def _run_batch(
     jobs = _jobs(context, tune, evaluation, journal, proposals)
     best = best_so_far(tune, [record_of(trial) for trial in journal.trials()])
     what = f"tune {start}…{start + size - 1} of {tune.trials}, {best}"
-    steps = steps_of(context)
     todo = list(zip(proposals, jobs, strict=True))[completed:]
-    times = _work([(job, steps) for _, job in todo], what)
+    times = _work([(job, job.cell.steps) for _, job in todo], what)
     for (proposal, job), seconds in zip(todo, times, strict=True):
         journal.append(finished_trial(tune, proposal, job.cell.key, job.outcome(), seconds))
 
@@ -128,14 +127,13 @@ def _jobs(
     }
     training = jobs_of(context, CellStore(STORE), cells)
     earlier = tuple(journal.trials(proposals[0].number))
-    steps = steps_of(context)
     return [
         TrialJob(
             cell=training[_name(tune, p), "."],
             evaluation=evaluation,
             rungs=None
             if tune.pruner is None
-            else Rungs(tune, journal.name, earlier, p, steps, LOOKS),
+            else Rungs(tune, journal.name, earlier, p, training[_name(tune, p), "."].steps, LOOKS),
             shown=(*tune.objectives, *tune.constraints),
         )
         for p in proposals

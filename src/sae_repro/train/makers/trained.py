@@ -43,7 +43,10 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
         id=cell_id(job.cell),
         d_in=trainer.weights.d_in,
         d_sae=trainer.weights.d_sae,
-        choices=job.cell.model_dump(mode="json", by_alias=True),
+        choices={
+            **job.cell.model_dump(mode="json", by_alias=True),
+            "lr": job.cell.peak_lr(trainer.weights.d_in),  # as it was, whatever the default says
+        },
         steps=trainer.batches.steps,
         metrics=journal.metrics,
         revivals=journal.revivals,
