@@ -20,7 +20,7 @@ def run(context: StageContext) -> None:
     from sae_repro.compare.grid import write_grid
     from sae_repro.compare.judged import write_judged
     from sae_repro.compare.portraits import write_portraits
-    from sae_repro.compare.report import write_findings, write_index, write_metrics
+    from sae_repro.compare.report import write_index, write_metrics, write_verdicts
     from sae_repro.compare.tables import headline, write_cells
 
     settings, seed = context.section(Compare, "compare"), context.value("seed")
@@ -35,7 +35,7 @@ def run(context: StageContext) -> None:
         write_judged(folder, results, artifacts, seed)
         write_control(folder, artifacts)
         write_features(folder, results)
-        write_findings(folder, results, settings, seed)
+        write_verdicts(folder, results, settings, seed)
         write_metrics(folder)
         write_index(folder)
     with replacing_folder(reports / "figures") as folder:

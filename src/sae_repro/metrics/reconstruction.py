@@ -59,7 +59,7 @@ RECONSTRUCTION = (
         denominator="tokens",
         interval="bootstrap over documents",
         better="higher",
-        shown=("metrics.json", "cells.md"),
+        shown=("metrics.json",),
     ),
     Metric(
         name="cosine_spread",
@@ -72,6 +72,5 @@ RECONSTRUCTION = (
         definition="Σ‖x̂‖ / Σ‖x‖: below 1 where the SAE shrinks",
         unit="ratio",
         denominator="tokens",
-        shown=("cells.md",),
     ),
 )
