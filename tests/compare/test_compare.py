@@ -288,7 +288,8 @@ def test_negative_controls_stand_in_the_tables_and_on_no_frontier(
         write("neurons", Cell(baseline="neurons")), write("pca", Cell(baseline="pca")),
         write("untrained", untrained), write("random", topk(8, **random), fidelity=False),
         write("relu", Cell(expansion=8, baseline="untrained")),
-        write("a", topk(8), l0=8.0), write("b", topk(16), l0=16.0), write("c", vanilla(4, 1e-2)),
+        write("a", topk(8), l0=8.0), write("b", topk(16), l0=16.0),
+        write("c", vanilla(4, 1e-2), dead=3),
     ]  # fmt: skip
     assert [r.architecture for r in results] == [
         "vanilla on random weights", "neurons", "PCA", "untrained topk", "topk on random weights",

@@ -69,6 +69,11 @@ class Matched:
         ]
 
     @property
+    def nearest(self) -> Result:
+        """The cell of the frontier whose L0 is nearest to the target."""
+        return min(self.frontier.cells, key=lambda r: abs((r.metrics["l0"] or 0) - self.target))
+
+    @property
     def error(self) -> float:
         """Bound on how far the line may be off, in FVU."""
         return float(self.fvu * np.expm1(self.reading.error))

@@ -4,11 +4,12 @@ What one more epoch would turn is not ranked: where two architectures were train
 difference holds only if it holds at the longest training as well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from sae_repro.compare.differences import Estimate
 from sae_repro.compare.matched import Matched
 from sae_repro.compare.pairs import by_place
 from sae_repro.compare.standings import Better, Standing, better, leaders
@@ -29,6 +30,12 @@ DECIDING = (
 """What an SAE is chosen by: of each tuple, the first metric that was measured and not flagged."""
 SATURATED = 0.99
 """CE recovered from which on it is not ranked, if all architectures of a place reach it: KL is."""
+
+
+TESTABLE = ("hole_rate", "absorption_rate")
+"""Rates over the pairs of concepts that are testable, which differ from SAE to SAE."""
+Common = Callable[[Sequence[str], str], Mapping[str, Estimate]]
+"""Of cells and one of `TESTABLE`: the rate of each over the pairs that all of them can be asked."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,13 @@ class Ranking:
         return [b for b in names if not any(dominates(a, b) for a in names if a != b)]
 
 
-def rankings(rows: Sequence[Matched], metrics: Sequence[str] = METRICS) -> list[Ranking]:
-    """A ranking per hook, width and target at which an architecture of the usual length is read."""
+def rankings(
+    rows: Sequence[Matched], metrics: Sequence[str] = METRICS, common: Common | None = None
+) -> list[Ranking]:
+    """A ranking per hook, width and target at which an architecture of the usual length is read.
+
+    Without `common`, rates over testable pairs are each SAE's own.
+    """
     made = []
     places = by_place(rows)
     for (hook, expansion, target, _), group in places.items():
@@ -90,11 +102,11 @@ def rankings(rows: Sequence[Matched], metrics: Sequence[str] = METRICS) -> list[
             if (h, x, t) == (hook, expansion, target) and members is not group
             for other in members
         ]
-        standings = _standings(group, metrics)
+        standings = _standings(group, metrics, common)
         said = {name: _better(name, of) for name, of in standings.items()}
         turned, checked = 0, frozenset[str]()
         longest = _longest(group, others)
-        for name, of in _standings(longest, metrics).items():
+        for name, of in _standings(longest, metrics, common).items():
             if name in said:
                 later = better(of)
                 lost = {p for p, v in later.items() if said[name].get(p) not in (None, v)}
@@ -107,8 +119,13 @@ def rankings(rows: Sequence[Matched], metrics: Sequence[str] = METRICS) -> list[
     return made
 
 
-def _standings(rows: Sequence[Matched], metrics: Sequence[str]) -> dict[str, list[Standing]]:
-    of = {name: [Standing(m, name) for m in rows] for name in metrics}
+def _standings(
+    rows: Sequence[Matched], metrics: Sequence[str], common: Common | None
+) -> dict[str, list[Standing]]:
+    of = {}
+    for name in metrics:
+        shared = common([m.nearest.name for m in rows], name) if common and name in TESTABLE else {}
+        of[name] = [Standing(m, name, shared.get(m.nearest.name)) for m in rows]
     return {name: s for name, s in of.items() if any(np.isfinite(one.value) for one in s)}
 
 

@@ -10,7 +10,7 @@ from sae_repro.compare.findings import AT_EQUAL_L0, write_findings
 from sae_repro.compare.frontier import LEAST_CELLS
 from sae_repro.compare.matched import Matched, matched, matched_table
 from sae_repro.compare.pairs import pairs_table, write_pairs
-from sae_repro.compare.ranking import METRICS, rankings
+from sae_repro.compare.ranking import METRICS, Common, rankings
 from sae_repro.compare.tables import measured_on, number, with_interval, write_table
 from sae_repro.compare.verdict import write_verdict
 from sae_repro.files import write_text
@@ -120,13 +120,15 @@ def write_verdicts(
     settings: Compare,
     seed: int,
     flagged: frozenset[str] = frozenset(),
+    common: Common | None = None,
 ) -> None:
     """The tables of architectures at matched L0, and what follows from them: verdict, findings.
 
     `flagged`: metrics that do not tell trained cells from controls, and from which nothing follows.
+    `common`: rates over what all compared SAEs can be asked.
     """
     rows = write_matched(folder, results, settings, seed)
-    found = rankings(rows, list(dict.fromkeys([*METRICS, *names_in(AT_EQUAL_L0)])))
+    found = rankings(rows, list(dict.fromkeys([*METRICS, *names_in(AT_EQUAL_L0)])), common)
     write_verdict(folder, results, found, flagged)
     write_findings(folder, results, found, flagged)
 

@@ -15,6 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from sae_repro.compare.collect import Result
+from sae_repro.compare.differences import Estimate
 from sae_repro.compare.frontier import Floats
 from sae_repro.compare.matched import Matched
 from sae_repro.metrics import find
@@ -33,6 +34,8 @@ class Standing:
 
     of: Matched
     metric: str
+    common: Estimate | None = None
+    """Of a rate over what is testable: that over what is testable in all compared SAEs."""
 
     @property
     def name(self) -> str:
@@ -42,6 +45,8 @@ class Standing:
     @cached_property
     def value(self) -> float:
         """NaN where it was not measured."""
+        if self.common is not None:
+            return self.common.value
         return self.of.fvu if self.metric == "fvu" else float(self._read(self._means))
 
     @cached_property
@@ -66,6 +71,8 @@ class Standing:
         """
         if self.metric == "fvu":
             return self.of.fvus
+        if self.common is not None:
+            return None
         values = self.by_seed
         sampled = []
         for saes in self.of.members:
@@ -83,6 +90,8 @@ class Standing:
     @cached_property
     def by_seed(self) -> Floats:
         """The metric of each seed; empty where the seeds have none of their own."""
+        if self.common is not None:
+            return np.array(self.common.by_seed)
         values = np.array([
             self._about(_log_l0(saes), np.array([s.metrics.get(self.metric) for s in saes], float))
             for saes in self.of.members
@@ -92,6 +101,9 @@ class Standing:
     @cached_property
     def own(self) -> Interval | None:
         """The cells' own interval at the target."""
+        if self.common is not None:
+            low, high = map(float, self.common.interval)
+            return (low, high) if np.isfinite([low, high]).all() else None
         ends = [[(r.interval(self.metric) or (np.nan, np.nan))[end]
                  for r in self.of.frontier.cells] for end in (0, 1)]  # fmt: skip
         low, high = (float(self._read(np.array(end, float))) for end in ends)

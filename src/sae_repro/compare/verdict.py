@@ -88,7 +88,8 @@ def _records(found: Sequence[Ranking], results: Sequence[Result]) -> Iterator[di
 
 def _row(ranking: Ranking, m: Matched, best: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     standings = {name: Standing(m, name) for name in METRICS}
-    nearest = min(m.frontier.cells, key=lambda r: abs((r.metrics["l0"] or 0) - m.target))
+    standings |= {name: s for name, of in ranking.standings.items() for s in of if s.of is m}
+    nearest = m.nearest
     values = {name: standing.value for name, standing in standings.items()}
     marked = {name: m.frontier.family in names for name, names in best.items()}
     return {
