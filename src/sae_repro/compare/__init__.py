@@ -11,6 +11,7 @@ def run(context: StageContext) -> None:
     """Write reports/: tables, figures, metrics.json, and for DVC's commands metrics and plots."""
     from pathlib import Path
 
+    from sae_repro.compare.activation_figures import write_activation_figures
     from sae_repro.compare.closing import closing_lines
     from sae_repro.compare.collect import collect
     from sae_repro.compare.controls import heat_maps, write_control
@@ -41,6 +42,7 @@ def run(context: StageContext) -> None:
     with replacing_folder(reports / "figures") as folder:
         write_figures(folder, results, settings.matched_l0)
         write_portraits(folder, results)
+        write_activation_figures(folder, reports / "tables", results, settings.matched_l0)
         heat_maps(folder, artifacts)
     write_json(reports / "metrics.json", {r.name: headline(r) for r in results if r.ok})
     with replacing_folder(reports / "metrics") as folder:

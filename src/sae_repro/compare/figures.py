@@ -240,7 +240,7 @@ def density(
         for ax, r in zip(axes, shown, strict=True):
             values, look = latents[r.name], looks_of[r.architecture]
             part = np.full(len(logs[r.name]), 1 / max(1, len(values)))
-            ax.hist(logs[r.name], bins=DENSITY_BINS, weights=part, color=look.colour)
+            ax.hist(logs[r.name], bins=DENSITY_BINS.tolist(), weights=part, color=look.colour)
             silent = int(values.isna().sum())
             never = f"{silent:,} of {len(values):,} never fire" if silent else "all fire"
             ax.set_title(f"{look.label}\n{r.name}\n{never}", fontsize=7)

@@ -140,6 +140,7 @@ def _row(m: Matched) -> dict[str, Any]:
         "hook": f.hook,
         "expansion": f.expansion,
         "architecture": f.label,
+        "usual_length": f.usual,
         "target_l0": m.target,
         "reading": m.reading.how,
         "fvu": m.fvu,
