@@ -22,23 +22,23 @@ def write_activation_figures(
     chosen = next_to([r for r in results if r.ok], targets)
     if (path := tables / "dead_curve.csv").is_file():
         frame = pd.read_csv(path).set_index("cell")
-        dead = frame[[name for name in frame if name not in ("latents", "never")]]
+        dead = frame[[name for name in map(str, frame) if name not in ("latents", "never")]]
         shown = [r for r in chosen if r.name in dead.index and dead.loc[r.name].max() > 0]
         if shown:
             _lines(
-                folder, "dead_curve", shown, dead, [float(name) for name in dead],
+                folder, "dead_curve", shown, dead, [float(str(name)) for name in dead],
                 "threshold on a latent's largest activation",
                 "latents below the threshold (fraction of K) ↓",
             )  # fmt: skip
     if (path := tables / "monosemantic_by_quantile.csv").is_file():
         frame = pd.read_csv(path)
         scored = frame[frame["group"] == "scored"].set_index("cell")
-        kappa = scored[[name for name in scored if name.startswith("kappa_")]]
+        kappa = scored[[name for name in map(str, scored) if name.startswith("kappa_")]]
         shown = [r for r in chosen if r.name in kappa.index]
         if shown:
             _lines(
                 folder, "monosemantic_by_quantile", shown, kappa,
-                [float(name.removeprefix("kappa_")) for name in kappa],
+                [float(str(name).removeprefix("kappa_")) for name in kappa],
                 "quantile of a latent's activations, the weakest first",
                 "tokens with the latent's concept\n(κ: chance-corrected fraction) ↑",
             )  # fmt: skip
