@@ -1,7 +1,7 @@
 """Cells as `train` and `evaluate` leave them, with given numbers."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ def write(tmp_path: Path) -> Callable[..., Result]:
 
     def go(
         name: str, cell: Cell, *, l0: float = 10.0, fvu: float = 0.1, dead: int = 0,
-        status: str = "ok", noise: int = 0, fidelity: bool = True,
+        status: str = "ok", noise: int = 0, fidelity: bool = True, tokens: int | None = None,
+        extra: Mapping[str, float] | None = None,
     ) -> Result:  # fmt: skip
         trained = tmp_path / "artifacts/train" / name
         evaluated = tmp_path / "artifacts/evaluate" / name
@@ -32,8 +33,10 @@ def write(tmp_path: Path) -> Callable[..., Result]:
         k = cell.width(64)
         common = {"cell": name, "status": status, "hook": cell.hook or "blocks.1.hook_resid_post",
                 "d_in": 64, "d_sae": k, "unreached": [],
-                "choices": cell.model_dump(mode="json", by_alias=True)}  # fmt: skip
-        (trained / "train.json").write_text(json.dumps({"train": {"batch_size": 32}}))
+                "choices": {**cell.model_dump(mode="json", by_alias=True), "tokens": tokens},
+                }  # fmt: skip
+        training = {"train": {"batch_size": 32}, "steps": 6, "tokens": tokens or 1000}
+        (trained / "train.json").write_text(json.dumps(training))
         (trained / "metrics.jsonl").write_text(
             '{"step":0,"fvu":1.0,"l0":9.0,"dead":0}\n{"step":5,"fvu":0.5,"l0":8.0,"dead":1}\n'
             if status == "ok" else ""
@@ -46,6 +49,7 @@ def write(tmp_path: Path) -> Callable[..., Result]:
                 "l0": l0, "fvu": fvu, "dead_fraction_never": dead / k,
                 "dead_fraction_below": dead / k, "ce_recovered_zero": 0.9 if fidelity else None,
                 "kl": 0.1, "cosine": 0.9, "density_median": 0.01, "relative_norm": 0.9,
+                **(extra or {}),
             }  # fmt: skip
             interval = list(wilson(dead, k))
             measured = {

@@ -16,7 +16,14 @@ def write(folder: Path, values: dict[str, float], verdicts: dict[tuple[str, str]
     """The two tables, of one hook, expansion and target."""
     folder.mkdir(exist_ok=True)
     rows = [
-        {**PLACE, "architecture": name, "fvu": v, "fvu_low": v - 0.01, "fvu_high": v + 0.01}
+        {
+            **PLACE,
+            "architecture": name,
+            "usual_length": True,
+            "fvu": v,
+            "fvu_low": v - 0.01,
+            "fvu_high": v + 0.01,
+        }
         for name, v in values.items()
     ]
     pairs = [{**PLACE, "a": a, "b": b, "a_is": says} for (a, b), says in verdicts.items()]

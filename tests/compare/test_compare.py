@@ -13,8 +13,9 @@ from sae_repro.compare.collect import Result, collect
 from sae_repro.compare.figures import write_figures
 from sae_repro.compare.frontier import frontiers
 from sae_repro.compare.grid import dead_table, grid_of, published_table, write_grid
-from sae_repro.compare.matched import bootstrap, matched
-from sae_repro.compare.report import write_index, write_matched
+from sae_repro.compare.matched import matched
+from sae_repro.compare.report import write_index, write_verdicts
+from sae_repro.compare.resampled import bootstrap
 from sae_repro.compare.tables import headline, write_cells
 from sae_repro.files import sha256_folder
 from sae_repro.numerics.intervals import wilson
@@ -112,7 +113,7 @@ def everything(folder: Path, results: list[Result]) -> Path:
     (folder / "figures").mkdir()
     write_cells(folder / "tables", results, 0)
     write_grid(folder / "tables", results, 0)
-    write_matched(folder / "tables", results, Compare(matched_l0=(12.0,), bootstrap=100), 0)
+    write_verdicts(folder / "tables", results, Compare(matched_l0=(12.0,), bootstrap=100), 0)
     write_index(folder / "tables")
     write_figures(folder / "figures", results, (12.0,))
     return folder
@@ -253,7 +254,7 @@ def test_documents_are_drawn_by_name(
     assert set(drawn) == {"a", "b/seed-0", "b/seed-1"}
     for sae in (one, *two.saes):
         fvu = documents @ sae.documents["squared_error"] / (N_DOCUMENTS * PER)
-        assert drawn[sae.name][1] == pytest.approx(fvu, rel=1e-12)
+        assert drawn[sae.name]["fvu"] == pytest.approx(fvu, rel=1e-12)
 
 
 def test_seeds_that_lie_apart_are_not_called_different(
@@ -287,7 +288,8 @@ def test_negative_controls_stand_in_the_tables_and_on_no_frontier(
         write("neurons", Cell(baseline="neurons")), write("pca", Cell(baseline="pca")),
         write("untrained", untrained), write("random", topk(8, **random), fidelity=False),
         write("relu", Cell(expansion=8, baseline="untrained")),
-        write("a", topk(8), l0=8.0), write("b", topk(16), l0=16.0), write("c", vanilla(4, 1e-2)),
+        write("a", topk(8), l0=8.0), write("b", topk(16), l0=16.0),
+        write("c", vanilla(4, 1e-2), dead=3),
     ]  # fmt: skip
     assert [r.architecture for r in results] == [
         "vanilla on random weights", "neurons", "PCA", "untrained topk", "topk on random weights",

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from sae_repro.compare import figures
+from sae_repro.compare import curves, figures
 from sae_repro.compare.collect import Result
-from sae_repro.compare.drawing import constants, dodged, room_between
+from sae_repro.compare.drawing import apart, constants
 from sae_repro.compare.grid import dead_table
 from sae_repro.params import Cell
 
@@ -28,12 +28,13 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         drawn.append(Figure(figsize=(width, height)))
         yield drawn[-1]
 
-    monkeypatch.setattr(figures, "drawn", keep)
+    for module in (figures, curves):
+        monkeypatch.setattr(module, "drawn", keep)
     return drawn
 
 
-@pytest.mark.parametrize("lambdas", [2, 8, 21, 40])
-def test_dead_latents_of_every_cell_are_drawn_at_their_place(
+@pytest.mark.parametrize("lambdas", [2, 8, 40])
+def test_the_heat_maps_hold_what_the_table_does(
     lambdas: int, kept: list[Figure], write: Callable[..., Result], tmp_path: Path
 ) -> None:
     values = np.geomspace(1e-4, 1e-1, lambdas)
@@ -42,29 +43,35 @@ def test_dead_latents_of_every_cell_are_drawn_at_their_place(
         for n, lam in enumerate(values) for x in (4, 8, 16)
     ]  # fmt: skip
     figures.dead_fraction(tmp_path, results)
-    for ax, metric in zip(kept[0].axes, figures.DEAD, strict=True):
+    panels = [ax.images[0] for ax in kept[0].axes if ax.get_title()]
+    assert len(panels) == len(figures.DEAD)
+    assert len({panel.get_clim() for panel in panels}) == 1
+    for panel, metric in zip(panels, figures.DEAD, strict=True):
         long, _ = dead_table(results, metric)
-        table = long.dropna(subset="cell")
-        across = "lambda" if lambdas > 3 else "expansion"
-        places = sorted(table[across].unique())
-        points = [xy for line in ax.containers for xy in zip(*line[0].get_data(), strict=True)]
-        nearest = [
-            (places[int(np.argmin(np.abs(np.log(places) - np.log(x))))], y) for x, y in points
-        ]
-        expected = sorted(zip(table[across], table["dead"], strict=True))
-        assert len(nearest) == len(expected)
-        assert np.allclose(sorted(nearest), expected)
+        table = long.dropna(subset="cell").pivot(index="lambda", columns="expansion", values="dead")
+        assert np.allclose(panel.get_array(), table.sort_index(ascending=False).to_numpy())
 
 
-@given(st.lists(st.integers(-50, 50), min_size=2, max_size=40, unique=True), st.integers(1, 60))
-def test_no_point_comes_nearer_to_another_place(places: list[int], series: int) -> None:
-    ordered = [float(1.1**n) for n in sorted(places)]
-    room = room_between(ordered)
-    for n in range(series):
-        moved = dodged(ordered, n, series, room)
-        assert (moved > 0).all()
-        nearest = np.argmin(np.abs(np.log(moved)[:, None] - np.log(ordered)), axis=1)
-        assert nearest.tolist() == list(range(len(ordered)))
+def test_no_panel_is_empty(
+    kept: list[Figure], write: Callable[..., Result], tmp_path: Path
+) -> None:
+    """A grid without a dead latent has no figure, a constant L0 no panel of curves."""
+    alive = [write(f"a{x}", Cell(expansion=x, penalty="l1", **{"lambda": 1e-2})) for x in (4, 8)]
+    figures.dead_fraction(tmp_path, alive)
+    assert kept == []
+    figures.write_figures(tmp_path, alive)
+    drawn = [ax for figure in kept for ax in figure.axes]
+    assert all(ax.lines or ax.patches or ax.images or ax.collections for ax in drawn)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=12), st.floats(0.01, 2))
+def test_labels_keep_their_order_and_their_distance(places: list[float], gap: float) -> None:
+    moved = apart(places, gap)
+    order = np.argsort(places, kind="stable")
+    assert (np.diff(np.array(moved)[order]) >= gap * (1 - 1e-9)).all()
+    assert np.mean(moved) == pytest.approx(np.mean(places), abs=1e-9)
+    if len(places) > 1 and np.diff(np.sort(places)).min() > gap:
+        assert moved == pytest.approx(places)
 
 
 def test_a_panel_of_constants_is_known() -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from sae_repro.compare.collect import Result
 from sae_repro.compare.frontier import STEEPEST, frontiers, reading
-from sae_repro.compare.matched import findings, matched, matched_table, pairs_table
-from sae_repro.compare.report import write_findings
+from sae_repro.compare.matched import matched, matched_table
+from sae_repro.compare.pairs import pairs_table, write_pairs
+from sae_repro.compare.report import write_verdicts
 from sae_repro.params import Cell, Compare
 from sae_repro.remarks import TOLERANCE
 
@@ -157,11 +158,22 @@ def test_a_planted_difference_is_found_and_equality_is_not(
     assert ((at16["fvu_low"] < at16["fvu"]) & (at16["fvu"] < at16["fvu_high"])).all()
     assert table[table["target_l0"] == 64]["fvu"].isna().all()
     assert pairs["a_is"].tolist() == ["not distinguishable", "lower", "lower"]
-    (sentence,) = findings(rows, pairs)
-    assert sentence.endswith(
-        "Not distinguishable: batchtopk without revival and matryoshka-fixed without revival."
-    )
-    assert sentence.index("matryoshka-fixed") < sentence.index("matryoshka-random")
+    assert (pairs["p_holm"] < 0.05).tolist() == [False, True, True]
+
+
+def test_the_matrix_says_what_the_pairs_say(
+    write_family: Callable[..., list[Result]], tmp_path: Path
+) -> None:
+    results = []
+    for i, fvu in enumerate((0.10, 0.10, 0.12)):
+        results += write_family(i, {16.0: fvu}, noise=i)
+    write_pairs(tmp_path, pairs_table(matched(results, [16.0], 400, seed=0)))
+    lines = (tmp_path / "matched_l0_pairs.md").read_text().splitlines()
+    rows = [[part.strip() for part in line.split("|")[2:-1]] for line in lines if "|" in line]
+    assert rows[2:] == [
+        ["", "undecided", "lower"], ["undecided", "", "lower"], ["higher", "higher", ""],
+    ]  # fmt: skip
+    assert len(pd.read_csv(tmp_path / "matched_l0_pairs.csv")) == 3
 
 
 def test_of_one_seed_no_difference_is_claimed(
@@ -179,15 +191,16 @@ def test_of_one_seed_no_difference_is_claimed(
     assert pairs["high"].max() < 0 and pairs.loc[(a, one), "seeds_b"] == 1
     assert pairs.loc[(a, one), "interval_over"] == "documents (one seed)"
     settings = Compare(matched_l0=(16.0,), bootstrap=100)
-    write_findings(tmp_path, results, settings, 0)
-    found = (tmp_path / "findings.md").read_text()
-    assert f"one seed, no difference is claimed: {one} 0.900 [" in found
+    write_verdicts(tmp_path, results, settings, 0)
     assert "| documents (one seed)" in (tmp_path / "matched_l0.md").read_text()
     assert "| one seed" in (tmp_path / "matched_l0_pairs.md").read_text()
-    write_findings(tmp_path, single, settings, 0)
-    assert not {"lowest", "below", "istinguishable"} & set(
-        (tmp_path / "findings.md").read_text().partition("## Mono")[0].split()
-    )
+    verdict = (tmp_path / "verdict.md").read_text()
+    assert f"| {one} " in verdict and "900 [" in verdict.split(f"| {one} ")[1].splitlines()[0]
+    write_verdicts(tmp_path, single, settings, 0)
+    assert "lowest" not in (tmp_path / "findings.md").read_text()
+    verdict = (tmp_path / "verdict.md").read_text()
+    assert "Undecided**: no two architectures have several seeds" in verdict
+    assert "**0" not in verdict
 
 
 def test_seeds_that_lie_apart_hide_what_documents_show(
@@ -284,18 +297,6 @@ def test_a_handful_of_documents_has_no_interval_and_tells_nothing_apart(
     assert pairs["a_is"].tolist() == ["not distinguishable" if documents < 5 else "lower"]
 
 
-def test_findings_rank_what_is_read_among_what_is_not(
-    write_family: Callable[..., list[Result]],
-) -> None:
-    results = []
-    for i, (fvu, at) in enumerate([(0.13, 16.0), (0.1, 64.0), (0.11, 16.0)]):
-        results += write_family(i, {at: fvu}, noise=i)
-    rows = matched(results, [16.0], 200, seed=0)
-    (sentence,) = findings(rows, pairs_table(rows))
-    assert "lowest first: matryoshka-random without revival 0.110 [" in sentence
-    assert "matryoshka-fixed" not in sentence
-
-
 def test_a_missed_target_is_named_and_nothing_is_claimed_at_it(
     write: Callable[..., Result], tmp_path: Path
 ) -> None:
@@ -310,14 +311,14 @@ def test_a_missed_target_is_named_and_nothing_is_claimed_at_it(
         write("broken", batchtopk(9), status="failed"),
     ]
     settings = Compare(matched_l0=(8.0, 16.0), bootstrap=100)
-    write_findings(tmp_path, results, settings, 0)
+    write_verdicts(tmp_path, results, settings, 0)
+    table = pd.read_csv(tmp_path / "matched_l0.csv").query("target_l0 == 16 and fvu > 0")
+    assert [name.split()[0] for name in table["architecture"]] == ["batchtopk", "matryoshka-fixed"]
     found = (tmp_path / "findings.md").read_text()
-    at16 = next(line for line in found.splitlines() if line.startswith("- FVU at L0 = 16"))
-    assert "matryoshka-fixed" in at16 and "matryoshka-random" not in at16
-    assert "- 2-16: L0 12, target 16 missed\n" in found
-    assert "- flat: FVU 1.05: no better than the mean\n" in found
-    assert "- broken: failed: the loss is not finite" in found
-    write_findings(tmp_path, results[:6], settings, 0)
+    assert "3 cells with remarks: 2-16 (L0 12, target 16 missed)" in found
+    assert "flat (FVU 1.05: no better than the mean)" in found
+    assert "broken (failed: the loss is not finite" in found
+    write_verdicts(tmp_path, results[:6], settings, 0)
     assert "remarks" not in (tmp_path / "findings.md").read_text()
 
 

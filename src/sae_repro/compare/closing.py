@@ -29,7 +29,8 @@ def closing_lines(reports: Path, results: Sequence[Result]) -> Iterator[str]:
 def lowest_lines(tables: Path) -> Iterator[str]:
     """A line per hook, expansion and target L0 with a value, from matched_l0.csv and its pairs."""
     frame, pairs = (_read(tables / f"{name}.csv") for name in ("matched_l0", "matched_l0_pairs"))
-    valued = frame[frame["fvu"].notna()] if len(frame) else frame
+    # what trained for another length than most is compared with none of them
+    valued = frame[frame["fvu"].notna() & frame["usual_length"]] if len(frame) else frame
     if not len(valued):
         yield "compare: no architecture has a value at a target of compare.matched_l0"
         return

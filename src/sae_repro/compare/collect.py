@@ -115,18 +115,32 @@ class Result:
         """(trained parameters, operations of a training step); None where nothing was trained."""
         if self.cell.kind != "trained":
             return None
-        d_in, first = self.measured["d_in"], next(iter(self.cell.members()))
-        batch_size = read_json(self.trained / first / "train.json")["train"]["batch_size"]
+        d_in, batch_size = self.measured["d_in"], self.training["train"]["batch_size"]
         return trained_parameters(self.cell, d_in), step_operations(self.cell, d_in, batch_size)
 
     @property
-    def training_tokens(self) -> int | None:
-        """Tokens that each of its SAEs was trained on; None where nothing was trained."""
+    def tokens(self) -> int | None:
+        """Training tokens that its choices ask for; None for those of `train`."""
+        return self.choices.get("tokens")
+
+    @cached_property
+    def training(self) -> Mapping[str, Any]:
+        """train.json of its first SAE; empty where nothing was trained."""
         if self.cell.kind != "trained":
-            return None
+            return {}
         first = next(iter(self.cell.members()))
-        record = read_json(self.trained / first / "train.json")
-        return int(record.get("steps", 0) * record["train"]["batch_size"])
+        training: Mapping[str, Any] = read_json(self.trained / first / "train.json")
+        return training
+
+    @property
+    def trained_tokens(self) -> int | None:
+        """Tokens on which each of its SAEs was trained; None where nothing was trained."""
+        return self.training.get("tokens")
+
+    @property
+    def training_operations(self) -> int | None:
+        """Operations of its training, of one SAE; None where nothing was trained."""
+        return self.size[1] * self.training["steps"] if self.size else None
 
     @property
     def expansion(self) -> float:

@@ -8,7 +8,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -66,13 +65,6 @@ def logarithmic(*axes: Axis) -> None:
         axis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
-def without_panel(ax: Axes, text: str) -> None:
-    """A sentence in place of a panel that would show a constant."""
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=7, color="0.4",
-            transform=ax.transAxes)  # fmt: skip
-
-
 def constants(series: Iterable[Sequence[float]]) -> list[float] | None:
     """The distinct values of series that are all constant; None where one of them varies."""
     values: dict[float, None] = {}
@@ -84,17 +76,28 @@ def constants(series: Iterable[Sequence[float]]) -> list[float] | None:
     return sorted(values)
 
 
-def dodged(x: Sequence[float], series: int, of: int, room: float) -> Floats:
-    """`x` of one of several series, apart from the others on a logarithmic axis.
+def apart(places: Sequence[float], gap: float) -> list[float]:
+    """`places` moved as little as keeps their order and `gap` between neighbours.
 
-    So that equal points don't hide each other; all series of one place lie within `room` (a
-    difference of logarithms) around it.
+    Neighbours that would be nearer are spread about their mean.
     """
-    places = np.asarray(x, dtype=np.float64)
-    return places if of < 2 else places * np.exp(room * (series / (of - 1) - 0.5))
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    blocks: list[list[int]] = []
 
+    def centre(block: list[int]) -> float:
+        return float(np.mean([places[i] for i in block]))
 
-def room_between(ticks: Iterable[float]) -> float:
-    """Room for the series of a place on a logarithmic axis: a third of the way to the nearest."""
-    gaps = np.diff(np.log(sorted(ticks)))
-    return float(gaps.min() / 3) if len(gaps) else 0.2
+    for i in order:
+        blocks.append([i])
+        while len(blocks) > 1:
+            room = gap * (len(blocks[-1]) + len(blocks[-2])) / 2
+            if centre(blocks[-1]) - centre(blocks[-2]) >= room:
+                break
+            last = blocks.pop()
+            blocks[-1] += last
+    moved = {
+        i: centre(block) + gap * (n - (len(block) - 1) / 2)
+        for block in blocks
+        for n, i in enumerate(block)
+    }
+    return [moved[i] for i in range(len(places))]

@@ -27,8 +27,17 @@ SAME_L0 = 0.02
 """Cells whose L0 differ by less are one point of the line, their geometric mean."""
 STEEPEST = 1.5
 """Bound on |d log FVU / d log L0| where a frontier has too few cells to measure it."""
-SPARSITY = {"k", "lambda", "target_l0", "seed", "seeds", "sha256", "import", "hook", "expansion"}
+SPARSITY = {
+    "k", "lambda", "target_l0", "seed", "seeds", "sha256", "import", "hook", "expansion", "tokens",
+}  # fmt: skip
 """Choices in which the cells of a frontier may differ, or that group them already."""
+TUNED = {
+    "lr", "lr_warmup", "lr_decay", "batch_size", "adam_eps", "grad_clip", "lambda_warmup",
+    "auxk_coefficient", "dead_tokens", "resample_every", "resample_until", "resample_tokens",
+    "jumprelu_bandwidth", "prefix_shares", "n_prefixes", "prefix_alpha",
+}  # fmt: skip
+"""Choices that tuning may have made for each sparsity: they set no cell of a frontier apart, but
+where two cells have one sparsity and are told apart by them alone."""
 
 How = Literal["at a cell", "at the edge", "between cells", "too few cells", "outside"]
 
@@ -87,11 +96,21 @@ class Frontier:
     cells: tuple[Result, ...]
     variant: str = ""
     """What sets it apart where its architecture has several on a hook at a width."""
+    tokens: int | None = None
+    """How long its cells trained, where they say so."""
+    usual: bool = True
+    """Whether that is the length of most cells on the hook at the width."""
+
+    @property
+    def family(self) -> str:
+        """Its name in tables, however long it trained."""
+        return self.architecture + (f" ({self.variant})" if self.variant else "")
 
     @property
     def label(self) -> str:
         """Its name in tables."""
-        return self.architecture + (f" ({self.variant})" if self.variant else "")
+        length = "default length" if self.tokens is None else f"{self.tokens:,} tokens"
+        return self.family + ("" if self.usual else f", {length}")
 
     @property
     def l0(self) -> Floats:
@@ -205,15 +224,37 @@ def frontiers(results: Sequence[Result]) -> list[Frontier]:
 
     Where at least `LEAST_CELLS` of them have several seeds each, cells with fewer are no points.
     """
-    groups: dict[tuple[str, str, float], dict[str, list[Result]]] = defaultdict(dict)
+    groups: dict[tuple[str, str, float], dict[tuple[str, int | None], list[Result]]] = {}
+    lengths: dict[tuple[str, float], Counter[int | None]] = defaultdict(Counter)
     for r in _with_most_seeds(on_lines(results)):
-        variants = groups[r.architecture, r.hook, r.expansion]
-        variants.setdefault(repr(_choices(r)), []).append(r)
-    return [
-        Frontier(*key, tuple(sorted(cells, key=lambda r: r.metrics["l0"] or 0)), variant)
-        for key, variants in groups.items()
-        for cells, variant in zip(variants.values(), _apart(variants.values()), strict=True)
-    ]
+        variants = groups.setdefault((r.architecture, r.hook, r.expansion), {})
+        variants.setdefault((repr(_choices(r)), r.tokens), []).append(r)
+        lengths[r.hook, r.expansion][r.tokens] += 1
+    made = []
+    for (architecture, hook, expansion), variants in groups.items():
+        usual = lengths[hook, expansion].most_common(1)[0][0]
+        lines = _joined(variants)
+        for cells, variant in zip(lines, _apart(lines), strict=True):
+            ordered = tuple(sorted(cells, key=lambda r: r.metrics["l0"] or 0))
+            tokens = ordered[0].tokens
+            made.append(
+                Frontier(architecture, hook, expansion, ordered, variant, tokens, tokens == usual)
+            )
+    return made
+
+
+def _joined(variants: Mapping[tuple[str, int | None], list[Result]]) -> list[list[Result]]:
+    """Groups that differ in what was tuned alone are one, unless two cells have one sparsity."""
+    families: dict[tuple[str, int | None], list[list[Result]]] = defaultdict(list)
+    for (_, tokens), cells in variants.items():
+        shared = {name: v for name, v in _choices(cells[0]).items() if name not in TUNED}
+        families[repr(shared), tokens].append(cells)
+    lines = []
+    for groups in families.values():
+        together = [r for cells in groups for r in cells]
+        settings = {r.sparsity for r in together}
+        lines += [together] if len(settings) == len(together) else groups
+    return lines
 
 
 def _with_most_seeds(results: Sequence[Result]) -> list[Result]:
@@ -221,7 +262,7 @@ def _with_most_seeds(results: Sequence[Result]) -> list[Result]:
 
     A mean over seeds and one seed on one line would make the readings between them one seed's.
     """
-    families = [repr((r.architecture, r.hook, r.expansion, {**_choices(r), "seeds": 0}))
+    families = [repr((r.architecture, r.hook, r.expansion, r.tokens, {**_choices(r), "seeds": 0}))
                 for r in results]  # fmt: skip
     lines = Counter((family, len(r.members)) for family, r in zip(families, results, strict=True))
     return [
@@ -240,9 +281,20 @@ def _choices(r: Result) -> dict[str, Any]:
     return {**dict(sorted(chosen.items())), "seeds": len(r.members)}
 
 
-def _apart(variants: Iterable[Sequence[Result]]) -> list[str]:
-    """What sets each of several groups of cells apart: the choices that not all of them share."""
-    choices: list[Mapping[str, Any]] = [_choices(cells[0]) for cells in variants]
-    names = dict.fromkeys(name for chosen in choices for name in chosen)
-    differing = [n for n in names if any(a.get(n) != b.get(n) for a, b in pairwise(choices))]
-    return [", ".join(f"{n} {chosen.get(n, 'default')}" for n in differing) for chosen in choices]
+def _apart(variants: Sequence[Sequence[Result]]) -> list[str]:
+    """What sets each of several groups of cells apart: the choices that not all of them share.
+
+    Not those in which cells of one group differ, nor how long they trained.
+    """
+    own: list[list[Mapping[str, Any]]] = [[_choices(r) for r in cells] for cells in variants]
+    names = dict.fromkeys(name for group in own for chosen in group for name in chosen)
+    constant = [n for n in names if all(len({repr(c.get(n)) for c in g}) == 1 for g in own)]
+    choices = [group[0] for group in own]
+    differing = [n for n in constant if any(a.get(n) != b.get(n) for a, b in pairwise(choices))]
+    texts = [", ".join(f"{n} {chosen.get(n, 'default')}" for n in differing) for chosen in choices]
+    # lines that only what was tuned sets apart
+    lengths = [(text, cells[0].tokens) for text, cells in zip(texts, variants, strict=True)]
+    return [
+        text if lengths.count(length) == 1 else f"{text}, {cells[0].name}".removeprefix(", ")
+        for text, length, cells in zip(texts, lengths, variants, strict=True)
+    ]

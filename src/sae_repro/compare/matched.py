@@ -7,22 +7,18 @@ the percentile interval of the documents alone, and no difference is claimed. Th
 of reading the line (`compare.frontier`) is added in quadrature.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sae_repro.compare.collect import Result
-from sae_repro.compare.differences import NOT_DISTINGUISHABLE, ONE_SEED
-from sae_repro.compare.frontier import Floats, Frontier, Reading, frontiers
-from sae_repro.compare.tables import with_interval
+from sae_repro.compare.frontier import Frontier, Reading, frontiers
+from sae_repro.compare.resampled import Resampled, bootstrap
 from sae_repro.metrics import names_in
-from sae_repro.numerics.bootstrap import LEAST_UNITS, interval, weights
-from sae_repro.numerics.intervals import differ
+from sae_repro.numerics.bootstrap import interval
 from sae_repro.numerics.seeds import LEAST_SEEDS, Seeds, half_width
 
 
@@ -37,6 +33,7 @@ class Matched:
     logs: Seeds
     """log FVU of each seed [n], and of each resampling of the documents [B, n]."""
     documents: int = 0
+    resampled: Resampled = field(default_factory=dict, repr=False)
 
     @property
     def seeds(self) -> int:
@@ -59,6 +56,22 @@ class Matched:
     def fvus(self) -> Seeds:
         """`logs` as FVU."""
         return Seeds(np.exp(self.logs.values), np.exp(self.logs.resampled))
+
+    @property
+    def members(self) -> list[list[Result]]:
+        """Of each seed, the SAEs of the frontier's cells.
+
+        A point that is not read may have cells with fewer seeds: there, any of them stands for it.
+        """
+        return [
+            [r.saes[min(seed, len(r.saes) - 1)] for r in self.frontier.cells]
+            for seed in range(self.frontier.seeds_at(self.reading))
+        ]
+
+    @property
+    def nearest(self) -> Result:
+        """The cell of the frontier whose L0 is nearest to the target."""
+        return min(self.frontier.cells, key=lambda r: abs((r.metrics["l0"] or 0) - self.target))
 
     @property
     def error(self) -> float:
@@ -92,25 +105,26 @@ def matched(
     ]
 
 
-def _match(
-    f: Frontier, target: float, resampled: dict[str, tuple[Floats, Floats]], resamplings: int
-) -> Matched:
+def _match(f: Frontier, target: float, resampled: Resampled, resamplings: int) -> Matched:
     reading = f.at(target)
+    nothing = Seeds(np.empty(0), np.empty((resamplings, 0)))
+    unread = Matched(f, target, reading, np.nan, nothing, resampled=resampled)
     if not reading.readable:
-        return Matched(f, target, reading, np.nan, Seeds(np.empty(0), np.empty((resamplings, 0))))
+        return unread
     values, samples = [], []
-    for seed in range(f.seeds_at(reading)):
-        # of a point that is not read, its cells may have fewer seeds: whichever stands for it
-        saes = [r.saes[min(seed, len(r.saes) - 1)] for r in f.cells]
+    for saes in unread.members:
         own = [[sae.metrics[name] for sae in saes] for name in ("l0", "fvu")]
         l0, fvu = (f.points(np.log(np.array(part, dtype=np.float64))) for part in own)
         values.append(reading.about(f.line, l0, fvu))
-        drawn = zip(*(resampled[sae.name] for sae in saes), strict=True)
+        drawn = [[resampled[sae.name][name] for sae in saes] for name in ("l0", "fvu")]
         l0, fvu = (f.points(np.log(np.stack(part, axis=-1))) for part in drawn)
         samples.append(reading.about(f.line, l0, fvu))
-    logs = Seeds(np.array(values), np.stack(samples, axis=-1))
-    documents = len(f.cells[0].saes[0].documents)
-    return Matched(f, target, reading, float(np.exp(reading.of(*f.line))), logs, documents)
+    return replace(
+        unread,
+        fvu=float(np.exp(reading.of(*f.line))),
+        logs=Seeds(np.array(values), np.stack(samples, axis=-1)),
+        documents=len(f.cells[0].saes[0].documents),
+    )
 
 
 def matched_table(rows: Sequence[Matched]) -> pd.DataFrame:
@@ -126,6 +140,7 @@ def _row(m: Matched) -> dict[str, Any]:
         "hook": f.hook,
         "expansion": f.expansion,
         "architecture": f.label,
+        "usual_length": f.usual,
         "target_l0": m.target,
         "reading": m.reading.how,
         "fvu": m.fvu,
@@ -148,124 +163,3 @@ def _linear(m: Matched, metric: str) -> float:
         return np.nan
     f = m.frontier
     return float(m.reading.of(f.line[0], f.points(f.values(metric))))
-
-
-def pairs_table(rows: Sequence[Matched]) -> pd.DataFrame:
-    """A row per pair of frontiers of one hook and width at one target, where both are read."""
-    groups: dict[tuple[str, float, float], list[Matched]] = defaultdict(list)
-    for m in rows:
-        if m.reading.readable:
-            groups[m.frontier.hook, m.frontier.expansion, m.target].append(m)
-    return pd.DataFrame(
-        [_pair(a, b) for group in groups.values() for a, b in combinations(group, 2)]
-    )
-
-
-def _pair(a: Matched, b: Matched) -> dict[str, Any]:
-    low, high = _bounds(a, b)
-    return {
-        "hook": a.frontier.hook,
-        "expansion": a.frontier.expansion,
-        "target_l0": a.target,
-        "a": a.frontier.label,
-        "b": b.frontier.label,
-        "fvu_a_minus_b": a.fvu - b.fvu,
-        "low": low,
-        "high": high,
-        "a_is": _verdict(a, b, (low, high)),
-        "interval_over": min(a, b, key=lambda m: m.seeds).over,
-        "seeds_a": a.seeds,
-        "seeds_b": b.seeds,
-    }
-
-
-def _bounds(a: Matched, b: Matched) -> tuple[float, float]:
-    """95 % interval of the difference of FVU, the errors of both lines in it."""
-    difference, error = a.fvu - b.fvu, np.hypot(a.error, b.error)
-    if a.several and b.several:
-        half = float(half_width(a.fvus, b.fvus, documents=a.documents))
-        ends = [difference - half, difference + half]
-    else:
-        # over the same documents: paired, so known better than a or b
-        ends = interval(a.fvus.mean - b.fvus.mean) or [np.nan, np.nan]
-    below, above = (float(np.hypot(end - difference, error)) for end in ends)
-    return difference - below, difference + above
-
-
-def _verdict(a: Matched, b: Matched, bounds: tuple[float, float]) -> str:
-    if not (a.several and b.several):
-        return ONE_SEED
-    if not differ(bounds, (0.0, 0.0)):
-        return NOT_DISTINGUISHABLE
-    return "lower" if bounds[1] < 0 else "higher"
-
-
-def findings(rows: Sequence[Matched], pairs: pd.DataFrame) -> list[str]:
-    """A sentence per hook, width and target: FVU by rank, and which pairs are not told apart.
-
-    What has one seed is told by itself, unranked, in the order of params.yaml.
-    """
-    sentences = []
-    for (hook, expansion, target), group in (
-        pairs.groupby(["hook", "expansion", "target_l0"], sort=False) if len(pairs) else ()
-    ):
-        here = [
-            m
-            for m in rows
-            if (m.frontier.hook, m.frontier.expansion, m.target) == (hook, expansion, target)
-            and m.reading.readable
-        ]
-        parts = []
-        several = sorted((m for m in here if m.several), key=lambda m: m.fvu)
-        if len(several) == 1:
-            parts.append(f"{_named(several)}.")
-        elif several:
-            unclear = group[group["a_is"] == NOT_DISTINGUISHABLE]
-            apart = "; ".join(
-                f"{a} and {b}" for a, b in zip(unclear["a"], unclear["b"], strict=True)
-            )
-            verdict = (
-                f"Not distinguishable: {apart}." if apart else "All pairs are distinguishable."
-            )
-            parts.append(f"lowest first: {_named(several)}. {verdict}")
-        if single := [m for m in here if not m.several]:
-            parts.append(f"{ONE_SEED}, no difference is claimed: {_named(single)}.")
-        place = f"FVU at L0 = {target:g}, {expansion:g}×, {hook}"
-        sentences.append(f"{place}{', ' if several[1:] else ': '}{' '.join(parts)}")
-    return sentences
-
-
-def _named(rows: Sequence[Matched]) -> str:
-    return ", ".join(f"{m.frontier.label} {with_interval(m.fvu, m.bounds)}" for m in rows)
-
-
-def bootstrap(
-    results: Sequence[Result], resamplings: int, seed: int
-) -> dict[str, tuple[Floats, Floats]]:
-    """Per SAE by its name, (L0, FVU) of each resampling [B] of the validation documents.
-
-    NaN where there are fewer documents than `LEAST_UNITS`, which have no intervals.
-    """
-    usable = [sae for r in results for sae in r.saes]
-    by_documents: dict[bytes, list[Result]] = defaultdict(list)
-    for r in usable:  # cells on one hook share their documents
-        by_documents[r.documents["document"].to_numpy().tobytes()].append(r)
-    resampled: dict[str, tuple[Floats, Floats]] = {}
-    for group in by_documents.values():
-        sums_cnm = np.stack(
-            [r.documents[["tokens", "l0_sum", "squared_error", "total_variance"]].to_numpy(float)
-             for r in group]
-        )  # fmt: skip
-        n = sums_cnm.shape[1]
-        # all cells at once: `bootstrap.sums` of each would multiply in another order
-        blocks = [
-            np.einsum("bn,cnm->cbm", weights_bn, sums_cnm, optimize=True)
-            for weights_bn in weights(n, seed, "compare", "bootstrap", resamplings=resamplings)
-        ]
-        total_cbm = np.concatenate(blocks, axis=1)
-        if n < LEAST_UNITS:
-            total_cbm[:] = np.nan
-        for r, t in zip(group, total_cbm, strict=True):
-            with np.errstate(divide="ignore", invalid="ignore"):  # documents without variance
-                resampled[r.name] = (t[:, 1] / t[:, 0], t[:, 2] / t[:, 3])
-    return resampled

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sae_repro.compare.collect import Result
-from sae_repro.compare.drawing import dodged, drawn, logarithmic, room_between
+from sae_repro.compare.drawing import drawn, logarithmic
 from sae_repro.numerics.intervals import Interval, wilson
 from sae_repro.params.appearance import looks
 
@@ -75,30 +75,42 @@ def correlation_maps(folder: Path, results: Sequence[Result]) -> None:
 def coverage(folder: Path, results: Sequence[Result]) -> None:
     """The fraction of concepts with a latent of φ ≥ .5, over how frequent the concepts are.
 
-    With Wilson intervals: a few dozen concepts are in a bin.
+    A few dozen concepts are in a bin: one bar has the length of the median Wilson interval of all
+    points, which bars at every point would hide. Negative controls are a band from the lowest to
+    the highest of them.
     """
     looks_of = looks(r.architecture for r in results)
-    with drawn(folder, "coverage", 8.4, 4.6) as figure:
+    points = [(r, *covered_by_frequency(r)) for r in results]
+    trained = [p for p in points if not p[0].negative]
+    bins = max(len(p[1]) for p in points)
+    controls = [p for p in points if p[0].negative and len(p[1]) == bins]
+    bounds = np.array([b for *_, of in points for b in of], dtype=np.float64)
+    half = float(np.median(bounds[:, 1] - bounds[:, 0])) / 2
+    with drawn(folder, "coverage", 7.6, 4.2) as figure:
         ax = figure.subplots()
-        for n, r in enumerate(results):
-            frequency, covered, bounds = covered_by_frequency(r)
+        if controls:
+            x = np.mean([frequency for _, frequency, _, _ in controls], axis=0)
+            of = np.array([covered for _, _, covered, _ in controls])
+            ax.fill_between(x, of.min(axis=0), of.max(axis=0), color="0.85", lw=0,
+                            label=f"{len(controls)} negative controls")  # fmt: skip
+        for r, frequency, covered, _ in trained:
             look = looks_of[r.architecture]
-            error = np.clip(np.abs(np.array(bounds).T - covered), 0, None)
-            ax.errorbar(
-                dodged(frequency, n, len(results), room_between(frequency)), covered, yerr=error,
-                ls=look.line, color=look.colour, marker=look.marker, ms=4.5, lw=1, elinewidth=0.5,
-                alpha=0.9, label=f"{look.label} ({r.name})",
-            )  # fmt: skip
+            ax.plot(frequency, covered, color=look.colour, marker=look.marker, ms=4.5, lw=1,
+                    label=look.label)  # fmt: skip
         ax.set_xscale("log")
         logarithmic(ax.xaxis)
         ax.set_ylim(-0.03, 1.03)
+        left = ax.get_xlim()[0] * 1.06
+        ax.errorbar([left], [0.5], yerr=half, color="0.3", capsize=2, lw=1)
+        ax.annotate("typical\n95 %", (left, 0.5 + half), fontsize=6.5, color="0.3", ha="center",
+                    va="bottom", xytext=(0, 2), textcoords="offset points")  # fmt: skip
         ax.set_xlabel(f"concept frequency (fraction of tokens; {BINS} bins of equally many)")
         ax.set_ylabel("concepts with a latent of φ ≥ .5 (fraction) ↑")
-        figure.legend(fontsize=7, loc="outside right center")
-        hooks = ", ".join(dict.fromkeys(r.hook for r in results))
+        figure.legend(fontsize=7.5, loc="outside right center")
         figure.suptitle(
-            f"Coverage of concepts by each architecture's sparsest cell (95 % Wilson)\n{hooks}",
-            fontsize=10,
+            "Coverage of concepts by each architecture's sparsest cell, "
+            f"{(trained or controls)[0][0].hook}",
+            fontsize=9,
         )
 
 

@@ -1,15 +1,18 @@
 """The matched-L0 table, the findings, and the index of all tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from sae_repro.compare import features
 from sae_repro.compare.collect import Result
+from sae_repro.compare.findings import AT_EQUAL_L0, write_findings
 from sae_repro.compare.frontier import LEAST_CELLS
-from sae_repro.compare.matched import findings, matched, matched_table, pairs_table
+from sae_repro.compare.matched import Matched, matched, matched_table
+from sae_repro.compare.pairs import pairs_table, write_pairs
+from sae_repro.compare.ranking import METRICS, Common, rankings
 from sae_repro.compare.tables import measured_on, number, with_interval, write_table
+from sae_repro.compare.verdict import write_verdict
 from sae_repro.files import write_text
 from sae_repro.metrics import AREAS, Metric, names_in
 from sae_repro.metrics.labels import KEY, LABELS, heading
@@ -18,6 +21,8 @@ from sae_repro.params import Compare
 from sae_repro.remarks import TOLERANCE
 
 INDEX = {
+    "verdict": "which SAE to use and whether its features can be believed; a row per architecture",
+    "findings": "the results in at most 15 sentences, no stronger than their intervals",
     "cells": "every cell with its choices, all metrics and denominators",
     "seeds": "the SAEs of cells with several seeds, one by one",
     "dead_fraction_below": "the grid: dead latents, as published (largest activation < threshold)",
@@ -26,7 +31,7 @@ INDEX = {
     "judged": "monosemantic latents by the judge, laid out as published, beside that grid",
     "judged_cells": "the same for every cell: fractions, intervals, counts, scores of explanations",
     "matched_l0": "architectures at equal L0, with intervals",
-    "matched_l0_pairs": "the same, pair by pair: which differences are distinguishable",
+    "matched_l0_pairs": "the same, pair by pair as a matrix: lower, higher or undecided",
     "control": "the same autoencoders on known atoms, with the expected and the observed outcome",
     "monosemantic": "each cell's latents against the concept bank: classes, fractions, intervals",
     "monosemantic_by_quantile": "whether weak activations carry a latent's concept less often",
@@ -35,7 +40,6 @@ INDEX = {
     "consistency": "how much of a dictionary another seed finds again, and what that predicts",
     "structure_common": "holes, absorption, splitting on pairs testable in all compared cells",
     "claims": "what others claim, and whether it is so here: numbers, intervals, verdicts",
-    "findings": "the results in sentences, no stronger than their intervals",
     "METRICS": "every metric: definition, unit, denominator, kind of interval, source; and its "
     "card: noise, separation from controls, truth on known atoms, correlation with FVU",
 }
@@ -43,8 +47,8 @@ INDEX = {
 
 def write_matched(
     folder: Path, results: Sequence[Result], settings: Compare, seed: int
-) -> list[str]:
-    """Write matched_l0 and matched_l0_pairs; the sentences that follow from them."""
+) -> list[Matched]:
+    """Write matched_l0 and matched_l0_pairs; the rows of the first."""
     rows = matched(results, settings.matched_l0, settings.bootstrap, seed)
     frame, pairs = matched_table(rows), pairs_table(rows)
     caption = (
@@ -93,8 +97,8 @@ def write_matched(
         ),
     )
     write_table(folder, "matched_l0", frame, caption, printed.iloc[order], latex=True)
-    _write_pairs(folder, pairs)
-    return findings(rows, pairs)
+    write_pairs(folder, pairs)
+    return rows
 
 
 def _unread(frame: pd.DataFrame) -> str:
@@ -116,71 +120,23 @@ def _unread(frame: pd.DataFrame) -> str:
     return "".join(lines)
 
 
-def _write_pairs(folder: Path, pairs: pd.DataFrame) -> None:
-    caption = (
-        "# Pairs at matched L0\n\nFVU of a minus FVU of b on the same documents, with its 95 % "
-        "interval over seeds and documents, the errors of both lines in it; `a is` says lower or "
-        "higher only where the interval leaves out 0. One seed: of a or b; the interval is over "
-        "documents alone, and no difference is claimed."
-    )
-    if not len(pairs):
-        write_text(folder / "matched_l0_pairs.csv", "")
-        write_text(folder / "matched_l0_pairs.md", f"{caption}\n\nNo pair is read at a target.\n")
-        return
-    rows = pairs.to_dict("records")
-    printed = pd.DataFrame(
-        {
-            "hook": pairs["hook"],
-            "K / D": [f"{x:g}×" for x in pairs["expansion"]],
-            "target L0": [f"{x:g}" for x in pairs["target_l0"]],
-            "a": pairs["a"],
-            "b": pairs["b"],
-            "FVU of a − FVU of b": [
-                with_interval(row["fvu_a_minus_b"], (row["low"], row["high"])) for row in rows
-            ],
-            "a is": pairs["a_is"],
-        }
-    )
-    write_table(folder, "matched_l0_pairs", pairs, caption, printed)
+def write_verdicts(
+    folder: Path,
+    results: Sequence[Result],
+    settings: Compare,
+    seed: int,
+    flagged: frozenset[str] = frozenset(),
+    common: Common | None = None,
+) -> None:
+    """The tables of architectures at matched L0, and what follows from them: verdict, findings.
 
-
-def write_findings(folder: Path, results: Sequence[Result], settings: Compare, seed: int) -> None:
-    """findings.md, and the tables of architectures at matched L0 from which it begins."""
-    at_matched_l0 = write_matched(folder, results, settings, seed)
-    parts = {
-        "Architectures at matched L0": (
-            at_matched_l0 or ["No two architectures are read at one target L0."],
-            "From matched_l0 and matched_l0_pairs, whose intervals of differences decide. They are "
-            "over seeds and documents; of what has one seed (study seed "
-            f"{seed}), over documents alone, and another may rank it otherwise.",
-        ),
-        "Monosemanticity and structure": (
-            list(features.sentences(results, seed)) or ["None of these metrics was measured."],
-            "From the tables monosemantic and structure. The intervals of a cell with one seed are "
-            "over latents, concepts or parents of this SAE and say nothing of another seed: no "
-            "difference from it is claimed. Cells with several seeds are called different where "
-            "their intervals are apart and Welch's interval over the seeds leaves out 0.",
-        ),
-    }
-    if found := list(remark_lines(results)):
-        parts["Cells with remarks"] = (
-            found,
-            "Read each by the L0 that it reached, not by its name: a cell that missed its target "
-            f"by more than {TOLERANCE:.0%} is not read at it above.",
-        )
-    text = "\n".join(
-        f"## {title}\n\n{scope}\n\n" + "".join(f"- {sentence}\n" for sentence in sentences)
-        for title, (sentences, scope) in parts.items()
-    )
-    write_text(folder / "findings.md", f"# Findings\n\nGenerated from intervals.\n\n{text}")
-
-
-def remark_lines(results: Sequence[Result]) -> Iterator[str]:
-    """A line for each cell that has remarks or failed."""
-    for r in results:
-        failed = [f"failed: {r.measured['reason']}"] if "reason" in r.measured else []
-        if said := [*failed, *r.remarks]:
-            yield f"{r.name}: {'; '.join(said)}"
+    `flagged`: metrics that do not tell trained cells from controls, and from which nothing follows.
+    `common`: rates over what all compared SAEs can be asked.
+    """
+    rows = write_matched(folder, results, settings, seed)
+    found = rankings(rows, list(dict.fromkeys([*METRICS, *names_in(AT_EQUAL_L0)])), common)
+    write_verdict(folder, results, found, flagged)
+    write_findings(folder, results, found, flagged)
 
 
 def write_metrics(folder: Path, cards: str = "") -> None:

@@ -15,6 +15,8 @@ from sae_repro.numerics.bootstrap import LEAST_UNITS
 from sae_repro.numerics.intervals import Interval
 
 ABSENT = "—"
+MOST_COLUMNS = 12
+"""Of the table of cells as people read it."""
 
 
 def write_table(
@@ -106,7 +108,7 @@ def cells_table(results: Sequence[Result]) -> pd.DataFrame:
                 "prefixes": r.choices.get("prefixes"),
                 "revival": r.choices.get("revival"),
                 "target_l0": r.cell.l0_target,
-                "training_tokens": r.training_tokens,
+                "training_tokens": r.trained_tokens,
                 "input_offset": r.measured.get("input_offset"),
                 "seeds": len(r.members),
                 **r.metrics,
@@ -156,16 +158,41 @@ def headline(r: Result) -> dict[str, float | None]:
 
 
 def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
-    """cells.csv and cells.md."""
+    """cells.csv and cells.md, and of cells with several seeds the SAEs: seeds.csv and seeds.md."""
+    failed = [f"{r.name}: {r.measured['reason']}" for r in results if "reason" in r.measured]
+    counts: dict[str, int] = next((r.measured["counts"] for r in results if r.ok), {})
+    caption = (
+        f"# All cells\n\nMeasured on {measured_on(results)}; cross-entropies on "
+        f"{counts.get('fidelity_tokens', 0):,} targets. Fractions of latents are over K. Seed "
+        f"{seed}. Target L0: what k or target_l0 sets; L0: what is reached here. {KEY}. cells.csv "
+        "has all choices and metrics (`<metric>`; `_sd` over seeds; `_low` and `_high`, the 95 % "
+        "interval), every count that is a denominator, and the trained parameters and operations "
+        "of a training step; METRICS.md defines each metric and names its denominator."
+    )
+    if any(len(r.members) > 1 for r in results):
+        caption += " Of cells with several seeds: mean ± standard deviation over their SAEs."
+    if failed:
+        caption += "\n\n**Failed:** " + "; ".join(failed)
     frame = cells_table(results)
+    write_table(folder, "cells", frame, caption, _printed(results, frame), latex=True)
+    members = [member for r in results if len(r.members) > 1 for member in r.members]
+    if members:
+        frame = cells_table(members)
+        caption = (
+            "# Seeds\n\nThe SAEs of cells with several seeds, one by one. Study seed "
+            f"{seed}. {KEY}. seeds.csv has all metrics and counts, as cells.csv."
+        )
+        write_table(folder, "seeds", frame, caption, _printed(members, frame))
+
+
+def _printed(results: Sequence[Result], frame: pd.DataFrame) -> pd.DataFrame:
+    """At most `MOST_COLUMNS` columns, the first of the registry's."""
     titles = {"cell": "cell", "K": "K", "target_l0": "target L0"}
-    titles |= {name: heading(name) for name in names_in("cells.md")}
+    titles |= {name: heading(name) for name in names_in("cells.md") if name in frame}
     printed = pd.DataFrame(
         {
             title: [_mean_and_sd(row, column) for row in frame.to_dict("records")]
-            if column in frame
-            else ABSENT
-            for column, title in titles.items()
+            for column, title in list(titles.items())[: MOST_COLUMNS - 1]
         }
     )
     printed["cell"] = [_name_and_seeds(r) for r in results]
@@ -173,28 +200,7 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
     printed["target L0"] = [ABSENT if target is None else f"{target:g}" for target in targets]
     if any(r.remarks for r in results):
         printed["remarks"] = ["; ".join(r.remarks) or ABSENT for r in results]
-    failed = [f"{r.name}: {r.measured['reason']}" for r in results if "reason" in r.measured]
-    counts: dict[str, int] = next((r.measured["counts"] for r in results if r.ok), {})
-    caption = (
-        f"# All cells\n\nMeasured on {measured_on(results)}; cross-entropies on "
-        f"{counts.get('fidelity_tokens', 0):,} targets. Fractions of latents are over K. Seed "
-        f"{seed}. Target L0: what k or target_l0 sets; L0: what is reached here. {KEY}. cells.csv "
-        "has all metrics and counts, the 95 % intervals of the headline metrics, and the trained "
-        "parameters and operations of a training step; METRICS.md defines each metric."
-    )
-    if any(len(r.members) > 1 for r in results):
-        caption += " Of cells with several seeds: mean ± standard deviation over their SAEs."
-    if failed:
-        caption += "\n\n**Failed:** " + "; ".join(failed)
-    write_table(folder, "cells", frame, caption, printed, latex=True)
-    members = [member for r in results if len(r.members) > 1 for member in r.members]
-    if members:
-        write_table(
-            folder,
-            "seeds",
-            cells_table(members),
-            f"# Seeds\n\nThe SAEs of cells with several seeds, one by one. Study seed {seed}.",
-        )
+    return printed
 
 
 def _name_and_seeds(r: Result) -> str:

@@ -39,7 +39,7 @@ DICTIONARY = (
         denominator="description_tokens",
         interval="bootstrap over latents",
         better="lower",
-        shown=("structure.md", "findings: at equal target L0"),
+        shown=("structure.md",),
     ),
     Metric(
         name="description_length_firing",

@@ -46,7 +46,6 @@ FIRING = (
         definition="median over latents of the fraction of tokens on which each fires",
         unit=FRACTION,
         denominator="latents",
-        shown=("cells.md",),
     ),
     Metric(
         name="density_max",

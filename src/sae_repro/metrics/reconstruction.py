@@ -74,7 +74,7 @@ RECONSTRUCTION = (
         interval="bootstrap over documents",
         better="higher",
         controls="sparse",
-        shown=("metrics.json", "cells.md"),
+        shown=("metrics.json",),
     ),
     Metric(
         name="cosine_spread",
@@ -87,6 +87,5 @@ RECONSTRUCTION = (
         definition="Σ‖x̂‖ / Σ‖x‖: below 1 where the SAE shrinks",
         unit="ratio",
         denominator="tokens",
-        shown=("cells.md",),
     ),
 )

@@ -1,12 +1,17 @@
 """Many tests at once: p-values read off intervals, and which of them still hold together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from sae_repro.numerics.intervals import Z_95, Interval
+
+Key = TypeVar("Key", bound=Hashable)
+
+LEVEL = 0.05
 
 
 def p_above_zero(value: float, interval: Interval, n: int | None = None) -> float:
@@ -43,3 +48,17 @@ def benjamini_hochberg(p: Sequence[float], rate: float = 0.05) -> npt.NDArray[np
     if len(below):
         holds[order[: below[-1] + 1]] = True
     return holds
+
+
+def holm(p: Mapping[Key, float]) -> dict[Key, float]:
+    """Each p-value adjusted for how many there are; those that are NaN are no comparisons.
+
+    Source: S. Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian
+    Journal of Statistics 6.
+    """
+    tested = sorted((key for key in p if p[key] == p[key]), key=lambda key: p[key])
+    adjusted, largest = dict(p), 0.0
+    for n, key in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - n) * p[key]))
+        adjusted[key] = largest
+    return adjusted

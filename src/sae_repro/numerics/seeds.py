@@ -47,22 +47,32 @@ class Seeds:
         return total
 
 
+Part = tuple[Floats, Floats]
+"""(scale, degrees of freedom): half of a 95 % interval is t of these degrees × the scale."""
+
+
 def half_width(*of: Seeds, documents: int) -> Floats:
     """Half of the interval of one mean, or of the difference of two; each of 2 seeds or more."""
+    halves = [_half(part, QUANTILE) for part in parts(*of, documents=documents)]
+    return np.hypot(*halves)
+
+
+def parts(*of: Seeds, documents: int) -> tuple[Part, Part]:
+    """The seeds' and the documents' part of one mean, or of the difference of two."""
     mean = of[0].mean if len(of) == 1 else of[0].mean - of[1].mean
     repeated = sum((one.interaction for one in of), np.zeros(()))
     by_documents = np.maximum(mean.var(axis=-1, ddof=1) - repeated, 0.0)
-    from scipy.stats import t
-
-    documents_half = t.ppf(QUANTILE, documents - 1) * np.sqrt(by_documents)
-    half: Floats = np.hypot(seeds_half(*(one.values for one in of)), documents_half)
-    return half
+    seeds = seeds_part(*(one.values for one in of))
+    return seeds, (np.sqrt(by_documents), np.asarray(documents - 1.0))
 
 
 def seeds_half(*values: npt.ArrayLike) -> Floats:
     """The seeds' part alone, of one mean or of the difference of two: each [..., n], n ≥ 2."""
-    from scipy.stats import t
+    return _half(seeds_part(*values), QUANTILE)
 
+
+def seeds_part(*values: npt.ArrayLike) -> Part:
+    """Standard error of a mean over seeds, or of the difference of two, and Welch's freedom."""
     arrays = [np.asarray(v, dtype=np.float64) for v in values]
     variances = [v.var(axis=-1, ddof=1) / v.shape[-1] for v in arrays]
     more = [v.shape[-1] + 1 for v in arrays]
@@ -72,5 +82,33 @@ def seeds_half(*values: npt.ArrayLike) -> Floats:
         freedom = total**2 / weighed - 2
     # seeds without any scatter
     freedom = np.where(weighed > 0, freedom, min(more) - 2)
-    half: Floats = t.ppf(QUANTILE, freedom) * np.sqrt(total)
+    return np.sqrt(total), freedom
+
+
+def p_value(difference: float, *of: Part, error: float = 0.0) -> float:
+    """The level at which the interval of a difference ends at 0, its parts joined in quadrature.
+
+    `error` is in the interval at any level. Below 1e-9 it is 1e-9; NaN without a finite interval.
+    """
+    room = difference**2 - error**2
+    if not np.isfinite([difference, *(float(scale) for scale, _ in of)]).all():
+        return float("nan")
+    if room <= 0:
+        return 1.0
+
+    def reaches_0(level: float) -> bool:
+        return sum(float(_half(part, 1 - level / 2)) ** 2 for part in of) >= room
+
+    low, high = np.log(1e-9), 0.0  # of the level
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if reaches_0(float(np.exp(middle))) else (low, middle)
+    return float(np.exp(high))
+
+
+def _half(part: Part, quantile: float) -> Floats:
+    from scipy.special import stdtrit  # scipy.stats, whose t.ppf it is, takes a second to import
+
+    scale, freedom = part
+    half: Floats = stdtrit(freedom, quantile) * scale
     return half

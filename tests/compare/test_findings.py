@@ -1,0 +1,110 @@
+"""Findings: few sentences, no stronger than their intervals."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_repro.compare.collect import Result
+from sae_repro.compare.findings import MOST, above_0, against_controls, sentences, write_findings
+from sae_repro.params import Cell
+
+TOPK = {"activation": "topk", "expansion": 8, "k": 8, "revival": "auxk"}
+M = "monosemantic_fraction_alive"
+
+
+def result(
+    name: str,
+    choices: Mapping[str, Any],
+    values: Mapping[str, tuple[float, float, float]],
+    spread: float | None = 0.001,
+) -> Result:
+    """A cell with metrics, each a (value, low, high); of three seeds `spread` apart, or of one."""
+    counts = {"tokens": 1000, "documents": 20, "latents": 512, "latents_alive": 500}
+    seeds = {}
+    if spread is not None and choices.get("baseline") not in ("neurons", "pca"):
+        choices = {**choices, "seeds": [0, 1, 2]}
+        seeds = {
+            f"seed-{i}": {"status": "ok", "metrics": {n: v[0] + (i - 1) * spread
+                                                      for n, v in values.items()} | {"l0": 8.0}}
+            for i in range(3)
+        }  # fmt: skip
+    return Result(
+        name=name,
+        cell=Cell.model_validate(choices),
+        measured={
+            "status": "ok", "hook": "blocks.0.hook_resid_post", "d_in": 64, "d_sae": 512,
+            "choices": dict(choices), "metrics": {n: v[0] for n, v in values.items()} | {"l0": 8.0},
+            "intervals": {n: list(v[1:]) for n, v in values.items()},
+            "counts": counts, "unreached": [],
+            **({"seeds": seeds} if seeds else {}),
+        },
+        trained=Path(), evaluated=Path(),
+    )  # fmt: skip
+
+
+NEURONS = result("neurons", {"baseline": "neurons"}, {M: (0.05, 0.02, 0.1)})
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [
+        ((0.3, 0.2, 0.4), "1 of 1 cell with several seeds are above every control"),
+        ((0.08, 0.06, 0.2), "0 of 1 cell with several seeds are above every control"),
+        ((0.0, 0.0, 0.01), "0 of 1 cell with several seeds are above every control"),
+    ],
+)
+def test_a_cell_beats_a_control_only_where_intervals_are_apart(
+    value: tuple[float, float, float], verdict: str
+) -> None:
+    (sentence,) = against_controls([result("a", TOPK, {M: value})], [NEURONS], M)
+    assert verdict in sentence
+    assert "(the highest is neurons, 0.0500 [0.0200, 0.100])" in sentence
+    assert sentence.endswith("; not a.") == verdict.startswith("0")
+
+
+def test_of_one_seed_nothing_is_claimed() -> None:
+    """Of the cell or of the control."""
+    high, low = {M: (0.5, 0.4, 0.6)}, {M: (0.05, 0.02, 0.1)}
+    single = result("s", TOPK, high, spread=None)
+    assert list(against_controls([single], [NEURONS], M)) == []
+    start = {"baseline": "untrained", "activation": "topk", "k": 8, "expansion": 8}
+    control = result("start", start, low, spread=None)
+    assert list(against_controls([result("a", TOPK, high)], [control], M)) == []
+    rate = result("s", TOPK, {"absorption_rate": (0.2, 0.1, 0.3)}, spread=None)
+    assert list(above_0([rate], "absorption_rate")) == []
+
+
+def test_a_rate_is_above_0_only_where_its_interval_is() -> None:
+    none = [result(name, TOPK, {"absorption_rate": (0.01, 0.0, 0.04)}) for name in "ab"]
+    assert list(above_0(none, "absorption_rate")) == [
+        "Absorption rate: in none of 2 cells above 0."
+    ]
+    some = result("c", TOPK, {"absorption_rate": (0.2, 0.1, 0.3)})
+    assert list(above_0([*none, some], "absorption_rate")) == [
+        "Absorption rate: above 0 in 1 of 3 cells with several seeds, most in c, "
+        "0.200 [0.100, 0.300]."
+    ]
+    below = result("a", TOPK, {"hole_rate": (-0.2, -0.3, -0.1)})
+    assert "in none of 1 cell above 0" in next(above_0([below], "hole_rate"))
+
+
+def test_a_flagged_metric_is_in_no_sentence(tmp_path: Path) -> None:
+    cells = [result("a", TOPK, {M: (0.3, 0.2, 0.4), "coverage": (0.5, 0.4, 0.6)}), NEURONS]
+    assert any("onosemantic" in said for said in sentences(cells, []))
+    assert not any("onosemantic" in said for said in sentences(cells, [], frozenset({M})))
+    write_findings(tmp_path, cells, [], frozenset({M}))
+    assert (
+        f"do not tell trained cells from controls: {M}." in (tmp_path / "findings.md").read_text()
+    )
+
+
+def test_there_are_few_sentences_however_many_cells(tmp_path: Path) -> None:
+    cells = [result(f"c{i}", TOPK, {M: (0.3, 0.2, 0.4), "hole_rate": (0.3, 0.2, 0.4)})
+             for i in range(40)]  # fmt: skip
+    write_findings(tmp_path, [*cells, NEURONS], [], frozenset())
+    lines = (tmp_path / "findings.md").read_text().splitlines()
+    said = [line for line in lines if line.startswith("- ")]
+    assert 0 < len(said) <= MOST
+    assert max(map(len, said)) < 400
