@@ -28,13 +28,13 @@ def write_by_quantile(folder: Path, results: Sequence[Result], seed: int) -> Non
         row
         for r in results
         if r.metrics.get("monosemantic_fraction") is not None
-        for group in (SCORED, MONOSEMANTIC)
-        if (row := _by_quantile(r, *group, seed)) is not None
+        for group, classes in (SCORED, MONOSEMANTIC)
+        if (row := _by_quantile(r, group, classes, seed)) is not None
     ]
     if not rows:
         return
     frame = pd.DataFrame(rows)
-    kappas = [name for name in frame if name.startswith("kappa_")]
+    kappas = _kappas(frame)
     printed = pd.DataFrame(
         {
             "cell": frame["cell"],
@@ -63,6 +63,10 @@ def write_by_quantile(folder: Path, results: Sequence[Result], seed: int) -> Non
     write_table(folder, "monosemantic_by_quantile", frame, caption, printed)
 
 
+def _kappas(frame: pd.DataFrame) -> list[str]:
+    return [name for name in map(str, frame) if name.startswith("kappa_")]
+
+
 def _by_quantile(
     r: Result, group: str, classes: Sequence[str], seed: int
 ) -> Mapping[str, str | int | float] | None:
@@ -70,7 +74,7 @@ def _by_quantile(
     found = []
     for sae in r.saes:
         frame = sae.monosemantic
-        kappas = [name for name in frame if name.startswith("kappa_")]
+        kappas = _kappas(frame)
         of_class = frame.loc[frame["class"].isin(classes), kappas]
         of_class = of_class[of_class[[kappas[0], kappas[-1]]].notna().all(axis=1)]
         if len(of_class):
