@@ -16,6 +16,9 @@ from sae_repro.compare.features import CLASSES, features_table, write_features
 from sae_repro.params import Cell
 
 TOPK = {"activation": "topk", "expansion": 8, "k": 8, "revival": "auxk"}
+MATRYOSHKA = {
+    "activation": "batchtopk", "expansion": 8, "k": 8, "prefixes": "random", "revival": "auxk",
+}  # fmt: skip
 
 
 def result(

@@ -1,5 +1,6 @@
 """Monosemanticity and structure of every cell: tables with intervals and denominators."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pandas as pd
 
 from sae_repro.compare.collect import Result
 from sae_repro.compare.common_pairs import COMMON, common_pairs
+from sae_repro.compare.differences import estimate
 from sae_repro.compare.tables import (
     ABSENT,
     interval_columns,
@@ -17,6 +19,7 @@ from sae_repro.compare.tables import (
 )
 from sae_repro.metrics import CLASSES, names_in
 from sae_repro.metrics.labels import KEY, heading
+from sae_repro.remarks import missed_on
 
 
 def features_table(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
@@ -141,3 +144,19 @@ def _printed(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
             row[heading(metric)] = with_interval(r.metrics.get(metric), r.interval(metric))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+Target = tuple[str, int, float]
+"""Hook, K, target L0."""
+
+
+def _at_targets(results: Sequence[Result], metric: str) -> dict[Target, list[Result]]:
+    """The trained cells that reached their target L0, one per architecture, by target."""
+    groups: dict[Target, dict[str, Result]] = defaultdict(dict)
+    for r in results:
+        target = r.cell.l0_target
+        if not r.ok or r.negative or target is None or estimate(r, metric) is None:
+            continue
+        if not missed_on(r.cell, r.measured):
+            groups[r.hook, int(r.measured["d_sae"]), target][r.architecture] = r
+    return {target: list(group.values()) for target, group in groups.items()}

@@ -143,8 +143,8 @@ def above_0(trained: Sequence[Result], metric: str) -> Iterator[str]:
     positive = [c for c, above in zip(cells, holds, strict=True) if above]
     if not positive:
         yield (
-            f"{_capital(label(metric))}: in none of {_count(len(cells), 'cell')} above 0 (5 % false "
-            "discoveries)."
+            f"{_capital(label(metric))}: in none of {_count(len(cells), 'cell')} above 0 "
+            "(5 % false discoveries)."
         )
         return
     most = max(positive, key=lambda c: c.value)
