@@ -79,6 +79,7 @@ def make_store(tmp_path: Path) -> Callable[..., Path]:
         *,
         train: np.ndarray | int = 4096,
         validation: np.ndarray | int = 1024,
+        tuning: np.ndarray | int = 512,
         d_in: int = 8,
         shards: int = 3,
         name: str = "extract",
@@ -91,6 +92,9 @@ def make_store(tmp_path: Path) -> Callable[..., Path]:
             "validation": validation
             if isinstance(validation, np.ndarray)
             else sparse_activations(validation, d_in, 3),
+            "tuning": tuning
+            if isinstance(tuning, np.ndarray)
+            else sparse_activations(tuning, d_in, 4),
         }
         manifest: dict = {"hooks": {HOOK: {"d_in": d_in, "shards": {}}}, "index": {}}
         for split, x in data.items():

@@ -17,7 +17,7 @@ from sae_repro.corpus.split import SPLITS, split_of
 from sae_repro.corpus.tokenizers import byte_pairs, word_level
 from sae_repro.corpus.writing import write_stories, write_texts
 from sae_repro.errors import StudyError
-from sae_repro.files import sha256_file, sha256_folder
+from sae_repro.files import read_object, sha256_file, sha256_folder
 from sae_repro.numerics.hashing import fingerprint
 from sae_repro.params import Corpus, FilesSource, HubSource, LocalSubject, TrainedSubject
 from sae_repro.pins import model_digest
@@ -228,6 +228,37 @@ def test_split_fractions_match_the_settings_and_follow_the_seed() -> None:
     assert by_seed[0].count("validation") / 20_000 == pytest.approx(0.1, abs=0.01)
     assert by_seed[0].count("calibration") / 20_000 == pytest.approx(0.02, abs=0.005)
     assert by_seed[0] != by_seed[1]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=2), min_size=1, max_size=300))
+@settings(max_examples=50, deadline=None)
+def test_tuning_documents_come_out_of_training_alone(contents: list[bytes]) -> None:
+    """Copies of a text share a split, and no measured or calibrated number changes."""
+    tuning = CORPUS.model_copy(update={"tuning": 0.3})
+    parts: dict[str, set[bytes]] = {}
+    for content in contents:
+        mark = fingerprint(content, 0)
+        before, after = split_of(mark, CORPUS), split_of(mark, tuning)
+        assert after == before or (before, after) == ("train", "tuning")
+        parts.setdefault(after, set()).add(content)
+    assert sum(map(len, parts.values())) == len(set(contents))
+
+
+def test_the_corpus_has_tuning_documents_where_asked_for(
+    tmp_path: Path, write: Callable[..., TokenDocuments]
+) -> None:
+    texts = TEXTS + TEXTS[:30]
+    plain = files(save(tmp_path / "a.jsonl", texts))
+    corpus = write(plain.model_copy(update={"tuning": 0.2}))
+    held_out = {split: {corpus.document(i).tobytes() for i in corpus.split(split)}
+                for split in (*SPLITS, "tuning")}  # fmt: skip
+    assert all(held_out.values())
+    assert sum(map(len, held_out.values())) == len(TEXTS)
+    assert set(read_object(corpus.folder / "corpus.json")["tokens"]) == {*SPLITS, "tuning"}
+    with pytest.raises(StudyError, match=r"none for tuning; .*corpus\.tuning 1e-09"):
+        write(plain.model_copy(update={"tuning": 1e-9}), "empty")
+    with pytest.raises(ValueError, match=r"validation \+ calibration \+ tuning must be < 1"):
+        Corpus.model_validate(plain.model_dump() | {"tuning": 0.7})
 
 
 @given(st.text())

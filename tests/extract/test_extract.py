@@ -113,6 +113,22 @@ def test_every_real_token_is_there_once_with_transformers_own_activation(
             assert np.allclose(value, hidden[0, -1], atol=1e-5)
 
 
+def test_tuning_documents_are_extracted_and_change_nothing_else(
+    run: Callable[..., ActivationStore], corpus: TokenDocuments
+) -> None:
+    plain = run()
+    corpus.documents.loc[corpus.documents["document"] % 9 == 0, "split"] = "tuning"
+    store = run(SETTINGS.model_copy(update={"n_tuning_tokens": 40}))
+    x, index = rows(store, HOOKS[0], "tuning")
+    assert len(x) == len(index) == store.manifest["tokens"]["tuning"] == 40
+    assert set(index[:, 0]) <= set(corpus.split("tuning"))
+    assert not set(index[:, 0]) & set(rows(store, HOOKS[0], "train")[1][:, 0])
+    for split in ("calibration", "validation"):
+        same = [s.activations(HOOKS[0], split).checksum for s in (plain, store)]
+        assert same[0] == same[1]
+    assert "tuning" not in plain.manifest["tokens"]
+
+
 def test_hooks_stay_aligned_and_training_rows_are_shuffled(
     run: Callable[..., ActivationStore],
 ) -> None:

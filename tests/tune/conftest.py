@@ -15,15 +15,14 @@ import torch
 from ruamel.yaml import YAML
 
 from sae_repro.contents import seal
-from sae_repro.corpus.writing import write_stories
-from sae_repro.files import read_json, write_json
-from sae_repro.params import Corpus, StoriesSource
+from sae_repro.files import read_json, sha256_file, write_json
 from sae_repro.stage import StageContext, declared_params
 from sae_repro.tune import run
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = Path("tune/dvc.yaml")
 D = 8
+HOOK = "blocks.0.hook_resid_post"
 
 PARAMS = """\
 root: .
@@ -78,6 +77,19 @@ def deterministic_only_here() -> Iterator[None]:
     torch.set_deterministic_debug_mode(before)
 
 
+def make_poisoned(extract: Path, split: str, *, leave_out: bool = False) -> None:
+    """Change all activations of a split, or leave the split out; the folder is whole again."""
+    manifest = read_json(extract / "manifest.json")
+    for entry in manifest["hooks"][HOOK]["shards"][split]:
+        x = np.load(extract / entry["file"])
+        np.save(extract / entry["file"], x[::-1] * 3 + 1)
+        entry["sha256"] = sha256_file(extract / entry["file"])
+    if leave_out:
+        del manifest["hooks"][HOOK]["shards"][split], manifest["tokens"][split]
+    write_json(extract / "manifest.json", manifest)
+    seal(extract)
+
+
 @dataclass
 class TinyStudy:
     """A study's folder with all that `tune` reads."""
@@ -88,7 +100,8 @@ class TinyStudy:
     def space(self, **changes: Any) -> None:
         """Write tune/params.yaml: `SPACE` with `changes`."""
         with (self.folder / "tune/params.yaml").open("w") as file:
-            YAML().dump({"tune": {**SPACE, **changes}}, file)
+            space = {**SPACE, **changes}
+            YAML().dump({"tune": {k: v for k, v in space.items() if v is not None}}, file)
 
     def tune(self) -> str:
         """Run the stage in this process, one trial after the other; trials.csv."""
@@ -130,19 +143,7 @@ def study(
 ) -> TinyStudy:
     """A study in which nothing was tuned yet."""
     extract = make_store(name="study/artifacts/extract", d_in=D)
-    # whole documents: neither concepts nor a language model are asked for
-    manifest = read_json(extract / "manifest.json")
-    write_json(extract / "manifest.json", {**manifest, "pooling": "document_mean"})
-    (extract / "windows").mkdir()
-    np.save(extract / "windows/tokens.npy", np.zeros(1))
-    seal(extract)
     folder = extract.parents[1]
-    (folder / "artifacts/subject").mkdir()
-    (folder / "artifacts/subject/config.json").write_text("{}")
-    source = StoriesSource(kind="stories", n_documents=900)
-    write_stories(Corpus(source=source), source, 0, folder / "artifacts/corpus")
-    for stage in ("corpus", "subject"):
-        seal(folder / "artifacts" / stage)
     (folder / "params.yaml").write_text(PARAMS)
     shutil.copy(ROOT / "requirements.lock", folder)
     (folder / "tune").mkdir()

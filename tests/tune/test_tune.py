@@ -15,6 +15,8 @@ import pytest
 from sae_repro.contents import seal
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json
+from sae_repro.params.tune import AT_L0, L0_OFF
+from sae_repro.tune.measuring import MEASURED
 from sae_repro.tune.results import trials
 
 from .conftest import TinyStudy
@@ -199,13 +201,28 @@ def test_a_trial_that_diverges_is_recorded_and_the_others_go_on(study: TinyStudy
 def test_an_unmeasured_metric_fails_the_trial_and_an_unknown_one_the_study(
     study: TinyStudy,
 ) -> None:
-    study.space(trials=4, objectives={"kl": "minimize", "fvu": "minimize"})
+    study.space(
+        trials=2, batch=2, objectives={"fvu_at_l0": "minimize"},
+        recipes={"vanilla": {"penalty": "l1", "lambda": 1e-2}},
+    )  # fmt: skip
+    study.tune()  # without a target L0
+    assert {t.reason for t in trials(study.folder)} == {"not measured on this cell: fvu_at_l0"}
+    for name, says in (("deadness", "no such metric"), ("kl", "not measured on tuning documents")):
+        study.space(trials=4, constraints={name: 0.1})
+        with pytest.raises(StudyError, match=rf"tune\.constraints\.{name}: {says}.* has l0"):
+            study.tune()
+
+
+def test_the_metrics_of_a_trial_are_those_of_the_pass_that_evaluate_makes(
+    study: TinyStudy,
+) -> None:
+    """Named in one place, so that a space is checked without torch."""
+    study.space(trials=2, batch=2)
     study.tune()
-    assert {t.reason for t in trials(study.folder)} == {"not measured on this cell: kl"}
-    (study.folder / "tune/journal.log").unlink()
-    study.space(trials=4, constraints={"deadness": 0.1})
-    with pytest.raises(StudyError, match=r"tune\.constraints\.deadness: no such metric; nearest"):
-        study.tune()
+    measured = read_json(
+        study.folder / STATE / "cells" / trials(study.folder)[0].evaluation / "metrics.json"
+    )
+    assert set(MEASURED) <= measured["metrics"].keys() <= {*MEASURED, AT_L0, L0_OFF}
 
 
 def test_a_broken_constraint_is_never_best(study: TinyStudy) -> None:
@@ -219,7 +236,7 @@ def test_a_broken_constraint_is_never_best(study: TinyStudy) -> None:
 
 
 def test_trials_lie_in_the_store_of_the_stages(study: TinyStudy) -> None:
-    """Key and evaluation in the record are folders of the store, with the record's numbers."""
+    """Key and measurement in the record are folders of the store, with the record's numbers."""
     study.space(trials=4)
     study.tune()
     cells = study.folder / STATE / "cells"
@@ -227,9 +244,6 @@ def test_trials_lie_in_the_store_of_the_stages(study: TinyStudy) -> None:
         assert (cells / trial.key / "sae_weights.safetensors").is_file()
         measured = read_json(cells / trial.evaluation / "metrics.json")
         assert measured["metrics"]["fvu"] == trial.metrics["fvu"]
-        low, high = measured["intervals"]["dead_fraction_never"]
-        assert trial.metrics["dead_fraction_never_low"] == low
-        assert trial.metrics["dead_fraction_never_high"] == high
 
 
 def test_a_missing_trials_csv_says_how_to_make_it(tmp_path: Path) -> None:

@@ -70,11 +70,11 @@ def check(
     if found := check_claims(loaded, study):
         lines.append(f"ok: {len(found)} claims")
     if (study / "tune" / "params.yaml").exists():
-        from sae_repro.tune.space import load_tune
+        from sae_repro.tune.space import load_tune, total
 
         tune, corners = load_tune(study)
         check_inputs(corners, study)
-        lines.append(f"ok: tune, {tune.trials} trials over {', '.join(tune.recipes)}")
+        lines.append(f"ok: tune, {total(tune)} trials over {', '.join(tune.recipes)}")
     echo("\n".join(lines))
 
 
@@ -211,9 +211,13 @@ def adopt(
     ] = False,
     study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
 ) -> None:
-    """Add an Optuna study's trials (tune/trials.csv) to params.yaml as cells.
+    """Write what a search found (tune/best.yaml) into params.yaml, and show the diff.
 
-    The next `dvc repro` takes their SAEs and evaluations from the store. Examples:
+    Of several studies (`studies` in tune/params.yaml): the settings that are better than those of
+    the recipes, into the recipes. Else, and with --trial or --pareto: trials, as cells, whose SAEs
+    the next `dvc repro` takes from the store. Examples:
+
+    sae-repro adopt --dry-run
 
     sae-repro adopt --pareto --dry-run
 

@@ -1,4 +1,4 @@
-"""Adoption of trials as cells: lines added to params.yaml, every other byte left as it was."""
+"""Adoption of a search's results: cells or values added to params.yaml, all else left as it was."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +12,14 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from sae_repro.cli.adopted_recipes import changed_cells, tuned_recipes, with_recipes
 from sae_repro.cli.studies import WIDTH
 from sae_repro.errors import StudyError
 from sae_repro.files import write_text
 from sae_repro.params import Cell, check_section, parse, read_yaml
 from sae_repro.params.recipes import RECIPE, merged
 from sae_repro.tune.results import Trial, trials
+from sae_repro.tune.space import FOLDER
 
 
 def adopt(
@@ -25,11 +27,15 @@ def adopt(
 ) -> Iterator[str]:
     """Make cells `<prefix>-<recipe>-<number>` of trials in the study's params.yaml; lines to show.
 
-    Without `numbers` or `pareto`, the one best trial. StudyError where there is none, or several,
+    Without `numbers` or `pareto`, the one best trial; of several studies, instead of cells, the
+    settings that are better, into the recipes. StudyError where there is no best trial, or several,
     and where a name is taken.
     """
     path = study / "params.yaml"
     old = read_yaml(path)
+    if not numbers and not pareto and _several(study):
+        yield from _adopt_settings(study, path, old, dry_run=dry_run)
+        return
     existing = parse(old, source=str(path)).cells
     cells, notes = _new_cells(
         _chosen(trials(study), numbers, pareto), existing, old["recipes"], prefix
@@ -41,6 +47,40 @@ def adopt(
     before = path.read_text(encoding="utf-8")
     after = _with_cells(before, cells, path)
     _check(after, old, cells, path)
+    yield from _written_over(path, before, after, dry_run=dry_run)
+    if not dry_run:
+        yield "next: dvc repro   (the SAEs are in the store: nothing is trained again)"
+
+
+def _several(study: Path) -> bool:
+    """Whether the search had several studies, whose result is settings of recipes."""
+    trials(study)  # that the record is there, and whole
+    return "recipes" in read_yaml(study / FOLDER / "best.yaml")
+
+
+def _adopt_settings(
+    study: Path, path: Path, old: dict[str, Any], *, dry_run: bool
+) -> Iterator[str]:
+    settings: dict[str, dict[str, Any]] = {}
+    for found in tuned_recipes(study):
+        if isinstance(found, str):
+            yield found
+        else:
+            settings = found
+    before = path.read_text(encoding="utf-8")
+    after = with_recipes(before, old, settings, path)
+    if before == after:
+        yield f"{path}: nothing to change"
+        return
+    yield from _written_over(path, before, after, dry_run=dry_run)
+    cells = changed_cells(old, YAML(typ="safe").load(after))
+    yield f"cells that change: {', '.join(cells) or 'none'}"
+    if not dry_run:
+        yield "next: dvc repro   (trains these cells)"
+
+
+def _written_over(path: Path, before: str, after: str, *, dry_run: bool) -> Iterator[str]:
+    """Lines of the diff; the file is written unless it is a dry run."""
     yield from (
         line.rstrip("\n")
         for line in unified_diff(
@@ -55,7 +95,6 @@ def adopt(
         yield "dry run: nothing was written"
         return
     write_text(path, after)
-    yield "next: dvc repro   (the SAEs are in the store: nothing is trained again)"
 
 
 def _chosen(recorded: Sequence[Trial], numbers: Sequence[int], pareto: bool) -> list[Trial]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sae_repro.corpus.found import Found
 from sae_repro.corpus.sources import SOURCES, Document, TextSource
-from sae_repro.corpus.split import SPLITS, check_splits, split_of
+from sae_repro.corpus.split import check_splits, split_of, splits_of
 from sae_repro.files import write_json
 from sae_repro.numerics.hashing import fingerprint
 from sae_repro.params import (
@@ -85,13 +85,14 @@ class _Writer:
         frame.to_parquet(self._folder / "documents.parquet", index=False, compression="zstd")
         tokenizer.save_pretrained(self._folder / "tokenizer")
         by_split = frame.groupby("split")["length"]
+        splits = splits_of(self._corpus)
         write_json(
             self._folder / "corpus.json",
             {
                 "name": name,
                 "source": self._corpus.source.model_dump(mode="json"),
-                "documents": {s: int(by_split.count()[s]) for s in SPLITS},
-                "tokens": {s: int(by_split.sum()[s]) for s in SPLITS},
+                "documents": {s: int(by_split.count()[s]) for s in splits},
+                "tokens": {s: int(by_split.sum()[s]) for s in splits},
                 "skipped": {reason: skipped[reason] for reason in ("empty", "one_token")},
                 "duplicates": self.duplicates,
                 "vocabulary": len(tokenizer),

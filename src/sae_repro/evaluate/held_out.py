@@ -24,10 +24,15 @@ def validation_batches(
     store: ActivationStore, hook: str, size: int, device: str
 ) -> Iterator[Batch]:
     """(x [n, D] fp32, index [n, 3]) over all validation activations."""
+    return batches_of(store, hook, "validation", size, device)
+
+
+def batches_of(
+    store: ActivationStore, hook: str, split: str, size: int, device: str
+) -> Iterator[Batch]:
+    """(x [n, D] fp32, index [n, 3]) over all activations of a split."""
     shards = zip(
-        store.activations(hook, "validation").batches(size),
-        store.index("validation").batches(size),
-        strict=True,
+        store.activations(hook, split).batches(size), store.index(split).batches(size), strict=True
     )
     for x, index in shards:
         # a copy: the shard is mapped read-only

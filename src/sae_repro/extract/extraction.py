@@ -24,7 +24,7 @@ from sae_repro.readers.windows import Windows
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-SPLITS = ("train", "calibration", "validation")
+SPLITS = ("train", "calibration", "tuning", "validation")
 
 
 def extract(
@@ -49,6 +49,7 @@ def extract(
     limits = {
         "train": settings.n_tokens,
         "calibration": settings.n_calibration_tokens,
+        "tuning": settings.n_tuning_tokens,
         "validation": settings.n_validation_tokens,
     }
     d_in, hooks = int(subject.cfg.d_model), settings.all_hooks
@@ -60,6 +61,8 @@ def extract(
         "index": {},
     }
     for split in SPLITS:
+        if split == "tuning" and not len(corpus.split(split)):
+            continue  # a study that does not tune
         sink: Sink = (
             ShuffledSink(
                 folder,

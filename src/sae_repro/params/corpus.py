@@ -67,12 +67,19 @@ class Corpus(Section):
     calibration: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.02, description="fraction of the documents on which inference thresholds are set"
     )
+    tuning: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="fraction of the documents by which `tune` chooses settings: nothing is "
+        "trained on them, and no reported number is measured on them; 0: none, and no tuning",
+    )
     vocabulary: Annotated[int, Field(ge=300, le=200_000)] = Field(
         4096, description="byte-pair vocabulary when the subject is trained here on files or hub"
     )
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:
-        if self.validation + self.calibration >= 1:
-            raise ValueError("validation + calibration must be < 1: the rest is for training")
+        if self.validation + self.calibration + self.tuning >= 1:
+            raise ValueError(
+                "validation + calibration + tuning must be < 1: the rest is for training"
+            )
         return self

@@ -31,6 +31,9 @@ class Extract(Section):
     n_tokens: Count = Field(1_000_000, description="training tokens kept at most")
     n_calibration_tokens: Count = Field(50_000, description="calibration tokens kept at most")
     n_validation_tokens: Count = Field(100_000, description="validation tokens kept at most")
+    n_tuning_tokens: Count = Field(
+        50_000, description="tuning tokens kept at most, where corpus.tuning is not 0"
+    )
     pooling: Literal["token", "document_mean"] = Field(
         "token", description="one row per token, or one per document: the mean over its tokens"
     )

@@ -64,7 +64,7 @@ class TokenDocuments:
         return [ids[a:b] for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
 
     def split(self, name: str) -> npt.NDArray[np.int64]:
-        """Numbers of the documents in `name` (train, calibration, validation), in order."""
+        """Numbers of the documents in `name` (train, calibration, tuning, validation), in order."""
         return np.flatnonzero((self.documents["split"] == name).to_numpy())
 
     @property

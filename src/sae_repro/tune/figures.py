@@ -4,6 +4,7 @@ Drawn as the tables' figures are (`compare.drawing`): the same bytes from the sa
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from sae_repro.metrics.labels import heading
 from sae_repro.params import Cell, Tune
 from sae_repro.params.appearance import Look, looks
 from sae_repro.params.architecture import architecture_of
+from sae_repro.tune import study_figures
 from sae_repro.tune.proposals import quiet, study_of
 from sae_repro.tune.records import TrialRecord
 from sae_repro.tune.results import best_of
@@ -41,12 +43,36 @@ def write_figures(
     finished = [t for t in records if t.status == "ok"]
     if not finished:
         return
+    if tune.studies is not None:
+        _of_studies(folder, tune, trials, records)
+        return
     looks_of = looks(_architecture(t) for t in records)
     front(folder, tune, finished, looks_of, _cells(grid))
     history(folder, tune, records, looks_of)
     if len(finished) >= LEAST:
         importance(folder, tune, trials)
     slices(folder, tune, finished, looks_of)
+
+
+def _of_studies(
+    folder: Path, tune: Tune, trials: Sequence[FrozenTrial], records: Sequence[TrialRecord]
+) -> None:
+    found = study_figures.by_part(tune, records)
+    # named by recipe: two of them may have one architecture
+    architectures = dict.fromkeys(tune.recipes, "")
+    for part, own in found.items():
+        architectures[part.recipe] = _architecture(own[0])
+    several = looks(architectures.values())
+    looks_of = {
+        recipe: replace(several[architecture], label=recipe)
+        for recipe, architecture in architectures.items()
+    }
+    study_figures.front(folder, tune, found, looks_of)
+    study_figures.history(folder, tune, found, looks_of)
+    study_figures.slices(folder, tune, found, looks_of)
+    both = zip(records, trials, strict=True)
+    distributions = {record.number: trial.distributions for record, trial in both}
+    study_figures.importance(folder, tune, found, distributions, top=TOP, least=LEAST)
 
 
 def _cells(path: Path) -> pd.DataFrame:
@@ -120,7 +146,7 @@ def front(
         _scale(ax, [x, y])
         ax.set(xlabel=heading(x), ylabel=heading(y))
         figure.legend(loc="outside right center")
-        figure.suptitle(f"{len(finished)} finished trials, held out", fontsize=10)
+        figure.suptitle(f"{len(finished)} finished trials, tuning documents", fontsize=10)
 
 
 def history(

@@ -1,6 +1,6 @@
-"""The job of one trial: its cell trained and evaluated into the store that the stages use.
+"""The job of one trial: its cell trained into the store that the stages use, and measured.
 
-Trainer, evaluation and keys are those of the stages, so a trial that is adopted as a cell is there
+Trainer and keys are those of the stage train, so a trial that is adopted as a cell is trained
 already.
 """
 
@@ -8,11 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sae_repro.evaluate.inputs import Evaluation
-from sae_repro.evaluate.job import EvaluateJob, job_of
-from sae_repro.files import read_json
 from sae_repro.progress import measured
 from sae_repro.train.job import CellJob
+from sae_repro.tune.measuring import Measuring
 
 if TYPE_CHECKING:
     from sae_repro.tune.pruning import Rungs
@@ -23,11 +21,11 @@ class TrialJob:
     """Everything one trial needs; pickles to a worker."""
 
     cell: CellJob
-    evaluation: Evaluation
+    measuring: Measuring
     rungs: "Rungs | None"
     """Rules for stopping it early; None: it always ends."""
     shown: tuple[str, ...]
-    """Metrics in its line, besides those of every evaluation's."""
+    """Metrics in its line, besides those of every SAE's."""
 
     @property
     def name(self) -> str:
@@ -35,17 +33,14 @@ class TrialJob:
         return self.cell.name
 
     def __call__(self, progress: Callable[[int], None]) -> str:
-        """Train and evaluate, each unless it is done by now; a stopped trial is not evaluated.
+        """Train and measure, each unless it is done by now; a stopped trial is not measured.
 
         Returns a line on the trial.
         """
         if self.rungs is None:
             self.cell(progress)
-            pruned = False
         else:
-            pruned = self.rungs.train(self.cell, progress).pruned
-        if not pruned:
-            self._evaluation()(lambda done: None)
+            self.rungs.train(self.cell, progress)
         outcome = self.outcome()
         result = outcome.reason or measured(outcome.measured["metrics"], *self.shown)
         return f"tune: {self.cell.name}: {result}"
@@ -61,18 +56,14 @@ class TrialJob:
                     "pruned", {}, looks.reports, looks.notes,
                     f"stopped at step {step}: FVU {fvu:.4g}, other trials were better at that step",
                 )  # fmt: skip
-        evaluated = self._evaluation()
-        summary = read_json(evaluated.study.store / evaluated.key / "metrics.json")
+        found = self.measuring.measure(self.cell)
         return Outcome(
-            "ok" if summary["status"] == "ok" else "failed",
-            {**summary, "evaluation": evaluated.key},
+            "ok" if found["status"] == "ok" else "failed",
+            found,
             looks.reports if looks else {},
             looks.notes if looks else {},
-            summary.get("reason", ""),
+            found.get("reason", ""),
         )
-
-    def _evaluation(self) -> EvaluateJob:
-        return job_of(self.evaluation, self.cell.store / self.cell.key, self.cell.name)
 
 
 @dataclass(frozen=True)
@@ -82,9 +73,9 @@ class Outcome:
     status: str
     """ok, failed or pruned."""
     measured: dict[str, Any]
-    """Its metrics.json, and its key in the store as `evaluation`; empty where pruned."""
+    """Its metrics and counts, and their key in the store as `evaluation`; empty where pruned."""
     reports: dict[int, float]
-    """Held-out FVU by step, where the study has a pruner."""
+    """FVU on tuning documents by step, where the study has a pruner."""
     notes: dict[str, Any]
     """The pruner's own attributes of the trial."""
     reason: str

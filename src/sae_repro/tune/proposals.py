@@ -3,12 +3,17 @@
 A batch is proposed by an in-memory study that holds the earlier batches and nothing else, in the
 order of its numbers, each number with a sampler of its own seed. So neither the order in which
 trials end, nor how many of a batch had ended before an interruption, reaches a sampler.
+
+With `studies`, each proposes its own trials from its own earlier ones. The n-th trials of all have
+one seed: as long as nothing is learnt, what recipes have in common is drawn alike for all of them.
+The first is the recipe as it is.
 """
 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import optuna
@@ -16,7 +21,7 @@ from optuna.trial import FrozenTrial
 
 from sae_repro.numerics.random import generator
 from sae_repro.params import Tune
-from sae_repro.tune.space import suggest
+from sae_repro.tune.space import Part, at_part, default_params, parts_of, suggest, within
 
 STARTUP = 6  # finished trials before tpe and gp learn from them
 
@@ -58,9 +63,47 @@ def propose_batch(
 
     `earlier` are the trials of all earlier batches, by number.
     """
+    parts = parts_of(tune)
     with quiet():
-        study = study_of(tune, name, earlier)
-        return [_propose(tune, study, len(earlier) + i) for i in range(size)]
+        if not parts:
+            study = study_of(tune, name, earlier)
+            return [_propose(tune, study, len(earlier) + i) for i in range(size)]
+        proposals = [
+            proposal
+            for place, part in enumerate(parts)
+            for proposal in _propose_part(
+                tune, name, part, place, earlier[place :: len(parts)], size // len(parts)
+            )
+        ]
+    return sorted(proposals, key=lambda proposal: proposal.number)
+
+
+def _propose_part(
+    tune: Tune, name: str, part: Part, place: int, earlier: Sequence[FrozenTrial], size: int
+) -> list[Proposal]:
+    """The next `size` trials of one study, the `place`-th of all, after its `earlier` ones."""
+    alone, count = within(tune, part), len(parts_of(tune))
+    study = study_of(alone, name, [_inside(part, trial) for trial in earlier])
+    if not earlier:
+        study.enqueue_trial(default_params(alone, part.recipe))
+    found = [_propose(alone, study, len(earlier) + i) for i in range(size)]
+    return [
+        replace(
+            proposal,
+            number=proposal.number * count + place,
+            params=part.params | proposal.params,
+            distributions=at_part(tune, part, proposal.distributions),
+        )
+        for proposal in found
+    ]
+
+
+def _inside(part: Part, trial: FrozenTrial) -> FrozenTrial:
+    """A trial as its own study knows it: without what names this study."""
+    trial = deepcopy(trial)
+    trial.distributions = {k: d for k, d in trial.distributions.items() if k not in part.params}
+    trial.params = {k: v for k, v in trial.params.items() if k not in part.params}
+    return trial
 
 
 def study_of(

@@ -1,4 +1,4 @@
-"""Hyperband on held-out FVU at checkpoints, without a change to training.
+"""Hyperband on FVU at checkpoints, on tuning documents, without a change to training.
 
 A cell's FVU at a checkpoint is a function of the cell alone. Whether it stops a trial depends on it
 and on earlier batches, never on the other trials of the batch: so the same trials are stopped in
@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from sae_repro.files import digest, read_object, write_json
 from sae_repro.params import Tune
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.job import CellJob, make_into, make_measured
+from sae_repro.tune.measuring import measure, tuning_batches
 from sae_repro.tune.proposals import Proposal, quiet, study_of
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Rungs:
         reports, _ = _read(self._path(job))
         if not step or step in reports:
             return False
-        reports[step] = held_out_fvu(job, self.tune.pruner.tokens)
+        reports[step] = tuning_fvu(job, self.tune.pruner.tokens)
         _write(self._path(job), reports, ended=False)
         return True
 
@@ -151,11 +151,9 @@ def last_checkpoint(job: CellJob, done: int) -> int:
     return (done - 1) // job.settings.checkpoint_every * job.settings.checkpoint_every
 
 
-def held_out_fvu(job: CellJob, tokens: int) -> float:
-    """FVU of a cell's last checkpoint on the first `tokens` validation activations."""
+def tuning_fvu(job: CellJob, tokens: int) -> float:
+    """FVU of a cell's last checkpoint on the first `tokens` tuning activations."""
     from sae_repro.autoencoders import Weights
-    from sae_repro.evaluate.held_out import HeldOut, validation_batches
-    from sae_repro.evaluate.reconstruction import accumulate, summarise
     from sae_repro.training import finished_sae, load_checkpoint
 
     checkpoint = load_checkpoint(job.checkpoint)
@@ -170,13 +168,10 @@ def held_out_fvu(job: CellJob, tokens: int) -> float:
     )
     store = ActivationStore(job.activations)
     sae = finished_sae(job.cell, weights, store, job.hook)
-    validation = validation_batches(store, job.hook, BATCH_ROWS, job.settings.device)
-    batches = list(_first(validation, tokens))
-    totals = accumulate(sae, batches, HeldOut.of(lambda: batches, sae.d_in))
-    fvu = summarise(totals, sae.d_in, 0.0)["fvu"]
-    if fvu is None or not isfinite(fvu):
-        return WORST
-    return fvu
+    batches = list(_first(tuning_batches(store, job.hook, BATCH_ROWS, job.settings.device), tokens))
+    measured = measure(sae, lambda: iter(batches), 0.0)
+    fvu = None if measured is None else measured[0]["fvu"]
+    return WORST if fvu is None else fvu
 
 
 def _first(batches: Iterable["Batch"], tokens: int) -> Iterator["Batch"]:

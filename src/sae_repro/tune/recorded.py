@@ -24,7 +24,7 @@ from sae_repro.tune.optuna_journal import REBUILT, name_metrics
 from sae_repro.tune.proposals import directions, quiet
 from sae_repro.tune.records import judged, trial_of
 from sae_repro.tune.results import WEIGHTED, Trial, trials
-from sae_repro.tune.space import FOLDER, read_params, suggest
+from sae_repro.tune.space import FOLDER, at_part, part_in, read_params, suggest, within
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,13 @@ class Recorded:
             params = read_params(self.tune, row.params)
         except (StudyError, ValueError) as error:
             raise StudyError(f"{place}: {error}; {_OTHER_SPACE}") from None
-        proposed = FixedTrial(params)
-        choices = suggest(self.tune, proposed)
+        part = part_in(self.tune, params)
+        own = {k: v for k, v in params.items() if part is None or k not in part.params}
+        proposed = FixedTrial(own)
+        choices = suggest(self.tune if part is None else within(self.tune, part), proposed)
+        distributions = proposed.distributions
+        if part is not None:
+            distributions = at_part(self.tune, part, distributions)
         if choices != dict(row.choices):
             raise StudyError(f"{place}: is the cell {row.choices}, not {choices}; {_OTHER_SPACE}")
         record = judged(
@@ -87,7 +92,7 @@ class Recorded:
             reason=row.reason,
             reports=dict(row.reports),
         )
-        return trial_of(self.tune, record, proposed.distributions, {})
+        return trial_of(self.tune, record, distributions, {})
 
     def _write(self, path: Path, finished: list[FrozenTrial]) -> None:
         with quiet():

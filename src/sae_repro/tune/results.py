@@ -1,11 +1,13 @@
-"""Results of a study: trials.csv, its record; best.yaml, the cells that `sae-repro adopt` adds."""
+"""Results of a search: trials.csv, its record; best.yaml, what `sae-repro adopt` takes over."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from math import exp
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -16,8 +18,9 @@ from sae_repro.files import canonical_json, write_text
 from sae_repro.params import Tune
 from sae_repro.progress import measured
 from sae_repro.provenance import check_recorded
+from sae_repro.tune.confirming import Confirmed, Setting, best_in
 from sae_repro.tune.records import TrialRecord
-from sae_repro.tune.space import FOLDER
+from sae_repro.tune.space import FOLDER, part_in, parts_of
 
 PARAM = "param."
 FIXED = ("trial", "status", "best", "recipe", "reason", "choices", "key", "evaluation", "reports")
@@ -39,15 +42,15 @@ class Trial:
     params: Mapping[str, str]
     """Values of the searched parameters, by name in the space."""
     metrics: Mapping[str, float]
-    """Held-out metrics, the ends of their intervals as <name>_low and _high, and counts."""
+    """Metrics on the tuning documents, and counts."""
     key: str
     """The trained cell in the store."""
     evaluation: str
-    """Its evaluation in the store; empty where there is none."""
+    """Its measurement in the store; empty where there is none."""
     reason: str
     """Reason of a failure or of pruning."""
     reports: Mapping[str, float]
-    """Held-out FVU by step, where the study has a pruner."""
+    """FVU by step, where the study has a pruner."""
 
 
 def trials(study: Path = Path()) -> list[Trial]:
@@ -108,10 +111,13 @@ def _number(text: str) -> float:
 def best_of(tune: Tune, records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The best trial, or the Pareto front by number, of the trials that hold all constraints.
 
-    Trials that are the same cell count once.
+    With `studies`, the best of each, in their order. Trials that are the same cell count once.
     """
     feasible = {t.key: t for t in reversed(records) if t.status == "ok" and t.feasible}
     finished = sorted(feasible.values(), key=lambda t: t.number)
+    if parts := parts_of(tune):
+        by_part = [records[place :: len(parts)] for place in range(len(parts))]
+        return [trial for trials in by_part for trial in best_in(trials)[:1]]
     if tune.single:
         return sorted(finished, key=lambda t: t.losses)[:1]
     return [t for t in finished if not any(_dominates(other, t) for other in finished)]
@@ -126,13 +132,15 @@ def best_so_far(tune: Tune, records: Sequence[TrialRecord]) -> str:
     best = best_of(tune, records)
     if not best:
         return "no best yet"
+    if parts := parts_of(tune):
+        return f"a best in {len(best)} of {len(parts)} studies"
     if not tune.single:
         return f"front of {len(best)}"
     shown = ", ".join(f"{name} {best[0].metrics[name]:.4g}" for name in tune.objectives)
     return f"best {shown} (trial {best[0].number})"
 
 
-def closing_lines(tune: Tune, records: Sequence[TrialRecord]) -> Iterator[str]:
+def closing_lines(tune: Tune, records: Sequence[TrialRecord], tuned: Confirmed) -> Iterator[str]:
     """What a finished study prints: its trials by status, the best ones, and what comes next."""
     by_status = Counter(t.status for t in records)
     excluded = sum(not t.feasible for t in records)
@@ -141,14 +149,17 @@ def closing_lines(tune: Tune, records: Sequence[TrialRecord]) -> Iterator[str]:
         + ", ".join(f"{count} {status}" for status, count in by_status.items())
         + (f"; {excluded} break a constraint" if excluded else "")
     )
+    if tuned.settings:
+        yield from _closing_studies(tuned)
+        return
     best = best_of(tune, records)
     if not best:
         yield "tune: no trial is best: none ended with all constraints held"
     else:
         yield (
-            "tune: best, on the documents it was chosen by:"
+            "tune: best, on the tuning documents:"
             if tune.single
-            else (f"tune: {len(best)} trials on the front, on the documents they were chosen by:")
+            else (f"tune: {len(best)} trials on the front, on the tuning documents:")
         )
     for t in best:
         yield f"  trial {t.number}, {t.recipe}: {measured(t.metrics, *tune.objectives)}"
@@ -158,28 +169,51 @@ def closing_lines(tune: Tune, records: Sequence[TrialRecord]) -> Iterator[str]:
     )
 
 
-def write_results(folder: Path, tune: Tune, name: str, records: Sequence[TrialRecord]) -> None:
+def _closing_studies(tuned: Confirmed) -> Iterator[str]:
+    for setting in tuned.settings:
+        values = ", ".join(f"{key} {value}" for key, value in setting.choices.items())
+        yield f"  {setting.recipe}: {_gain(setting)}; {values} (trial {setting.trial})"
+    yield (
+        f"tune: {FOLDER}/tuning.md, {FOLDER}/trials.csv, {FOLDER}/figures; `sae-repro adopt` "
+        "writes the settings that are better into params.yaml's recipes"
+    )
+
+
+def _gain(setting: Setting) -> str:
+    if not setting.gains:
+        return "better" if setting.improved else "nothing to compare"
+    moved = exp(-fmean(setting.gains)) - 1
+    return f"FVU {moved:+.1%}" + ("" if setting.improved else ", not beyond what seeds differ by")
+
+
+def write_results(
+    folder: Path, tune: Tune, name: str, records: Sequence[TrialRecord], tuned: Confirmed
+) -> None:
     """trials.csv and best.yaml of the study `name`."""
     best = best_of(tune, records)
     write_text(folder / "trials.csv", _csv(tune, records, {t.number for t in best}))
-    document = {
+    document: dict[str, Any] = {
         "study": name,
         "objectives": dict(tune.objectives),
         "trials": [
             {
                 "trial": t.number,
+                **({"study": str(part_in(tune, t.params))} if tuned.settings else {}),
                 "values": {metric: t.metrics[metric] for metric in tune.objectives},
                 "cell": dict(t.choices),
             }
             for t in best
         ],
     }
+    if tuned.settings:
+        document["recipes"] = {
+            s.recipe: {"trial": s.trial, "improved": s.improved, "choices": s.choices}
+            for s in tuned.settings
+        }
     text = StringIO()
     YAML().dump(document, text)
-    write_text(
-        folder / "best.yaml", "# Written by the stage; `sae-repro adopt` makes cells of these\n"
-        + text.getvalue(),
-    )  # fmt: skip
+    head = "# Written by the stage; `sae-repro adopt` takes these into params.yaml\n"
+    write_text(folder / "best.yaml", head + text.getvalue())
 
 
 def _csv(tune: Tune, records: Sequence[TrialRecord], best: set[int]) -> str:

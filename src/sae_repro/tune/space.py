@@ -1,16 +1,18 @@
 """The search space of tune/params.yaml: its Optuna parameters, and the cells they make."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice, product
 from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_repro.errors import StudyError, shown
-from sae_repro.metrics import find, nearest
+from sae_repro.errors import StudyError, did_you_mean, shown
+from sae_repro.metrics import find
 from sae_repro.params import Study, Tune, check_section, parse, read_yaml
 from sae_repro.params.axes import ACTIVATIONS
-from sae_repro.params.tune import TARGET_L0, Range, Values
+from sae_repro.params.tune import AT_L0, L0_OFF, TARGET_L0, Range, Values
+from sae_repro.tune.measuring import MEASURED
 
 if TYPE_CHECKING:
     import optuna
@@ -19,6 +21,82 @@ FOLDER = Path("tune")
 CORNERS = 2000
 """Of a recipe's lists of values, at most."""
 DIGITS = 3  # significant, of a cell's values: short enough to be read
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `tune.studies`: a recipe at a target L0."""
+
+    recipe: str
+    target_l0: float
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What all its trials have in common, among their Optuna parameters."""
+        return {"recipe": self.recipe, TARGET_L0: self.target_l0}
+
+    def __str__(self) -> str:
+        return f"{self.recipe} at L0 {self.target_l0:g}"
+
+
+def parts_of(tune: Tune) -> list[Part]:
+    """The studies of a search in the order of their trials; none where all recipes share one."""
+    if tune.studies is None:
+        return []
+    return [Part(recipe, l0) for recipe in tune.recipes for l0 in tune.studies.target_l0]
+
+
+def total(tune: Tune) -> int:
+    """Trials of all studies together.
+
+    Trial number n is that of study n mod S, of S studies: more trials later renumber none.
+    """
+    return tune.trials * max(1, len(parts_of(tune)))
+
+
+def within(tune: Tune, part: Part) -> Tune:
+    """The search of one study: its recipe alone, its target L0 fixed."""
+    alone = tune.model_copy(
+        update={
+            "studies": None,
+            "recipes": {part.recipe: tune.recipes[part.recipe]},
+            "all": {**tune.all, TARGET_L0: part.target_l0},
+        }
+    )
+    alone._defaults = {part.recipe: dict(tune.defaults.get(part.recipe, {}))}
+    return alone
+
+
+def part_in(tune: Tune, params: Mapping[str, Any]) -> Part | None:
+    """The study that a trial's Optuna parameters, or their texts, belong to; None without any.
+
+    StudyError where it is none of the search's.
+    """
+    for part in parts_of(tune):
+        if {key: str(params.get(key)) for key in part.params} == {
+            key: str(value) for key, value in part.params.items()
+        }:
+            return part
+    if tune.studies is None:
+        return None
+    raise StudyError(
+        f"recipe = {params.get('recipe')}, {TARGET_L0} = {params.get(TARGET_L0)}: none of the "
+        "search's studies"
+    )
+
+
+def at_part(
+    tune: Tune, part: Part, distributions: Mapping[str, "optuna.distributions.BaseDistribution"]
+) -> dict[str, "optuna.distributions.BaseDistribution"]:
+    """The distributions of a study's trial among those of all studies."""
+    from optuna.distributions import CategoricalDistribution
+
+    assert tune.studies is not None
+    return {
+        "recipe": CategoricalDistribution(tuple(tune.recipes)),
+        TARGET_L0: CategoricalDistribution(tune.studies.target_l0),
+        **distributions,
+    }
 
 
 def load_tune(study: Path) -> tuple[Tune, Study]:
@@ -41,12 +119,14 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
         raise StudyError(f"{path}: tune.recipes.{error}") from None
     if problems := list(_crowded(tune)):
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
+    if problems := list(_outside(tune)):
+        raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
     corners = dict(_corners(tune))
     try:
         parsed = parse({**settings, "cells": corners}, source=str(path))
     except StudyError as error:
         raise StudyError(str(error).replace(": cells.", ": tune.recipes.")) from None
-    problems = list(_unmeasured(tune, parsed))
+    problems = list(_unmeasured(tune))
     if problems:
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
     if tune.pruner is not None and tune.pruner.min_steps % parsed.train.checkpoint_every:
@@ -57,21 +137,16 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
     return tune, parsed
 
 
-def _unmeasured(tune: Tune, study: Study) -> Iterator[str]:
-    """Problems of objectives and constraints: names that `evaluate` does not write."""
-    chosen = study.evaluate.metrics if tune.metrics is None else tune.metrics
+def _unmeasured(tune: Tune) -> Iterator[str]:
+    """Problems of objectives and constraints: names that no trial is measured by."""
+    known = (*MEASURED, AT_L0, L0_OFF)
     for key in ("objectives", "constraints"):
         for name in getattr(tune, key):
-            metric = find(name)
-            if metric is None:
+            if name not in known:
+                what = "not measured on tuning documents" if find(name) else "no such metric"
                 yield (
-                    f"tune.{key}.{name}: no such metric; nearest: "
-                    f"{', '.join(nearest(name)) or 'none'}; `sae-repro metrics` lists them all"
-                )
-            elif metric.choice not in ("always", *chosen):
-                yield (
-                    f"tune.{key}.{name}: written only with {metric.choice} among tune.metrics, or "
-                    "among evaluate.metrics where tune.metrics is null"
+                    f"tune.{key}.{name}: {what}{did_you_mean(name, known)}; a trial has "
+                    f"{', '.join(known)}"
                 )
 
 
@@ -83,10 +158,26 @@ def suggest(tune: Tune, trial: "optuna.trial.BaseTrial") -> dict[str, Any]:
     names = tuple(tune.recipes)
     recipe = names[0] if len(names) == 1 else trial.suggest_categorical("recipe", names)
     values = {
-        key: _suggested(trial, name, choice)
+        key: _suggested(trial, name, choice, tune.defaults.get(recipe, {}).get(key))
         for key, (name, choice) in _searched(tune, recipe).items()
     }
     return _cell(tune, recipe, values)
+
+
+def default_params(tune: Tune, recipe: str) -> dict[str, Any]:
+    """The Optuna parameters by which a trial is the recipe of params.yaml as it is."""
+    return {name: tune.defaults[recipe][key] for key, (name, _) in _searched(tune, recipe).items()}
+
+
+def searched_keys(tune: Tune, recipe: str) -> list[str]:
+    """The choices of a cell that are searched with `recipe`, but its target L0."""
+    return [key for key in _searched(tune, recipe) if key != TARGET_L0]
+
+
+def at_l0(choices: Mapping[str, Any], l0: float) -> dict[str, Any]:
+    """A trial's cell at another target L0."""
+    kept = {key: value for key, value in choices.items() if key not in ("k", TARGET_L0)}
+    return _with_l0(kept, l0)
 
 
 def recipe_of(tune: Tune, params: Mapping[str, Any]) -> str:
@@ -96,6 +187,9 @@ def recipe_of(tune: Tune, params: Mapping[str, Any]) -> str:
 
 def read_params(tune: Tune, texts: Mapping[str, str]) -> dict[str, Any]:
     """A trial's Optuna parameters from their texts by name; StudyError where one is no choice."""
+    if part := part_in(tune, texts):
+        rest = {key: text for key, text in texts.items() if key not in part.params}
+        return part.params | read_params(within(tune, part), rest)
     recipe = recipe_of(tune, texts)
     if recipe not in tune.recipes:
         raise StudyError(
@@ -144,12 +238,16 @@ def _searched(tune: Tune, recipe: str) -> dict[str, tuple[str, Range | Values]]:
     }
 
 
-def _suggested(trial: "optuna.trial.BaseTrial", name: str, choice: Range | Values) -> Any:
+def _suggested(
+    trial: "optuna.trial.BaseTrial", name: str, choice: Range | Values, default: Any
+) -> Any:
     if isinstance(choice, Values):
         return trial.suggest_categorical(name, choice.values)
     if choice.whole:
         return trial.suggest_int(name, int(choice.low), int(choice.high), log=choice.log)
     value = trial.suggest_float(name, choice.low, choice.high, log=choice.log)
+    if value == default:  # to the digit, so that it is the recipe's own cell
+        return default
     # rounding must not leave the range
     return min(max(float(f"{value:.{DIGITS}g}"), choice.low), choice.high)
 
@@ -157,13 +255,39 @@ def _suggested(trial: "optuna.trial.BaseTrial", name: str, choice: Range | Value
 def _cell(tune: Tune, recipe: str, values: Mapping[str, Any]) -> dict[str, Any]:
     choices = {key: choice for key, (_, choice) in _merged(tune, recipe).items()} | dict(values)
     l0 = choices.pop(TARGET_L0, None)
-    if l0 is not None:
-        row = ACTIVATIONS.get(str(choices.get("activation")))
-        counts = row is not None and row.l0_set_by == "k"
-        # what is no number stays as it is, for the cell's own check
-        rounds = counts and isinstance(l0, float) and isfinite(l0)
-        choices["k" if counts else "target_l0"] = round(l0) if rounds else l0
-    return choices
+    return choices if l0 is None else _with_l0(choices, l0)
+
+
+def _with_l0(choices: Mapping[str, Any], l0: Any) -> dict[str, Any]:
+    """`choices` with this target L0, as k where the activation counts latents."""
+    row = ACTIVATIONS.get(str(choices.get("activation")))
+    counts = row is not None and row.l0_set_by == "k"
+    # what is no number stays as it is, for the cell's own check
+    rounds = counts and isinstance(l0, float) and isfinite(l0)
+    return {**choices, "k" if counts else "target_l0": round(l0) if rounds else l0}
+
+
+def _outside(tune: Tune) -> Iterator[str]:
+    """A line for each searched choice whose value in params.yaml no trial could have.
+
+    The first trial of each study is the recipe as it is.
+    """
+    if tune.studies is None:
+        return
+    for recipe in tune.recipes:
+        for key, (_, choice) in _searched(tune, recipe).items():
+            value = tune.defaults[recipe][key]
+            if isinstance(choice, Values):
+                fits, allowed = value in choice.values, ", ".join(map(str, choice.values))
+            else:
+                fits = isinstance(value, int | float) and choice.low <= value <= choice.high
+                allowed = f"{choice.low:g} … {choice.high:g}"
+            if not fits:
+                yield (
+                    f"tune.recipes.{recipe}.{key}: searched in {allowed}, but the recipe has "
+                    f"{shown(value)}, with which each study begins; widen the range, or change the "
+                    "recipe"
+                )
 
 
 def _crowded(tune: Tune) -> Iterator[str]:
@@ -180,6 +304,11 @@ def _crowded(tune: Tune) -> Iterator[str]:
 
 
 def _corners(tune: Tune) -> Iterator[tuple[str, dict[str, Any]]]:
+    for part in parts_of(tune):
+        for name, cell in _corners(within(tune, part)):
+            yield f"{name}-{part.target_l0:g}".replace(".", "_"), cell
+    if tune.studies is not None:
+        return
     for recipe in tune.recipes:
         searched = {key: choice for key, (_, choice) in _searched(tune, recipe).items()}
         lists = {key: c.values for key, c in searched.items() if isinstance(c, Values)}
