@@ -172,7 +172,7 @@ def _measured(
     once = {job.cell.key: job for job in jobs.values()}
     missing = [job for job in once.values() if not CellStore(STORE).find(measuring.key(job.cell))]
     if missing:
-        _work([(job, steps_of(context)) for job in missing], "tune, comparing settings")
+        _work([(job, job.cell.steps) for job in missing], "tune, comparing settings")
     return {name: job.outcome() for name, job in jobs.items()}
 
 
