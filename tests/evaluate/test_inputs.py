@@ -58,3 +58,18 @@ def test_a_changed_input_gives_every_evaluation_another_key(
     path = Path("artifacts") / file
     path.write_bytes(path.read_bytes() + b" ")
     assert shared() != before
+
+
+def test_a_cell_with_fewer_metrics_has_a_key_of_its_own(
+    shared: Callable[[], str], tmp_path: Path
+) -> None:
+    shared()
+    context = StageContext("evaluate", {"seed": 0})
+    settings = Evaluate(only={"vanilla-*": ("dictionary",), "*-x8": ()})
+    every = Evaluation.of(context, settings, CellStore(tmp_path / "cells"))
+    first, none, whole = (every.for_cell(name) for name in ("vanilla-x8", "topk-x8", "topk-x4"))
+    assert first.settings.metrics == ("dictionary",) and none.settings.metrics == ()
+    assert len({first.shared, none.shared, whole.shared}) == 3
+    assert whole.shared == shared()  # other cells' keys stay what they are
+    assert first.shared_by_cells == none.shared_by_cells == whole.shared_by_cells
+    assert len({hash(first), hash(none), hash(whole)}) == 3  # results are kept by it

@@ -38,10 +38,11 @@ def run(context: StageContext) -> None:
     evaluation, trained = Evaluation.of(context, settings, store), context.artifacts("train")
     cells = {
         name: {
-            place: job_of(evaluation, trained / name / place, PurePath(name, place).as_posix())
+            place: job_of(of_cell, trained / name / place, PurePath(name, place).as_posix())
             for place in cell.members()
         }
         for name, cell in read_cells(context.value("recipes"), context.value("cells")).items()
+        for of_cell in (evaluation.for_cell(name),)
     }
 
     keys = {job.key for jobs in cells.values() for job in jobs.values()}
@@ -74,10 +75,12 @@ def _comparisons(
     out: Path,
 ) -> dict[str, consistency.ConsistencyJob]:
     """The jobs that compare the seeds of each of `cells`, where that is chosen."""
-    if "consistency" not in evaluation.settings.metrics:
-        for name in cells:  # of a run that had it
+    chosen = {}
+    for name, jobs in cells.items():
+        if "consistency" in evaluation.for_cell(name).settings.metrics:
+            chosen[name] = jobs
+        else:  # of a run that had it
             shutil.rmtree(out / name / consistency.FOLDER, ignore_errors=True)
-        return {}
     code = context.code(
         "sae_repro.evaluate.consistency.measure", "sae_repro.evaluate.consistency.job"
     )
@@ -89,7 +92,7 @@ def _comparisons(
             {place: (job.sae, out / name / place) for place, job in jobs.items()},
             {place: job.key for place, job in jobs.items()},
         )
-        for name, jobs in cells.items()
+        for name, jobs in chosen.items()
     }
 
 
@@ -117,9 +120,10 @@ def _check_without_surface(settings: Evaluate, context: StageContext) -> None:
 def _references(evaluation: Evaluation, jobs: Sequence[EvaluateJob]) -> list[ReferenceJob]:
     """The references that `jobs` are compared with, trained first: cells would wait for them."""
     manifest = read_json(evaluation.activations / "manifest.json")
-    if "references" not in evaluation.settings.metrics or manifest["pooling"] != "token":
+    if manifest["pooling"] != "token":
         return []
-    trained = [read_json(job.sae / "train.json") for job in jobs]
+    wanted = [job for job in jobs if "references" in job.study.settings.metrics]
+    trained = [read_json(job.sae / "train.json") for job in wanted]
     hooks = dict.fromkeys(summary["hook"] for summary in trained if summary["status"] == "ok")
     return [
         ReferenceJob(evaluation.family(), hook, width)

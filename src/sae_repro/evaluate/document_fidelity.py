@@ -75,7 +75,7 @@ def _baseline(study: Evaluation, hook: str) -> Columns:
     mean_d = torch.from_numpy(ActivationStore(study.activations).mean(hook)).float()
     mean_d = mean_d.to(study.settings.device)
     cells = CellStore(study.store)
-    key = f"{study.shared}-{hook}"
+    key = f"{study.shared_by_cells}-{hook}"
     with cells.making(key) as folder:
         if folder is not None:
             measured = fidelity(

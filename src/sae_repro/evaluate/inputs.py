@@ -1,6 +1,6 @@
 """The inputs of every evaluation of a study: settings, folders, and a hash of all of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,8 @@ class Evaluation:
 
     settings: Evaluate
     seed: int
-    shared: str
-    """Hash of what every evaluation follows from, its SAE apart."""
+    inputs: str
+    """Hash of what every evaluation follows from, beside its settings and its SAE."""
     trainer: str
     """Hash of the code that trains references."""
     store: Path
@@ -35,7 +35,6 @@ class Evaluation:
         corpus, subject = context.artifacts("corpus"), context.artifacts("subject")
         extract = context.artifacts("extract")
         shared = {
-            "evaluate": _of_one_sae(settings),
             "seed": context.value("seed"),
             "extract": sha256_file(extract / "manifest.json"),
             "windows": sha256_folder(extract / "windows"),
@@ -48,13 +47,27 @@ class Evaluation:
         return cls(
             settings=settings,
             seed=context.value("seed"),
-            shared=digest(shared),
+            inputs=digest(shared),
             trainer=context.code("sae_repro.evaluate.metrics.references.family"),
             store=store.folder,
             corpus=corpus,
             subject=subject,
             activations=extract,
         )
+
+    def for_cell(self, name: str) -> "Evaluation":
+        """The evaluation of the cell `name`, whose metrics may be fewer."""
+        return replace(self, settings=self.settings.for_cell(name))
+
+    @property
+    def shared(self) -> str:
+        """Hash of what every evaluation with these settings follows from, its SAE apart."""
+        return digest([self.inputs, _of_one_sae(self.settings)])
+
+    @property
+    def shared_by_cells(self) -> str:
+        """The same, whichever metrics are chosen."""
+        return digest([self.inputs, {**_of_one_sae(self.settings), "metrics": []}])
 
     def family(self) -> "Family":
         """The references that its SAEs are compared with."""

@@ -1,10 +1,11 @@
 """Evaluation of every SAE: the metrics, and the data behind them."""
 
-from typing import Annotated, Literal
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from sae_repro.params.base import Count, Device, Many, Place, Section, Sha256
+from sae_repro.params.base import Count, Device, Many, Place, Section, Sha256, Text
 
 Chosen = Literal[
     "monosemanticity", "structure", "dictionary", "references", "consistency", "ngram", "ablation"
@@ -46,6 +47,11 @@ class Evaluate(Section):
         "the seeds of a cell share; and, slower, ngram and ablation, which run the language model; "
         "[] for none",
     )
+    only: dict[Text, Many[Chosen]] | None = Field(
+        None,
+        description="fewer of them for some cells, by pattern of their names: `vanilla-x*: "
+        "[monosemanticity]`; * stands for any characters, the first pattern that fits counts",
+    )
     structure_tokens: Annotated[int, Field(ge=1000, le=10**12)] = Field(
         20_000, description="structure: validation tokens in its sample of whole documents"
     )
@@ -70,3 +76,10 @@ class Evaluate(Section):
     )
     threads: Annotated[int, Field(ge=1, le=64)] = Field(1, description="CPU threads per cell")
     device: Device = Field("cpu", description="cpu, cuda or cuda:N")
+
+    def for_cell(self, name: str) -> Self:
+        """These settings for one cell, whose metrics may be fewer."""
+        fitting = (
+            chosen for pattern, chosen in (self.only or {}).items() if fnmatchcase(name, pattern)
+        )
+        return self.model_copy(update={"metrics": next(fitting, self.metrics), "only": None})

@@ -1,6 +1,7 @@
 """The whole of params.yaml, and the rules that hold between its sections."""
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, create_model, model_validator
@@ -100,6 +101,9 @@ def _problems(study: Study) -> Iterator[str]:
     elif training is not None:
         yield from shape_problems(study, d_model=training.d_model, n_layers=training.n_layers)
     yield from duplicates(study)
+    for pattern in study.evaluate.only or ():
+        if not any(fnmatchcase(name, pattern) for name in study.cells):
+            yield f"evaluate.only.{pattern}: no cell has such a name"
     for name, cell in study.cells.items():
         if cell.hook is not None and cell.hook not in study.extract.all_hooks:
             yield f"cells.{name}.hook = {cell.hook}: not extracted; {_extracted(study)}"
