@@ -121,9 +121,11 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
     if problems := list(_outside(tune)):
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
-    corners = dict(_corners(tune))
+    evaluate = dict(settings.get("evaluate") or {})
+    evaluate.pop("only", None)  # of cells by their names, which trials don't have
+    settings |= {"cells": dict(_corners(tune)), "evaluate": evaluate}
     try:
-        parsed = parse({**settings, "cells": corners}, source=str(path))
+        parsed = parse(settings, source=str(path))
     except StudyError as error:
         raise StudyError(str(error).replace(": cells.", ": tune.recipes.")) from None
     problems = list(_unmeasured(tune))
