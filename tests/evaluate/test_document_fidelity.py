@@ -27,7 +27,7 @@ LOSS = {"ce_clean": 1.0, "ce_sae": 2.0, "kl_sae": 0.5, "ce_zero": 5.0, "kl_zero"
 @pytest.fixture
 def study(tmp_path: Path, make_store: Callable[..., Path]) -> Evaluation:
     return Evaluation(
-        settings=Evaluate(), seed=0, shared="inputs", trainer="", store=tmp_path / "cells",
+        settings=Evaluate(), seed=0, inputs="inputs", trainer="", store=tmp_path / "cells",
         corpus=tmp_path, subject=tmp_path, activations=make_store(d_in=D),
     )  # fmt: skip
 

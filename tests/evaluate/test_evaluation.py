@@ -28,7 +28,7 @@ def study(tmp_path: Path, make_store: Callable[..., Path]) -> Evaluation:
     source = StoriesSource(kind="stories", n_documents=300)
     write_stories(Corpus(source=source), source, 0, tmp_path / "corpus")
     return Evaluation(
-        settings=Evaluate(metrics=()), seed=0, shared="", trainer="", store=tmp_path,
+        settings=Evaluate(metrics=()), seed=0, inputs="", trainer="", store=tmp_path,
         corpus=tmp_path / "corpus", subject=tmp_path,
         activations=make_store(validation=2_000, d_in=D),
     )  # fmt: skip

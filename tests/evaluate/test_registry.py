@@ -40,7 +40,7 @@ def study(tmp_path: Path, make_store: Callable[..., Path]) -> Evaluation:
     write_stories(Corpus(source=source), source, 0, folder)
     assert TokenDocuments.load(folder).documents["length"].min() >= 20  # the index's own length
     return Evaluation(
-        settings=Evaluate(), seed=0, shared="", trainer="",
+        settings=Evaluate(), seed=0, inputs="", trainer="",
         store=tmp_path,
         corpus=folder, subject=tmp_path, activations=make_store(validation=16_000, d_in=D),
     )  # fmt: skip

@@ -83,7 +83,7 @@ def make_cell(artifacts: Path, name: str, weights: Weights | None, seed: int = 0
         save(SAE("standard", weights), trained)
     write_json(trained / "train.json", summary)
     study = Evaluation(
-        settings=Evaluate(metrics=("monosemanticity",)), seed=seed, shared="", trainer="",
+        settings=Evaluate(metrics=("monosemanticity",)), seed=seed, inputs="", trainer="",
         store=artifacts,
         corpus=artifacts / "corpus", subject=artifacts, activations=artifacts / "extract",
     )  # fmt: skip

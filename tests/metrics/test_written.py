@@ -66,7 +66,7 @@ def written(tmp_path: Path, make_store: Callable[..., Path]) -> dict[str, Summar
     for choice in set(get_args(Chosen)) - set(NEEDS_MODEL) - set(BETWEEN_SEEDS):
         settings = Evaluate.model_validate({"metrics": [choice], "references": [5]})
         study = Evaluation(
-            settings=settings, seed=0, shared="", trainer="", store=tmp_path,
+            settings=settings, seed=0, inputs="", trainer="", store=tmp_path,
             corpus=tmp_path / "corpus", subject=tmp_path, activations=activations,
         )  # fmt: skip
         folder = tmp_path / choice

@@ -134,8 +134,8 @@ def test_a_value_set_by_dvc_is_one_changed_line(name: str, tmp_path: Path) -> No
     ("override", "choice", "value"),
     [
         ("cells.topk-x8-k16.k=24", "k", 24),
-        ("+cells.topk-x8-k16.expansion=4", "expansion", 4),  # its recipe's key
-        ("recipes.topk.expansion=4", "expansion", 4),
+        ("+cells.topk-x8-k16.expansion=3", "expansion", 3),  # its recipe's key
+        ("recipes.topk.expansion=3", "expansion", 3),
         ("+cells.topk-x8-k16.lr=3e-3", "lr", 0.003),
         ("+cells.topk-x8-k16.grad_clip=null", "grad_clip", None),
         ("+cells.topk-x8-k16.adam_eps=null", "adam_eps", 1e-8),

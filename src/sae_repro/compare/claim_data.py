@@ -1,4 +1,4 @@
-"""What claims are computed from: the tables of SAEs that `compare` writes and git keeps."""
+"""Data of claims: the tables of SAEs that `compare` writes and git keeps."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Where architectures stand in a metric at one target L0, and which differences hold.
+"""Standings of architectures in a metric at one target L0, and which differences hold.
 
 Every metric is read where FVU is, on the frontier's line: linear in log L0. A difference holds
 where another seed and, of metrics that are sums over documents, other documents would not turn it:

@@ -1,4 +1,4 @@
-"""Whether a training was long enough: its loss no longer falls before the learning rate does."""
+"""The rule for a training that was long enough: its loss no longer falls before the learning rate."""
 
 import math
 from collections.abc import Mapping, Sequence

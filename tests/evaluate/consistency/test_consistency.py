@@ -143,7 +143,7 @@ def test_the_curve_falls_and_has_the_shared_fraction_on_it() -> None:
 @pytest.fixture
 def study(make_store: Callable[..., Path], tmp_path: Path) -> Evaluation:
     return Evaluation(
-        settings=Evaluate(), seed=0, shared="", trainer="", store=tmp_path / "store",
+        settings=Evaluate(), seed=0, inputs="", trainer="", store=tmp_path / "store",
         corpus=tmp_path, subject=tmp_path, activations=make_store(validation=TOKENS, d_in=D),
     )  # fmt: skip
 
