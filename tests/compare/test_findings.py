@@ -79,13 +79,17 @@ def test_of_one_seed_nothing_is_claimed() -> None:
 def test_a_rate_is_above_0_only_where_its_interval_is() -> None:
     none = [result(name, TOPK, {"absorption_rate": (0.01, 0.0, 0.04)}) for name in "ab"]
     assert list(above_0(none, "absorption_rate")) == [
-        "Absorption rate: in none of 2 cells above 0."
+        "Absorption rate: in none of 2 cells above 0 (5 % false discoveries)."
     ]
     some = result("c", TOPK, {"absorption_rate": (0.2, 0.1, 0.3)})
     assert list(above_0([*none, some], "absorption_rate")) == [
-        "Absorption rate: above 0 in 1 of 3 cells with several seeds, most in c, "
-        "0.200 [0.100, 0.300]."
+        "Absorption rate: above 0 in 1 of 3 cells with several seeds (5 % false discoveries), most "
+        "in c, 0.200 [0.100, 0.300]."
     ]
+    barely = result("d", TOPK, {"absorption_rate": (0.2, 0.01, 0.39)})
+    many = [result(f"n{i}", TOPK, {"absorption_rate": (0.01, 0.0, 0.04)}) for i in range(9)]
+    assert "above 0 in 1 of 1" in next(above_0([barely], "absorption_rate"))
+    assert "in none of 10 cells above 0" in next(above_0([barely, *many], "absorption_rate"))
     below = result("a", TOPK, {"hole_rate": (-0.2, -0.3, -0.1)})
     assert "in none of 1 cell above 0" in next(above_0([below], "hole_rate"))
 

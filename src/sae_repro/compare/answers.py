@@ -68,9 +68,13 @@ def _length(here: Sequence[Ranking]) -> str:
         return f"(Training length {how}: longer training may turn this.)"
     turned = sum(r.turned for r in here)
     return (
-        f"(Checked at longer training of {listed(sorted(checked))}: {turned} differences turned "
-        "or were lost, and are undecided; of the others, longer training may turn this.)"
+        f"(Checked at longer training of {listed(sorted(checked))}: {_differences(turned)} or lost "
+        "there, and undecided; of the others, longer training may turn this.)"
     )
+
+
+def _differences(n: int) -> str:
+    return "one difference was turned" if n == 1 else f"{n or 'no'} differences were turned"
 
 
 def _believed(here: Sequence[Ranking], results: Sequence[Result], flagged: frozenset[str]) -> str:
@@ -99,6 +103,9 @@ def _again(here: Sequence[Ranking], flagged: frozenset[str]) -> Iterator[str]:
     if found:
         fewest, most = (_named(here, s) for s in (found[0], found[-1]))
         yield f"the best matches of two seeds' latents have a mean cosine of {fewest} to {most}"
+        return
+    if any(metric in r.standings for r in here for metric in ("shared_fraction", "pw_mcc")):
+        yield "how many latents another seed finds again does not tell these SAEs from controls"
         return
     yield "whether another seed finds the same latents was not measured"
 

@@ -6,7 +6,6 @@ metric that does not separate trained cells from controls is left out of finding
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +13,12 @@ import numpy as np
 import pandas as pd
 
 from sae_repro.compare.collect import Result
+from sae_repro.compare.training_lengths import Lengths, lengths_of, shorter_of
 from sae_repro.metrics import METRICS, Metric, find
 from sae_repro.numerics.intervals import Z_95
 from sae_repro.numerics.ranks import partial_spearman, pearson, ranks, spearman
 from sae_repro.params.hooks import model_hook
+from sae_repro.remarks import TOLERANCE
 
 APART = 2.0
 """Units of noise by which a cell must be better than a control."""
@@ -89,21 +90,22 @@ def cards(results: Sequence[Result], trials: pd.DataFrame | None = None) -> list
     `trials`: trials.csv of the stage `control`.
     """
     trained = [r for r in results if r.ok and not r.negative and _is_sparse(r)]
+    lengths = lengths_of(trained)
+    shorter = shorter_of(trained, lengths)
+    trained = [r for r in trained if r.name not in shorter]
     controls = [r for r in results if r.ok and r.negative]
     rows = list(METRICS)
     found = {
         name: metric
-        for r in trained
+        for r in [*trained, *shorter.values()]
         for name, value in r.metrics.items()
         if value is not None and (metric := find(name)) and metric.better != "none"
     }
     ordered = sorted(found.items(), key=lambda item: rows.index(item[1]))
-    study = _Study(trained, controls, trials, _confounders(trained), _lengths(trained))
+    study = _Study(
+        trained, controls, trials, _confounders(trained), lengths, list(shorter.values())
+    )
     return [_card(*item, study) for item in ordered]
-
-
-Lengths = list[dict[str, float]]
-"""Groups of cells that differ only in their training tokens: log2 of those, by name."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ class _Study:
     confounders: pd.DataFrame
     """L0, K and FVU by cell."""
     lengths: Lengths
+    shorter: list[Result]
+    """Cells trained on fewer tokens than their like: for `lengths` alone."""
 
 
 def _is_sparse(result: Result) -> bool:
@@ -129,14 +133,18 @@ def _card(
     study: _Study,
 ) -> Card:
     sign, trained, controls = 1 if metric.better == "higher" else -1, study.trained, study.controls
-    measured = {r.name: _Measured.of(r, name, metric) for r in [*trained, *controls]}
+    measured = {
+        r.name: _Measured.of(r, name, metric) for r in [*trained, *study.shorter, *controls]
+    }
+    # what is as sparse as some control: at fewer or more latents per token, few metrics compare
+    as_sparse = [r for r in trained if any(_same_l0(r, c) for c in controls)] or trained
     cells = [one for r in trained if (one := measured[r.name])]
     drawn = [cell.drawn for cell in cells if np.isfinite(cell.drawn)]
     seeds = _root_mean_square([cell.seeds for cell in cells if np.isfinite(cell.seeds)])
     better = {
         control.name: [
             (r.name, sign * one.above(other, seeds))
-            for r in trained
+            for r in as_sparse
             if (one := measured[r.name]) and _comparable(metric, r, control)
         ]
         for control in controls
@@ -224,8 +232,16 @@ def _comparable(metric: Metric, cell: Result, control: Result) -> bool:
 
     The activations of a model on random weights are others.
     """
+    if not control.cell.is_basis and not _same_l0(cell, control):
+        return False
     place = model_hook if metric.controls == "all" else str
     return place(cell.hook) == place(control.hook)
+
+
+def _same_l0(cell: Result, control: Result) -> bool:
+    """Whether a control that is no basis has as many latents on per token."""
+    a, b = cell.metrics["l0"] or 0.0, control.metrics["l0"] or 0.0
+    return not control.cell.is_basis and b > 0 and abs(a / b - 1) <= TOLERANCE
 
 
 def _applies(metric: Metric, control: Result) -> bool:
@@ -246,20 +262,6 @@ def _truth(name: str, sign: int, trials: pd.DataFrame | None) -> tuple[float, in
         for column in (name, "f1")
     )
     return sign * pearson(a, b), len(a)
-
-
-def _lengths(trained: Sequence[Result]) -> Lengths:
-    groups: dict[str, list[Result]] = defaultdict(list)
-    for r in trained:
-        if r.cell.kind == "trained":
-            key = r.hook + r.cell.model_dump_json(exclude={"tokens", "seed", "seeds"})
-            groups[key].append(r)
-    by_name = [{r.name: math.log2(_tokens(r)) for r in g} for g in groups.values() if len(g) > 1]
-    return [group for group in by_name if len(set(group.values())) > 1]
-
-
-def _tokens(result: Result) -> int:
-    return int(result.saes[0].curve["tokens"].iloc[-1])
 
 
 def _per_doubling(lengths: Lengths, measured: Mapping[str, _Measured | None]) -> tuple[float, int]:

@@ -18,15 +18,18 @@ from sae_repro.compare.collect import Result
 from sae_repro.compare.controls import read_trials
 from sae_repro.compare.tables import ABSENT, number
 from sae_repro.files import write_text
+from sae_repro.remarks import TOLERANCE
 
 MARKS = f"""\
-Cells: trained SAEs that fire fewer latents per token than a basis has directions (L0 < D).
-`separates`: at least {ENOUGH:.0%} of them are better than every control by more than {APART:g}
-units of noise; `useless`: fewer are, and no finding rests on the metric. Controls that count (`must
-beat` above): all on the cell's hook, random weights or not; or, where activations are measured,
-those on the same activations and as sparse, for a basis (neurons, PCA) reconstructs exactly by
-construction. A failure, such as a hole, needs something learnt: no control counts. `copy of` FVU,
-L0 or K: the metric ranks the cells as that does, |rank correlation| ≥ {COPY:g}."""
+Cells: trained SAEs with fewer latents on per token than a basis has directions (L0 < D), without
+those that were trained on fewer tokens than their like. Those are compared with controls that are
+as sparse as some control SAE (L0 within {TOLERANCE:.0%}). `separates`: at least {ENOUGH:.0%} of
+them are better than every control by more than {APART:g} units of noise; `useless`: fewer are, and
+no finding rests on the metric. Controls that count (`must beat` above): all on the cell's hook,
+random weights or not; or, where activations or agreement of seeds are measured, SAEs on the same
+activations, for a basis (neurons, PCA) reconstructs exactly by construction. A failure, such as a
+hole, needs something learnt: no control counts. `copy of` FVU, L0 or K: the metric ranks the cells
+as that does, |rank correlation| ≥ {COPY:g}."""
 
 COLUMNS = f"""\
 - noise: standard deviation of one SAE's value under re-sampling of what the metric draws (in

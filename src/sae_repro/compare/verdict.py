@@ -20,6 +20,7 @@ from sae_repro.compare.tables import ABSENT, measured_on, number, with_interval
 from sae_repro.files import write_text
 from sae_repro.metrics.labels import KEY, heading
 from sae_repro.numerics.intervals import Interval
+from sae_repro.remarks import TOLERANCE
 
 COST = "training (TFLOP)"
 LEAST = 5e-5
@@ -74,16 +75,25 @@ def _records(found: Sequence[Ranking], results: Sequence[Result]) -> Iterator[di
     for hook, expansion in places:
         for ranking in (r for r in found if (r.hook, r.expansion) == (hook, expansion)):
             best = {name: ranking.best(name) for name in ranking.standings}
-            for m in ranking.rows:
+            # of one seed nothing is claimed: such rows stand only where there are no others
+            for m in [m for m in ranking.rows if m.several] or ranking.rows:
                 yield _row(ranking, m, best)
             for m in ranking.other_lengths:
-                yield _row(ranking, m, {})
+                if m.several or not ranking.several:
+                    yield _row(ranking, m, {})
+        targets = [r.target for r in found if (r.hook, r.expansion) == (hook, expansion)]
         for r in controls:
-            if r.hook == hook or r.hook.endswith(f"/{hook}"):
+            if (r.hook == hook or r.hook.endswith(f"/{hook}")) and _is_shown(r, targets):
                 yield {"hook": hook, "expansion": expansion, "target_l0": None,
                        "architecture": r.architecture, "control": r.name, "seeds": len(r.saes),
                        "l0": r.metrics.get("l0"), **_columns(r.metrics, r.interval, r.metrics, {}),
                        "parameters": None, "training_operations": None}  # fmt: skip
+
+
+def _is_shown(control: Result, targets: Sequence[float]) -> bool:
+    """Whether it is a basis, or about as sparse as some target."""
+    l0 = control.metrics.get("l0") or 0.0
+    return control.cell.is_basis or any(abs(l0 / at - 1) <= TOLERANCE for at in targets)
 
 
 def _row(ranking: Ranking, m: Matched, best: Mapping[str, Sequence[str]]) -> dict[str, Any]:

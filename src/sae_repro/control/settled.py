@@ -1,4 +1,4 @@
-"""The rule for a training that was long enough: its loss no longer falls before the learning rate."""
+"""The rule by which a training was long enough: its loss settled before the learning rate fell."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -16,6 +16,7 @@ CONSISTENCY = (
         denominator=MATCHED,
         interval="jackknife over seeds",
         better="higher",
+        controls="sparse",
         shown=("metrics.json", "consistency.md"),
     ),
     Metric(
@@ -27,6 +28,7 @@ CONSISTENCY = (
         choice="consistency",
         interval="jackknife over seeds",
         better="higher",
+        controls="sparse",
     ),
     Metric(
         name="pw_mcc_null",
@@ -49,6 +51,7 @@ CONSISTENCY = (
         denominator="consistency_latents",
         interval="jackknife over seeds",
         better="higher",
+        controls="sparse",
         shown=("consistency.md",),
     ),
     Metric(
@@ -70,6 +73,7 @@ CONSISTENCY = (
         denominator=MATCHED,
         interval="jackknife over seeds",
         better="higher",
+        controls="sparse",
         shown=("consistency.md",),
     ),
     Metric(

@@ -30,6 +30,7 @@ RECONSTRUCTION = (
         denominator="tokens_unseen",
         interval="bootstrap over documents",
         better="lower",
+        controls="sparse",
     ),
     Metric(
         name="explained_variance",

@@ -100,7 +100,7 @@ def at_part(
 
 
 def load_tune(study: Path) -> tuple[Tune, Study]:
-    """The checked tune/params.yaml of `study`, its recipes whole, and the study with corners as cells.
+    """The checked tune/params.yaml of `study`, recipes whole, and the study, corners as cells.
 
     StudyError with one line per fault; a corner is every value with all ranges at one end.
     """
@@ -120,8 +120,7 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
     if problems := list(_outside(tune)):
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
-    # `only` is of cells by their names, which trials don't have
-    evaluate = {k: v for k, v in (settings.get("evaluate") or {}).items() if k != "only"}
+    evaluate = {k: v for k, v in (settings.get("evaluate") or {}).items() if k != "only"}  # by name
     try:
         settings |= {"cells": dict(_corners(tune)), "evaluate": evaluate}
         parsed = parse(settings, source=str(path))
