@@ -58,12 +58,14 @@ def study(rng: np.random.Generator, seeds: int = 3) -> list[Result]:
 
     trained = [
         result(
-            f"topk-x{x}-k{k}",
-            cell(k, x, seeds=tuple(range(seeds)) if seeds > 1 else None),
-            [numbers(k, 0.5 / k + 0.01 * x, 0.5 + 0.01 * rng.random(), 0.2) for _ in range(seeds)],
+            f"topk-x{x}-k16",
+            cell(16, x, seeds=tuple(range(seeds)) if seeds > 1 else None),
+            [
+                numbers(16, 0.05 + 0.01 * (7 * x % 11), 0.5 + 0.01 * rng.random(), 0.2)
+                for _ in range(seeds)
+            ],
         )
-        for x in (4, 8, 16)
-        for k in (8, 16, 32)
+        for x in (2, 3, 4, 5, 6, 8, 10, 12, 16)
     ]
     controls = [
         result("neurons", Cell(baseline="neurons"), [numbers(D, 0.0, 0.1, 0.0)]),
@@ -139,6 +141,18 @@ def test_cells_denser_than_a_basis_do_not_count() -> None:
     found = study(np.random.default_rng(6))
     found[0].measured["metrics"]["l0"] = 70.0
     assert {card.cells for card in cards(found) if card.name == "coverage"} == {8}
+
+
+def test_a_control_says_nothing_of_cells_at_another_l0() -> None:
+    """A cell far worse than the controls, but twice as dense; and one with too few tokens."""
+    found = study(np.random.default_rng(7))
+    worse = {"l0": 32.0, "fvu": 0.9, "coverage": 0.0}
+    dense = result("dense", cell(32), [worse])
+    assert {c.cells for c in cards([*found, dense]) if c.name == "coverage"} == {9}
+    as_dense = result("untrained-32", Cell(baseline="untrained", activation="topk", expansion=8,
+                                           k=32), [worse | {"coverage": 0.2}])  # fmt: skip
+    (card,) = (c for c in cards([*found, dense, as_dense]) if c.name == "coverage")
+    assert (card.above, card.cells) == (9, 10)
 
 
 def test_noise_is_the_deviation_behind_the_interval_and_over_seeds(

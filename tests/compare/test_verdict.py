@@ -76,7 +76,9 @@ def test_what_longer_training_turns_is_not_said(family: Write, tmp_path: Path) -
     longer = [family(i, fvu, tokens=4000) for i, fvu in enumerate((0.09, 0.05))]
     text, table = verdict(tmp_path, [*short, *longer])
     assert "At L0 16 undecided among all 2" in text
-    assert "Checked at longer training of batchtopk and matryoshka-fixed: 1 difference" in text
+    assert (
+        "Checked at longer training of batchtopk and matryoshka-fixed: one difference was" in text
+    )
     assert table["architecture"].tolist()[2:] == [
         "batchtopk, 4,000 tokens", "matryoshka-fixed, 4,000 tokens",
     ]  # fmt: skip
