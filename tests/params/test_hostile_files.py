@@ -58,7 +58,7 @@ def spelled(study: dict[str, Any], folder: Path) -> str:
 TUNE: dict[str, Any] = {
     "tune": {
         "trials": 4, "seed": 1, "objectives": {"fvu": "minimize"}, "constraints": {"l0": 40},
-        "pruner": {"min_steps": 1000}, "metrics": [],
+        "pruner": {"min_steps": 1000},
         "all": {"lr": {"low": 1e-3, "high": 0.1, "log": True}, "target_l0": {"values": [4, 8]}},
         "recipes": {"topk": {"activation": "topk", "expansion": 4},
                     "l1": {"recipe": "l1", "expansion": {"values": [2, 4]}, "lambda": 0.1}},
