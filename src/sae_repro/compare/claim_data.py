@@ -103,6 +103,8 @@ class Tables:
     def series(self, cells: Sequence[str], axis: Axis) -> list[list[str]]:
         """The cells by what they share beside the axis; a lone cell is no series."""
         groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        if failed := [cell for cell in cells if not self.saes[cell]]:
+            raise UndecidedError(f"no result: {', '.join(failed)}")
         for cell in cells:
             row = self.saes[cell][0]
             shared = tuple(str(row.get(name)) for name in CHOICES if name != axis)
