@@ -419,3 +419,9 @@ def test_unknown_cells_are_told_one_by_one() -> None:
     assert [line.split(";")[0] for line in unknown_cells(claims, ["a"])] == [
         "claims.c.test: x*: no such cell"
     ]
+
+
+def test_a_cell_of_a_series_that_failed_decides_nothing() -> None:
+    slope = statistic("slope", list(SEEDS), axis="K", over="cells")
+    with pytest.raises(UndecidedError, match="no result: topk-c"):
+        measure(slope, tables({**SEEDS, "topk-c": []}))
