@@ -52,7 +52,7 @@ CONSISTENCY = (
         interval="jackknife over seeds",
         better="higher",
         controls="sparse",
-        shown=("consistency.md",),
+        shown=("consistency.md", "findings: at equal target L0"),
     ),
     Metric(
         name="shared_fraction_null",
