@@ -149,7 +149,8 @@ def write_claims(folder: Path, claims: Mapping[str, Claim]) -> None:
     )
     caption = (
         f"# Claims\n\n{len(of)} claims of claims.yaml: {counts}. Each has a bound that "
-        "params.yaml pins; notes say which were set with numbers in sight. Reproduced: the whole 95 % interval lies where the claim "
+        "params.yaml pins; notes say which were set with numbers in sight. Reproduced: the whole "
+        "95 % interval lies where the claim "
         "says; refuted: none of it; undecided: neither, or there is no interval (one seed decides "
         "nothing). Slopes are per doubling of their axis. A verdict is on this study's model and "
         "text, and says nothing of the source's own. claims.csv has the statistic and the reason "

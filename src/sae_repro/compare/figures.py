@@ -57,7 +57,8 @@ def frontier(
     """Held-out FVU and KL over L0: down and to the left is better.
 
     Lines of FVU are those that the table of matched L0 reads. Of several seeds: bands, the 95 %
-    intervals of the cells; what has one seed is thin and hollow.
+    intervals of the cells; what has one seed is thin and hollow. Beside lines of several seeds at
+    one width, what has one seed, another width or length of training is a grey point.
     """
     per_hook: dict[str, list[Result]] = {}
     for r in on_lines(results):
@@ -68,6 +69,7 @@ def frontier(
               if any((r.metrics.get(metric) or 0) > 0 for r in of)]  # fmt: skip
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
+    grey = False
     with drawn(folder, "frontier", 5.6 * columns, 4.4 * rows + 0.4) as figure:
         for n, (hook, metric) in enumerate(panels):
             ax = figure.add_subplot(rows, columns, n + 1)
@@ -75,17 +77,40 @@ def frontier(
                 ax.axvline(target, color="0.8", lw=0.8, ls=":", zorder=0)
             ax.set(xscale="log", yscale="log", xlabel=heading("l0"), ylabel=FRONTIER[metric])
             logarithmic(ax.xaxis, ax.yaxis)
-            _frontiers(ax, frontiers(hooks[hook]), metric, targets, looks_of)
+            main, other = _main(frontiers(hooks[hook]))
+            grey |= bool(other)
+            _frontiers(ax, main, metric, targets, looks_of)
+            _points(ax, other, metric)
             if len(hooks) > 1:
                 ax.set_title(hook, fontsize=9)
         left_out = f"; not drawn, alone on its hook: {', '.join(r.name for r in alone)}"
         dotted = "; dotted: the L0 at which tables compare" if targets else ""
+        dotted += "\ngrey: one seed, other widths, other lengths of training" if grey else ""
         figure.suptitle(
             f"Sparsity against fidelity, {next(iter(hooks)) if len(hooks) == 1 else 'by hook'}, "
             f"{measured_on(results)}\nbands: 95 % over seeds and documents; thin and hollow: one "
             f"seed{dotted}{left_out if alone and hooks is not per_hook else ''}",
             fontsize=8,
         )
+
+
+def _main(lines: Sequence[Frontier]) -> tuple[list[Frontier], list[Frontier]]:
+    """(lines to compare, the rest): of several seeds, at the width and length of most."""
+    several = [f for f in lines if min(len(r.saes) for r in f.cells) >= LEAST_SEEDS]
+    if not several:
+        return list(lines), []
+    widths = [f.expansion for f in several for _ in f.cells]
+    width = max(sorted(set(widths)), key=widths.count)
+    main = [f for f in several if f.expansion == width and f.usual]
+    return (main, [f for f in lines if f not in main]) if main else (list(lines), [])
+
+
+def _points(ax: Axes, lines: Sequence[Frontier], metric: str) -> None:
+    """Grey points, where they lie within what is drawn already."""
+    limits = ax.get_xlim(), ax.get_ylim()
+    for f in lines:
+        ax.plot(f.l0, f.values(metric), ls="", marker="o", ms=3, mfc="white", mec="0.6", zorder=0)
+    ax.set(xlim=limits[0], ylim=limits[1])
 
 
 def _frontiers(
