@@ -19,7 +19,7 @@ from sae_repro.remarks import missed_on
 def draw_consistency(folder: Path, results: Sequence[Result]) -> None:
     """consistency.png and others; nothing where no trained cell's seeds were compared.
 
-    One hook and width, those with most cells; the curves are at the middle one of its target L0.
+    One hook, length of training and width, those with most cells; the curves are at the middle one of its target L0.
     Widths have a panel where an architecture has several at that L0.
     """
     looks_of = looks(r.architecture for r in results)
@@ -28,6 +28,8 @@ def draw_consistency(folder: Path, results: Sequence[Result]) -> None:
         return
     hook = _commonest([r.hook for r in cells])
     on_hook = [r for r in cells if r.hook == hook]
+    length = Counter(r.tokens for r in on_hook).most_common(1)[0][0]
+    on_hook = [r for r in on_hook if r.tokens == length]
     width = int(_commonest([str(r.measured["d_sae"]) for r in on_hook]))
     of_width = [r for r in on_hook if r.measured["d_sae"] == width]
     targets = sorted({t for r in of_width if (t := r.cell.l0_target) is not None})

@@ -1,5 +1,6 @@
 """Figures of the cells: frontier, dead latents, firing densities."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -292,15 +293,20 @@ def _grid(figure: Figure, n: int, rows: int, columns: int) -> list[Axes]:
 def next_to(results: Sequence[Result], targets: Sequence[float]) -> list[Result]:
     """Each architecture's cell on the first hook with most seeds, then nearest the middle target.
 
-    Of controls, which have hooks of their own, one each.
+    Of the width and the length of training that most of those have, where there is one. Of
+    controls, which have hooks of their own, one each.
     """
     trained = [r for r in results if not r.negative]
     hook = next((r.hook for r in trained), None)
+    most = max((len(r.saes) for r in trained), default=0)
+    kinds = Counter((r.expansion, r.tokens) for r in trained if len(r.saes) == most)
+    kind = kinds.most_common(1)[0][0] if kinds else None
     ordered = sorted(targets) or [16.0]
     target = ordered[len(ordered) // 2]
 
-    def distance(r: Result) -> tuple[int, float]:
-        return -len(r.saes), abs(float(np.log(max(r.metrics["l0"] or 0, 1e-9) / target)))
+    def distance(r: Result) -> tuple[int, bool, float]:
+        other = (r.expansion, r.tokens) != kind
+        return -len(r.saes), other, abs(float(np.log(max(r.metrics["l0"] or 0, 1e-9) / target)))
 
     best: dict[str, Result] = {}
     for r in results:
