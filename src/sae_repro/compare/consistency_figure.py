@@ -19,8 +19,8 @@ from sae_repro.remarks import missed_on
 def draw_consistency(folder: Path, results: Sequence[Result]) -> None:
     """consistency.png and others; nothing where no trained cell's seeds were compared.
 
-    One hook, length of training and width, those with most cells; the curves are at the middle one of its target L0.
-    Widths have a panel where an architecture has several at that L0.
+    One hook, length of training and width, those with most cells; the curves are at the middle one
+    of its target L0. Widths have a panel where an architecture has several at that L0.
     """
     looks_of = looks(r.architecture for r in results)
     cells = [r for r in consistent(results) if not r.negative]
