@@ -133,7 +133,9 @@ def test_the_search_starts_from_recipes_that_the_study_has(outside: Outside) -> 
         params.split("recipes:")[0] + "recipes: {}\ncells: {neurons: {baseline: neurons}}\n"
     )
     refused = outside.sae_repro("init", "--renew", "--tune", at="study", code=2)
-    assert "recipes has none of batchtopk, gated, jumprelu, topk, vanilla" in refused
+    assert (
+        "recipes has none of batchtopk, gated, jumprelu, matryoshka-fixed, topk, vanilla" in refused
+    )
 
 
 @pytest.mark.parametrize("around", [False, True], ids=["its own", "around it"])

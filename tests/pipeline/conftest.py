@@ -49,9 +49,10 @@ compare: {matched_l0: [3], bootstrap: 100}
 track: {experiment: small}
 recipes: {}
 cells:
-  vanilla: {expansion: 4, penalty: l1, lambda: 1e-2}
-  resample: {expansion: 4, penalty: l1, lambda: 5e-2, revival: resample, resample_every: 200}
-  matryoshka: {expansion: 4, activation: batchtopk, k: 3, prefixes: random}
+  vanilla: {expansion: 4, penalty: l1, lambda: 1e-2, lr: 1e-3}
+  resample:
+    {expansion: 4, penalty: l1, lambda: 5e-2, revival: resample, resample_every: 200, lr: 1e-3}
+  matryoshka: {expansion: 4, activation: batchtopk, k: 3, prefixes: random, lr: 1e-3}
 """
 
 

@@ -20,4 +20,5 @@ def test_every_metric_of_a_study_has_a_row_and_its_denominator(finished: Checkou
             assert count is None or count in measured["counts"], name
             assert row.unit != FRACTION or value is None or 0 <= value <= 1, name
             assert name not in measured["intervals"] or row.interval != "none", name
-    assert written == {metric.name for metric in METRICS}
+    # cells of one seed have no consistency: tests/evaluate/consistency
+    assert written == {metric.name for metric in METRICS if metric.choice != "consistency"}

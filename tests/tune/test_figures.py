@@ -12,7 +12,7 @@ from sae_repro.tune.figures import front, write_figures
 from sae_repro.tune.job import Outcome
 from sae_repro.tune.proposals import propose_batch
 from sae_repro.tune.records import TrialRecord, finished_trial, record_of
-from sae_repro.tune.space import parts_of
+from sae_repro.tune.space import completed, parts_of
 
 from .conftest import SPACE
 
@@ -79,7 +79,7 @@ def test_figures_of_studies_have_a_panel_per_l0_and_name_each_recipe(tmp_path: P
             "ratio": {"activation": "batchtopk", "lr_decay": {"low": 0.1, "high": 0.9}},
         },
     }  # fmt: skip
-    tune = Tune.model_validate(space).with_recipes({})
+    tune = completed(Tune.model_validate(space), {})
     a, b = (drawn(tmp_path / name, tune, tmp_path / "none") for name in "ab")
     assert sha256_folder(a) == sha256_folder(b)
     for name in ("front", "history", "importance", "slice"):

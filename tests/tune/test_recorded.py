@@ -188,7 +188,7 @@ def test_a_search_prints_its_trials_and_its_end(
     assert [line.partition(",")[0] for line in trials] == [f"tune: trial {n}" for n in range(4)]
     assert all("FVU " in line and line.endswith(" s") for line in trials)
     assert "tune: 4 trials: 4 ok" in lines
-    assert "on the front, on the documents they were chosen by:" in lines[lines.index(
+    assert "on the front, on the tuning documents:" in lines[lines.index(
         "tune: 4 trials: 4 ok") + 1]  # fmt: skip
     assert "tune/trials.csv, tune/best.yaml" in lines[-1]
 

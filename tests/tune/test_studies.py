@@ -66,7 +66,8 @@ def test_each_study_has_the_same_budget_and_begins_with_the_recipe(studies: Tiny
         assert {t.recipe for t in own} == {recipe}
         assert {t.choices["k"] for t in own} == {l0}
         cells = [Cell.model_validate(t.choices) for t in own]
-        assert cells[0].lr == 1e-3 and cells[0].lr_decay == 0.2
+        # of what a recipe leaves out, the middle of the range
+        assert cells[0].lr == {"topk": 1e-2, "batch": 1e-3}[recipe] and cells[0].lr_decay == 0.2
         assert sum(t.best for t in own) == 1
         best = min(own, key=lambda t: t.metrics[AT_L0])
         assert best.best
@@ -179,8 +180,9 @@ def test_a_pair_is_undecided_within_the_spread_and_turned_beyond_it() -> None:
 
 def test_a_trial_that_misses_its_l0_is_never_best(studies: TinyStudy) -> None:
     """BatchTopK's held-out L0 is not k to the digit; TopK's is."""
-    studies.space(**{**STUDIES, "studies": {"target_l0": [2, 3], "l0_tolerance": 1e-9,
-                                            "seeds": [1]}})  # fmt: skip
+    studies.space(**{**STUDIES, "all": {"lr": {"low": 1e-4, "high": 1e-2, "log": True}},
+                     "studies": {"target_l0": [2, 3], "l0_tolerance": 1e-9,
+                                 "seeds": [1]}})  # fmt: skip
     studies.tune()
     found = trials(studies.folder)
     assert {t.recipe for t in found if t.best} == {"topk"}

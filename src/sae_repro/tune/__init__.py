@@ -25,7 +25,7 @@ from sae_repro.sidebyside import WorkerLostError, side_by_side
 from sae_repro.stage import STATE, StageContext
 from sae_repro.train import jobs_of
 from sae_repro.tune.measuring import Measuring, check_tuning_split
-from sae_repro.tune.space import FOLDER, load_tune, parts_of, total
+from sae_repro.tune.space import FOLDER, completed, load_tune, parts_of, total
 
 if TYPE_CHECKING:
     from sae_repro.tune.job import Outcome, TrialJob
@@ -53,7 +53,7 @@ def run(context: StageContext) -> None:
     check_tuning_split(context.artifacts("extract"))
     _, corners = load_tune(Path())
     check_inputs(corners, Path())
-    tune = context.section(Tune, "tune").with_recipes(context.value("recipes"))
+    tune = completed(context.section(Tune, "tune"), context.value("recipes"))
     measuring = Measuring(
         context.section(Evaluate, "evaluate"), context.code("sae_repro.tune.measuring")
     )

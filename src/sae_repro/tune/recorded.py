@@ -24,7 +24,7 @@ from sae_repro.tune.optuna_journal import REBUILT, name_metrics
 from sae_repro.tune.proposals import directions, quiet
 from sae_repro.tune.records import judged, trial_of
 from sae_repro.tune.results import WEIGHTED, Trial, trials
-from sae_repro.tune.space import FOLDER, at_part, part_in, read_params, suggest, within
+from sae_repro.tune.space import FOLDER, at_part, completed, part_in, read_params, suggest, within
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,6 @@ def _space(folder: Path) -> Tune:
         source, raw, study = params, read_yaml(params), read_yaml(folder / PARAMS)
     tune = check_section(Tune, raw["tune"], source=str(source), within="tune")
     try:
-        return tune.with_recipes(study["recipes"])
+        return completed(tune, study["recipes"])
     except ValueError as error:
         raise StudyError(f"{source}: tune.recipes.{error}; {_OTHER_SPACE}") from None

@@ -13,6 +13,7 @@ from sae_repro.params import Study, Tune, check_section, parse, read_yaml
 from sae_repro.params.axes import ACTIVATIONS
 from sae_repro.params.tune import AT_L0, L0_OFF, TARGET_L0, Range, Values
 from sae_repro.tune.measuring import MEASURED
+from sae_repro.tune.starts import outside, started
 
 if TYPE_CHECKING:
     import optuna
@@ -99,6 +100,21 @@ def at_part(
     }
 
 
+def completed(tune: Tune, recipes: Mapping[str, Mapping[str, Any]]) -> Tune:
+    """The search with the recipes of params.yaml, and with what the first trial of a study is."""
+    tune = tune.with_recipes(recipes)
+    tune._defaults |= started(tune.defaults, _choices(tune))
+    return tune
+
+
+def _choices(tune: Tune) -> dict[str, dict[str, Range | Values]]:
+    """What is searched by studies, by recipe; nothing where all recipes share one search."""
+    return {
+        recipe: {key: choice for key, (_, choice) in _searched(tune, recipe).items()}
+        for recipe in (tune.recipes if tune.studies else ())
+    }
+
+
 def load_tune(study: Path) -> tuple[Tune, Study]:
     """The checked tune/params.yaml of `study`, recipes whole, and the study, corners as cells.
 
@@ -113,12 +129,12 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
     settings = read_yaml(study / "params.yaml")
     parse(settings, source=str(study / "params.yaml"))
     try:
-        tune = tune.with_recipes(settings["recipes"])
+        tune = completed(tune, settings["recipes"])
     except ValueError as error:
         raise StudyError(f"{path}: tune.recipes.{error}") from None
     if problems := list(_crowded(tune)):
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
-    if problems := list(_outside(tune)):
+    if problems := list(outside(tune.defaults, _choices(tune))):
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
     evaluate = {k: v for k, v in (settings.get("evaluate") or {}).items() if k != "only"}  # by name
     try:
@@ -265,29 +281,6 @@ def _with_l0(choices: Mapping[str, Any], l0: Any) -> dict[str, Any]:
     # what is no number stays as it is, for the cell's own check
     rounds = counts and isinstance(l0, float) and isfinite(l0)
     return {**choices, "k" if counts else "target_l0": round(l0) if rounds else l0}
-
-
-def _outside(tune: Tune) -> Iterator[str]:
-    """A line for each searched choice whose value in params.yaml no trial could have.
-
-    The first trial of each study is the recipe as it is.
-    """
-    if tune.studies is None:
-        return
-    for recipe in tune.recipes:
-        for key, (_, choice) in _searched(tune, recipe).items():
-            value = tune.defaults[recipe][key]
-            if isinstance(choice, Values):
-                fits, allowed = value in choice.values, ", ".join(map(str, choice.values))
-            else:
-                fits = isinstance(value, int | float) and choice.low <= value <= choice.high
-                allowed = f"{choice.low:g} … {choice.high:g}"
-            if not fits:
-                yield (
-                    f"tune.recipes.{recipe}.{key}: searched in {allowed}, but the recipe has "
-                    f"{shown(value)}, with which each study begins; widen the range, or change the "
-                    "recipe"
-                )
 
 
 def _crowded(tune: Tune) -> Iterator[str]:
