@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,43 +11,10 @@ import pytest
 from sae_repro.compare.collect import Result
 from sae_repro.compare.common_pairs import common_pairs
 from sae_repro.compare.differences import DIFFERENT, NOT_DISTINGUISHABLE, verdict
-from sae_repro.compare.features import CLASSES, features_table, write_features
+from sae_repro.compare.features import features_table, write_features
 from sae_repro.params import Cell
 
-TOPK = {"activation": "topk", "expansion": 8, "k": 8, "revival": "auxk"}
-MATRYOSHKA = {
-    "activation": "batchtopk", "expansion": 8, "k": 8, "prefixes": "random", "revival": "auxk",
-}  # fmt: skip
-
-
-def result(
-    name: str,
-    choices: Mapping[str, Any],
-    values: Mapping[str, tuple[float, float, float]],
-    spread: float | None = 0.001,
-) -> Result:
-    """A cell with metrics, each a (value, low, high); of three seeds `spread` apart, or of one."""
-    counts = {"tokens": 1000, "documents": 20, "latents": 512, "latents_alive": 500}
-    seeds = {}
-    if spread is not None and choices.get("baseline") not in ("neurons", "pca"):
-        choices = {**choices, "seeds": [0, 1, 2]}
-        seeds = {
-            f"seed-{i}": {"status": "ok", "metrics": {n: v[0] + (i - 1) * spread
-                                                      for n, v in values.items()} | {"l0": 8.0}}
-            for i in range(3)
-        }  # fmt: skip
-    return Result(
-        name=name,
-        cell=Cell.model_validate(choices),
-        measured={
-            "status": "ok", "hook": "blocks.0.hook_resid_post", "d_in": 64, "d_sae": 512,
-            "choices": dict(choices), "metrics": {n: v[0] for n, v in values.items()} | {"l0": 8.0},
-            "intervals": {n: list(v[1:]) for n, v in values.items()},
-            "counts": counts | {f"latents_{name}": 0 for name in CLASSES},
-            **({"seeds": seeds} if seeds else {}),
-        },
-        trained=Path(), evaluated=Path(),
-    )  # fmt: skip
+from .results import MATRYOSHKA, TOPK, result
 
 
 def with_pairs(folder: Path, cell: Result, rates: Mapping[str, list[float | None]]) -> Result:
