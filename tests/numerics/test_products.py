@@ -155,3 +155,24 @@ def test_a_changed_environment_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OPENBLAS_CORETYPE", "SkylakeX")
     with pytest.raises(RuntimeError, match="OPENBLAS_CORETYPE changed"):
         prepare(device="cpu", threads=1)
+
+
+@pytest.mark.parametrize("layouts", [("contiguous", "transposed"), ("transposed", "strided")])
+@pytest.mark.parametrize("sizes", [(2, 1100, 96, 130), (3, 64, 700, 1300), (40, 96, 64, 96)])
+def test_large_products_are_the_same_by_any_number_of_threads(
+    sizes: tuple[int, ...], layouts: tuple[str, str]
+) -> None:
+    batch, n, k, m = sizes
+    a = laid_out((batch, n, k), layouts[0], torch.float32, 1)
+    b = laid_out((batch, k, m), layouts[1], torch.float32, 2)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append((torch.bmm(a, b), a[0] @ b[0]))
+    finally:
+        torch.set_num_threads(before)
+    for batched, single in results:
+        close(batched, exact(a) @ exact(b), torch.float32)
+        close(single, exact(a[0]) @ exact(b[0]), torch.float32)
+        assert torch.equal(batched, results[0][0]) and torch.equal(single, results[0][1])

@@ -23,6 +23,7 @@ PORTABLE: Mapping[str, str] = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "OPENBLAS_CORETYPE": "Haswell",
     "OPENBLAS_NUM_THREADS": "1",  # another number cuts the sums otherwise
+    "OMP_WAIT_POLICY": "PASSIVE",  # torch's idle threads leave their cores to those of products
     "ARROW_USER_SIMD_LEVEL": "AVX2",
     # numpy ignores those names that this processor, or its version, does not have
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR AVX512F AVX512CD AVX512_SKX "

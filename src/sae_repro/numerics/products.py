@@ -4,10 +4,16 @@ Torch hands both to MKL, whose products depend on the processor's maker even whe
 (its compatible mode is a third as fast), and whose square roots are not exact. OpenBLAS, with the
 kernels that `numerics.kernels` fixes, is as fast as MKL on AVX2. The CPU kernels are replaced below
 autograd, so that every model, loss and gradient of this process goes through them.
+
+OpenBLAS itself stays at one thread, because it rounds by how it shares its work out. Large products
+are cut into blocks here, by their shape alone, and the blocks are computed by as many threads as
+torch has: their number changes no bit.
 """
 
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +23,9 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+BLOCK = 512  # rows or columns of a block: less costs time in packing the other operand anew
+WORTH_A_THREAD = 2**23  # multiplications; with fewer, handing a block over costs what it saves
 
 
 @cache
@@ -77,17 +86,67 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
 
     What overflows is infinite or NaN, as in torch, without numpy's warning.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _multiplied(a, b, out)
-
-
-def _multiplied(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     if out.dtype in (torch.float32, torch.float64):
-        np.matmul(_array(a), _array(b), out=out.detach().numpy())
+        _multiply(_array(a), _array(b), out.detach().numpy())
         return out
     if out.dtype in (torch.float16, torch.bfloat16):
-        return out.copy_(torch.from_numpy(np.matmul(_array(a.float()), _array(b.float()))))
+        wide = torch.empty(out.shape, dtype=torch.float32)
+        _multiply(_array(a.float()), _array(b.float()), wide.numpy())
+        return out.copy_(wide)
     return out.copy_(torch.from_numpy(np.matmul(_array(a), _array(b))))
+
+
+def _multiply(a: "NDArray[Any]", b: "NDArray[Any]", out: "NDArray[Any]") -> None:
+    """a @ b into `out`, block by block; by several threads where torch has several."""
+    blocks = [*_blocks(a, b, out)]
+    threads = min(torch.get_num_threads(), len(blocks))
+    if threads > 1 and out.size * a.shape[-1] >= WORTH_A_THREAD:
+        pool = _pool(os.getpid(), threads - 1)
+        others = [pool.submit(_compute, blocks[n::threads]) for n in range(1, threads)]
+        _compute(blocks[::threads])
+        for other in others:
+            other.result()
+    else:
+        _compute(blocks)
+
+
+_Block = tuple["NDArray[Any]", "NDArray[Any]", "NDArray[Any]"]
+
+
+def _blocks(a: "NDArray[Any]", b: "NDArray[Any]", out: "NDArray[Any]") -> Iterator[_Block]:
+    """The parts of a product, each (rows of a, columns of b, its place in `out`).
+
+    By shape alone: a block rounds as its own shape does. The matrices of a batch are products by
+    themselves, however many are computed at once.
+    """
+    rows, columns = out.shape[-2:]
+    if out.ndim > 2:
+        size = max(1, -(-WORTH_A_THREAD // max(1, rows * columns * a.shape[-1])))
+        for start in range(0, len(out), size):
+            part = slice(start, start + size)
+            yield a[part], b[part], out[part]
+    elif rows >= 2 * BLOCK:
+        for start in range(0, rows, BLOCK):
+            part = slice(start, start + BLOCK)
+            yield a[part], b, out[part]
+    elif columns >= 2 * BLOCK:
+        for start in range(0, columns, BLOCK):
+            part = slice(start, start + BLOCK)
+            yield a, b[:, part], out[:, part]
+    else:
+        yield a, b, out
+
+
+def _compute(blocks: list[_Block]) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):  # of this thread
+        for a, b, out in blocks:
+            np.matmul(a, b, out=out)
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads of this process: a fork has none of its parent's."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"products-{process}")
 
 
 def _sqrt(x: Tensor) -> Tensor:
