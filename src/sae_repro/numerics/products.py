@@ -24,7 +24,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BLOCK = 512  # rows or columns of a block: less costs time in packing the other operand anew
+BLOCK, LONG_BLOCK = 1024, 2048  # rows or columns: for each block the other operand is packed anew
+SMALL = 2**19  # numbers of that operand for which the shorter block costs no time
 WORTH_A_THREAD = 2**23  # multiplications; with fewer, handing a block over costs what it saves
 
 
@@ -125,16 +126,16 @@ def _blocks(a: "NDArray[Any]", b: "NDArray[Any]", out: "NDArray[Any]") -> Iterat
         for start in range(0, len(out), size):
             part = slice(start, start + size)
             yield a[part], b[part], out[part]
-    elif rows >= 2 * BLOCK:
-        for start in range(0, rows, BLOCK):
-            part = slice(start, start + BLOCK)
-            yield a[part], b, out[part]
-    elif columns >= 2 * BLOCK:
-        for start in range(0, columns, BLOCK):
-            part = slice(start, start + BLOCK)
+        return
+    longer = max(rows, columns)
+    block = BLOCK if a.shape[-1] * min(rows, columns) <= SMALL else LONG_BLOCK
+    size = max(1, -(-longer // max(1, longer // block)))
+    for start in range(0, longer, size):
+        part = slice(start, start + size)
+        if columns >= rows:
             yield a, b[:, part], out[:, part]
-    else:
-        yield a, b, out
+        else:
+            yield a[part], b, out[part]
 
 
 def _compute(blocks: list[_Block]) -> None:
