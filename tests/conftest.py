@@ -111,10 +111,12 @@ def make_store(tmp_path: Path) -> Callable[..., Path]:
             entries = sink.close()
             manifest["hooks"][HOOK]["shards"][split] = entries[HOOK]
             manifest["index"][split] = entries["index"]
+        squares = np.square(data["train"].astype(np.float64)).sum(1)
         mean = data["train"].astype(np.float64).mean(axis=0)
         np.save(folder / HOOK / "mean.npy", mean)
         manifest["hooks"][HOOK] |= {
-            "rms": float(np.sqrt(np.square(data["train"].astype(np.float64)).sum(1).mean())),
+            "rms": float(np.sqrt(squares.mean())),
+            "median_norm": float(np.median(np.sqrt(squares))),
             "mean_sha256": sha256_file(folder / HOOK / "mean.npy"),
         }
         manifest |= {

@@ -21,11 +21,11 @@ from sae_repro.errors import StudyError
 from sae_repro.files import read_json
 from sae_repro.params import layer_of, model_hook
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.row_start import row_start
 from sae_repro.readers.subject import load_for
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-    from transformers import PreTrainedTokenizerFast
 
 
 def decoder_weights(sae: SAE, latent: int) -> Tensor:
@@ -56,8 +56,10 @@ def neighbours(sae: SAE, latent: int, n: int = 10) -> list[tuple[int, float]]:
 def activations_of(text: str, study: Path | str = ".", *, hook: str) -> tuple[list[str], Tensor]:
     """The T tokens of `text` and the subject's raw activations [T, D] at `hook`, fp32.
 
-    As the study itself extracts them: its tokenizer, rows of at most its context, BOS in front of
-    each if it has one (not returned); `untrained/<hook>` is read from the study's random weights.
+    As the study itself reads them: its tokenizer, rows of at most its context, behind the token
+    that it starts rows with, if any (not returned); `untrained/<hook>` is read from the study's
+    random weights. Tokens that extraction leaves out, a row's first and those beyond
+    `extract.norm_limit`, are among them: no SAE was trained on their like.
     StudyError where the study has not run that far or is damaged, the model has no such hook, or
     the text has no token.
     """
@@ -70,7 +72,8 @@ def activations_of(text: str, study: Path | str = ".", *, hook: str) -> tuple[li
     ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
     if not ids:
         raise StudyError(f"text {text!r}: no token in it; give some words")
-    bos = _bos(tokenizer) if manifest["prepend_bos"] else []
+    start = row_start(tokenizer, manifest["prepend_bos"])
+    bos = [] if start is None else [start]
     room = manifest["context"] - len(bos)
     rows = [bos + ids[start : start + room] for start in range(0, len(ids), room)]
     subject = load_for(hook, artifacts / "subject", manifest)
@@ -78,13 +81,6 @@ def activations_of(text: str, study: Path | str = ".", *, hook: str) -> tuple[li
     return tokenizer.backend_tokenizer.decode_batch(
         [[i] for i in ids], skip_special_tokens=False
     ), x_td
-
-
-def _bos(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
-    """The token that `extract` puts in front of a row: BOS, or EOS where there is none."""
-    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    assert isinstance(first, int)  # or `extract` would have refused
-    return [first]
 
 
 def _activations(subject: "TransformerBridge", ids: list[int], hook: str) -> Tensor:

@@ -13,19 +13,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from sae_repro.corpus.tokenizers import word_level
 from sae_repro.errors import StudyError
 from sae_repro.extract.extraction import check_fit, extract, weights_seed
-from sae_repro.extract.passes import bos_and_special
+from sae_repro.extract.passes import start_and_special
 from sae_repro.extract.prefixes import seen_in_training
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.params import Extract
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore, RowFile
-from sae_repro.readers.subject import load_for, load_subject, load_untrained
+from sae_repro.readers.subject import load_for, load_untrained
 
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.hook_mlp_out")
 SPLITS = ("train", "calibration", "validation")
@@ -33,44 +33,6 @@ SETTINGS = Extract(
     hooks=HOOKS, context=8, n_tokens=10_000, n_calibration_tokens=500, n_validation_tokens=500,
     batch_size=5, shard_rows=256, threads=1,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("subject")
-    config = GPT2Config(
-        vocab_size=23, n_positions=8, n_embd=16, n_layer=3, n_head=2, initializer_range=0.3,
-        bos_token_id=1, eos_token_id=1,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        GPT2LMHeadModel(config).save_pretrained(folder)
-    word_level([chr(97 + i) for i in range(20)]).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def subject(model_folder: Path) -> Any:
-    return load_subject(model_folder)
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> TokenDocuments:
-    """90 documents of 2 … 20 tokens, one token in twenty a stray BOS."""
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(2, 21, 90)
-    tokens = rng.integers(3, 23, lengths.sum()).astype(np.int32)
-    tokens[rng.random(len(tokens)) < 0.05] = 1
-    word_level([chr(97 + i) for i in range(20)]).save_pretrained(tmp_path / "tokenizer")
-    frame = pd.DataFrame(
-        {
-            "document": np.arange(90),
-            "start": np.cumsum(lengths) - lengths,
-            "length": lengths,
-            "split": np.array(SPLITS)[np.arange(90) % 3],
-        }
-    )
-    return TokenDocuments(tmp_path, tokens, frame)
 
 
 @pytest.fixture
@@ -292,9 +254,9 @@ def test_with_embeddings_alone_every_other_weight_is_the_random_models(
 
 
 def test_special_ids_of_the_tokenizer(corpus: TokenDocuments) -> None:
-    assert bos_and_special(corpus, SETTINGS) == (1, {1, 2}, 2)
+    assert start_and_special(corpus, SETTINGS) == (1, {1, 2}, 2)
     without = SETTINGS.model_copy(update={"prepend_bos": False})
-    assert bos_and_special(corpus, without)[0] is None
+    assert start_and_special(corpus, without)[0] is None
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=8), st.integers(1, 5), st.integers(0, 99))
@@ -425,7 +387,10 @@ def test_validation_rows_are_seen_where_a_training_row_has_the_same_prefix(
             update={"batch_size": batch, "shard_rows": shard_rows, "context": context}
         )
         limits = {"train": 120, "validation": 200}
-        seen = seen_in_training(small, how, limits)
+        left_out = {
+            split: np.flatnonzero(rng.random(limit) < 0.2) for split, limit in limits.items()
+        }
+        seen = seen_in_training(small, how, limits, left_out)
 
     def prefixes(split: str) -> list[tuple[int, ...]]:
         room, found = context - 1, []
@@ -434,7 +399,8 @@ def test_validation_rows_are_seen_where_a_training_row_has_the_same_prefix(
             for begin in range(0, len(whole), room):
                 window = whole[begin : begin + room]
                 found += [tuple(window[: i + 1]) for i in range(len(window)) if window[i] != 1]
-        return found[: limits[split]]
+        kept = found[: limits[split]]
+        return [prefix for i, prefix in enumerate(kept) if i not in set(left_out[split].tolist())]
 
     trained = set(prefixes("train"))
     assert seen.tolist() == [prefix in trained for prefix in prefixes("validation")]

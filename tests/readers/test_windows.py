@@ -24,7 +24,7 @@ lists = st.lists(st.lists(st.integers(2, 50), min_size=1, max_size=30), min_size
 
 @given(lists, st.integers(2, 12), st.booleans(), st.integers(1, 5))
 @settings(max_examples=150, deadline=None)
-def test_every_token_is_in_exactly_one_row(
+def test_every_token_is_in_exactly_one_row_and_none_at_its_first_position(
     documents: list[list[int]], context: int, has_bos: bool, batch_size: int
 ) -> None:
     which = np.arange(len(documents))[::-1].copy()
@@ -37,13 +37,18 @@ def test_every_token_is_in_exactly_one_row(
         assert len(batch.tokens) <= batch_size
         if has_bos:
             assert (batch.tokens[:, 0] == BOS).all()
-            assert not batch.mask[:, 0].any()
+        assert not batch.mask[:, 0].any()
         for row, column in zip(*np.nonzero(batch.mask), strict=True):
             place = (int(batch.document[row]), int(batch.offset[row] + column - has_bos))
             assert place not in seen
             seen[place] = int(batch.tokens[row, column])
-        assert (batch.mask.sum(1) == batch.length - has_bos).all()
-    assert seen == {(d, p): t for d, doc in enumerate(documents) for p, t in enumerate(doc)}
+        assert (batch.mask.sum(1) == batch.length - 1).all()
+    assert seen == {
+        (d, p): t
+        for d, doc in enumerate(documents)
+        for p, t in enumerate(doc)
+        if has_bos or p % context
+    }
 
 
 def test_padding_is_masked_by_length_and_specials_by_id() -> None:
@@ -51,7 +56,7 @@ def test_padding_is_masked_by_length_and_specials_by_id() -> None:
     (batch,) = windows(
         corpus([[5, 1, 6]]), np.array([0]), context=6, bos=None, special=(), pad=PAD, batch_size=4
     )
-    assert batch.mask.tolist() == [[True, True, True, False, False, False]]
+    assert batch.mask.tolist() == [[False, True, True, False, False, False]]
     (batch,) = windows(
         corpus([[5, 1, 6]]), np.array([0]), context=6, bos=BOS, special={1}, pad=PAD, batch_size=4
     )

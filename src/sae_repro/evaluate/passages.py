@@ -58,7 +58,7 @@ class Passages:
             mask=mask,
             length=length[:, 0].astype(np.int64),
             document=document[:, 0].astype(np.int64),
-            first=int(store.manifest["prepend_bos"]),
+            first=int(store.manifest["prepend_bos"] is not False),
             index=index,
         )
 

@@ -2,8 +2,8 @@
 
 One forward pass serves all hooks and stops after the last one; `extract.untrained_hooks` and
 `embeddings_hooks` are read in passes of their own, from the same architecture with random weights.
-Kept are real tokens only: BOS, EOS and padding are masked out, padding by length. Layout: see
-`sae_repro.readers.shards`.
+Kept are real tokens only: BOS, EOS and padding are masked out, padding by length, as are a row's
+first position and tokens beyond `extract.norm_limit`. Layout: see `sae_repro.readers.shards`.
 """
 
 from sae_repro.params import Extract

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from sae_repro.checkpoint.configuration import shape_of
 from sae_repro.errors import StudyError
+from sae_repro.extract.norm_limit import NormLimit, NormWatch, limit_from
+from sae_repro.extract.norms import Floats, squared_norms
 from sae_repro.extract.passes import passes, pooled
 from sae_repro.extract.prefixes import seen_in_training
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink, Sink
@@ -16,6 +18,7 @@ from sae_repro.extract.statistics import Statistics
 from sae_repro.files import sha256_file, write_json
 from sae_repro.numerics.random import generator
 from sae_repro.params import Extract
+from sae_repro.progress import say
 from sae_repro.readers.agreement import hook_problems, hooks_of
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import SEEN, RowFile
@@ -24,6 +27,9 @@ from sae_repro.readers.windows import Windows
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+PROBED = 4096
+"""Calibration tokens that the medians of `norm_limit` are measured on."""
+NONE = np.zeros(0, dtype=np.int64)
 SPLITS = ("train", "calibration", "tuning", "validation")
 
 
@@ -53,6 +59,8 @@ def extract(
         "validation": settings.n_validation_tokens,
     }
     d_in, hooks = int(subject.cfg.d_model), settings.all_hooks
+    limit = _norm_limit(subject, corpus, settings)
+    watch = NormWatch(hooks, limit)
     statistics = {hook: Statistics(d_in) for hook in hooks}
     tokens: dict[str, int] = {}
     documents: dict[str, int] = {}
@@ -85,10 +93,13 @@ def extract(
                 split,
                 settings,
                 limits[split],
+                watch,
                 record.append if record else None,
             ),
             settings,
         ):
+            if not len(index):
+                continue
             for hook, values in rows.items():
                 _check_finite(hook, values, index, settings)
                 if split == "train":
@@ -103,10 +114,7 @@ def extract(
         manifest["index"][split] = shards["index"]
         tokens[split] = sum(entry["rows"] for entry in shards["index"])
         if not tokens[split]:
-            raise StudyError(
-                f"extract: no {split} activations; the corpus has no {split} document with a real "
-                "token (raise corpus.source.n_documents or the split's fraction)"
-            )
+            raise _nothing_in(split)
         if record is not None:
             record.close()
     for hook, measured in statistics.items():
@@ -115,13 +123,21 @@ def extract(
         manifest["hooks"][hook] |= {
             "dtype": settings.dtype,
             "rms": measured.rms,
+            "median_norm": measured.median_norm,
+            "norms": watch.reports[hook].facts(),
             "mean_sha256": sha256_file(folder / hook / "mean.npy"),
         }
     manifest |= {"tokens": tokens, "documents": documents, "names": dict(names)}
+    for hook, report in watch.reports.items():
+        say(f"extract: {hook}: {report.summary()}")
+    if limit is not None:
+        manifest["left_out"] = limit.facts()
+        say(f"extract: {limit.summary()}")
     if settings.untrained_hooks or settings.embeddings_hooks:
         manifest["untrained"] = {"weights_seed": weights_seed(seed)}
     if settings.pooling == "token":
-        np.save(folder / SEEN, seen_in_training(corpus, settings, limits))
+        left_out = {split: limit.left_out(split) if limit else NONE for split in tokens}
+        np.save(folder / SEEN, seen_in_training(corpus, settings, limits, left_out))
         manifest["seen"] = sha256_file(folder / SEEN)
     manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
     write_json(folder / "manifest.json", manifest)
@@ -131,6 +147,34 @@ def extract(
         for entries in splits.values()
         for entry in entries
     }
+
+
+def _norm_limit(
+    subject: "TransformerBridge", corpus: TokenDocuments, settings: Extract
+) -> NormLimit | None:
+    """The rule of `settings.norm_limit`, its medians those of the first calibration tokens.
+
+    Calibration is in every study, and no reported number comes from it.
+    """
+    if settings.norm_limit is None:
+        return None
+    own = settings.model_copy(update={"untrained_hooks": (), "embeddings_hooks": ()})
+    found: dict[str, list[Floats]] = {hook: [] for hook in own.hooks}
+    for rows, _ in passes((subject, None, None), corpus, "calibration", own, PROBED):
+        for hook, norms in found.items():
+            norms.append(np.sqrt(squared_norms(rows[hook])))
+    if not found[own.hooks[0]]:
+        raise _nothing_in("calibration")
+    return limit_from(
+        {hook: np.concatenate(norms) for hook, norms in found.items()}, settings.norm_limit
+    )
+
+
+def _nothing_in(split: str) -> StudyError:
+    return StudyError(
+        f"extract: no {split} activations; the corpus has no {split} document with a real "
+        "token (raise corpus.source.n_documents or the split's fraction)"
+    )
 
 
 def weights_seed(seed: int) -> int:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.errors import StudyError
+from sae_repro.extract.norm_limit import NormWatch
 from sae_repro.params import EMBEDDINGS, UNTRAINED, Extract, layer_of
 from sae_repro.progress import bar
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.row_start import row_start
 from sae_repro.readers.windows import Windows, windows
 
 if TYPE_CHECKING:
@@ -61,21 +62,16 @@ def _reading(of: Models, settings: Extract) -> Iterator[Read]:
         yield read
 
 
-def bos_and_special(corpus: TokenDocuments, settings: Extract) -> tuple[int | None, set[int], int]:
-    """(BOS or None, ids masked inside documents, padding) of the corpus's tokenizer.
-
-    A tokenizer without BOS, as many have, starts rows with its EOS, as GPT-2 does.
-    """
+def start_and_special(
+    corpus: TokenDocuments, settings: Extract
+) -> tuple[int | None, set[int], int]:
+    """(first token of rows or None, ids masked inside documents, padding) of the tokenizer."""
     tokenizer = corpus.tokenizer()
-    ids = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    start = row_start(tokenizer, settings.prepend_bos)
+    ids = (start, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     special = [i for i in ids if i is not None]
-    if settings.prepend_bos and ids[0] is None and ids[1] is None:
-        raise StudyError(
-            "extract.prepend_bos = true: the tokenizer has neither BOS nor EOS; set it to false"
-        )
-    bos = (ids[0] if ids[0] is not None else ids[1]) if settings.prepend_bos else None
     # padded positions are masked by length, so that any id serves
-    return bos, set(special), special[-1] if special else 0
+    return start, set(special), special[-1] if special else 0
 
 
 def passes(
@@ -84,9 +80,13 @@ def passes(
     split: str,
     settings: Extract,
     limit: int,
-    record: Callable[[Windows], None] | None,
+    watch: NormWatch | None = None,
+    record: Callable[[Windows], None] | None = None,
 ) -> Iterator[Batch]:
-    """Per forward pass: real tokens' activations by hook [n, D] fp32, and their index [n, 3]."""
+    """Per forward pass: real tokens' activations by hook [n, D] fp32, and their index [n, 3].
+
+    Without those that `watch` leaves out; `record` takes the rows with the mask of what is kept.
+    """
     import torch
 
     documents = corpus.split(split)
@@ -104,11 +104,18 @@ def passes(
                 hook: x.flatten(0, 1).index_select(0, kept_n).float().cpu().numpy()
                 for hook, x in x_bld.items()
             }
+            row, column = np.nonzero(mask)
+            progress.update(len(row))
+            if watch is not None:
+                first = {hook: x[:, 0].float().cpu().numpy() for hook, x in x_bld.items()}
+                kept = watch.keeps(split, rows, first, column)
+                if not kept.all():
+                    rows = {hook: values[kept] for hook, values in rows.items()}
+                    mask[row[~kept], column[~kept]] = False  # and in batch.mask
+                    row, column = row[kept], column[kept]
             if record is not None:
-                record(batch)
-            index = _index(batch, mask, settings.prepend_bos)
-            progress.update(len(index))
-            yield rows, index
+                record(batch.masked(batch.mask))
+            yield rows, _index(batch, row, column, settings.prepend_bos is not False)
 
 
 def windows_within(
@@ -118,7 +125,7 @@ def windows_within(
 
     Those beyond it are masked out: which tokens are kept does not depend on the batches.
     """
-    bos, special, pad = bos_and_special(corpus, settings)
+    bos, special, pad = start_and_special(corpus, settings)
     kept = 0
     for batch in windows(
         corpus,
@@ -129,7 +136,8 @@ def windows_within(
         pad=pad,
         batch_size=batch_size,
     ):
-        batch = _at_most(batch, limit - kept)
+        order = batch.mask.cumsum().reshape(batch.mask.shape)
+        batch = batch.masked(batch.mask & (order <= limit - kept))
         kept += int(batch.mask.sum())
         if len(batch.mask):
             yield batch
@@ -137,23 +145,10 @@ def windows_within(
             return
 
 
-def _at_most(batch: Windows, tokens: int) -> Windows:
-    """`batch` with all but its first `tokens` real tokens masked out, empty rows dropped."""
-    order = batch.mask.cumsum().reshape(batch.mask.shape)
-    mask = batch.mask & (order <= tokens)
-    used = mask.any(axis=1)
-    return Windows(
-        tokens=batch.tokens[used],
-        mask=mask[used],
-        length=batch.length[used],
-        document=batch.document[used],
-        offset=batch.offset[used],
-    )
-
-
-def _index(batch: Windows, mask: npt.NDArray[np.bool_], has_bos: bool) -> npt.NDArray[np.int32]:
-    """(document, position in it, token id) of the masked-in positions, [n, 3]."""
-    row, column = np.nonzero(mask)
+def _index(
+    batch: Windows, row: npt.NDArray[np.int64], column: npt.NDArray[np.int64], has_bos: bool
+) -> npt.NDArray[np.int32]:
+    """(document, position in it, token id) of positions of the batch, [n, 3]."""
     position = batch.offset[row] + column - has_bos
     return np.stack([batch.document[row], position, batch.tokens[row, column]], axis=1).astype(
         np.int32

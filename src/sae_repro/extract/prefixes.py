@@ -18,19 +18,27 @@ WINDOWS = 2048  # hashed at once
 
 
 def seen_in_training(
-    corpus: TokenDocuments, settings: Extract, limits: Mapping[str, int]
+    corpus: TokenDocuments,
+    settings: Extract,
+    limits: Mapping[str, int],
+    left_out: Mapping[str, npt.NDArray[np.int64]],
 ) -> npt.NDArray[np.bool_]:
     """Of each validation row, in order, whether a training row has its very prefix.
 
-    Rows are those that extraction keeps of at most `limits` tokens per split; a prefix begins with
-    BOS, if windows do. Memory holds the hashes of the validation rows.
+    Rows are those that extraction keeps of at most `limits` tokens per split, less those whose
+    numbers are in `left_out`; a prefix begins with BOS, if windows do. Memory holds the hashes of
+    the validation rows.
     """
-    of_rows = [*_hashes(corpus, "validation", settings, limits["validation"])]
+
+    def hashes(split: str) -> Iterator[npt.NDArray[np.uint64]]:
+        return _hashes(corpus, split, settings, limits[split], left_out[split])
+
+    of_rows = [*hashes("validation")]
     if not of_rows:
         return np.zeros(0, dtype=bool)
     held_out, place = np.unique(np.concatenate(of_rows), return_inverse=True)
     found = np.zeros(len(held_out), dtype=bool)
-    for trained in _hashes(corpus, "train", settings, limits["train"]):
+    for trained in hashes("train"):
         at = np.minimum(np.searchsorted(held_out, trained), len(held_out) - 1)
         found[at[held_out[at] == trained]] = True
     seen: npt.NDArray[np.bool_] = found[place]
@@ -38,9 +46,17 @@ def seen_in_training(
 
 
 def _hashes(
-    corpus: TokenDocuments, split: str, settings: Extract, limit: int
+    corpus: TokenDocuments,
+    split: str,
+    settings: Extract,
+    limit: int,
+    left_out: npt.NDArray[np.int64],
 ) -> Iterator[npt.NDArray[np.uint64]]:
     """The hash of each kept row's prefix, in order."""
+    tokens = 0
     for batch in windows_within(corpus, split, settings, limit, WINDOWS):
         used = slice(int(batch.length.max()))
-        yield prefix_hashes(batch.tokens[:, used])[batch.mask[:, used]]
+        hashes = prefix_hashes(batch.tokens[:, used])[batch.mask[:, used]]
+        first, last = np.searchsorted(left_out, [tokens, tokens + len(hashes)])
+        yield np.delete(hashes, left_out[first:last] - tokens)
+        tokens += len(hashes)

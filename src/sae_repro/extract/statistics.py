@@ -1,10 +1,12 @@
-"""Mean and root mean square of a stream of activations, in fp64."""
+"""Mean, root mean square and median norm of a stream of activations, in fp64."""
 
 import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from sae_repro.extract.norms import Norms
 
 
 class Statistics:
@@ -14,6 +16,7 @@ class Statistics:
         self._sum = np.zeros(width, dtype=np.float64)
         self._squares = 0.0
         self._rows = 0
+        self._norms = Norms()
         self._first: npt.NDArray[Any] | None = None
         self._varies = False
 
@@ -24,7 +27,9 @@ class Statistics:
         self._varies = self._varies or bool((rows != self._first).any())
         rows = rows.astype(np.float64)
         self._sum += rows.sum(axis=0)
-        self._squares += float(np.square(rows, out=rows).sum())
+        squared = np.square(rows, out=rows)
+        self._squares += float(squared.sum())
+        self._norms.add(np.sqrt(squared.sum(axis=1)))
         self._rows += len(rows)
 
     @property
@@ -36,6 +41,11 @@ class Statistics:
     def rms(self) -> float:
         """√(E‖x‖²)."""
         return math.sqrt(self._squares / self._rows)
+
+    @property
+    def median_norm(self) -> float:
+        """Median of ‖x‖, to 0.05 %: unlike the root mean square, a few huge rows leave it alone."""
+        return self._norms.quantile(0.5)
 
     @property
     def constant(self) -> bool:

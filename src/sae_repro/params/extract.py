@@ -27,8 +27,20 @@ class Extract(Section):
     context: Annotated[int, Field(ge=2, le=131_072)] = Field(
         64, description="positions of a row, BOS included; longer documents make several rows"
     )
-    prepend_bos: bool = Field(True, description="whether rows start with BOS (masked out)")
-    n_tokens: Count = Field(1_000_000, description="training tokens kept at most")
+    prepend_bos: bool | Text = Field(
+        True,
+        description="what rows start with: true (the tokenizer's BOS, or EOS if it has none), "
+        "false (nothing), or a token's text, such as what separated the model's training documents",
+    )
+    norm_limit: Annotated[float, Field(ge=2)] | None = Field(
+        10,
+        description="tokens whose norm is more than this many times the hook's median, at any of "
+        "`hooks`, are left out of all splits and hooks; null: none. A row's first position is in "
+        "no case an activation",
+    )
+    n_tokens: Count = Field(
+        1_000_000, description="training tokens at most, before norm_limit leaves some out"
+    )
     n_calibration_tokens: Count = Field(50_000, description="calibration tokens kept at most")
     n_validation_tokens: Count = Field(100_000, description="validation tokens kept at most")
     n_tuning_tokens: Count = Field(

@@ -146,6 +146,10 @@ class ActivationStore:
         """√(E‖x‖²) over the training rows."""
         return float(self._hook(hook)["rms"])
 
+    def median_norm(self, hook: str) -> float:
+        """Median of ‖x‖ over the training rows, to 0.05 %."""
+        return float(self._hook(hook)["median_norm"])
+
     def mean(self, hook: str) -> FloatArray:
         """E x over the training rows, float64 [D]."""
         path = self.folder / hook / "mean.npy"

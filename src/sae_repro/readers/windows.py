@@ -1,4 +1,8 @@
-"""Rows for a language model: parts of documents, BOS in front, padded on the right."""
+"""Rows for a language model: parts of documents, BOS in front, padded on the right.
+
+The first position of a row is masked out whatever stands there: models make it an attention sink
+(Xiao et al. 2024, arXiv 2309.17453), with activations that are no other token's.
+"""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -16,13 +20,24 @@ class Windows:
     tokens: npt.NDArray[np.int64]
     """[n, context], right-padded."""
     mask: npt.NDArray[np.bool_]
-    """[n, context]: a real token, not BOS, not padding, no special id inside the document."""
+    """[n, context]: a real token, not the row's first, no padding, no special id in a document."""
     length: npt.NDArray[np.int64]
     """[n]: tokens in the row, BOS included."""
     document: npt.NDArray[np.int64]
     """[n]: number of the document."""
     offset: npt.NDArray[np.int64]
     """[n]: position in the document of the row's first document token."""
+
+    def masked(self, mask: npt.NDArray[np.bool_]) -> "Windows":
+        """The rows with `mask` [n, context] for theirs; those of which nothing is left drop out."""
+        used = mask.any(axis=1)
+        return Windows(
+            tokens=self.tokens[used],
+            mask=mask[used],
+            length=self.length[used],
+            document=self.document[used],
+            offset=self.offset[used],
+        )
 
 
 def windows(
@@ -56,6 +71,7 @@ def windows(
         tokens[row, column + first] = ids
         mask = np.zeros(tokens.shape, dtype=bool)
         mask[row, column + first] = True
+        mask[:, 0] = False
         for unwanted in special:  # a few: faster than np.isin
             mask[tokens == unwanted] = False
         yield Windows(tokens, mask, n + first, document[rows], offset[rows])

@@ -121,6 +121,6 @@ def _metadata(activations: ActivationStore) -> dict[str, Any]:
     manifest = activations.manifest
     return {
         "context_size": manifest["context"],
-        "prepend_bos": manifest["prepend_bos"],
+        "prepend_bos": manifest["prepend_bos"] is not False,
         **manifest["names"],
     }
