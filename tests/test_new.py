@@ -387,6 +387,9 @@ def test_new_on_a_real_model_and_its_text(checkout: Path, shared: Path) -> None:
     folder = checkout / "studies/tiny"
     study = load(folder / "params.yaml")
     check_inputs(study, folder)
+    start = study.extract.model_copy(update={"prepend_bos": "</t>"})
+    with pytest.raises(StudyError, match=r"extract\.prepend_bos = '</t>': no token .* '</s>'"):
+        check_inputs(study.model_copy(update={"extract": start}), folder)
     assert study.subject.source.kind == "local"
     assert study.subject.source.path == "inputs/stories260k"
     assert study.extract.hooks == ("blocks.2.hook_resid_post",)

@@ -20,6 +20,7 @@ from sae_repro.pins import (
     pinned_texts,
 )
 from sae_repro.readers.agreement import hook_problems
+from sae_repro.readers.row_start import token_id
 from sae_repro.stage import STATE
 
 
@@ -104,6 +105,13 @@ def _check_model(
     present = _examined(path, what, hooks, source.sha256, folder / STATE / "examined")
     if problems := list(hook_problems(hooks, present)):
         raise StudyError("\n".join(f"params.yaml: extract: {line}" for line in problems))
+    if isinstance(study.extract.prepend_bos, str) and (path / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        try:
+            token_id(Tokenizer.from_file(str(path / "tokenizer.json")), study.extract.prepend_bos)
+        except StudyError as error:
+            raise StudyError(f"params.yaml: {error}") from None
 
 
 def _examined(model: Path, what: str, hooks: tuple[str, ...], sha256: str, kept: Path) -> list[str]:
