@@ -13,7 +13,7 @@ from sae_repro.evaluate import document_fidelity
 from sae_repro.evaluate.document_fidelity import fidelity_columns
 from sae_repro.evaluate.fidelity import Spliced
 from sae_repro.evaluate.inputs import Evaluation
-from sae_repro.evaluate.ratios import FIDELITY, values
+from sae_repro.evaluate.ratios import FIDELITY, FIDELITY_UNSEEN, values
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Evaluate
 from sae_repro.readers.shards import ActivationStore
@@ -36,7 +36,7 @@ def study(tmp_path: Path, make_store: Callable[..., Path]) -> Evaluation:
 def spliced(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """A language model of constant losses on documents 3, 5 and 8; which conditions it was run in.
 
-    Document 5 has no target.
+    Document 5 has no target. Half of the others' are unseen, where every loss is twice as large.
     """
     calls: list[set[str]] = []
 
@@ -45,7 +45,8 @@ def spliced(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
         targets = np.array([10, 0, 4])
         names = ["ce_clean", *(f"{loss}_{name}" for name in replacements for loss in ("ce", "kl"))]
         sums = {name: LOSS[name] * targets for name in names}
-        return Spliced(np.array([3, 5, 8]), targets, sums)
+        sums |= {f"unseen_{name}": 2 * LOSS[name] * targets // 2 for name in names}
+        return Spliced(np.array([3, 5, 8]), targets, targets // 2, sums)
 
     monkeypatch.setattr(document_fidelity, "fidelity", fidelity)
     monkeypatch.setattr(document_fidelity, "_untouched", lambda *_: None)
@@ -68,6 +69,10 @@ def test_losses_stand_at_their_documents_and_nowhere_else(
     assert measured["targets"].tolist() == [0, 10, 4, 0]
     assert measured["ce_sae_sum"].tolist() == [0, 20, 8, 0]
     assert measured["kl_sum"].tolist() == [0, 5, 2, 0]
+    assert measured["unseen_targets"].tolist() == [0, 5, 2, 0]
+    assert values(FIDELITY_UNSEEN, measured) == {
+        "ce_recovered_zero_unseen": 3 / 4, "kl_unseen": 1,
+    }  # fmt: skip
     assert values(FIDELITY, measured) == {
         "ce_clean": 1, "ce_sae": 2, "ce_zero": 5, "ce_mean": 4, "kl": 0.5,
         "ce_recovered_zero": 3 / 4, "ce_recovered_mean": 2 / 3,
@@ -91,6 +96,7 @@ def test_random_weights_have_no_cross_entropy_to_recover(study: Evaluation) -> N
     measured = columns(study, f"untrained/{HOOK}")
     assert nothing_measured(measured)
     assert values(FIDELITY, measured) == dict.fromkeys(FIDELITY)
+    assert values(FIDELITY_UNSEEN, measured) == dict.fromkeys(FIDELITY_UNSEEN)
 
 
 def test_whole_documents_have_no_next_token(study: Evaluation) -> None:

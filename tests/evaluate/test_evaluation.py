@@ -15,7 +15,7 @@ from sae_repro.corpus.writing import write_stories
 from sae_repro.evaluate import evaluation
 from sae_repro.evaluate.evaluation import evaluate_into
 from sae_repro.evaluate.inputs import Evaluation
-from sae_repro.evaluate.ratios import FIDELITY, RECONSTRUCTION, intervals, values
+from sae_repro.evaluate.ratios import FIDELITY, FIDELITY_UNSEEN, RECONSTRUCTION, intervals, values
 from sae_repro.files import read_json, write_json
 from sae_repro.params import Corpus, Evaluate, StoriesSource
 
@@ -58,8 +58,9 @@ def with_losses(study: Evaluation, sae: SAE, store: Any, hook: str, document: np
     rng = np.random.default_rng(1)
     targets = np.where(np.arange(len(document)) < 40, 19, 0)
     losses = {"ce_clean": 2.0, "ce_sae": 2.2, "ce_zero": 6.0, "ce_mean": 5.0, "kl": 0.2}
-    return {"targets": targets} | {
-        f"{name}_sum": targets * (mean + 0.1 * rng.standard_normal(len(document)))
+    return {"targets": targets, "unseen_targets": targets // 2} | {
+        f"{among}{name}_sum": of * (mean + 0.1 * rng.standard_normal(len(document)))
+        for among, of in (("", targets), ("unseen_", targets // 2))
         for name, mean in losses.items()
     }
 
@@ -73,19 +74,20 @@ def test_every_headline_metric_has_an_interval_that_documents_parquet_gives_agai
     evaluate_into(study, trained(tmp_path / "trained"), folder)
     measured = read_json(folder / "metrics.json")
     metrics, bounds = measured["metrics"], measured["intervals"]
-    for name in (*RECONSTRUCTION, *FIDELITY):
+    for name in (*RECONSTRUCTION, *FIDELITY, *FIDELITY_UNSEEN):
         low, high = bounds[name]
         assert low < metrics[name] < high, name
     columns = {
         name: column.to_numpy()
         for name, column in pd.read_parquet(folder / "documents.parquet").items()
     }
-    again = values(RECONSTRUCTION | FIDELITY, columns)
+    again = values(RECONSTRUCTION | FIDELITY | FIDELITY_UNSEEN, columns)
     assert {name: metrics[name] for name in again} == again
     assert intervals(columns, study.seed).items() <= bounds.items()
     counts = measured["counts"]
     assert (counts["documents"], counts["tokens"]) == (100, 2000)
     assert (counts["fidelity_documents"], counts["fidelity_tokens"]) == (40, 40 * 19)
+    assert counts["fidelity_tokens_unseen"] == 40 * 9
 
 
 def test_the_size_of_the_batches_decides_no_interval(

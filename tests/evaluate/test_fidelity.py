@@ -98,6 +98,41 @@ def test_divergence_is_that_of_torch(bridge: object, windows: Windows) -> None:
     assert (spliced.sums["kl_zero"] > 0).all()
 
 
+def test_losses_on_unseen_prefixes_are_those_of_the_targets_that_follow_one(
+    bridge: Any, windows: Windows, tmp_path: Path
+) -> None:
+    real = windows.mask.nonzero().tolist()
+    seen = np.random.default_rng(1).random(len(real)) < 0.4
+    known = Windows(tmp_path, 10_000, seen)
+    spliced = fidelity(Untouched.of(bridge, known, HOOK), {"zero": torch.zeros_like})
+    with torch.no_grad():
+        clean = bridge(windows.tokens).log_softmax(-1)
+        zeroed = bridge.run_with_hooks(
+            windows.tokens,
+            fwd_hooks=[(HOOK, lambda a, hook: a * ~windows.mask[..., None])],
+        ).log_softmax(-1)
+    number = {int(document): i for i, document in enumerate(spliced.document)}
+    targets, ce, kl = (np.zeros(len(number)) for _ in range(3))
+    for (row, column), trained_on in zip(real, seen, strict=True):
+        if trained_on or [row, column + 1] not in real:
+            continue
+        place, then = number[int(windows.document[row])], int(windows.tokens[row, column + 1])
+        p, q = clean[row, column], zeroed[row, column]
+        targets[place] += 1
+        ce[place] -= float(q[then])
+        kl[place] += float((p.exp() * (p - q)).sum())
+    assert spliced.unseen_targets.tolist() == targets.tolist()
+    assert 0 < targets.sum() < spliced.targets.sum()
+    assert spliced.sums["unseen_ce_zero"] == pytest.approx(ce, rel=1e-4)
+    assert spliced.sums["unseen_kl_zero"] == pytest.approx(kl, rel=1e-3)
+
+
+def test_where_no_prefix_is_known_none_is_unseen(bridge: object, windows: Windows) -> None:
+    spliced = fidelity(Untouched.of(bridge, windows, HOOK), {})
+    assert spliced.targets.sum() and not spliced.unseen_targets.any()
+    assert not spliced.sums["unseen_ce_clean"].any()
+
+
 def test_replacing_reaches_real_tokens_only(bridge: object, windows: Windows) -> None:
     """A reconstructed BOS would dominate the loss: masked positions keep their activation."""
     seen: list[torch.Tensor] = []
@@ -114,10 +149,12 @@ def test_replacing_reaches_real_tokens_only(bridge: object, windows: Windows) ->
 def test_no_sum_depends_on_how_rows_are_batched(
     bridge: object, windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    windows.unseen[:] = windows.mask.numpy() & (np.arange(CONTEXT) > 4)
     whole = fidelity(Untouched.of(bridge, windows, HOOK), {"zero": torch.zeros_like})
     monkeypatch.setattr(fidelity_module, "ROWS", 7)
     cut = fidelity(Untouched.of(bridge, windows, HOOK), {"zero": torch.zeros_like})
     assert np.array_equal(whole.targets, cut.targets)
+    assert np.array_equal(whole.unseen_targets, cut.unseen_targets)
     for name, sums in whole.sums.items():
         assert cut.sums[name] == pytest.approx(sums, rel=1e-5), name
 

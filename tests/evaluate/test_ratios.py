@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_repro.evaluate.ratios import FIDELITY, RECONSTRUCTION, UNSEEN, Columns, intervals, values
+from sae_repro.evaluate.ratios import (
+    FIDELITY,
+    FIDELITY_UNSEEN,
+    RECONSTRUCTION,
+    UNSEEN,
+    Columns,
+    intervals,
+    values,
+)
 from sae_repro.numerics.bootstrap import interval, sums
 
 Arrays = dict[str, np.ndarray]
@@ -28,8 +36,13 @@ def columns(n: int, rng: np.random.Generator, *, targets: int | None = None) -> 
         "unseen_squared_error": tokens * rng.uniform(0.05, 0.15, n),
         "unseen_variance": tokens * rng.uniform(0.4, 0.6, n),
         "targets": with_targets * (tokens - 1),
+        "unseen_targets": with_targets * (tokens // 2),
         **{
             f"{name}_sum": with_targets * (tokens - 1) * (mean + 0.1 * rng.standard_normal(n))
+            for name, mean in per_target.items()
+        },
+        **{
+            f"unseen_{name}_sum": with_targets * (tokens // 2) * (mean + rng.random(n))
             for name, mean in per_target.items()
         },
     }
@@ -40,8 +53,9 @@ def test_ratios_equal_the_definitions() -> None:
     total = {name: column.sum() for name, column in c.items()}
     ce = {name: total[f"ce_{name}_sum"] / total["targets"] for name in
           ("clean", "sae", "zero", "mean")}  # fmt: skip
+    unseen = {name: total[f"unseen_ce_{name}_sum"] for name in ("clean", "sae", "zero")}
     fvu = total["squared_error"] / total["total_variance"]
-    assert values(RECONSTRUCTION | UNSEEN | FIDELITY, c) == pytest.approx(
+    assert values(RECONSTRUCTION | UNSEEN | FIDELITY | FIDELITY_UNSEEN, c) == pytest.approx(
         {
             "l0": total["l0_sum"] / total["tokens"],
             "fvu": fvu,
@@ -53,6 +67,9 @@ def test_ratios_equal_the_definitions() -> None:
             "ce_recovered_zero": (ce["zero"] - ce["sae"]) / (ce["zero"] - ce["clean"]),
             "ce_recovered_mean": (ce["mean"] - ce["sae"]) / (ce["mean"] - ce["clean"]),
             "kl": total["kl_sum"] / total["targets"],
+            "ce_recovered_zero_unseen": (unseen["zero"] - unseen["sae"])
+            / (unseen["zero"] - unseen["clean"]),
+            "kl_unseen": total["unseen_kl_sum"] / total["unseen_targets"],
         }
     )
 
@@ -80,7 +97,8 @@ def test_ratio_without_denominator_or_measurement_is_none() -> None:
 @settings(deadline=None, max_examples=25)
 def test_every_interval_holds_its_value(n: int, seed: int) -> None:
     c = columns(n, np.random.default_rng(seed))
-    bounds, metrics = intervals(c, 0), values(RECONSTRUCTION | UNSEEN | FIDELITY, c)
+    all_of_them = RECONSTRUCTION | UNSEEN | FIDELITY | FIDELITY_UNSEEN
+    bounds, metrics = intervals(c, 0), values(all_of_them, c)
     assert bounds.keys() == metrics.keys()
     for name, (low, high) in bounds.items():
         value = metrics[name]
@@ -104,10 +122,10 @@ def test_documents_without_targets_widen_no_interval_of_fidelity() -> None:
     rng = np.random.default_rng(0)
     few = columns(60, rng)
     many = columns(600, rng, targets=60)
-    for name in (name for name in many if name.endswith("_sum") or name == "targets"):
+    for name in (name for name in many if name.endswith(("_sum", "targets"))):
         if name not in ("l0_sum", "cosine_sum"):
             many[name][:60] = few[name]
-    for name in FIDELITY:
+    for name in FIDELITY | FIDELITY_UNSEEN:
         assert np.ptp(intervals(many, 0)[name]) == pytest.approx(
             np.ptp(intervals(few, 0)[name]), rel=0.2
         )

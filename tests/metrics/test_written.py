@@ -19,7 +19,7 @@ from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.metrics.ablation import logits
 from sae_repro.evaluate.metrics.ngram import patterns
-from sae_repro.evaluate.ratios import FIDELITY, RECONSTRUCTION, UNSEEN
+from sae_repro.evaluate.ratios import FIDELITY, FIDELITY_UNSEEN, RECONSTRUCTION, UNSEEN
 from sae_repro.evaluate.reconstruction import accumulate, summarise
 from sae_repro.evaluate.registry import chosen_metrics
 from sae_repro.evaluate.summary import Summary
@@ -52,9 +52,10 @@ def written(tmp_path: Path, make_store: Callable[..., Path]) -> dict[str, Summar
     totals = accumulate(sae, batches(), held_out(store, HOOK, 500, "cpu"), codes.append)
     codes.close()
     counted = (
-        "tokens", "documents", "latents", "latents_alive", "fidelity_tokens", "tokens_unseen"
+        "tokens", "documents", "latents", "latents_alive", "fidelity_tokens", "tokens_unseen",
+        "fidelity_tokens_unseen",
     )  # fmt: skip
-    metrics = {**summarise(totals, D, 0.07), **dict.fromkeys(FIDELITY)}
+    metrics = {**summarise(totals, D, 0.07), **dict.fromkeys(FIDELITY | FIDELITY_UNSEEN)}
     summaries = {
         "always": Summary(metrics, dict.fromkeys(counted, 1), {}),
         **{choice: Summary(dict.fromkeys(names), {}, {}) for choice, names in NEEDS_MODEL.items()},
@@ -108,5 +109,5 @@ def test_rows_state_denominators_and_intervals(written: dict[str, Summary]) -> N
 
 
 def test_rows_give_the_interval_of_every_ratio_over_documents() -> None:
-    rows = {name: find(name) for name in (*RECONSTRUCTION, *UNSEEN, *FIDELITY)}
+    rows = {name: find(name) for name in (*RECONSTRUCTION, *UNSEEN, *FIDELITY, *FIDELITY_UNSEEN)}
     assert {row.interval for row in rows.values() if row} == {"bootstrap over documents"}

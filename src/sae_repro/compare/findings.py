@@ -23,7 +23,7 @@ MOST = 15
 """Sentences."""
 NAMED = 4
 """Cells or architectures that one sentence names."""
-FIRST = ("kl", "fvu", "fvu_unseen")
+FIRST = ("kl", "kl_unseen", "fvu", "fvu_unseen")
 AT_EQUAL_L0: Place = "findings: at equal target L0"
 AGAINST_CONTROLS: Place = "findings: against controls"
 ABOVE_0: Place = "findings: above 0"

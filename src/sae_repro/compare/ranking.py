@@ -15,13 +15,13 @@ from sae_repro.compare.pairs import by_place
 from sae_repro.compare.standings import Better, Standing, better, leaders
 
 METRICS = (
-    "kl", "ce_recovered_zero", "fvu", "fvu_unseen", "monosemantic_fraction_scored",
+    "kl", "kl_unseen", "ce_recovered_zero", "fvu", "fvu_unseen", "monosemantic_fraction_scored",
     "monosemantic_fraction_alive", "pw_mcc", "shared_fraction", "hole_rate", "absorption_rate",
     "dead_fraction_never",
 )  # fmt: skip
 """The columns of the verdict, as far as they were measured."""
 DECIDING = (
-    ("kl",),
+    ("kl_unseen", "kl"),
     ("fvu_unseen", "fvu"),
     ("monosemantic_fraction_scored", "monosemantic_fraction_alive"),
     ("shared_fraction", "pw_mcc"),

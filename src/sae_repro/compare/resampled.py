@@ -33,6 +33,10 @@ METRICS: dict[str, tuple[Callable[[Totals], Floats], tuple[str, ...]]] = {
         ("unseen_squared_error", "unseen_variance"),
     ),
     "kl": (_ratio("kl_sum", "targets"), ("kl_sum", "targets")),
+    "kl_unseen": (
+        _ratio("unseen_kl_sum", "unseen_targets"),
+        ("unseen_kl_sum", "unseen_targets"),
+    ),
     "ce_recovered_zero": (_recovered, ("ce_clean_sum", "ce_sae_sum", "ce_zero_sum")),
 }
 """Metric: what it is of the sums over documents, and the columns of documents.parquet it reads."""

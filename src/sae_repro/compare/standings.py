@@ -24,7 +24,7 @@ from sae_repro.numerics.intervals import Z_95, Interval
 from sae_repro.numerics.multiplicity import LEVEL, holm
 from sae_repro.numerics.seeds import LEAST_SEEDS, Seeds, half_width, p_value, parts, seeds_part
 
-LOGS = ("kl", "fvu_unseen")
+LOGS = ("kl", "kl_unseen", "fvu_unseen")
 """Metrics above 0 whose seeds scatter in proportion to their size: compared as logarithms."""
 
 

@@ -20,7 +20,11 @@ from sae_repro.readers.shards import ActivationStore
 
 Columns = dict[str, npt.NDArray[Any]]
 
-LOSSES = ("ce_clean", "ce_sae", "ce_zero", "ce_mean", "kl")
+COUNTS = ("targets", "unseen_targets")
+LOSSES = (
+    "ce_clean", "ce_sae", "ce_zero", "ce_mean", "kl",
+    "unseen_ce_clean", "unseen_ce_sae", "unseen_ce_zero", "unseen_kl",
+)  # fmt: skip
 
 
 def fidelity_columns(
@@ -28,7 +32,7 @@ def fidelity_columns(
 ) -> Columns:
     """Per document of the ids `document`: its targets, and the sum of each loss over them, nats.
 
-    Documents beyond `evaluate.fidelity_tokens` have none. Nor has any document where rows are whole
+    `unseen_` are those predicted at a position whose prefix no training row has. Documents beyond `evaluate.fidelity_tokens` have none. Nor has any document where rows are whole
     documents, or on random weights: the cross-entropy of a model that predicts nothing has nothing
     to lose or to recover.
     """
@@ -38,20 +42,25 @@ def fidelity_columns(
     def x_hat(x_nd: Tensor) -> Tensor:
         return reconstructed(sae, x_nd, np.empty((len(x_nd), 3), dtype=np.int32))[1]
 
-    measured = fidelity(_untouched(study, hook), {"sae": x_hat}).sums
-    baseline = _baseline(study, hook)
-    return _aligned(baseline | {"ce_sae": measured["ce_sae"], "kl": measured["kl_sae"]}, document)
+    sums = fidelity(_untouched(study, hook), {"sae": x_hat}).sums
+    measured = {
+        f"{among}{name}": sums[f"{among}{of}"]
+        for among in ("", "unseen_")
+        for name, of in (("ce_sae", "ce_sae"), ("kl", "kl_sae"))
+    }
+    return _aligned(_baseline(study, hook) | measured, document)
 
 
 def _aligned(measured: Columns, document: Counts) -> Columns:
     """`measured` by its own `document` as columns over all of `document`, 0 where none is."""
-    columns: Columns = {"targets": np.zeros(len(document), dtype=np.int64)}
+    columns: Columns = {name: np.zeros(len(document), dtype=np.int64) for name in COUNTS}
     columns |= {f"{name}_sum": np.zeros(len(document)) for name in LOSSES}
     if measured:
         # a document without a target may have no token among the activations either
         some = measured["targets"] > 0
         place = np.searchsorted(document, measured["document"][some])
-        columns["targets"][place] = measured["targets"][some]
+        for name in COUNTS:
+            columns[name][place] = measured[name][some]
         for name in LOSSES:
             columns[f"{name}_sum"][place] = measured[name][some]
     return columns
@@ -60,7 +69,8 @@ def _aligned(measured: Columns, document: Counts) -> Columns:
 @lru_cache(maxsize=1)
 def _untouched(study: Evaluation, hook: str) -> Untouched:
     """The untouched passes that a process's cells on a hook share."""
-    windows = Windows(study.activations / "windows", study.settings.fidelity_tokens)
+    seen = ActivationStore(study.activations).seen()
+    windows = Windows(study.activations / "windows", study.settings.fidelity_tokens, seen)
     return Untouched.of(subject_of(study, hook), windows, hook)
 
 
@@ -90,5 +100,9 @@ def _baseline(study: Evaluation, hook: str) -> Columns:
 def _frame(measured: Spliced) -> Any:
     import pandas as pd
 
-    by_document = {"document": measured.document, "targets": measured.targets}
-    return pd.DataFrame(by_document | measured.sums)
+    counts = {
+        "document": measured.document,
+        "targets": measured.targets,
+        "unseen_targets": measured.unseen_targets,
+    }
+    return pd.DataFrame(counts | measured.sums)

@@ -15,7 +15,7 @@ from sae_repro.evaluate.document_fidelity import fidelity_columns
 from sae_repro.evaluate.first_pass import FirstPass, corpus_of
 from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
-from sae_repro.evaluate.ratios import FIDELITY, intervals, values
+from sae_repro.evaluate.ratios import FIDELITY, FIDELITY_UNSEEN, intervals, values
 from sae_repro.evaluate.reconstruction import Totals, accumulate, relative_threshold, summarise
 from sae_repro.evaluate.registry import chosen_metrics
 from sae_repro.files import read_json, write_json
@@ -60,7 +60,8 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
         first_pass = FirstPass(study, sae, store, hook, batches, codes, totals, folder)
         chosen = chosen_metrics(first_pass)
     documents = totals.by_document() | fidelity_columns(study, sae, store, hook, shared.document)
-    metrics = summarise(totals, sae.d_in, settings.dead_threshold) | values(FIDELITY, documents)
+    metrics = summarise(totals, sae.d_in, settings.dead_threshold)
+    metrics |= values(FIDELITY | FIDELITY_UNSEEN, documents)
     bounds = _dead_intervals(totals, settings) | intervals(documents, study.seed)
     write_json(
         folder / "metrics.json",
@@ -95,6 +96,7 @@ def _counts(totals: Totals, documents: dict[str, npt.NDArray[Any]]) -> dict[str,
         "zero_norm_tokens": totals.zero_norm,
         "tokens_unseen": int(totals.held_out.unseen_tokens.sum()),
         "fidelity_tokens": int(targets.sum()),
+        "fidelity_tokens_unseen": int(documents["unseen_targets"].sum()),
         "fidelity_documents": int((targets > 0).sum()),
     }
 

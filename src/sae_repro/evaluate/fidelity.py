@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,9 +25,14 @@ KEPT = 2**24  # log-probabilities of an untouched pass that a process holds, 64 
 
 
 class Windows:
-    """The validation rows of the language model that hold the first `tokens` real tokens."""
+    """The validation rows of the language model that hold the first `tokens` real tokens.
 
-    def __init__(self, folder: Path, tokens: int) -> None:
+    `seen` says of each real token, in order, whether a training row has its prefix; None: not known.
+    """
+
+    def __init__(
+        self, folder: Path, tokens: int, seen: npt.NDArray[np.bool_] | None = None
+    ) -> None:
         read = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r")
             for name in ("tokens", "mask", "length", "document")
@@ -37,13 +43,19 @@ class Windows:
         self.mask = torch.from_numpy(np.array(read["mask"][:rows]))
         self.length = torch.from_numpy(np.array(read["length"][:rows, 0]))
         self.document = np.array(read["document"][:rows, 0], dtype=np.int64)
+        self.unseen = np.zeros(self.mask.shape, dtype=bool)
+        """Real tokens whose prefix no training row has, as far as it is known."""
+        if seen is not None:
+            real = self.mask.numpy()
+            self.unseen[real] = ~seen[: int(real.sum())]
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor, Counts]]:
-        """(tokens, mask [≤ ROWS, longest], document [≤ ROWS]), in order."""
+    def batches(self) -> Iterator[tuple[Tensor, Tensor, Counts, npt.NDArray[np.bool_]]]:
+        """(tokens, mask [≤ ROWS, longest], document [≤ ROWS], unseen as mask), in order."""
         for start in range(0, len(self.tokens), ROWS):
             rows = slice(start, start + ROWS)
             longest = int(self.length[rows].max())
-            yield self.tokens[rows, :longest], self.mask[rows, :longest], self.document[rows]
+            part = rows, slice(longest)
+            yield self.tokens[part], self.mask[part], self.document[rows], self.unseen[part]
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,11 @@ class Spliced:
     document: Counts
     """Ids of the documents of the windows, sorted; all others have a value per document."""
     targets: Counts
+    unseen_targets: Counts
+    """Those predicted at a position whose prefix no training row has."""
     sums: dict[str, Floats]
-    """In nats: `ce_clean`, and for each replacement `ce_<name>` and `kl_<name>`."""
+    """In nats: `ce_clean`, and for each replacement `ce_<name>` and `kl_<name>`; each of them again
+    over the unseen targets alone, as `unseen_ce_clean` and so on."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,8 @@ class _Batch:
     """[m], row by row, as a mask selects."""
     place: Counts
     """Of each target's document, [m]."""
+    unseen: npt.NDArray[np.bool_]
+    """[m]: whether it is predicted at a position whose prefix no training row has."""
 
     def untouched(self) -> Tensor:
         """The log-probabilities of the untouched pass at each target, [m, V]."""
@@ -99,14 +116,16 @@ class Untouched:
         document = np.unique(windows.document)
         few = windows.tokens.numel() * subject.cfg.d_vocab <= KEPT
         batches = []
-        for tokens, mask, document_of_row in windows.batches():
+        for tokens, mask, document_of_row, unseen in windows.batches():
+            of_target = unseen[:, :-1][(mask[:, :-1] & mask[:, 1:]).numpy()]
             tokens, mask = tokens.to(device), mask.to(device)
             valid = mask[:, :-1] & mask[:, 1:]
             row = np.repeat(np.arange(len(tokens)), valid.sum(dim=1).cpu().numpy())
             place = np.searchsorted(document, document_of_row[row])
             with torch.no_grad():
                 clean = Resumable.of(subject, tokens, hook)
-            batches.append(_Batch(clean, few, mask, valid, tokens[:, 1:][valid], place))
+            target = tokens[:, 1:][valid]
+            batches.append(_Batch(clean, few, mask, valid, target, place, of_target))
         return cls(document, batches)
 
 
@@ -118,15 +137,17 @@ def fidelity(untouched: Untouched, replacements: dict[str, Replace]) -> Spliced:
     """
     n = len(untouched.document)
     names = ["ce_clean", *(f"{loss}_{name}" for name in replacements for loss in ("ce", "kl"))]
-    spliced = Spliced(
-        untouched.document, np.zeros(n, dtype=np.int64), {name: np.zeros(n) for name in names}
-    )
+    targets, unseen_targets = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    sums = {f"{among}{name}": np.zeros(n) for among in ("", "unseen_") for name in names}
     for batch in untouched.batches:
-        spliced.targets[:] += np.bincount(batch.place, minlength=n)
+        place, unseen = batch.place, batch.unseen
+        targets += np.bincount(place, minlength=n)
+        unseen_targets += np.bincount(place[unseen], minlength=n)
         for name, loss in _losses(batch, replacements).items():
             loss_m = loss.double().cpu().numpy()
-            spliced.sums[name] += np.bincount(batch.place, loss_m, minlength=n)
-    return spliced
+            sums[name] += np.bincount(place, loss_m, minlength=n)
+            sums[f"unseen_{name}"] += np.bincount(place[unseen], loss_m[unseen], minlength=n)
+    return Spliced(untouched.document, targets, unseen_targets, sums)
 
 
 def _losses(batch: _Batch, replacements: dict[str, Replace]) -> dict[str, Tensor]:

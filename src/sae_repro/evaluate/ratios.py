@@ -19,15 +19,15 @@ Ratio = Callable[[Mapping[str, Any]], Any]
 """A metric of the columns' totals, elementwise where these are arrays over resamplings."""
 
 
-def _recovered(baseline: str) -> Ratio:
+def _recovered(baseline: str, among: str = "") -> Ratio:
     """(baseline − sae) / (baseline − clean), never clipped."""
-    spliced, ablated = _per_target("ce_sae"), _per_target(baseline)
-    clean = _per_target("ce_clean")
+    spliced, ablated = _per_target("ce_sae", among), _per_target(baseline, among)
+    clean = _per_target("ce_clean", among)
     return lambda total: (ablated(total) - spliced(total)) / (ablated(total) - clean(total))
 
 
-def _per_target(name: str) -> Ratio:
-    return lambda total: total[f"{name}_sum"] / total["targets"]
+def _per_target(name: str, among: str = "") -> Ratio:
+    return lambda total: total[f"{among}{name}_sum"] / total[f"{among}targets"]
 
 
 RECONSTRUCTION: dict[str, Ratio] = {
@@ -50,6 +50,12 @@ FIDELITY: dict[str, Ratio] = {
     "kl": _per_target("kl"),
 }
 
+FIDELITY_UNSEEN: dict[str, Ratio] = {
+    "ce_recovered_zero_unseen": _recovered("ce_zero", "unseen_"),
+    "kl_unseen": _per_target("kl", "unseen_"),
+}
+"""Over targets that are predicted at a token of `UNSEEN`."""
+
 
 def values(ratios: Mapping[str, Ratio], columns: Columns) -> dict[str, float | None]:
     """Each ratio over all documents; None where its denominator is 0."""
@@ -62,7 +68,7 @@ def values(ratios: Mapping[str, Ratio], columns: Columns) -> dict[str, float | N
 def intervals(columns: Columns, seed: int) -> dict[str, list[float]]:
     """95 % interval of each ratio over resampled documents.
 
-    Left out where fewer than `LEAST_UNITS` documents have the tokens, unseen tokens, or targets,
+    Left out where fewer than `LEAST_UNITS` documents have the tokens or targets, all or unseen,
     that it is measured on.
     """
     names = [name for name in columns if name != "document"]
@@ -73,6 +79,7 @@ def intervals(columns: Columns, seed: int) -> dict[str, list[float]]:
         (RECONSTRUCTION, "tokens"),
         (UNSEEN, "unseen_tokens"),
         (FIDELITY, "targets"),
+        (FIDELITY_UNSEEN, "unseen_targets"),
     ):
         if np.count_nonzero(columns[measured_on]) < LEAST_UNITS:
             continue

@@ -67,4 +67,25 @@ FIDELITY = (
         controls="sparse",
         shown=("metrics.json", "cells.md"),
     ),
+    Metric(
+        name="ce_recovered_zero_unseen",
+        definition="ce_recovered_zero over the targets predicted at a token whose prefix no "
+        "training window begins with",
+        unit="ratio",
+        source=RECOVERED,
+        denominator="fidelity_tokens_unseen",
+        interval="bootstrap over documents",
+        better="higher",
+        controls="sparse",
+    ),
+    Metric(
+        name="kl_unseen",
+        definition="kl over the same targets: at the others the SAE was trained on the very "
+        "activation that it replaces",
+        unit=NATS,
+        denominator="fidelity_tokens_unseen",
+        interval="bootstrap over documents",
+        better="lower",
+        controls="sparse",
+    ),
 )
