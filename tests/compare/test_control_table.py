@@ -140,7 +140,11 @@ def test_parents_of_the_oracle_are_compared_by_their_intervals(
 def artifacts(tmp_path: Path) -> Callable[..., Path]:
     """Writes what the stage leaves in artifacts/control; returns artifacts."""
 
-    def go(trials: pd.DataFrame, heat: dict[str, Any] | None = None) -> Path:
+    def go(
+        trials: pd.DataFrame,
+        heat: dict[str, Any] | None = None,
+        stable: list[dict[str, Any]] | None = None,
+    ) -> Path:
         folder = tmp_path / "artifacts" / "control"
         folder.mkdir(parents=True)
         trials.to_csv(folder / "trials.csv", index=False)
@@ -152,6 +156,7 @@ def artifacts(tmp_path: Path) -> Callable[..., Path]:
             for atom, parent in (("parent 0", None), ("child 0.0", "parent 0"))
         ]  # fmt: skip
         pd.DataFrame(atoms).to_csv(folder / "atoms.csv", index=False)
+        pd.DataFrame(stable or []).to_csv(folder / "stability.csv", index=False)
         (folder / "heat.json").write_text(json.dumps(heat or {}))
         return tmp_path / "artifacts"
 
@@ -182,6 +187,30 @@ def test_the_tables_hold_the_numbers(artifacts: Callable[..., Path], reports: Pa
     assert atoms.loc[("tree d=20", "vanilla", "parent 0"), "cosine"] == pytest.approx(0.6)
     assert atoms.loc[("tree d=30", "vanilla", "parent 0"), "hole_rate"] == pytest.approx(0.925)
     assert np.isnan(atoms.loc[("tree d=30", "vanilla", "child 0.0"), "hole_rate"])
+
+
+def test_control_md_says_where_stability_predicts_recovery(
+    artifacts: Callable[..., Path], reports: Path
+) -> None:
+    def row(recipe: str, auc: tuple[float, float, float] | tuple[None, None, None]) -> dict:
+        ends = zip(("", "_low", "_high"), auc, strict=True)
+        return {"world": "tree d=20", "recipe": recipe, "seeds": 3, "latents": 60,
+                "recovered": 45, "shared": 50, "shared_recovered": 44,
+                **{f"stability_auc{end}": value for end, value in ends}}  # fmt: skip
+
+    stable = [row("topk", (0.5, 0.4, 0.6)), row("gated", (0.97, 0.95, 0.99)),
+              row("vanilla", (0.9, 0.8, 1.0)), row("jumprelu", (None, None, None))]  # fmt: skip
+    write_control(reports, artifacts(frame(HOLES), stable=stable))
+    text = (reports / "control.md").read_text()
+    assert (
+        "tree d=20: an AUC of 0.9 is reached in 1 of 3 recipes (gated), missed in 1 (topk), "
+        "undecided in the others"
+    ) in text
+    (line,) = (line for line in text.splitlines() if line.startswith("| tree d=20 | gated "))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[3:] == ["60", "45 of 60 (0.750)", "0.970 [0.950, 0.990]", "44 of 50 (0.880)",
+                         "1 of 10 (0.100)"]  # fmt: skip
+    assert len(pd.read_csv(reports / "control_stability.csv")) == 4
 
 
 def test_no_trials_make_no_table(artifacts: Callable[..., Path], reports: Path) -> None:

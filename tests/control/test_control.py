@@ -116,7 +116,7 @@ def test_the_stage_writes_every_trial_the_same_twice_and_otherwise_for_another_s
     folder = go("one", worlds=worlds)
     assert sha256_folder(folder) == sha256_folder(go("two", worlds=worlds))
     assert {p.name for p in folder.iterdir()} == {
-        "trials.csv", "atoms.csv", "heat.json", "contents.json"
+        "trials.csv", "atoms.csv", "stability.csv", "heat.json", "contents.json"
     }  # fmt: skip
 
     table = pd.read_csv(folder / "trials.csv")
@@ -198,14 +198,39 @@ def test_the_oracle_trains_for_its_steps(steps: int) -> None:
     assert trial.rows <= 400 * trial.batch_size
 
 
-def test_each_seed_of_a_trial_and_of_the_study_is_another_world(tmp_path: Path) -> None:
+def test_each_seed_of_a_study_is_another_world_and_each_of_a_trial_other_rows_of_one(
+    tmp_path: Path,
+) -> None:
     settings = Control(worlds=("tree",), seeds=2, tree_steps=5)
     first, second = (t for t in trials(settings) if t.recipe == "topk")
     requests = ((first, 0), (second, 0), (first, 1), (first, 0))
-    worlds = [make_world(t, seed, tmp_path)[0].directions_fd for t, seed in requests]
-    assert not np.array_equal(worlds[0], worlds[1])
+    made = [make_world(t, seed, tmp_path) for t, seed in requests]
+    worlds = [atoms.directions_fd for atoms, _ in made]
+    rows = [samples["train"].x_nd for _, samples in made]
+    assert np.array_equal(worlds[0], worlds[1]) and not np.array_equal(rows[0], rows[1])
     assert not np.array_equal(worlds[0], worlds[2])
-    assert np.array_equal(worlds[0], worlds[3])
+    assert np.array_equal(worlds[0], worlds[3]) and np.array_equal(rows[0], rows[3])
+
+
+def test_stability_is_measured_over_the_seeds_of_each_recipe_of_the_tree(
+    go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size in ("HELD_OUT", "CALIBRATION"):
+        monkeypatch.setattr(f"sae_repro.control.trial.{size}", 1000)
+    settings = Control(**{**TINY, "seeds": 2, "tree_steps": 30}, worlds=("tree", "two_atoms"))
+    planned = [t for t in trials(settings) if t.recipe in ("topk", "vanilla")]
+    failing = next(i for i, t in enumerate(planned) if (t.recipe, t.seed) == ("topk", 1))
+    diverging = planned[failing].cell.model_copy(update={"lr": 1e30})
+    planned[failing] = replace(planned[failing], cell=diverging)
+    only(monkeypatch, planned)
+    table = pd.read_csv(go() / "stability.csv")
+    # two atoms are too few to find some of, and a failed seed leaves the other alone
+    assert list(zip(table["world"], table["recipe"], strict=True)) == [
+        ("tree d=20", "vanilla"),
+        ("tree d=30", "vanilla"),
+    ]
+    assert (table["seeds"] == 2).all() and (table["latents"] > 20).all()
+    assert (table["shared_recovered"] <= table["recovered"]).all()
 
 
 def test_recipes_are_compared_on_one_and_the_same_world(tmp_path: Path) -> None:
@@ -226,6 +251,7 @@ def test_no_worlds_leave_empty_tables_and_no_report(go: Go, tmp_path: Path) -> N
     folder = go(worlds=[])
     assert (folder / "trials.csv").read_text().strip() == ""
     assert (folder / "atoms.csv").read_text().strip() == ""
+    assert (folder / "stability.csv").read_text().strip() == ""
     assert json.loads((folder / "heat.json").read_text()) == {}
     reports = tmp_path / "reports"
     reports.mkdir()

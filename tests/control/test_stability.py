@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from sae_repro.autoencoders import SAE, Weights
+from sae_repro.control.measure import measure
 from sae_repro.control.recipes import BATCH, L1, MATRYOSHKA, Trial, _cell
-from sae_repro.control.stability import stability_auc
+from sae_repro.control.stability import Learnt, prediction, stability_auc
 from sae_repro.control.trial import HOOK, as_store, make_world
 from sae_repro.control.worlds import Atoms, Sample
 from sae_repro.params import Train
@@ -27,6 +28,12 @@ def deterministic_only_here() -> Iterator[None]:
     torch.set_deterministic_debug_mode(before)
 
 
+def learnt(sae: SAE, atoms: Atoms, sample: Sample) -> Learnt:
+    with torch.no_grad():
+        alive_k = (sae.encode(torch.from_numpy(sample.x_nd)) > 0).any(dim=0).numpy()
+    return Learnt.of(sae, alive_k, measure(sae, atoms, sample))
+
+
 def auc_of(folder: Path, world: str, d_in: int, width: int, **choices: Any) -> float | None:
     """Of three seeds on one world, all else alike."""
     cell = _cell(d_in, width, **choices)
@@ -38,7 +45,7 @@ def auc_of(folder: Path, world: str, d_in: int, width: int, **choices: Any) -> f
         Trainer(cell, settings, store, HOOK, seed=seed, checkpoint=folder / f"{seed}").run().sae
         for seed in range(3)
     ]
-    return stability_auc(saes, atoms, samples["held_out"])
+    return stability_auc([learnt(sae, atoms, samples["held_out"]) for sae in saes])
 
 
 def test_stable_latents_of_the_toy_tree_are_atoms_where_nothing_is_absorbed(tmp_path: Path) -> None:
@@ -58,21 +65,77 @@ def test_what_every_seed_absorbs_is_stable_and_no_atom(tmp_path: Path) -> None:
     assert auc is not None and auc < 0.75
 
 
-def planted(rows: np.ndarray) -> SAE:
+def planted(rows: np.ndarray, sign: float = 1.0) -> SAE:
+    """Latents with these rows; those of the encoder are turned by `sign`."""
     weights = torch.from_numpy(rows).float()
     k, d = weights.shape
-    return SAE("standard", Weights(weights.T.contiguous(), torch.zeros(k), weights, torch.zeros(d)))
+    encoder = sign * weights.T
+    return SAE("standard", Weights(encoder.contiguous(), torch.zeros(k), weights, torch.zeros(d)))
 
 
-def test_atoms_that_all_found_beside_noise_are_told_apart() -> None:
+@pytest.fixture
+def world() -> tuple[Atoms, Sample]:
+    """Eight of 32 axes are atoms; each row is a few of them and what no atom explains."""
     rng = np.random.default_rng(0)
     atoms = Atoms(np.eye(32, dtype=np.float32)[:8], tuple("abcdefgh"), np.full(8, -1))
-    x_nd = rng.standard_normal((500, 32)).astype(np.float32)
-    sample = Sample(x_nd, np.zeros((500, 8), np.float32))
-    saes = []
-    for _ in range(3):
-        noise = rng.standard_normal((8, 32))
-        rows = np.concatenate([np.eye(32)[:8], noise / np.linalg.norm(noise, axis=1)[:, None]])
-        saes.append(planted(rows[rng.permutation(16)]))
-    assert stability_auc(saes, atoms, sample) == 1.0
-    assert stability_auc([planted(np.eye(32)[:8])] * 2, atoms, sample) is None
+    a_nf = (rng.random((500, 8)) < 0.2).astype(np.float32)
+    x_nd = np.concatenate([a_nf, rng.standard_normal((500, 24))], axis=1)
+    return atoms, Sample(x_nd.astype(np.float32), a_nf)
+
+
+def found(world: tuple[Atoms, Sample], rng: np.random.Generator, latents: int = 16) -> SAE:
+    """The eight atoms, and random directions in what is no atom, in any order."""
+    noise = np.concatenate([np.zeros((latents - 8, 8)), rng.standard_normal((latents - 8, 24))], 1)
+    rows = np.concatenate([np.eye(32)[:8], noise / np.linalg.norm(noise, axis=1)[:, None]])
+    return planted(rows[rng.permutation(latents)])
+
+
+def test_atoms_that_all_found_beside_noise_are_told_apart(world: tuple[Atoms, Sample]) -> None:
+    rng = np.random.default_rng(1)
+    members = [learnt(found(world, rng), *world) for _ in range(3)]
+    assert stability_auc(members) == 1.0
+    said = prediction(members)
+    assert (said["seeds"], said["latents"], said["recovered"]) == (3, 48, 24)
+    assert said["stability_auc"] == said["stability_auc_low"] == said["stability_auc_high"] == 1.0
+    assert (said["shared"], said["shared_recovered"]) == (24, 24)
+
+
+def test_where_every_latent_is_an_atom_nothing_is_told_apart(world: tuple[Atoms, Sample]) -> None:
+    members = [learnt(planted(np.eye(32)[:8]), *world)] * 2
+    assert stability_auc(members) is None
+    said = prediction(members)
+    assert said["stability_auc"] is said["stability_auc_low"] is None
+    assert said["recovered"] == said["shared_recovered"] == 16
+
+
+def test_a_row_that_fires_elsewhere_recovers_nothing(world: tuple[Atoms, Sample]) -> None:
+    """The same rows, read by an encoder that is turned round."""
+    assert learnt(planted(np.eye(32)[:8]), *world).recovered_k.all()
+    turned = planted(np.concatenate([np.eye(32)[:8], np.eye(32)[8:9]]), sign=-1.0)
+    assert not learnt(turned, *world).recovered_k.any()
+
+
+def test_sums_that_every_seed_finds_are_stable_and_recover_nothing(
+    world: tuple[Atoms, Sample],
+) -> None:
+    """Beside four atoms, all as far off as the next seed's: how stable they are tells nothing."""
+    rng = np.random.default_rng(3)
+    rows = np.eye(32)[:8].copy()
+    rows[4:] += np.eye(32)[:4]
+    rows /= np.linalg.norm(rows, axis=1)[:, None]
+    off = [np.concatenate([np.zeros((8, 8)), rng.standard_normal((8, 24))], 1) for _ in range(3)]
+    saes = [planted(rows) for _ in off]
+    for sae, noise in zip(saes, off, strict=True):
+        sae.weights.W_dec += torch.from_numpy(0.02 * noise).float()
+    said = prediction([learnt(sae, *world) for sae in saes])
+    assert (said["recovered"], said["shared"], said["shared_recovered"]) == (12, 24, 12)
+    assert 0.2 < said["stability_auc"] < 0.8
+
+
+def test_what_was_saved_is_loaded(world: tuple[Atoms, Sample], tmp_path: Path) -> None:
+    one = learnt(found(world, np.random.default_rng(2)), *world)
+    one.save(tmp_path / "0.npz")
+    again = Learnt.load(tmp_path / "0.npz")
+    assert np.array_equal(again.recovered_k, one.recovered_k)
+    assert np.array_equal(again.directions.decoder_kd, one.directions.decoder_kd)
+    assert np.array_equal(again.directions.encoder_kd, one.directions.encoder_kd)

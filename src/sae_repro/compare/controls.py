@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sae_repro.compare.control_stability import stability_section
 from sae_repro.compare.drawing import drawn
 from sae_repro.compare.tables import number, with_interval, write_table
 from sae_repro.files import read_json, write_text
@@ -103,7 +104,8 @@ def _parents(table: pd.DataFrame) -> Iterator[str]:
 def write_control(folder: Path, artifacts: Path) -> None:
     """control.csv and .md: means over seeds with intervals, and what was expected of them.
 
-    control_trials.csv has each seed, control_atoms.csv the means over seeds for each atom.
+    control_trials.csv has each seed, control_atoms.csv the means over seeds for each atom,
+    control_stability.csv what stability over seeds says of recovery.
     """
     trials = read_trials(artifacts / "control")
     if not len(trials):
@@ -125,10 +127,16 @@ def write_control(folder: Path, artifacts: Path) -> None:
     lines = "\n".join(f"- {sentence}" for sentence in findings(trials, table))
     caption = (
         "# Controls: activations whose atoms are known\n\nMean over seeds [95 % interval: "
-        "Student's t, of fractions on their angles so that it stays in [0, 1]]; each seed draws a "
-        f"world, data and weights of its own. {KEY}. METRICS.md defines each metric.\n\n{lines}"
+        "Student's t, of fractions on their angles so that it stays in [0, 1]]; each seed draws "
+        "data and weights of its own, the atoms are those of the study. "
+        f"{KEY}. METRICS.md defines each metric.\n\n{lines}"
     )
     write_table(folder, "control", table, caption, printed, latex=True)
+    stable = _read(artifacts / "control" / "stability.csv")
+    if len(stable):
+        path = folder / "control.md"
+        text = path.read_text(encoding="utf-8") + "\n" + stability_section(folder, stable)
+        write_text(path, text)
     atoms = _read(artifacts / "control" / "atoms.csv")
     if not len(atoms):
         return

@@ -1,20 +1,25 @@
 """Stage `control`: the same autoencoders on activations whose atoms are known.
 
 artifacts/control/ holds trials.csv (a row per world, recipe and seed), atoms.csv (a row per atom
-of each), and heat.json (one tree per recipe: true and learnt activations, and cosines).
+of each), stability.csv (a row per recipe of the tree and the oracle: does stability over seeds
+predict recovery?), and heat.json (one tree per recipe: true and learnt activations, and cosines).
 """
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sae_repro.contents import check, sealed_folder
 from sae_repro.control.job import jobs
-from sae_repro.control.recipes import trials
+from sae_repro.control.recipes import Trial, trials
 from sae_repro.files import read_json, write_json, write_text
 from sae_repro.params import Control
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import StageContext
+
+STABILITY = ("tree", "oracle")
+"""Worlds of many atoms, of which an SAE finds some."""
 
 
 def run(context: StageContext) -> None:
@@ -53,8 +58,28 @@ def run(context: StageContext) -> None:
             atoms += [{**labels, **atom} for atom in outcome.get("atoms", [])]
             if "heat" in outcome:
                 heat.setdefault(trial.name, {})[trial.recipe] = outcome["heat"]
+        stable = _stability(planned, folder)
     with sealed_folder(context.artifacts("control")) as out:
-        for file, table in (("trials", rows), ("atoms", atoms)):
+        for file, table in (("trials", rows), ("atoms", atoms), ("stability", stable)):
             text = pd.DataFrame(table).to_csv(index=False, lineterminator="\n")
             write_text(out / f"{file}.csv", text)
         write_json(out / "heat.json", heat)
+
+
+def _stability(planned: Sequence[Trial], folder: Path) -> list[dict[str, Any]]:
+    """Rows of stability.csv: of the recipes whose SAEs of several seeds trained to their ends."""
+    saved: dict[tuple[str, str], list[Path]] = {}
+    for i, trial in enumerate(planned):
+        path = folder / f"{i}.npz"
+        if trial.world in STABILITY and path.is_file():
+            saved.setdefault((trial.name, trial.recipe), []).append(path)
+    several = {key: paths for key, paths in saved.items() if len(paths) > 1}
+    if not several:
+        return []
+    # imports torch: not before the workers are done
+    from sae_repro.control.stability import Learnt, prediction
+
+    return [
+        {"world": world, "recipe": recipe, **prediction([Learnt.load(path) for path in paths])}
+        for (world, recipe), paths in several.items()
+    ]

@@ -18,7 +18,7 @@ class WorldJob:
     study_seed: int
     corpus: Path
     outs: tuple[Path, ...]
-    """Where each trial's outcome goes."""
+    """Where each trial's outcome goes; its latents go beside it, as .npz."""
 
     @property
     def name(self) -> str:
@@ -38,8 +38,10 @@ class WorldJob:
 
         failed = []
         outcomes = carry_out(self.trials, self.study_seed, self.corpus, progress)
-        for trial, out, outcome in zip(self.trials, self.outs, outcomes, strict=True):
+        for trial, out, (outcome, learnt) in zip(self.trials, self.outs, outcomes, strict=True):
             write_json(out, outcome)
+            if learnt is not None:
+                learnt.save(out.with_suffix(".npz"))
             if outcome["status"] != "ok":
                 failed.append(trial.recipe)
         return f"control: {self.name}: {'failed: ' + ', '.join(failed) if failed else 'ok'}"

@@ -1,46 +1,116 @@
-"""Does a latent that other seeds find again have an atom of the world behind it?"""
+"""Does a latent that other seeds find again have an atom of the world behind it?
 
+The SAEs of a recipe differ in their seed, and in the rows they saw, of one world. Their stability
+is measured as on a language model's activations (`evaluate.consistency`), and set against the
+truth, which is known here alone.
+"""
+
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sae_repro.autoencoders import SAE
-from sae_repro.autoencoders.partners import Directions, Match, cosines, one_to_one, stability, unit
-from sae_repro.control.worlds import Atoms, Sample
+from sae_repro.autoencoders.partners import Directions, Match, agreed_cosines, stability
+from sae_repro.control.measure import Matching
+from sae_repro.numerics.pairs import jackknife
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 RECOVERED = 0.9
-"""Signed cosine of a decoder row with the atom that it is matched with."""
+"""A latent recovers an atom by decoder and encoder: matched one to one, the signed cosine of its
+row with the atom and the F1 of its firing for the atom are both above. By the row alone, the latent
+of a parent that is silent on its children would count."""
+SHARED = 0.7
+"""As in `evaluate.consistency`: decoder cosine of latents that another seed has, too."""
 
 
-def stability_auc(saes: Sequence[SAE], atoms: Atoms, sample: Sample) -> float | None:
-    """AUC of stability for "the latent is an atom", over the alive latents of `saes` together.
+@dataclass(frozen=True)
+class Learnt:
+    """The alive latents of an SAE, and which of them recover an atom."""
 
-    The SAEs differ in their seed alone. A latent is an atom where its one-to-one match with the
-    atoms has a signed cosine above `RECOVERED`. None where all latents are atoms, or none is.
+    directions: Directions
+    recovered_k: Mask
+
+    @classmethod
+    def of(cls, sae: SAE, alive_k: Mask, matching: Matching) -> "Learnt":
+        """Of an SAE that was matched with the atoms of its world."""
+        right_f = (matching.cosine_f > RECOVERED) & (matching.f1_f > RECOVERED)
+        recovered_k = np.zeros(len(alive_k), dtype=bool)
+        recovered_k[matching.match_f[right_f]] = True
+        alive = np.flatnonzero(alive_k)
+        return cls(Directions.of(sae.weights, alive), recovered_k[alive])
+
+    def save(self, path: Path) -> None:
+        """Write it, as .npz."""
+        d = self.directions
+        np.savez(path, latent=d.latent, encoder=d.encoder_kd, decoder=d.decoder_kd,
+                 recovered=self.recovered_k)  # fmt: skip
+
+    @classmethod
+    def load(cls, path: Path) -> "Learnt":
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as saved:
+            directions = Directions(saved["latent"], saved["encoder"], saved["decoder"])
+            return cls(directions, saved["recovered"])
+
+
+def prediction(members: Sequence[Learnt]) -> dict[str, Any]:
+    """How well stability tells the latents that recover an atom from the others.
+
+    `stability_auc` is the mean over pairs of SAEs, with the jackknife's interval over seeds, which
+    is missing where a pair has none. Shared latents are those that every other SAE has.
     """
-    import torch
+    pairs = [*combinations(range(len(members)), 2)]
+    aucs = {(i, j): auc for i, j in pairs
+            if (auc := stability_auc((members[i], members[j]))) is not None}  # fmt: skip
+    mean, low, high = jackknife(aucs)
+    known = len(aucs) == len(pairs) and not math.isnan(low)
+    recovered = np.concatenate([m.recovered_k for m in members]) if members else np.empty(0, bool)
+    shared = _shared(members) if pairs else np.zeros(len(recovered), dtype=bool)
+    return {
+        "seeds": len(members),
+        "latents": len(recovered),
+        "recovered": int(recovered.sum()),
+        "stability_auc": None if math.isnan(mean) else mean,
+        "stability_auc_low": max(0.0, low) if known else None,
+        "stability_auc_high": min(1.0, high) if known else None,
+        "shared": int(shared.sum()),
+        "shared_recovered": int((shared & recovered).sum()),
+    }
 
-    x_nd = torch.from_numpy(sample.x_nd)
-    with torch.no_grad():
-        alive = [np.flatnonzero((sae.encode(x_nd) > 0).any(dim=0).numpy()) for sae in saes]
-    members = [Directions.of(s.weights, latent) for s, latent in zip(saes, alive, strict=True)]
-    pairs = combinations(range(len(saes)), 2)
-    matches = {(i, j): Match.of(members[i], members[j]) for i, j in pairs}
-    stable, recovered = [], []
-    for number, member in enumerate(members):
-        signed = cosines(unit(atoms.directions_fd), member.decoder_kd)
-        atom, latent = one_to_one(signed)
-        is_atom = np.zeros(len(member.latent), dtype=bool)
-        is_atom[latent] = signed[atom, latent] > RECOVERED
-        recovered.append(is_atom)
-        stable.append(stability(number, len(member.latent), matches))
-    return _auc(np.concatenate(stable), np.concatenate(recovered))
+
+def stability_auc(members: Sequence[Learnt]) -> float | None:
+    """AUC of stability for "the latent recovers an atom", over the alive latents of all members.
+
+    None where all latents do, or none does.
+    """
+    pairs = combinations(range(len(members)), 2)
+    matches = {(i, j): Match.of(members[i].directions, members[j].directions) for i, j in pairs}
+    stable = [stability(n, len(m.recovered_k), matches) for n, m in enumerate(members)]
+    return _auc(np.concatenate(stable), np.concatenate([m.recovered_k for m in members]))
 
 
-def _auc(
-    score: "np.typing.NDArray[np.float64]", positive: "np.typing.NDArray[np.bool_]"
-) -> float | None:
+def _shared(members: Sequence[Learnt]) -> Mask:
+    """Of the latents of all members in turn, whether every other member has them."""
+    found = [np.ones(len(m.recovered_k), dtype=bool) for m in members]
+    for i, j in combinations(range(len(members)), 2):
+        if not (len(found[i]) and len(found[j])):
+            found[i][:], found[j][:] = False, False
+            continue
+        agreed = agreed_cosines(members[i].directions, members[j].directions)
+        for member, cosine in zip((i, j), agreed, strict=True):
+            found[member] &= cosine > SHARED
+    return np.concatenate(found)
+
+
+def _auc(score: Floats, positive: Mask) -> float | None:
     """P(the score of a positive > that of a negative), ties one half."""
     negatives = int((~positive).sum())
     if not negatives or negatives == len(positive):

@@ -16,6 +16,7 @@ from sae_repro.control.measure import Matching, measure
 from sae_repro.control.recipes import Trial
 from sae_repro.control.scores import scores
 from sae_repro.control.settled import has_settled, loss_change
+from sae_repro.control.stability import Learnt
 from sae_repro.control.worlds import Atoms, Sample
 from sae_repro.files import read_json, sha256_file, write_json
 from sae_repro.numerics.determinism import prepare
@@ -32,12 +33,16 @@ LOG_EVERY = 4  # enough rows to tell whether the loss has settled
 SHOWN = 64  # held-out rows kept for the heat maps
 
 
+Outcome = tuple[dict[str, Any], Learnt | None]
+"""The measures as JSON, or the reason of a failure; and the latents of what trained to its end."""
+
+
 def carry_out(
     trials: Sequence[Trial], study_seed: int, corpus: Path, progress: Callable[[int], None]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Outcome]:
     """Train and measure each of `trials`, which have one world, one seed and the same rows.
 
-    The measures as JSON, or the reason of a failure. `progress` takes the steps of all so far.
+    `progress` takes the steps of all so far.
     """
     prepare(device="cpu", threads=1)
     atoms, samples = make_world(trials[0], study_seed, corpus)
@@ -65,7 +70,7 @@ def _try(
     held_out: Sample,
     checkpoint: Path,
     progress: Callable[[int], None],
-) -> dict[str, Any]:
+) -> Outcome:
     trainer = Trainer(
         trial.cell,
         Train(batch_size=trial.batch_size, epochs=trial.epochs, log_every=LOG_EVERY,
@@ -77,12 +82,13 @@ def _try(
     try:
         trained = trainer.run(progress)
     except Diverged as failure:
-        return {"status": "failed", "reason": str(failure)}
-    outcome = _outcome(trial, atoms, trained.sae, held_out, measure(trained.sae, atoms, held_out))
+        return {"status": "failed", "reason": str(failure)}, None
+    matching = measure(trained.sae, atoms, held_out)
+    outcome, learnt = _outcome(trial, atoms, trained.sae, held_out, matching)
     change, error = loss_change(trained.journal.metrics, trial.steps, trial.cell.lr_decay)
     if not math.isnan(change):
         outcome["summary"] |= {"loss_change": change, "settled": has_settled(change, error)}
-    return outcome
+    return outcome, learnt
 
 
 def silence_half(trainer: Trainer) -> None:
@@ -97,35 +103,44 @@ def silence_half(trainer: Trainer) -> None:
 
 
 def make_world(trial: Trial, seed: int, corpus: Path) -> tuple[Atoms, dict[str, Sample]]:
-    """The world's atoms, and samples for training, calibration and measuring."""
+    """The world's atoms, and samples for training, calibration and measuring.
+
+    All trials' seeds have the same atoms, as a study's SAEs have one language model: only then can
+    what one seed finds be looked for in another. Rows are each seed's own.
+    """
     sizes = {"train": trial.rows, "calibration": CALIBRATION, "held_out": HELD_OUT}
+    of_atoms = generator(seed, "control", trial.world, trial.d_in, "atoms")
 
     def rng(*name: int | str) -> np.random.Generator:
         return generator(seed, "control", trial.world, trial.d_in, trial.seed, *name)
 
     match trial.world:
         case "tree":
-            atoms = worlds.tree_atoms(trial.d_in, rng("atoms"))
+            atoms = worlds.tree_atoms(trial.d_in, of_atoms)
             draw = worlds.tree_sample
         case "two_atoms":
-            atoms, draw = worlds.two_atoms(rng("atoms")), worlds.two_atoms_sample
+            atoms, draw = worlds.two_atoms(of_atoms), worlds.two_atoms_sample
         case "sparse":
-            atoms = worlds.sparse_atoms(trial.d_in, rng("atoms"))
+            atoms = worlds.sparse_atoms(trial.d_in, of_atoms)
             draw = worlds.sparse_sample
         case _:
-            return _oracle(trial, sizes, corpus, rng)
+            return _oracle(trial, sizes, corpus, of_atoms, rng)
     return atoms, {name: draw(atoms, n, rng(name)) for name, n in sizes.items()}
 
 
 def _oracle(
-    trial: Trial, sizes: dict[str, int], corpus: Path, rng: Callable[..., np.random.Generator]
+    trial: Trial,
+    sizes: dict[str, int],
+    corpus: Path,
+    of_atoms: np.random.Generator,
+    rng: Callable[..., np.random.Generator],
 ) -> tuple[Atoms, dict[str, Sample]]:
     """Every labelled concept of the stories has a direction; held-out rows of other documents."""
     concepts: list[dict[str, Any]] = read_json(corpus / "concepts.json")
     names = tuple(concept["name"] for concept in concepts)
     number = {name: i for i, name in enumerate(names)}
     parent_f = np.array([number.get(concept["parent"], -1) for concept in concepts])
-    atoms = worlds.oracle_atoms(names, parent_f, trial.d_in, rng("atoms"))
+    atoms = worlds.oracle_atoms(names, parent_f, trial.d_in, of_atoms)
     split_of = {"train": "train", "calibration": "calibration", "held_out": "validation"}
     samples = {
         name: worlds.oracle_sample(
@@ -166,8 +181,8 @@ def as_store(folder: Path, train_nd: Any, calibration_nd: Any) -> ActivationStor
 
 def _outcome(
     trial: Trial, atoms: Atoms, sae: SAE, held_out: Sample, matching: Matching
-) -> dict[str, Any]:
-    """The JSON of a trial that trained to its end."""
+) -> tuple[dict[str, Any], Learnt]:
+    """The JSON of a trial that trained to its end, and its latents."""
     with torch.no_grad():
         z_nk = sae.encode(torch.from_numpy(held_out.x_nd)).numpy()
     fires_k: npt.NDArray[np.bool_] = np.any(z_nk > 0, axis=0)
@@ -204,4 +219,4 @@ def _outcome(
             "learnt": z_nf.tolist(),
             "cosines": worlds.cosines(atoms.directions_fd, rows).tolist(),
         }
-    return outcome
+    return outcome, Learnt.of(sae, fires_k, matching)

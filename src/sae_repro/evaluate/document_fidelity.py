@@ -32,9 +32,10 @@ def fidelity_columns(
 ) -> Columns:
     """Per document of the ids `document`: its targets, and the sum of each loss over them, nats.
 
-    `unseen_` are those predicted at a position whose prefix no training row has. Documents beyond `evaluate.fidelity_tokens` have none. Nor has any document where rows are whole
-    documents, or on random weights: the cross-entropy of a model that predicts nothing has nothing
-    to lose or to recover.
+    `unseen_` are those predicted at a position whose prefix no training row has. Documents beyond
+    `evaluate.fidelity_tokens` have none. Nor has any document where rows are whole documents, or on
+    random weights: the cross-entropy of a model that predicts nothing has nothing to lose or to
+    recover.
     """
     if store.manifest["pooling"] != "token" or on_random_weights(hook):
         return _aligned({}, document)

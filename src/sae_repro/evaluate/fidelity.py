@@ -27,7 +27,8 @@ KEPT = 2**24  # log-probabilities of an untouched pass that a process holds, 64 
 class Windows:
     """The validation rows of the language model that hold the first `tokens` real tokens.
 
-    `seen` says of each real token, in order, whether a training row has its prefix; None: not known.
+    `seen` says of each real token, in order, whether a training row has its prefix; None: it is not
+    known.
     """
 
     def __init__(
