@@ -174,13 +174,14 @@ class Few:
             start = self._start[a * m : b * m + 1]
             first, last = int(start[0]), int(start[-1])
             part = _bag(w_dec, col[first:last], start - first, z[first:last]).view(b - a, m, d_in)
-            part[:, 0] -= target_nd[a:b]
+            group = part.unbind(1)  # indexing anew would cost small batches more than the sums
+            group[0].sub_(target_nd[a:b])
             for g in range(1, m):
-                part[:, g] += part[:, g - 1]
+                group[g].add_(group[g - 1])
             squares += _squares(part)
-            left[a:b] = part[:, -1]
+            left[a:b] = group[-1]
             for g in range(m - 2, -1, -1):
-                part[:, g] += part[:, g + 1]
+                group[g].add_(group[g + 1])
             summed[a:b] = part
         return Residual(squares, _squares(left), left, summed[:, 0], summed)
 
