@@ -1,4 +1,4 @@
-"""Whether stability over seeds tells latents with an atom behind them from others: its section."""
+"""The section of control.md on what stability over seeds says of a latent's truth."""
 
 from pathlib import Path
 
