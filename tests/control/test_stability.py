@@ -1,6 +1,7 @@
 """Stability against the truth: it finds atoms, except where all seeds make the same mistake."""
 
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 
 from sae_repro.autoencoders import SAE, Weights
+from sae_repro.autoencoders.partners import Match
 from sae_repro.control.measure import measure
 from sae_repro.control.recipes import BATCH, L1, MATRYOSHKA, Trial, _cell
 from sae_repro.control.stability import Learnt, prediction, stability_auc
 from sae_repro.control.trial import HOOK, as_store, make_world
-from sae_repro.control.worlds import Atoms, Sample
+from sae_repro.control.worlds import Atoms, Sample, tree_atoms, tree_sample
 from sae_repro.params import Train
 from sae_repro.training import Trainer
 
@@ -130,6 +132,24 @@ def test_sums_that_every_seed_finds_are_stable_and_recover_nothing(
     said = prediction([learnt(sae, *world) for sae in saes])
     assert (said["recovered"], said["shared"], said["shared_recovered"]) == (12, 24, 12)
     assert 0.2 < said["stability_auc"] < 0.8
+
+
+def test_trees_that_are_turned_are_compared_along_their_atoms() -> None:
+    """Each of three seeds finds the atoms of its own tree, and the sum of two, in any order."""
+    members = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        atoms = tree_atoms(30, rng)
+        rows = atoms.directions_fd.astype(np.float64)
+        rows /= np.linalg.norm(rows, axis=1)[:, None]
+        rows = np.concatenate([rows[1:], (rows[:1] + rows[1:2]) / np.sqrt(2)])
+        sae = planted(rows[rng.permutation(len(rows))])
+        sae.weights.b_enc -= 0.1  # or rounding would have orthogonal atoms fire
+        members.append(learnt(sae, atoms, tree_sample(atoms, 500, rng)).along(atoms.directions_fd))
+    said = prediction(members)
+    assert (said["latents"], said["shared"], said["recovered"]) == (60, 60, 57)
+    for a, b in combinations(members, 2):
+        assert Match.of(a.directions, b.directions).cosine == pytest.approx(1, abs=1e-6)
 
 
 def test_what_was_saved_is_loaded(world: tuple[Atoms, Sample], tmp_path: Path) -> None:

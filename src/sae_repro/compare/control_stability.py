@@ -10,7 +10,8 @@ from sae_repro.files import write_text
 PREDICTS = 0.9
 """AUC from which on stability is said to predict recovery."""
 DEFINITIONS = (
-    "All seeds of a recipe have the same atoms. A latent *recovers* an atom if, matched one to "
+    "All seeds have the oracle's same atoms; their trees are one, turned, and latents are compared "
+    "in the coordinates of its atoms. A latent *recovers* an atom if, matched one to "
     "one, the cosine of its decoder row and the F1 of its firing are both above .9. Its "
     "*stability* is the |cosine| with its partner in another seed, as in consistency.md; *AUC* is "
     "the probability that a latent which recovers an atom is more stable than one which does not, "

@@ -127,8 +127,8 @@ def write_control(folder: Path, artifacts: Path) -> None:
     lines = "\n".join(f"- {sentence}" for sentence in findings(trials, table))
     caption = (
         "# Controls: activations whose atoms are known\n\nMean over seeds [95 % interval: "
-        "Student's t, of fractions on their angles so that it stays in [0, 1]]; each seed draws "
-        "data and weights of its own, the atoms are those of the study. "
+        "Student's t, of fractions on their angles so that it stays in [0, 1]]; each seed draws a "
+        "world, data and weights of its own (the oracle's atoms are those of the study). "
         f"{KEY}. METRICS.md defines each metric.\n\n{lines}"
     )
     write_table(folder, "control", table, caption, printed, latex=True)

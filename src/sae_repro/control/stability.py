@@ -1,8 +1,8 @@
 """Does a latent that other seeds find again have an atom of the world behind it?
 
-The SAEs of a recipe differ in their seed, and in the rows they saw, of one world. Their stability
-is measured as on a language model's activations (`evaluate.consistency`), and set against the
-truth, which is known here alone.
+The SAEs of a recipe differ in their seed, and in the rows they saw, of one world; trees of other
+seeds are the same tree, turned. Their stability is measured as on a language model's activations
+(`evaluate.consistency`), and set against the truth, which is known here alone.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.autoencoders import SAE
-from sae_repro.autoencoders.partners import Directions, Match, agreed_cosines, stability
+from sae_repro.autoencoders.partners import Directions, Match, agreed_cosines, stability, unit
 from sae_repro.control.measure import Matching
 from sae_repro.numerics.pairs import jackknife
 
@@ -46,6 +46,15 @@ class Learnt:
         recovered_k[matching.match_f[right_f]] = True
         alive = np.flatnonzero(alive_k)
         return cls(Directions.of(sae.weights, alive), recovered_k[alive])
+
+    def along(self, atoms_fd: npt.NDArray[Any]) -> "Learnt":
+        """The same in the coordinates of orthogonal atoms, outside of whose span nothing lies.
+
+        There the SAEs of worlds that differ in a rotation can be compared.
+        """
+        basis_fd, d = unit(atoms_fd), self.directions
+        encoder_kf, decoder_kf = (unit(rows @ basis_fd.T) for rows in (d.encoder_kd, d.decoder_kd))
+        return Learnt(Directions(d.latent, encoder_kf, decoder_kf), self.recovered_k)
 
     def save(self, path: Path) -> None:
         """Write it, as .npz."""

@@ -105,26 +105,26 @@ def silence_half(trainer: Trainer) -> None:
 def make_world(trial: Trial, seed: int, corpus: Path) -> tuple[Atoms, dict[str, Sample]]:
     """The world's atoms, and samples for training, calibration and measuring.
 
-    All trials' seeds have the same atoms, as a study's SAEs have one language model: only then can
-    what one seed finds be looked for in another. Rows are each seed's own.
+    Each seed draws its own, but for the oracle's atoms, which are those of the study: what one seed
+    finds is looked for in another (`control.stability`). The trees of all seeds are one, turned.
     """
     sizes = {"train": trial.rows, "calibration": CALIBRATION, "held_out": HELD_OUT}
-    of_atoms = generator(seed, "control", trial.world, trial.d_in, "atoms")
 
     def rng(*name: int | str) -> np.random.Generator:
         return generator(seed, "control", trial.world, trial.d_in, trial.seed, *name)
 
     match trial.world:
         case "tree":
-            atoms = worlds.tree_atoms(trial.d_in, of_atoms)
+            atoms = worlds.tree_atoms(trial.d_in, rng("atoms"))
             draw = worlds.tree_sample
         case "two_atoms":
-            atoms, draw = worlds.two_atoms(of_atoms), worlds.two_atoms_sample
+            atoms, draw = worlds.two_atoms(rng("atoms")), worlds.two_atoms_sample
         case "sparse":
-            atoms = worlds.sparse_atoms(trial.d_in, of_atoms)
+            atoms = worlds.sparse_atoms(trial.d_in, rng("atoms"))
             draw = worlds.sparse_sample
         case _:
-            return _oracle(trial, sizes, corpus, of_atoms, rng)
+            of_study = generator(seed, "control", trial.world, trial.d_in, "atoms")
+            return _oracle(trial, sizes, corpus, of_study, rng)
     return atoms, {name: draw(atoms, n, rng(name)) for name, n in sizes.items()}
 
 
@@ -132,7 +132,7 @@ def _oracle(
     trial: Trial,
     sizes: dict[str, int],
     corpus: Path,
-    of_atoms: np.random.Generator,
+    of_study: np.random.Generator,
     rng: Callable[..., np.random.Generator],
 ) -> tuple[Atoms, dict[str, Sample]]:
     """Every labelled concept of the stories has a direction; held-out rows of other documents."""
@@ -140,7 +140,7 @@ def _oracle(
     names = tuple(concept["name"] for concept in concepts)
     number = {name: i for i, name in enumerate(names)}
     parent_f = np.array([number.get(concept["parent"], -1) for concept in concepts])
-    atoms = worlds.oracle_atoms(names, parent_f, trial.d_in, of_atoms)
+    atoms = worlds.oracle_atoms(names, parent_f, trial.d_in, of_study)
     split_of = {"train": "train", "calibration": "calibration", "held_out": "validation"}
     samples = {
         name: worlds.oracle_sample(
@@ -219,4 +219,5 @@ def _outcome(
             "learnt": z_nf.tolist(),
             "cosines": worlds.cosines(atoms.directions_fd, rows).tolist(),
         }
-    return outcome, Learnt.of(sae, fires_k, matching)
+    learnt = Learnt.of(sae, fires_k, matching)
+    return outcome, learnt.along(atoms.directions_fd) if trial.world == "tree" else learnt
