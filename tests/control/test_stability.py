@@ -110,6 +110,15 @@ def test_where_every_latent_is_an_atom_nothing_is_told_apart(world: tuple[Atoms,
     assert said["recovered"] == said["shared_recovered"] == 16
 
 
+def test_a_pair_that_says_nothing_takes_the_interval(world: tuple[Atoms, Sample]) -> None:
+    perfect = learnt(planted(np.eye(32)[:8]), *world)
+    other = learnt(found(world, np.random.default_rng(4)), *world)
+    assert stability_auc([perfect, perfect]) is None
+    said = prediction([perfect, perfect, other])
+    assert said["stability_auc"] == stability_auc([perfect, other]) is not None
+    assert said["stability_auc_low"] is said["stability_auc_high"] is None
+
+
 def test_a_row_that_fires_elsewhere_recovers_nothing(world: tuple[Atoms, Sample]) -> None:
     """The same rows, read by an encoder that is turned round."""
     assert learnt(planted(np.eye(32)[:8]), *world).recovered_k.all()

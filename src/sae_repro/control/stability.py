@@ -79,15 +79,15 @@ def prediction(members: Sequence[Learnt]) -> dict[str, Any]:
     pairs = [*combinations(range(len(members)), 2)]
     aucs = {(i, j): auc for i, j in pairs
             if (auc := stability_auc((members[i], members[j]))) is not None}  # fmt: skip
-    mean, low, high = jackknife(aucs)
-    known = len(aucs) == len(pairs) and not math.isnan(low)
+    _, low, high = jackknife(aucs if len(aucs) == len(pairs) else {})
+    known = not math.isnan(low)
     recovered = np.concatenate([m.recovered_k for m in members]) if members else np.empty(0, bool)
     shared = _shared(members) if pairs else np.zeros(len(recovered), dtype=bool)
     return {
         "seeds": len(members),
         "latents": len(recovered),
         "recovered": int(recovered.sum()),
-        "stability_auc": None if math.isnan(mean) else mean,
+        "stability_auc": float(np.mean([*aucs.values()])) if aucs else None,
         "stability_auc_low": max(0.0, low) if known else None,
         "stability_auc_high": min(1.0, high) if known else None,
         "shared": int(shared.sum()),
