@@ -192,6 +192,23 @@ def test_blocks_that_do_not_resume_are_run_whole(bridge: Any, windows: Windows) 
     assert resumable.leaving is None
 
 
+def test_a_large_vocabulary_makes_passes_of_fewer_windows(
+    bridge: Any, windows: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is that of a pass's logits: 49,000 words on 32 windows of 128 tokens are 800 MB."""
+    replacements = {"half": lambda x: x / 2}
+    at_once = fidelity(Untouched.of(bridge, windows, HOOK), replacements)
+    monkeypatch.setattr(fidelity_module, "LOGITS", 3 * CONTEXT * VOCABULARY)
+    untouched = Untouched.of(bridge, windows, HOOK)
+    assert [len(batch.mask) for batch in untouched.batches] == [3] * 13 + [1]
+    few = fidelity(untouched, replacements)
+    np.testing.assert_array_equal(few.targets, at_once.targets)
+    for name, sums in at_once.sums.items():
+        np.testing.assert_allclose(few.sums[name], sums, rtol=1e-5)
+    monkeypatch.setattr(fidelity_module, "LOGITS", 1)
+    assert {len(tokens) for tokens, _, _ in windows.batches(VOCABULARY)} == {1}
+
+
 def test_windows_hold_the_requested_tokens(windows: Windows, tmp_path: Path) -> None:
     total = int(windows.mask.sum())
     for tokens in (1, 30, total):

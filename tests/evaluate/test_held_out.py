@@ -1,6 +1,7 @@
 """Facts of a hook's validation activations: exact, measured once, blind to batches."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from sae_repro.evaluate import held_out as module
 from sae_repro.evaluate.held_out import Batch, HeldOut, held_out, validation_batches
-from sae_repro.readers.shards import ActivationStore
+from sae_repro.readers.shards import ActivationStore, row_key
 
 HOOK = "blocks.0.hook_resid_post"
 D = 5
@@ -45,6 +46,18 @@ def test_facts_are_those_of_all_tokens_whatever_the_batches_and_order(
         assert measured.tokens[place] == len(mine)
         variance = np.square(mine - measured.mean_d).sum()
         assert measured.variance[place] == pytest.approx(variance, rel=1e-12)
+
+
+@given(st.sets(st.integers(0, 40), max_size=30), st.lists(st.integers(0, 60), max_size=40))
+def test_unseen_tokens_are_found_as_numpy_finds_them(unseen: set[int], asked: list[int]) -> None:
+    """Also where no prefix is unseen, and past the last one that is."""
+    document, position = np.divmod(np.array(sorted(unseen), dtype=np.int32), 7)
+    measured = facts(np.ones((1, D), dtype=np.float32), np.zeros(1, dtype=np.int64), 1)
+    held = replace(measured, unseen_key=row_key(document, position))
+    places = np.divmod(np.array(asked, dtype=np.int32), 7)
+    index = np.stack([*places, np.zeros(len(asked), dtype=np.int32)], axis=1)
+    expected = np.isin(row_key(*places), held.unseen_key)
+    assert held.unseen(index).tolist() == expected.tolist()
 
 
 def test_a_process_measures_a_hook_once(

@@ -1,6 +1,7 @@
 """The inputs of evaluations: their hash follows every file that an evaluation reads."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,17 @@ def test_a_cell_with_fewer_metrics_has_a_key_of_its_own(
     assert whole.shared == shared()  # other cells' keys stay what they are
     assert first.shared_by_cells == none.shared_by_cells == whole.shared_by_cells
     assert len({hash(first), hash(none), hash(whole)}) == 3  # results are kept by it
+
+
+def test_cells_that_measure_less_share_what_a_process_holds(tmp_path: Path) -> None:
+    """The concept bank and a hook's untouched passes are kept by the evaluation without metrics."""
+    chosen = Evaluate.model_validate({"only": {"few-*": ["dictionary"], "none-*": []}})
+    study = Evaluation(
+        settings=chosen, seed=0, inputs="", trainer="", store=tmp_path, corpus=tmp_path,
+        subject=tmp_path, activations=tmp_path,
+    )  # fmt: skip
+    cells = [study.for_cell(name) for name in ("few-1", "none-1", "other")]
+    assert len({cell.shared for cell in cells}) == 3
+    assert {cell.common for cell in cells} == {cells[0].common}
+    assert {cell.shared_by_cells for cell in cells} == {cells[0].common.shared_by_cells}
+    assert replace(cells[0], seed=1).common != cells[0].common

@@ -58,7 +58,8 @@ def measured(study: Evaluation, folder: Path) -> Summary:
     codes = CodeFile(folder)
     totals = accumulate(sae, batches(), held_out(store, HOOK, 500, "cpu"), codes.append)
     codes.close()
-    return chosen_metrics(FirstPass(study, sae, store, HOOK, batches, codes, totals, folder))
+    first_pass = FirstPass(study, sae, store, HOOK, batches, codes, totals, folder)
+    return chosen_metrics(first_pass, study.settings.metrics)
 
 
 def choosing(study: Evaluation, *metrics: str) -> Evaluation:

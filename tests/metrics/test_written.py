@@ -73,7 +73,7 @@ def written(tmp_path: Path, make_store: Callable[..., Path]) -> dict[str, Summar
         folder = tmp_path / choice
         folder.mkdir()
         first_pass = FirstPass(study, sae, store, HOOK, batches, codes, totals, folder)
-        summaries[choice] = chosen_metrics(first_pass)
+        summaries[choice] = chosen_metrics(first_pass, [choice])
     return summaries
 
 

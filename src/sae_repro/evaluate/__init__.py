@@ -51,7 +51,8 @@ def run(context: StageContext) -> None:
     def make_all(jobs: Sequence[EvaluateJob]) -> None:
         made.extend(jobs)
         say_kept("evaluate", len(jobs), len(keys))
-        pieces: list[Work] = [*_references(evaluation, jobs), *jobs]
+        by_hook = sorted(jobs, key=lambda job: job.hook)  # whose cells share much in a worker
+        pieces: list[Work] = [*_references(evaluation, jobs), *by_hook]
         side_by_side([(piece, 1) for piece in pieces], what="evaluate", unit="SAE")
 
     deliver(out, cells, store, summary="metrics.json", make_all=make_all)

@@ -35,6 +35,7 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
     if trained["status"] != "ok":
         _write_failure(folder, summary, trained["reason"])
         return
+    metrics, study = study.settings.metrics, study.common
     settings, hook = study.settings, trained["hook"]
     prepare(device=settings.device, threads=settings.threads)
     sae = load(trained_sae, device=settings.device)
@@ -58,17 +59,17 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
             return
         top, sample = contexts.collect(codes, totals.histogram_kb, settings, study.seed)
         first_pass = FirstPass(study, sae, store, hook, batches, codes, totals, folder)
-        chosen = chosen_metrics(first_pass)
+        chosen = chosen_metrics(first_pass, metrics)
     documents = totals.by_document() | fidelity_columns(study, sae, store, hook, shared.document)
-    metrics = summarise(totals, sae.d_in, settings.dead_threshold)
-    metrics |= values(FIDELITY | FIDELITY_UNSEEN, documents)
+    measured = summarise(totals, sae.d_in, settings.dead_threshold)
+    measured |= values(FIDELITY | FIDELITY_UNSEEN, documents)
     bounds = _dead_intervals(totals, settings) | intervals(documents, study.seed)
     write_json(
         folder / "metrics.json",
         {
             **summary,
             "input_offset": shared.offset,
-            "metrics": metrics | chosen.metrics,
+            "metrics": measured | chosen.metrics,
             "counts": _counts(totals, documents) | chosen.counts,
             "intervals": bounds | chosen.intervals,
         },

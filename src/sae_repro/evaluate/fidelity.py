@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Replace = Callable[[Tensor], Tensor]
 """From activations [n, D] to what stands in for them [n, D]."""
 
-ROWS = 32  # windows per forward pass
+ROWS = 32  # windows per forward pass, at most
+LOGITS = 2**25  # of a forward pass, 128 MiB; four arrays of that size are held at once
 KEPT = 2**24  # log-probabilities of an untouched pass that a process holds, 64 MiB
 
 
@@ -50,10 +51,16 @@ class Windows:
             real = self.mask.numpy()
             self.unseen[real] = ~seen[: int(real.sum())]
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor, Counts, npt.NDArray[np.bool_]]]:
-        """(tokens, mask [≤ ROWS, longest], document [≤ ROWS], unseen as mask), in order."""
-        for start in range(0, len(self.tokens), ROWS):
-            rows = slice(start, start + ROWS)
+    def batches(
+        self, d_vocab: int
+    ) -> Iterator[tuple[Tensor, Tensor, Counts, npt.NDArray[np.bool_]]]:
+        """(tokens, mask [n, longest], document [n], unseen as mask), in order.
+
+        n is `ROWS`, or fewer where a vocabulary of `d_vocab` would make more than `LOGITS` of them.
+        """
+        size = min(ROWS, max(1, LOGITS // (self.tokens.shape[1] * d_vocab)))
+        for start in range(0, len(self.tokens), size):
+            rows = slice(start, start + size)
             longest = int(self.length[rows].max())
             part = rows, slice(longest)
             yield self.tokens[part], self.mask[part], self.document[rows], self.unseen[part]
@@ -117,7 +124,7 @@ class Untouched:
         document = np.unique(windows.document)
         few = windows.tokens.numel() * subject.cfg.d_vocab <= KEPT
         batches = []
-        for tokens, mask, document_of_row, unseen in windows.batches():
+        for tokens, mask, document_of_row, unseen in windows.batches(subject.cfg.d_vocab):
             of_target = unseen[:, :-1][(mask[:, :-1] & mask[:, 1:]).numpy()]
             tokens, mask = tokens.to(device), mask.to(device)
             valid = mask[:, :-1] & mask[:, 1:]
@@ -157,8 +164,8 @@ def _losses(batch: _Batch, replacements: dict[str, Replace]) -> dict[str, Tensor
         clean = batch.untouched()
         losses = {"ce_clean": _cross_entropy(clean, batch.target)}
         for name, replace in replacements.items():
-            logits = batch.clean.replaced(_on_real_tokens(batch.mask, replace))
-            replaced = _log_probabilities(logits, batch.valid)
+            edit = _on_real_tokens(batch.mask, replace)
+            replaced = _log_probabilities(batch.clean.replaced(edit), batch.valid)
             losses[f"ce_{name}"] = _cross_entropy(replaced, batch.target)
             divergence = (clean - replaced).mul_(clean.exp())
             losses[f"kl_{name}"] = divergence.sum(dim=1, dtype=torch.float64)

@@ -94,7 +94,13 @@ class HeldOut:
 
     def unseen(self, index: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Of each row of `index` [n, 3], whether it is among `unseen_key`."""
-        return np.isin(row_key(index[:, DOCUMENT], index[:, POSITION]), self.unseen_key)
+        key = row_key(index[:, DOCUMENT], index[:, POSITION])
+        if not len(self.unseen_key):
+            return np.zeros(len(key), dtype=bool)
+        # a search in what is sorted already: `np.isin` would sort or hash it for every batch
+        at = np.minimum(np.searchsorted(self.unseen_key, key), len(self.unseen_key) - 1)
+        found: npt.NDArray[np.bool_] = self.unseen_key[at] == key
+        return found
 
     @property
     def offset(self) -> float | None:

@@ -60,6 +60,11 @@ class Evaluation:
         return replace(self, settings=self.settings.for_cell(name))
 
     @property
+    def common(self) -> "Evaluation":
+        """The same without chosen metrics: what cells share in a process follows from no more."""
+        return replace(self, settings=self.settings.model_copy(update={"metrics": ()}))
+
+    @property
     def shared(self) -> str:
         """Hash of what every evaluation with these settings follows from, its SAE apart."""
         return digest([self.inputs, _of_one_sae(self.settings)])
@@ -67,7 +72,7 @@ class Evaluation:
     @property
     def shared_by_cells(self) -> str:
         """The same, whichever metrics are chosen."""
-        return digest([self.inputs, {**_of_one_sae(self.settings), "metrics": []}])
+        return digest([self.inputs, _of_one_sae(self.common.settings)])
 
     def family(self) -> "Family":
         """The references that its SAEs are compared with."""

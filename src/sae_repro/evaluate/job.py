@@ -25,6 +25,11 @@ class EvaluateJob:
     key: str
     """Path of the result in the store."""
 
+    @property
+    def hook(self) -> str:
+        """Where the SAE's activations are read."""
+        return str(read_json(self.sae / "train.json")["hook"])
+
     def __call__(self, progress: Callable[[int], None]) -> str:
         """Evaluate into the store, unless it is there by now; a line on it."""
         from sae_repro.evaluate.evaluation import evaluate_into

@@ -1,6 +1,6 @@
 """The metrics of one SAE that `evaluate.metrics` chooses among, and the rows that each needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from sae_repro.evaluate.first_pass import FirstPass
@@ -34,11 +34,11 @@ MEASURES = {
 }
 
 
-def chosen_metrics(first_pass: FirstPass) -> Summary:
-    """The summary of all chosen metrics; one that makes no sense for the rows is left out."""
+def chosen_metrics(first_pass: FirstPass, metrics: Iterable[str]) -> Summary:
+    """The summary of all chosen `metrics`; one that makes no sense for the rows is left out."""
     by_token = first_pass.store.manifest["pooling"] == "token"
     total = Summary({}, {}, {})
-    for name in first_pass.study.settings.metrics:
+    for name in metrics:
         row = MEASURES.get(name)  # none for what is measured between SAEs
         if row and (by_token or not row.by_token):
             total |= row.measure(first_pass)

@@ -46,7 +46,7 @@ __all__ = [
 
 def run(context: StageContext) -> None:
     """Write artifacts/judge; an endpoint gets the questions that judge/answers.jsonl lacks."""
-    from sae_repro.judge.judging import judge_cells
+    from sae_repro.judge.shares import judge_in_shares
 
     study = Path()
     for stage in ("corpus", "train", "evaluate"):
@@ -56,7 +56,7 @@ def run(context: StageContext) -> None:
     cells = read_cells(context.value("recipes"), context.value("cells"))
     own = context.section(Evaluate, "evaluate").concepts
     spans = pinned_concepts(own, study) if own and settings.kind == "concepts" else None
-    results = judge_cells(cells, settings, seed, study, ANSWERS, spans)
+    results = judge_in_shares(cells, settings, seed, study, ANSWERS, spans)
     leave_record(ANSWERS)
     with sealed_folder(context.artifacts("judge")) as folder:
         for name, result in results.items():

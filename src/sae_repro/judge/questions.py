@@ -1,6 +1,6 @@
 """Questions on windows: labels, explanations, and the building blocks of what scores them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -43,10 +43,14 @@ class QuestionMaker:
         self, prompt: str, windows: Sequence[Window], explanation: str, *, marked: bool
     ) -> Question:
         """Asks of each window whether the explanation fits it, or its marked token if `marked`."""
-        filled = self._prompts[prompt].fill(
-            explanation=explanation, count=len(windows), texts=self._fenced(windows, marked=marked)
-        )
-        return self._question(filled, windows, explanation, marked=marked)
+
+        def fill() -> Prompt:
+            texts = self._fenced(windows, marked=marked)
+            return self._prompts[prompt].fill(
+                explanation=explanation, count=len(windows), texts=texts
+            )
+
+        return self._question(prompt, fill, windows, explanation, marked=marked)
 
     def token_values(self, prompt: str, window: Window, explanation: str) -> Question:
         """Asks for a value on each token of the window."""
@@ -73,14 +77,22 @@ class QuestionMaker:
         return [int(i) for i in np.argsort(draw, kind="stable")]
 
     def _common(self, prompt: str, windows: Sequence[Window]) -> Question:
-        filled = self._prompts[prompt].fill(texts=self._fenced(windows, marked=True))
-        return self._question(filled, windows, "", marked=True)
+        def fill() -> Prompt:
+            return self._prompts[prompt].fill(texts=self._fenced(windows, marked=True))
+
+        return self._question(prompt, fill, windows, "", marked=True)
 
     def _question(
-        self, filled: Prompt, windows: Sequence[Window], explanation: str, *, marked: bool
+        self,
+        prompt: str,
+        fill: Callable[[], Prompt],
+        windows: Sequence[Window],
+        explanation: str,
+        *,
+        marked: bool,
     ) -> Question:
         if self._concepts is None:
-            return Question(filled, self._sampling)
+            return Question(fill(), self._sampling)
         tokens = self._tokens
         concepts = [
             self._concepts.of(w.mark, w.mark + 1)
@@ -88,7 +100,9 @@ class QuestionMaker:
             else self._concepts.of(tokens.first[w.centre], tokens.last[w.centre])
             for w in windows
         ]
-        return Question(filled, self._sampling, Truth(tuple(concepts), explanation))
+        # the truth is all that is read of it: no text is made
+        unread = Prompt(prompt, self._prompts[prompt].version, "")
+        return Question(unread, self._sampling, Truth(tuple(concepts), explanation))
 
     def _fenced(self, windows: Sequence[Window], *, marked: bool) -> Fenced:
         contexts = self._texts.contexts([w.mark for w in windows], [w.centre for w in windows])
