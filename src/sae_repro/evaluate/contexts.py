@@ -161,17 +161,36 @@ def table(top: Best, sample: Best, corpus: TokenDocuments, settings: Evaluate) -
 def _texts(
     corpus: TokenDocuments, document: Array, position: Array, around: int
 ) -> tuple[list[str], list[str], list[str]]:
-    """The texts before, of, and after each token; of a whole document (position −1) its start."""
+    """The texts before, of, and after each token; of a whole document (position −1) its start.
+
+    Of a token that begins a word, the space before it is its own, with every tokenizer. Only within
+    a character of several tokens, each piece is decoded by itself.
+    """
     start, end = corpus.bounds(document)
     # of a whole document: nothing before its start, and no token
     at, after = start + np.maximum(position, 0), start + position + 1
-    before_ids = corpus.pieces(np.maximum(start, at - around), at)
-    token_ids = corpus.pieces(at, after)
-    after_ids = corpus.pieces(after, np.minimum(end, after + around))
+    first, last = np.maximum(start, at - around), np.minimum(end, after + around)
     backend = corpus.tokenizer().backend_tokenizer
 
-    def decode(ids: Sequence[list[int]]) -> list[str]:
-        texts: list[str] = backend.decode_batch(list(ids), skip_special_tokens=False)
+    def decode(begin: Array, end: Array) -> list[str]:
+        ids = corpus.pieces(begin, end)
+        texts: list[str] = backend.decode_batch(ids, skip_special_tokens=False)
         return texts
 
-    return decode(before_ids), decode(token_ids), decode(after_ids)
+    heads, wholes = decode(first, after), decode(first, last)
+    befores = decode(first, at)
+    tokens = [head[len(before) :] for before, head in zip(befores, heads, strict=True)]
+    afters = [whole[len(head) :] for head, whole in zip(heads, wholes, strict=True)]
+    torn = np.array(
+        [
+            not (head.startswith(before) and whole.startswith(head))
+            for before, head, whole in zip(befores, heads, wholes, strict=True)
+        ],
+        dtype=bool,
+    )
+    rows = np.flatnonzero(torn)
+    for row, token, rest in zip(
+        rows, decode(at[torn], after[torn]), decode(after[torn], last[torn]), strict=True
+    ):
+        tokens[row], afters[row] = token, rest
+    return befores, tokens, afters
