@@ -36,7 +36,11 @@ def contexts(latent: int) -> pd.DataFrame:
         top + sampled, columns=["kind", "quantile", "rank", "activation", "document"]
     )
     return frame.assign(
-        latent=latent, position=4, context_before="one *two*", token=" <b>\n|", context_after=" x\ny"
+        latent=latent,
+        position=4,
+        context_before="one *two*",
+        token=" <b>\n|",
+        context_after=" x\ny",
     )
 
 
@@ -94,5 +98,10 @@ def test_markdown_shows_text_as_it_is(tmp_path: Path, latents: pd.DataFrame) -> 
     assert table["latent"].nunique() == DRAWN + SELECTIVE
     assert 39 in set(table["latent"])
     assert r"fires on 0.100 of the tokens; token:a\_b, M 0.500" in text
+    pd.concat([contexts(k).assign(token=" \n") for k in range(10, N)]).to_parquet(
+        tmp_path / "contexts.parquet"
+    )
+    write_examples(tmp_path, [cell], seed=0)
+    assert "<b>␣⏎</b> x y" in (tmp_path / "examples.md").read_text()
     write_examples(tmp_path / "nothing", [], seed=0)
     assert not (tmp_path / "nothing").exists()

@@ -18,6 +18,8 @@ LARGEST = 3
 """Contexts of the largest activations of a latent, of as many documents."""
 LEAST_POSITIVES = 10
 """Activations without which a latent has no selectivity, as in the published grid."""
+_SEEN = str.maketrans(" \n\r\t", "␣⏎⏎⇥")
+"""Of a token that is white space alone."""
 _MARKS = re.compile(r"([\\`*_\[\]|~#$])")
 
 
@@ -123,7 +125,7 @@ def _line(context: dict[str, object]) -> str:
     core = token.strip()
     before = token[: len(token) - len(token.lstrip())] if core else ""
     after = token[len(token.rstrip()) :] if core else ""
-    marked = f"<b>{_plain(core or repr(token))}</b>"
+    marked = f"<b>{_plain(core or token.translate(_SEEN))}</b>"
     text = (
         _plain(f"{context['context_before']}{before}") + marked
         + _plain(f"{after}{context['context_after']}")
