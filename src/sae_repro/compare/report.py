@@ -34,7 +34,7 @@ INDEX = {
     "matched_l0_pairs": "the same, pair by pair as a matrix: lower, higher or undecided",
     "control": "the same autoencoders on known atoms, with the expected and the observed outcome",
     "monosemantic": "each cell's latents against the concept bank: classes, fractions, intervals",
-    "examples": "latents of the sparsest cell of least FVU, drawn, with contexts in which they fire",
+    "examples": "latents chosen by rule, not by hand, with the contexts in which they fire",
     "monosemantic_by_quantile": "whether weak activations carry a latent's concept less often",
     "dead_curve": "dead latents by the threshold of silence",
     "structure": "splitting, holes, absorption, coverage, probes, correlations, description length",

@@ -4,7 +4,6 @@ The sample is drawn per activation quantile by a hash of (seed, latent, document
 it is the same whatever the order of the shards or the size of the batches.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
