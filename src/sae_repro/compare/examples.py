@@ -2,8 +2,9 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,12 +99,13 @@ def example_contexts(contexts: pd.DataFrame) -> pd.DataFrame:
     sampled = contexts[contexts["kind"] != "top"].sort_values(["quantile", "rank"])
     bins = sampled["quantile"].unique()
     few = [] if len(bins) < 2 else [bins[len(bins) // 2], bins[0]]
-    return pd.concat(
+    shown: pd.DataFrame = pd.concat(
         [
             top.drop_duplicates("document").head(LARGEST),
             *(sampled[sampled["quantile"] == quantile].head(1) for quantile in few),
         ]
     )
+    return shown
 
 
 def _concepts(sae: Result) -> dict[int, tuple[str, float]]:
@@ -119,7 +121,7 @@ def _concepts(sae: Result) -> dict[int, tuple[str, float]]:
     }
 
 
-def _line(context: dict[str, object]) -> str:
+def _line(context: Mapping[Hashable, Any]) -> str:
     """A context as an item of a list, the activating token in bold."""
     token = str(context["token"])
     core = token.strip()
