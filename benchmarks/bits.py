@@ -56,7 +56,12 @@ def sae_works(
     index = np.stack([np.arange(PASS) // 64] * 3, axis=1).astype(np.int32)
     sink = ShuffledSink(folder, [HOOK], d, "float32", shards=1, rng=rng)
     sink.append({HOOK: x_nd}, index)
-    hook = {"d_in": d, "rms": d**0.5, "shards": {"train": sink.close()[HOOK]}}
+    hook = {
+        "d_in": d,
+        "rms": d**0.5,
+        "median_norm": d**0.5,
+        "shards": {"train": sink.close()[HOOK]},
+    }
     write_json(folder / "manifest.json", {"hooks": {HOOK: hook}, "index": {}})
     how = {"penalty": "l1", "lambda": 1e-2} if activation == "relu" else {"k": 32}
     cell = Cell.model_validate({"expansion": k // d, "activation": activation, **how})

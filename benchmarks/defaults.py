@@ -1,24 +1,29 @@
 """Our defaults beside SAELens' own trainer: held-out FVU and L0 of both on the same activations.
 
     python -m benchmarks.defaults root=artifacts/extract stories260k=studies/x/artifacts/extract
+    python -m benchmarks.defaults --batch 128 smollm2=studies/y/artifacts/extract
     python -m benchmarks.defaults --tried '{"lr": 5e-3}' root=artifacts/extract
 
-Arguments name folders of a stage `extract`; make bench-defaults gives the root study's. With
---tried ours alone is trained, with the changes that follow.
-Both trainers see the same rows in the same batches, as many steps, at the same width; ours has its
-defaults and no further choice, SAELens the learning rates of `RATES`. Where a penalty sets the
-sparsity, SAELens trains first and ours is asked for the L0 that SAELens came to. Every SAE is
-evaluated by the same code. Rows are added to reports/benchmarks/defaults.csv as they are measured;
-defaults.md is written anew from it.
+Arguments name folders of a stage `extract`, whose first hook is read, or name=folder:hook; make
+bench-defaults gives the root study's. With --tried ours alone is trained, with the changes that
+follow. Both trainers see the same rows, as many, in as large batches, at the same width; ours has
+its defaults and no further choice, SAELens inputs of one scale (expected_average_only_in) and each
+learning rate of `RATES`. Where a penalty sets the sparsity, ours is trained once for every L0 that
+SAELens came to. Every SAE is evaluated by the same code. Rows are added to
+reports/benchmarks/defaults.csv as they are measured; defaults.md is written anew from it
+(`benchmarks.defaults_page`).
 """
 
+import argparse
 import json
+import math
 import os
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +35,11 @@ if TYPE_CHECKING:
     from sae_repro.autoencoders import SAE
     from sae_repro.readers.shards import ActivationStore
 
-EXPANSION, K, BATCH, TOKENS, SEEDS = 8, 16, 512, 300_000, (0, 1)
-RATES = (3e-3,)
-"""SAELens': of 1e-3 and 3e-3 the better one for TopK on the root study's activations."""
-AUXK = {"revival": "auxk", "dead_tokens": 100_000, "adam_eps": 6.25e-10}
+K, SEEDS = 16, (0, 1)
+RATES = (1e-3, 3e-3, 1e-2)
+"""SAELens'."""
+AUXK = {"revival": "auxk", "adam_eps": 6.25e-10}
+DEAD_AFTER = 3  # one in so many of the training tokens: a latent that fired on none is dead
 OURS: Mapping[str, Mapping[str, Any]] = {
     "TopK": {"activation": "topk", "k": K, **AUXK},
     "BatchTopK": {"activation": "batchtopk", "k": K, **AUXK},
@@ -47,20 +53,48 @@ OURS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 """Our cells beside lr and what is the same for all."""
 L1 = {"ReLU + L1": 0.06, "gated": 0.13}
-"""SAELens' coefficient over √E‖x‖² of the inputs: about 16 latents a token on the root study's."""
+"""SAELens' coefficient over √D, the mean norm of its inputs."""
 THRESHOLDED = ("BatchTopK", "Matryoshka BatchTopK")
-TRIED = tuple(OURS)
-"""Architectures for which a change is tried."""
-TRIED_KEY = ["activations", "change", "architecture", "seed"]
-KEY = ["activations", "architecture", "library", "lr", "seed"]
+TRIED_KEY = ["activations", "change", "normalisation", "architecture", "seed"]
+KEY = ["activations", "architecture", "library", "beside", "seed"]
 
 
-def peer(architecture: str, d: int, k_all: int, rms: float) -> Any:
+@dataclass(frozen=True)
+class Data:
+    """Activations of one hook, and how long SAEs of which width are trained on them."""
+
+    store: "ActivationStore"
+    hook: str
+    expansion: int
+    tokens: int
+    batch: int
+
+    @property
+    def d(self) -> int:
+        """D."""
+        return self.store.d_in(self.hook)
+
+    def rows(self, split: str) -> Iterator["torch.Tensor"]:
+        """The activations of `split` in chunks [n, D], fp32."""
+        import torch
+
+        shards = self.store.activations(self.hook, split)
+        return (torch.from_numpy(rows.astype("float32")) for rows in shards.batches(4096))
+
+    def mean_norm(self) -> float:
+        """E‖x‖ of the training activations."""
+        chunks = [x_nd.double().norm(dim=1) for x_nd in self.rows("train")]
+        return sum(float(n.sum()) for n in chunks) / sum(map(len, chunks))
+
+
+def peer(architecture: str, d: int, k_all: int) -> Any:
     """SAELens' SAE to train, at its defaults beside sparsity and width."""
     from sae_lens.saes import batchtopk_sae, gated_sae, jumprelu_sae, standard_sae, topk_sae
     from sae_lens.saes import matryoshka_batchtopk_sae as matryoshka
 
-    common = {"d_in": d, "d_sae": k_all, "dtype": "float32", "device": "cpu"}
+    common = {"d_in": d, "d_sae": k_all, "dtype": "float32", "device": "cpu",
+              "normalize_activations": "expected_average_only_in"}  # fmt: skip
+    l1 = L1.get(architecture, 0.0) * math.sqrt(d)
     match architecture:
         case "TopK":
             return topk_sae.TopKTrainingSAE(topk_sae.TopKTrainingSAEConfig(**common, k=K))
@@ -77,13 +111,11 @@ def peer(architecture: str, d: int, k_all: int, rms: float) -> Any:
             )
         case "ReLU + L1":
             return standard_sae.StandardTrainingSAE(
-                standard_sae.StandardTrainingSAEConfig(
-                    **common, l1_coefficient=L1[architecture] * rms
-                )
+                standard_sae.StandardTrainingSAEConfig(**common, l1_coefficient=l1)
             )
         case "gated":
             return gated_sae.GatedTrainingSAE(
-                gated_sae.GatedTrainingSAEConfig(**common, l1_coefficient=L1[architecture] * rms)
+                gated_sae.GatedTrainingSAEConfig(**common, l1_coefficient=l1)
             )
         case _:
             return jumprelu_sae.JumpReLUTrainingSAE(
@@ -93,9 +125,7 @@ def peer(architecture: str, d: int, k_all: int, rms: float) -> Any:
             )
 
 
-def train_peer(
-    architecture: str, store: "ActivationStore", hook: str, *, lr: float, seed: int
-) -> "SAE":
+def train_peer(architecture: str, data: Data, *, lr: float, seed: int) -> "SAE":
     """The SAE that SAELens' trainer makes of the hook's activations, on raw activations."""
     import torch
     from sae_lens.config import SAETrainerConfig
@@ -105,21 +135,24 @@ def train_peer(
     from sae_repro.autoencoders.interchange import import_sae
     from sae_repro.training.batches import Batches
 
-    d, shards = store.d_in(hook), store.activations(hook, "train")
-    batches = Batches(shards, BATCH, TOKENS // BATCH, seed=0, cell_id=f"{seed}")
+    shards = data.store.activations(data.hook, "train")
+    batches = Batches(shards, data.batch, data.tokens // data.batch, seed=0, cell_id=f"{seed}")
     torch.use_deterministic_algorithms(False)
     torch.manual_seed(seed)
-    sae = peer(architecture, d, EXPANSION * d, store.rms(hook))
+    sae = peer(architecture, data.d, data.expansion * data.d)
     config = SAETrainerConfig(
-        total_training_samples=batches.steps * BATCH,
-        train_batch_size_samples=BATCH,
+        total_training_samples=batches.steps * data.batch,
+        train_batch_size_samples=data.batch,
         lr=lr,
         lr_end=lr / 10,
         # linear decay, as ours
         lr_warm_up_steps=int(0.05 * batches.steps),
         lr_decay_steps=int(0.2 * batches.steps),
     )
-    SAETrainer(config, sae, batches.starting_at(0)).fit()
+    trainer = SAETrainer(config, sae, batches.starting_at(0))
+    # or it would take a thousand batches to estimate it
+    trainer.activation_scaler.scaling_factor = math.sqrt(data.d) / data.mean_norm()
+    trainer.fit()
     torch.use_deterministic_algorithms(True)
     with tempfile.TemporaryDirectory() as folder:
         sae.save_inference_model(folder)
@@ -127,42 +160,38 @@ def train_peer(
     if architecture not in THRESHOLDED:
         return found
     # at its own threshold, a mean of batches' smallest activations, more than k latents fire
-    held = store.activations(hook, "calibration")
-    return calibrated(found, _tensors(held.batches(4096)), K, held.rows)
+    rows = data.store.activations(data.hook, "calibration").rows
+    return calibrated(found, data.rows("calibration"), K, rows)
 
 
 def train_ours(
-    architecture: str,
-    store: "ActivationStore",
-    hook: str,
-    *,
-    l0: float,
-    seed: int,
-    changes: Mapping[str, Any],
+    architecture: str, data: Data, *, l0: float, seed: int, changes: Mapping[str, Any] = {}
 ) -> tuple["SAE", float]:
     """(our SAE with `changes` of the defaults, its peak learning rate)."""
     from sae_repro.params import Cell, Train
     from sae_repro.training import Trainer
 
-    choices = {"expansion": EXPANSION, "seed": seed, **OURS[architecture], **changes}
+    choices = {"expansion": data.expansion, "seed": seed, "tokens": data.tokens,
+               **OURS[architecture], **changes}  # fmt: skip
+    if choices.get("revival") == "auxk":
+        choices.setdefault("dead_tokens", data.tokens // DEAD_AFTER)
     if "k" not in choices:
         choices.setdefault("target_l0", l0)
     cell, never = Cell.model_validate(choices), 10**9
-    settings = Train(batch_size=BATCH, log_every=never, checkpoint_every=never)
-    trainer = Trainer(cell, settings, store, hook, seed=0, checkpoint=Path("none"))
-    return trainer.run().sae, cell.peak_lr(store.d_in(hook))
+    settings = Train(batch_size=data.batch, log_every=never, checkpoint_every=never)
+    trainer = Trainer(cell, settings, data.store, data.hook, seed=0, checkpoint=Path("none"))
+    return trainer.run().sae, cell.peak_lr(data.d)
 
 
-def held_out(sae: "SAE", store: "ActivationStore", hook: str) -> dict[str, float]:
+def held_out(sae: "SAE", data: Data) -> dict[str, float]:
     """FVU, L0 and the fraction of latents that never fire, on the validation activations."""
     import torch
 
-    mean = torch.cat([*_tensors(store.activations(hook, "validation").batches(4096))]).double()
-    mean_d = mean.mean(0)
+    mean_d = torch.cat([*data.rows("validation")]).double().mean(0)
     error = total = active = rows = 0.0
     fired_k = torch.zeros(sae.d_sae, dtype=torch.bool)
     with torch.no_grad():
-        for x_nd in _tensors(store.activations(hook, "validation").batches(4096)):
+        for x_nd in data.rows("validation"):
             z_nk = sae.encode(x_nd)
             error += float((x_nd - sae.decode(z_nk)).double().square().sum())
             total += float((x_nd.double() - mean_d).square().sum())
@@ -178,136 +207,83 @@ def held_out(sae: "SAE", store: "ActivationStore", hook: str) -> dict[str, float
     }
 
 
-def _tensors(batches: Any) -> Iterator["torch.Tensor"]:
-    import torch
-
-    return (torch.from_numpy(rows.astype("float32")) for rows in batches)
-
-
-def measure(store: "ActivationStore", hook: str, seed: int) -> Iterator[dict[str, Any]]:
-    """A row per architecture, library and learning rate."""
+def measure(data: Data, seed: int, rates: tuple[float, ...]) -> Iterator[dict[str, Any]]:
+    """A row per architecture, library and, of SAELens, learning rate."""
     for architecture in OURS:
-        for row in measure_one(architecture, store, hook, seed):
-            yield {"architecture": architecture, **row}
+        l0s: dict[float | str, float] = {}
+        for lr in rates:
+            with _timed() as spent:
+                sae = train_peer(architecture, data, lr=lr, seed=seed)
+            found = held_out(sae, data)
+            l0s[lr] = found["l0"]
+            yield {"architecture": architecture, "library": "SAELens", "lr": lr, "beside": lr,
+                   "seed": seed, **found, **spent}  # fmt: skip
+        if "k" in OURS[architecture]:
+            l0s = {"": K}
+        for beside, l0 in l0s.items():
+            yield {"library": "sae-repro", "beside": beside, **ours(architecture, data, l0, seed)}
 
 
-def measure_one(
-    architecture: str, store: "ActivationStore", hook: str, seed: int
-) -> Iterator[dict[str, Any]]:
-    """A row per library and learning rate."""
-    l0 = float(K)
-    for lr in RATES:
-        start = time.process_time()
-        sae = train_peer(architecture, store, hook, lr=lr, seed=seed)
-        spent, found = time.process_time() - start, held_out(sae, store, hook)
-        l0 = found["l0"]  # the last and best rate's
-        yield {"library": "SAELens", "lr": lr, "seed": seed, **found, "cpu_s": round(spent, 1)}
+def ours(
+    architecture: str, data: Data, l0: float, seed: int, changes: Mapping[str, Any] = {}
+) -> dict[str, Any]:
+    """The row of our cell with these changes."""
+    with _timed() as spent:
+        sae, lr = train_ours(architecture, data, l0=l0, seed=seed, changes=changes)
+    return {"architecture": architecture, "lr": lr, "seed": seed, **held_out(sae, data), **spent}
+
+
+@contextmanager
+def _timed() -> Iterator[dict[str, float]]:
+    spent: dict[str, float] = {}
     start = time.process_time()
-    sae, lr = train_ours(architecture, store, hook, l0=l0, seed=seed, changes={"tokens": TOKENS})
-    spent, found = time.process_time() - start, held_out(sae, store, hook)
-    yield {"library": "sae-repro", "lr": lr, "seed": seed, **found, "cpu_s": round(spent, 1)}
+    yield spent
+    spent["cpu_s"] = round(time.process_time() - start, 1)
 
 
-def tried(
-    store: "ActivationStore", hook: str, seed: int, changes: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """A row per architecture of `TRIED` for our cell with these changes, L0 asked to be K."""
-    for architecture in TRIED:
-        start = time.process_time()
-        sae, lr = train_ours(architecture, store, hook, l0=K, seed=seed, changes=changes)
-        spent, found = time.process_time() - start, held_out(sae, store, hook)
-        yield {"architecture": architecture, "lr": lr, "seed": seed, **found,
-               "cpu_s": round(spent, 1)}  # fmt: skip
-
-
-def main(folders: Mapping[str, Path], *, changes: Mapping[str, Any] | None) -> None:
-    """Train, a row at a time; with `changes` ours alone, for the table of what was tried."""
+def main(options: argparse.Namespace) -> None:
+    """Train, a row at a time; with changes ours alone, for the table of what was tried."""
     choose("portable")  # before numpy is imported
     os.environ["TQDM_DISABLE"] = "1"
     from sae_repro.numerics.determinism import prepare
     from sae_repro.readers.shards import ActivationStore
 
+    from .defaults_page import write_report
     from .tables import machine_of, renew
 
     prepare(device="cpu", threads=1)
     warnings.simplefilter("ignore")
-    for name, folder in folders.items():
-        store = ActivationStore(folder)
-        hook = next(iter(store.manifest["hooks"]))
+    for argument in options.activations:
+        name, _, place = argument.partition("=")
+        folder, _, hook = place.partition(":")
+        store = ActivationStore(Path(folder))
+        sizes = {"expansion": options.expansion, "tokens": options.tokens, "batch": options.batch}
+        data = Data(store, hook or next(iter(store.manifest["hooks"])), **sizes)
+        at = {"activations": name, **sizes}
         for seed in SEEDS:
-            if changes is None:
-                rows: Iterator[dict[str, Any]] = measure(store, hook, seed)
-                table, key, at = "defaults", KEY, {"activations": name}
+            if options.tried is None:
+                table, key, rows = "defaults", KEY, measure(data, seed, RATES)
             else:
-                rows = tried(store, hook, seed, changes)
                 table, key = "defaults_tried", TRIED_KEY
-                at = {"activations": name, "change": json.dumps(dict(changes))}
+                at |= {"change": json.dumps(options.tried), "normalisation":
+                       options.tried.get("normalisation", "expected_norm")}  # fmt: skip
+                rows = (ours(name, data, K, seed, options.tried) for name in OURS)
             for row in rows:
                 print(json.dumps(at | row), flush=True)
                 renew(table, [{**at, **row, **machine_of("portable")}], key)
     write_report()
 
 
-def write_report() -> None:
-    """defaults.md from the tables."""
-    from importlib.metadata import version
-
-    from .tables import read, write_page
-
-    table = read("defaults")
-    body = _beside(table, version("sae-lens"))
-    others = read("defaults_tried")
-    if len(others):
-        body += "\n\n" + _tried(others)
-    write_page("defaults", "Our defaults beside SAELens'", body, table)
-
-
-def _beside(table: Any, sae_lens: str) -> str:
-    shown = table.assign(
-        way=[
-            row.library if row.library == "sae-repro" else f"{row.library}, lr {row.lr:g}"
-            for row in table.itertuples()
-        ],
-        found=[f"{row.fvu:.4f} ({row.l0:.1f}, {row.silent:.0%})" for row in table.itertuples()],
-    )
-    wide = shown.groupby(["activations", "architecture", "way"], sort=False)["found"].agg("; ".join)
-    return (
-        "Held-out FVU of each seed, in brackets L0 and the latents that fire on none of the "
-        "validation activations. "
-        f"{EXPANSION} latents a dimension; {TOKENS:,} tokens in batches of {BATCH} for both, in "
-        "orders of their own. sae-repro: a cell's defaults (lr 0.08 / √D, grad_clip 0.01). SAELens "
-        f"{sae_lens}: its trainer and its defaults beside lr, with the same warm-up and decay. "
-        "Where a penalty sets the sparsity, ours was asked for the L0 of SAELens at the last rate "
-        "shown. The threshold of SAELens' BatchTopK SAEs is set to L0 "
-        f"{K} on calibration activations, as ours.\n\n{_markdown(wide)}"
-    )
-
-
-def _tried(table: Any) -> str:
-    columns = ["activations", "architecture", "change", "seed", "fvu", "l0", "silent", "n"]
-    return (
-        "## What was tried\n\nOurs with changes of the defaults, at the L0 that `OURS` of "
-        "benchmarks/defaults.py asks for or the change says; {} is none. silent: latents that fire "
-        "on none of the n validation activations. Where the change names no tokens, one pass over "
-        "the training activations, a million of the root study's.\n\n"
-        + str(table[columns].to_markdown(index=False, disable_numparse=True))
-    )
-
-
-def _markdown(wide: Any) -> str:
-    table = wide.unstack("way", sort=False).fillna("–").reset_index()
-    return str(table.to_markdown(index=False, disable_numparse=True))
-
-
-def _arguments(arguments: list[str]) -> tuple[dict[str, Path], dict[str, Any] | None]:
-    """(folder by name, the changes to try)."""
-    changes = None
-    if arguments[:1] == ["--tried"]:
-        changes, arguments = json.loads(arguments[1]), arguments[2:]
-    named = (argument.partition("=") for argument in arguments)
-    return {name: Path(folder) for name, _, folder in named}, changes
+def asked(arguments: list[str] | None = None) -> argparse.Namespace:
+    """What the command line, or `arguments`, asks for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.defaults")
+    parser.add_argument("activations", nargs="+", help="name=folder or name=folder:hook")
+    parser.add_argument("--tried", type=json.loads, help="changes of our defaults, as JSON")
+    parser.add_argument("--expansion", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=300_000)
+    parser.add_argument("--batch", type=int, default=512)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    _folders, _changes = _arguments(sys.argv[1:])
-    main(_folders, changes=_changes)
+    main(asked())

@@ -51,7 +51,12 @@ def store_of(x_nd: "np.ndarray", folder: Path) -> ActivationStore:
     rows, d = x_nd.shape
     sink = ShuffledSink(folder, [HOOK], d, "float32", shards=1, rng=np.random.default_rng(0))
     sink.append({HOOK: x_nd}, np.zeros((rows, 3), dtype=np.int32))
-    rms = float(np.sqrt((x_nd.astype(np.float64) ** 2).sum(1).mean()))
-    hook = {"d_in": d, "rms": rms, "shards": {"train": sink.close()[HOOK]}}
+    norms = np.linalg.norm(x_nd.astype(np.float64), axis=1)
+    hook = {
+        "d_in": d,
+        "rms": float(np.sqrt(np.square(norms).mean())),
+        "median_norm": float(np.median(norms)),
+        "shards": {"train": sink.close()[HOOK]},
+    }
     write_json(folder / "manifest.json", {"hooks": {HOOK: hook}, "index": {}})
     return ActivationStore(folder)

@@ -137,10 +137,11 @@ def test_an_untrained_sae_is_what_training_starts_from(
     reader = ActivationStore(store)
     trainer = Trainer(cell, TRAIN, reader, HOOK, seed=0, checkpoint=store)
     first = initial_weights(
-        cell, sae.d_in, trainer.batches.sample(INITIAL_ROWS, "b_dec"),
-        generator(0, cell_id(cell), "weights"), epsilon=cell.jumprelu_bandwidth * reader.rms(HOOK),
+        cell, sae.d_in, trainer.batches.sample(INITIAL_ROWS, "b_dec") * trainer.scale,
+        generator(0, cell_id(cell), "weights"),
+        epsilon=cell.jumprelu_bandwidth * reader.median_norm(HOOK) * trainer.scale,
     )  # fmt: skip
-    started = finished(cell, first)
+    started = finished(cell, first, scale=trainer.scale)
     for name, tensor in started.weights.named().items():
         assert torch.equal(tensor, getattr(sae.weights, name))
     if cell.activation == "batchtopk":

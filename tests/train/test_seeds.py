@@ -107,7 +107,7 @@ def test_a_cell_is_trained_again_where_only_the_scale_of_its_activations_changes
     before = weights(stage("a", cells))
     manifest = read_json(Path("artifacts/extract/manifest.json"))
     for hook in manifest["hooks"].values():
-        hook["rms"] *= factor
+        hook["median_norm"] *= factor
     write_json(Path("artifacts/extract/manifest.json"), manifest)
     seal(Path("artifacts/extract"))
     assert (weights(stage("a", cells)) == before) == (factor == 1.0)

@@ -153,6 +153,7 @@ def _cell(d_in: int, width: int, **choices: Any) -> Cell:
     return Cell(
         expansion=(width + 0.01) / d_in,
         reconstruction="sum",
+        normalisation="none",  # atoms have norm one, and λ is chosen for them as they are
         grad_clip=1.0,  # with which these learning rates were chosen
         **choices,
     )

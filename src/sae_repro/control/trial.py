@@ -173,8 +173,13 @@ def as_store(folder: Path, train_nd: Any, calibration_nd: Any) -> ActivationStor
         path = folder / f"{split}.npy"
         np.save(path, x_nd)
         shards[split] = [{"file": path.name, "rows": len(x_nd), "sha256": sha256_file(path)}]
-    rms = float(np.sqrt(np.square(train_nd, dtype=np.float64).sum(1).mean()))
-    hook = {"d_in": train_nd.shape[1], "rms": rms, "shards": shards}
+    norm_n = np.sqrt(np.square(train_nd, dtype=np.float64).sum(1))
+    hook = {
+        "d_in": train_nd.shape[1],
+        "rms": float(np.sqrt(np.square(norm_n).mean())),
+        "median_norm": float(np.median(norm_n)),
+        "shards": shards,
+    }
     write_json(folder / "manifest.json", {"hooks": {HOOK: hook}})
     return ActivationStore(folder)
 

@@ -89,7 +89,7 @@ class Cell(Section):
     jumprelu_bandwidth: Annotated[float, Field(gt=0, lt=1), InFp32] = Field(
         1e-3,
         description="jumprelu: width ε of the straight-through kernel, and every θ's start, as a "
-        "fraction of √E‖x‖² of the inputs trained on",
+        "fraction of the median norm of the inputs trained on",
     )
     apply_b_dec_to_input: bool = Field(True, description="whether the encoder sees x − b_dec")
 
@@ -101,8 +101,9 @@ class Cell(Section):
     lambda_: Positive | None = Field(
         None,
         alias="lambda",
-        description="weight of the penalty, > 0; its scale depends on `reconstruction`; with "
-        "target_l0, where the controller starts",
+        description="weight of the penalty, > 0; its scale depends on `reconstruction` and, of "
+        "inputs with normalisation: none, on their norm; with target_l0, where the controller "
+        "starts",
     )
     target_l0: Positive | None = Field(
         None,
@@ -174,9 +175,10 @@ class Cell(Section):
         "encoder (W_enc); Korznikov et al. 2026, arXiv:2602.14111",
     )
     normalisation: Literal["none", "expected_norm"] = Field(
-        "none",
-        description="one scalar so that E‖x‖² = D (expected_norm), folded into the saved "
-        "weights; none for the published grids",
+        "expected_norm",
+        description="one scalar by which training multiplies all inputs, so that their median norm "
+        "is √D (expected_norm), and which is folded into the saved weights; λ, lr and grad_clip "
+        "then mean the same on every model. none for the published grids",
     )
     b_dec_init: Literal["geometric_median", "mean", "zero"] = Field(
         "geometric_median", description="start of b_dec, from ≥ 10,000 training tokens"

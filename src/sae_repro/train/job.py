@@ -74,7 +74,11 @@ def cell_key(
     checksums = {
         split: store.activations(hook, split).checksum for split in ("train", "calibration")
     }
-    statistics = {"rms": store.rms(hook), "mean": store.mean(hook).tolist()}
+    statistics = {
+        "rms": store.rms(hook),
+        "median_norm": store.median_norm(hook),
+        "mean": store.mean(hook).tolist(),
+    }
     return digest(
         {
             "cell": cell.identity(),

@@ -11,14 +11,24 @@ from sae_repro.readers.shards import ActivationStore
 CALIBRATION_CHUNK = 4096  # activations read at once
 
 
+def usual_norm(store: ActivationStore, hook: str) -> float:
+    """The norm of a usual training activation: the median of ‖x‖, which a few massive ones (some
+    models give single tokens 100 times the others' norm) leave as it is.
+
+    √E‖x‖² where more than half of the activations are 0, and 0 where all of them are.
+    """
+    return store.median_norm(hook) or store.rms(hook)
+
+
 def scale_of(cell: Cell, store: ActivationStore, hook: str) -> float:
     """The factor by which activations are multiplied before training sees them.
 
-    1 where all of them are 0, which no factor changes.
+    With `normalisation: expected_norm` √D / `usual_norm`, where others take √(D / E‖x‖²)
+    (Anthropic, "Update on how we train SAEs", April 2024) or √D / E‖x‖ (SAELens). 1 where all
+    activations are 0, which no factor changes.
     """
-    rms = store.rms(hook)
-    expected_norm = cell.normalisation == "expected_norm" and rms > 0
-    return math.sqrt(store.d_in(hook)) / rms if expected_norm else 1.0
+    norm = usual_norm(store, hook) if cell.normalisation == "expected_norm" else 0.0
+    return math.sqrt(store.d_in(hook)) / norm if norm else 1.0
 
 
 def finished_sae(cell: Cell, weights: Weights, store: ActivationStore, hook: str) -> SAE:

@@ -47,7 +47,7 @@ from sae_repro.readers.shards import ActivationStore
 from sae_repro.training.batches import Batches
 from sae_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from sae_repro.training.contribution import Contribution
-from sae_repro.training.finishing import finished_sae, scale_of
+from sae_repro.training.finishing import finished_sae, scale_of, usual_norm
 from sae_repro.training.journal import Journal, as_json, metrics_row
 from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.resampling import resample
@@ -101,10 +101,10 @@ class Trainer:
         self.batches = Batches(shards, settings.batch_size, steps, seed=seed, cell_id=self.id)
         d_in = store.d_in(hook)
         self.scale = scale_of(cell, store, hook)
-        rms = store.rms(hook) * self.scale
-        self.epsilon = cell.jumprelu_bandwidth * rms
+        norm = usual_norm(store, hook) * self.scale
+        self.epsilon = cell.jumprelu_bandwidth * norm
         """JumpReLU's kernel width, and where its thresholds start."""
-        power = rms**2 / (d_in if cell.reconstruction == "mean" else 1)
+        power = norm**2 / (d_in if cell.reconstruction == "mean" else 1)
         self.threshold = RunningThreshold(self.device)
         """Followed where the SAE's own threshold is calibrated."""
         self.watch = Watch(cell, settings, self.batches.steps, power)
@@ -178,7 +178,7 @@ class Trainer:
             self._steer(step, l0)
             if cell.activation_row.threshold == "calibrated":
                 self.threshold.follow(code.smallest(decoder_norm(cell, self.weights)))
-            self.watch.note(step, taken, l0)
+            self.watch.note(step, taken, l0, x_nd)
             if cell.order == "contribution":
                 self._reorder(code)
         return taken

@@ -18,13 +18,13 @@ from sae_repro.training.checkpoint import load_checkpoint
 from sae_repro.training.journal import Journal
 from sae_repro.training.steps import Taken
 
-EXPLODED = 10  # times what predicting zero, or the first step, gets wrong
+EXPLODED = 10  # times what predicting zero gets wrong on the same batch, or the first step's ratio
 STARVED_L0 = 0.01  # of a batch: nothing is left to tell activations by
 COLLAPSED_STEPS = 20  # starved, beyond what revival takes to act
 FAULTS = (
     "the loss is not finite",
-    f"diverged: the squared error is over {EXPLODED} times that of the first step and of "
-    "predicting zero",
+    f"diverged: the squared error is over {EXPLODED} times that of predicting zero on the same "
+    "batch, and so was not at the first step",
     f"collapsed: less than one latent fires in {1 / STARVED_L0:g} tokens",
 )
 
@@ -38,32 +38,41 @@ class Diverged(Exception):  # noqa: N818 - an outcome, not an error in the progr
 
 
 class Watch:
-    """The first step with each of `FAULTS`. `power` is E‖x‖² in the reconstruction's reduction."""
+    """The first step with each of `FAULTS`.
+
+    A batch's squared error is held against its own power, what predicting zero gets wrong on it, so
+    that a few massive activations in a batch, which raise both, are no divergence. `power` is that
+    of a usual activation, in the reconstruction's reduction: a batch with less counts as one of it.
+    """
 
     def __init__(self, cell: Cell, settings: Train, steps: int, power: float) -> None:
         device = torch.device(settings.device)
         self._steps, self._power = steps, power
+        self._mean = cell.reconstruction == "mean"
         self._patience = COLLAPSED_STEPS + _revival_steps(cell, settings)
         self._starved = torch.zeros((), dtype=torch.int64, device=device)
-        self._limit = torch.tensor(torch.inf, device=device)
+        self._limit = torch.tensor(torch.inf, dtype=torch.float64, device=device)
+        """The greatest squared error of a batch that is healthy, over its power."""
         self._first = torch.full((len(FAULTS),), -1, dtype=torch.int64, device=device)
 
-    def note(self, step: int, taken: Taken, l0: Tensor | float) -> None:
-        """Take in one step and the batch's L0."""
+    def note(self, step: int, taken: Taken, l0: Tensor | float, x_nd: Tensor) -> None:
+        """Take in one step, its L0 and its batch x [N, D] as the step saw it."""
         if not isinstance(taken.loss, Tensor) and self._healthy(step, taken, float(l0)):
             return
         device = self._limit.device
         loss, error, l0 = (
-            torch.as_tensor(value, dtype=torch.float32, device=device)
+            torch.as_tensor(value, dtype=torch.float64, device=device)
             for value in (taken.loss, taken.terms["reconstruction"], l0)
         )
+        power = x_nd.double().square().sum() / (x_nd.numel() if self._mean else len(x_nd))
+        power.clamp_min_(max(self._power, torch.finfo(power.dtype).tiny))
         if step == 0:
-            least = min(self._power, torch.finfo(error.dtype).max)
-            self._limit.copy_(EXPLODED * error.clamp_min(least))
+            self._limit.copy_(EXPLODED * (error / power).clamp_min(1))
         self._starved.copy_(torch.where(l0 < STARVED_L0, self._starved + 1, 0))
         # on the last step nothing is left that could bring a latent back
         patience = 1 if step == self._steps - 1 else self._patience
-        healthy = torch.stack([loss.isfinite(), error <= self._limit, self._starved < patience])
+        diverged = error > self._limit * power
+        healthy = torch.stack([loss.isfinite(), ~diverged, self._starved < patience])
         self._first.copy_(torch.where(healthy | (self._first >= 0), self._first, step))
 
     def _healthy(self, step: int, taken: Taken, l0: float) -> bool:
@@ -71,7 +80,7 @@ class Watch:
         return (
             step > 0
             and math.isfinite(taken.loss)
-            and float(taken.terms["reconstruction"]) <= self._limit.item()
+            and float(taken.terms["reconstruction"]) <= self._limit.item() * self._power
             and l0 >= STARVED_L0
             and not self._starved.item()
         )

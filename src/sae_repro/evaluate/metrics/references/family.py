@@ -41,8 +41,7 @@ class Family:
 def recipe(width: int, d_in: int) -> Cell:
     """TopK with k = 4 and auxk: the same L0 at every hook and width without a λ to search for.
 
-    Normalised activations make learning rate and auxiliary loss act alike on every model, and auxk
-    keeps the few latents alive.
+    auxk keeps the few latents alive.
     """
     return Cell(
         # a little more than K / D, so that rounding down can't lose a latent
@@ -51,7 +50,6 @@ def recipe(width: int, d_in: int) -> Cell:
         k=min(K, width),
         revival="auxk",
         dead_tokens=DEAD_TOKENS,
-        normalisation="expected_norm",
         adam_eps=6.25e-10,
     )
 
@@ -78,7 +76,7 @@ def _reference(family: Family, hook: str, width: int) -> SAE | None:
             "train": settings.model_dump(mode="json"),
             "hook": hook,
             "seed": family.seed,
-            "activations": [shards.checksum, store.rms(hook)],
+            "activations": [shards.checksum, store.rms(hook), store.median_norm(hook)],
             "code": family.code,
         }
     )
