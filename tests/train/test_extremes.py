@@ -168,7 +168,7 @@ DEGENERATE = {
 def test_activations_without_variety_end_in_an_sae_or_a_named_failure(
     stage: Stage, kind: str
 ) -> None:
-    common = {"expansion": 2, "normalisation": "expected_norm"}
+    common = {"expansion": 2}
     cells = {
         "relu": {**common, "penalty": "l1", "lambda": 1e-2, "revival": "resample",
                  "resample_every": 4},

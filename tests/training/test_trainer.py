@@ -30,7 +30,7 @@ CELLS = {
         resample_tokens=500,
     ),
     "free": Cell(expansion=4, penalty="l1_decoder_norm", lambda_=1e-2, decoder="free"),
-    "topk": Cell(expansion=4, activation="topk", k=3, normalisation="expected_norm"),
+    "topk": Cell(expansion=4, activation="topk", k=3, normalisation="none"),
     "auxk": Cell(expansion=4, activation="topk", k=3, revival="auxk", dead_tokens=200),
     "batchtopk": Cell(expansion=4, activation="batchtopk", k=3),
     "matryoshka-fixed": Cell(expansion=4, activation="batchtopk", k=3, prefixes="fixed"),

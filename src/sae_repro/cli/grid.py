@@ -111,8 +111,7 @@ class Fit:
 def cells(fit: Fit) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """(recipes, cells); a cell names its recipe and its target, controls come last."""
     seen = fit.epochs * fit.extracted("train")
-    # λ is comparable between models only where inputs have one scale
-    common = {"expansion": fit.expansion, "normalisation": "expected_norm"}
+    common = {"expansion": fit.expansion}
     auxk = {"revival": "auxk", "dead_tokens": max(1, _two_digits(seen // 10))}
     resample = {"revival": "resample", "resample_every": max(1, _two_digits(fit.steps // 5)),
                 "resample_until": 0.5}  # fmt: skip

@@ -52,7 +52,7 @@ class Watch:
         self._patience = COLLAPSED_STEPS + _revival_steps(cell, settings)
         self._starved = torch.zeros((), dtype=torch.int64, device=device)
         self._limit = torch.tensor(torch.inf, dtype=torch.float64, device=device)
-        """The greatest squared error of a batch that is healthy, over its power."""
+        """How many times a batch's power its squared error may be."""
         self._first = torch.full((len(FAULTS),), -1, dtype=torch.int64, device=device)
 
     def note(self, step: int, taken: Taken, l0: Tensor | float, x_nd: Tensor) -> None:
