@@ -18,13 +18,13 @@ from sae_repro.training.checkpoint import load_checkpoint
 from sae_repro.training.journal import Journal
 from sae_repro.training.steps import Taken
 
-EXPLODED = 10  # times what predicting zero gets wrong on the same batch, or the first step's ratio
+EXPLODED = 10  # a batch's squared error over its power, or over the first step's ratio if above 1
 STARVED_L0 = 0.01  # of a batch: nothing is left to tell activations by
 COLLAPSED_STEPS = 20  # starved, beyond what revival takes to act
 FAULTS = (
     "the loss is not finite",
     f"diverged: the squared error is over {EXPLODED} times that of predicting zero on the same "
-    "batch, and so was not at the first step",
+    f"batch (and over {EXPLODED} times what this ratio was at the first step)",
     f"collapsed: less than one latent fires in {1 / STARVED_L0:g} tokens",
 )
 
