@@ -16,7 +16,9 @@ from sae_repro.errors import StudyError
 from sae_repro.judge import Answer
 from sae_repro.judge.backends.http import HttpBackend
 from sae_repro.judge.backends.record import read_answers
+from sae_repro.judge.backends.replay import ReplayBackend
 from sae_repro.judge.backends.replies import MAX_BYTES, instead_of_answer
+from sae_repro.judge.parsers import Counts, read
 
 from .conftest import KEY, Endpoint, FakeClock, Response, echo, http_settings, questions
 
@@ -119,6 +121,28 @@ def test_an_answer_that_would_come_again_ends_the_run_at_once(
     assert "1 of 3 answers are kept" in str(caught.value)
     assert len(endpoint.prompts) == 2, "the same would come again"
     assert list(read_answers(record).values()) == [Answer("answer to question 0")]
+
+
+CUT = {
+    "names of": choice("names of", "length"),
+    "names": choice([{"type": "text", "text": "names"}], "MAX_TOKENS"),
+    "[1, 0]": choice("<think>hmm</think>[1, 0]", "length"),
+    "": choice("<think>hmm"),
+}
+
+
+@pytest.mark.parametrize("text", CUT)
+def test_a_judge_that_rambles_is_counted_instead_where_the_study_says_so(
+    endpoint: Endpoint, backend: Make, record: Path, text: str
+) -> None:
+    endpoint.script = lambda n, prompt: CUT[text] if n == 1 else echo(prompt)
+    answers = backend(cut_off="unparsable").answer(questions(3))
+    assert answers[1] == Answer(text, cut=True)
+    assert read(answers, lambda said: said)[1] == Counts(parsed=2, unparsable=1)
+    replay = http_settings(endpoint.url, kind="replay")
+    assert ReplayBackend(replay, record).answer(questions(3)) == answers
+    assert backend(cut_off="unparsable").answer(questions(3)) == answers
+    assert len(endpoint.prompts) == 3, "a recorded answer is not asked for again"
 
 
 @pytest.mark.parametrize(

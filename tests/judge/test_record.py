@@ -84,11 +84,16 @@ def test_answer_after_a_torn_line_begins_a_line(tmp_path: Path) -> None:
 SAID = st.text(st.characters(codec=None), min_size=1).filter(lambda t: not_said(Line(t)) is None)
 
 
-@given(st.lists(SAID, min_size=1, max_size=4))
+ANSWERS = st.builds(Answer, SAID) | st.builds(Answer, st.text(), st.just(True))
+
+
+@given(st.lists(ANSWERS, min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
-def test_every_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+def test_every_answer_survives(
+    tmp_path_factory: pytest.TempPathFactory, said: list[Answer]
+) -> None:
     path = tmp_path_factory.mktemp("record") / "a.jsonl"
-    answers = {key: Answer(text) for key, text in zip(KEYS, texts, strict=False)}
+    answers = dict(zip(KEYS, said, strict=False))
     write(path, *answers.items())
     assert read_answers(path) == answers
     content = path.read_bytes()
@@ -144,6 +149,7 @@ DAMAGED = {
     "neither": f'{{"key": "{KEYS[1]}", "text": null, "fault": null}}',
     "both": f'{{"key": "{KEYS[1]}", "text": "x", "fault": "y"}}',
     "more": f'{{"key": "{KEYS[1]}", "text": "x", "fault": null, "more": 1}}',
+    "cut by half": f'{{"cut": 0.5, "key": "{KEYS[1]}", "text": "x"}}',
     "empty line": "",
     "deep": "[" * 100_000,
 }

@@ -40,13 +40,13 @@ def read_each(
     answers: Sequence[Answer], parsers: Sequence[Callable[[str], T | None]]
 ) -> tuple[list[T | None], Counts]:
     """As `read`, with a parser per answer."""
-    values = [_parsed(answer.text, parse) for answer, parse in zip(answers, parsers, strict=True)]
+    values = [_parsed(answer, parse) for answer, parse in zip(answers, parsers, strict=True)]
     parsed = sum(value is not None for value in values)
     return values, Counts(parsed, len(values) - parsed)
 
 
-def _parsed(text: str, parse: Callable[[str], T | None]) -> T | None:
-    said = spoken(text)
+def _parsed(answer: Answer, parse: Callable[[str], T | None]) -> T | None:
+    said = None if answer.cut else spoken(answer.text)
     return None if said is None else parse(said)
 
 

@@ -60,6 +60,8 @@ class Answer:
     """What the judge said."""
 
     text: str
+    cut: bool = False
+    """Cut off at max_tokens: no value is read from it."""
 
 
 class Backend(Protocol):

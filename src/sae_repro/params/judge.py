@@ -116,6 +116,11 @@ class Judge(Section):
     max_tokens: Annotated[int, Field(ge=1, le=32_768)] = Field(
         512, description="http, replay: longest answer, in tokens, with the reasoning before it"
     )
+    cut_off: Literal["stop", "unparsable"] = Field(
+        "stop",
+        description="http: an answer cut off at max_tokens ends the run (stop), or is recorded and "
+        "counted as one that can't be read (unparsable), for models that ramble at any limit",
+    )
     base_url: Annotated[str, AfterValidator(_endpoint)] | None = Field(
         None,
         description="http: the endpoint's URL up to its version, e.g. https://api.openai.com/v1",

@@ -47,7 +47,8 @@ def on_no_text(reply: NoText, settings: Judge) -> str:
         return on_status(status, reply.found, settings)
     return {
         "cut": f"raise judge.max_tokens = {settings.max_tokens}, which limits reasoning and answer "
-        "together and is a part of every question: all are asked anew",
+        "together and is a part of every question: all are asked anew; or, for a model that "
+        "rambles however long it may, set judge.cut_off: unparsable",
         "withheld": "the same question would be refused again: set judge.model or judge.base_url "
         "to one that answers it",
         "silent": f"judge.model = {settings.model} may be no chat model; try another",

@@ -4,7 +4,8 @@ Only unrecorded answers are requested. A request to an endpoint that is busy (42
 slow or unreachable is retried, with waits that double or follow its Retry-After; so is one that
 brings no text of the model (an error with status 200, a web page, no choices). Then the run ends
 with an error, and the answers received until then are kept. Nothing but the model's text is
-recorded. An answer cut off at max_tokens ends the run at once: the same would come again.
+recorded. An answer cut off at max_tokens ends the run at once, for the same would come again, or is
+recorded as cut off, as `cut_off` says.
 
 `timeout_s` covers all of a request, from the look-up of the endpoint's name to the last byte.
 """
@@ -194,6 +195,8 @@ class _Run:
             text = text_in(reply.body, hide)
             if isinstance(text, str):
                 return Answer(text)
+            if text.kind == "cut" and self._settings.cut_off == "unparsable":
+                return Answer(text.said, cut=True)
             advice = on_no_text(text, self._settings)
             if text.kind in ("cut", "withheld"):
                 raise NoAnswerError(f"{text.found}; {advice}")

@@ -37,6 +37,8 @@ class Line:
 
     text: str | None
     fault: str | None = None
+    cut: bool = False
+    """Whether the words were cut off at max_tokens."""
 
 
 def read_answers(path: Path) -> dict[str, Answer]:
@@ -60,7 +62,7 @@ def _lines(path: Path) -> dict[str, Line]:
 
 def _said(lines: Mapping[str, Line]) -> dict[str, Answer]:
     return {
-        key: Answer(line.text)
+        key: Answer(line.text, line.cut)
         for key, line in lines.items()
         if line.text is not None and not_said(line) is None
     }
@@ -76,6 +78,8 @@ def not_said(line: Line) -> str | None:
     """What a recorded line holds in place of a judge's answer; None for an answer."""
     if line.text is None:
         return line.fault
+    if line.cut:
+        return None
     said = spoken(line.text)
     if said is None:
         return "reasoning without an answer"
@@ -113,9 +117,11 @@ def _parse(line: bytes, place: str) -> tuple[str, Line]:
     try:
         entry = json.loads(line)
         key, text, fault = entry["key"], entry["text"], entry.get("fault")
+        cut = entry.get("cut", False)
         valid = (
             _KEY.fullmatch(key)
-            and entry.keys() <= {"key", "text", "fault"}
+            and entry.keys() <= {"key", "text", "fault", "cut"}
+            and type(cut) is bool
             # exactly one of the two
             and {type(text), type(fault)} == {str, type(None)}
         )
@@ -126,12 +132,13 @@ def _parse(line: bytes, place: str) -> tuple[str, Line]:
             f"{place}: not a recorded answer; restore the file (`dvc checkout`), or delete the "
             "line to request its answer again"
         )
-    return key, Line(text, fault)
+    return key, Line(text, fault, cut)
 
 
 def _line(key: str, answer: Answer) -> bytes:
     # ASCII: half a surrogate pair, which JSON can carry, is kept as it came
-    return (canonical_json({"key": key, "text": answer.text}) + "\n").encode()
+    cut = {"cut": True} if answer.cut else {}
+    return (canonical_json({"key": key, "text": answer.text, **cut}) + "\n").encode()
 
 
 class Recorder:

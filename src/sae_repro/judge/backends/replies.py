@@ -49,6 +49,8 @@ class NoText:
     kind: Literal["unreadable", "error", "cut", "withheld", "silent"] = "unreadable"
     code: int | None = None
     """The HTTP status that an error names, where it names one."""
+    said: str = ""
+    """The part of an answer that came before it was cut off."""
 
 
 def text_in(body: bytes, hide: Hide) -> str | NoText:
@@ -75,7 +77,7 @@ def text_in(body: bytes, hide: Hide) -> str | NoText:
 def _text_of(choice: Mapping[str, Any], hide: Hide) -> str | NoText:
     reason = choice.get("finish_reason") or ""
     if not isinstance(reason, str) or reason.lower() not in ENDED:
-        return _unfinished(reason, hide)
+        return _unfinished(reason, _joined(_within(choice, "message", "content")), hide)
     refusal = _within(choice, "message", "refusal")
     if refusal:
         return NoText(f"a refusal ({short(str(refusal), hide)})", "withheld")
@@ -91,10 +93,11 @@ def _text_of(choice: Mapping[str, Any], hide: Hide) -> str | NoText:
     return hide(said) if found is None else NoText(f"{found} in place of the model's text", "error")
 
 
-def _unfinished(reason: object, hide: Hide) -> NoText:
+def _unfinished(reason: object, text: str | None, hide: Hide) -> NoText:
     name = short(str(reason), hide)
     if isinstance(reason, str) and reason.lower() in CUT:
-        return NoText(f"an answer cut off at max_tokens (finish_reason {name})", "cut")
+        found = f"an answer cut off at max_tokens (finish_reason {name})"
+        return NoText(found, "cut", said=hide(spoken(text or "") or ""))
     if name.lower() in ("content_filter", "safety", "recitation", "prohibited_content", "refusal"):
         return NoText(f"an answer withheld by a filter (finish_reason {name})", "withheld")
     return NoText(f"an answer that did not end (finish_reason {name})", "silent")
