@@ -38,44 +38,26 @@ def check(
     schema: Annotated[
         bool, typer.Option("--schema", help="List every key, its type, default and meaning.")
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Also run a batch: norms, first tokens, time, disk, memory."),
+    ] = False,
 ) -> None:
     """Validate a study before any compute is spent: params.yaml, its pinned inputs, its dvc.yaml.
 
-    With a tune/params.yaml, every corner of its search space must be a valid cell, too.
+    With a tune/params.yaml, every corner of its search space must be a valid cell, too. With
+    --probe, one batch goes through the model: warnings about massive activations, the best first
+    token of rows, and what the study will take; a minute or two. Examples:
 
-    Example: sae-repro check studies/gpt2-openwebtext
+    sae-repro check studies/gpt2-openwebtext
+
+    sae-repro check studies/news --probe
     """
-    from sae_repro import params
-    from sae_repro.cli.claims import check_claims
-    from sae_repro.cli.describe import schema_lines, summary
-    from sae_repro.cli.outside import check_version
-    from sae_repro.cli.own_inputs import check_own_inputs
-    from sae_repro.cli.pipelines import check_copy, check_place
-    from sae_repro.preflight import check_inputs
+    from sae_repro.cli.checking import check_lines
+    from sae_repro.cli.describe import schema_lines
 
-    if schema:
-        echo("\n".join(schema_lines()))
-        return
-    loaded = params.load(study / "params.yaml")
-    check_place(study / loaded.root)
-    check_copy(study, study / loaded.root)
-    check_inputs(loaded, study)
-    check_own_inputs(loaded, study)
-    check_version(study)
-    if loaded.judge.prompts:
-        from sae_repro.judge.prompts import load_prompts
-
-        load_prompts(loaded.judge, study)
-    lines = [summary(loaded)]
-    if found := check_claims(loaded, study):
-        lines.append(f"ok: {len(found)} claims")
-    if (study / "tune" / "params.yaml").exists():
-        from sae_repro.tune.space import load_tune, total
-
-        tune, corners = load_tune(study)
-        check_inputs(corners, study)
-        lines.append(f"ok: tune, {total(tune)} trials over {', '.join(tune.recipes)}")
-    echo("\n".join(lines))
+    for line in schema_lines() if schema else check_lines(study, probe=probe):
+        echo(line)
 
 
 @app.command()
@@ -126,7 +108,9 @@ def new(
     text: Annotated[
         list[Path] | None, typer.Option(help="Text file (txt, jsonl, csv, parquet); repeatable.")
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set of the hub, as text.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "--data", help="Data set of the hub, as text.")
+    ] = None,
     dataset_revision: Annotated[
         str | None, typer.Option(help="Its commit, branch or tag. Default: the newest commit.")
     ] = None,
@@ -161,6 +145,8 @@ def new(
     sae-repro new news --text news.csv --column title --column body
 
     sae-repro new mine --text stories.jsonl --model ../my-model --hook blocks.2.hook_resid_post
+
+    sae-repro new gpt2 --model gpt2 --data openwebtext-10k
     """
     from sae_repro.cli.new import StudyRequest, make_study, template_lines
 

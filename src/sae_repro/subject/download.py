@@ -17,31 +17,37 @@ FILES = ["config.json", "generation_config.json", "model*.safetensors",
 
 
 def download(source: HubSubject, folder: Path) -> dict[str, Any]:
-    """Put the model's files into `folder`; the facts for subject.json.
+    """Put the model's files into `folder`; the facts for subject.json."""
+    for path in sorted(fetched(source).iterdir()):
+        if path.is_file():  # a pattern of the hub's client matches in folders, too
+            shutil.copy(path, folder / path.name)
+    return {"name": source.name, "commit": source.revision}
 
-    Files of that commit that are cached already are used without the network.
+
+def fetched(source: HubSubject) -> Path:
+    """The model's folder in the hub's cache; files of that commit that are there need no network.
+
+    StudyError where the hub can't be reached, or the model has no safetensors weights or another
+    size than the study says.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     fetch = partial(snapshot_download, source.name, revision=source.revision, allow_patterns=FILES)
     try:
-        snapshot = fetch(local_files_only=True)
+        snapshot = Path(fetch(local_files_only=True))
     except LocalEntryNotFoundError:
         what = f"subject.source: {source.name} at {source.revision}"
         reachable(what)
         with fetching(what):
-            snapshot = fetch()
-    for path in sorted(Path(snapshot).iterdir()):
-        if path.is_file():  # a pattern of the hub's client matches in folders, too
-            shutil.copy(path, folder / path.name)
-    if not any(folder.glob("*.safetensors")):
+            snapshot = Path(fetch())
+    if not any(snapshot.glob("*.safetensors")):
         raise StudyError(
             f"subject.source.name = {source.name}: no safetensors weights at {source.revision}; "
             "choose a revision that has them (pickled weights are not read)"
         )
-    _check_shape(source, folder)
-    return {"name": source.name, "commit": source.revision}
+    _check_shape(source, snapshot)
+    return snapshot
 
 
 def _check_shape(source: HubSubject, folder: Path) -> None:
