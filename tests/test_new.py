@@ -393,6 +393,10 @@ def test_new_on_a_real_model_and_its_text(checkout: Path, shared: Path) -> None:
     assert study.subject.source.kind == "local"
     assert study.subject.source.path == "inputs/stories260k"
     assert study.extract.hooks == ("blocks.2.hook_resid_post",)
+    # most rows begin within a story, and <s> says that one begins: by half a nat a token
+    assert study.extract.prepend_bos is False
+    assert re.search(r"rows that start with no token are better than with <s>: .* -0\.\d+ nats,"
+                     r".* extract.prepend_bos: false", message)  # fmt: skip
     fits(study, d_model=64)
 
 
@@ -473,6 +477,36 @@ def test_models_of_the_hub_are_pinned_to_their_newest_commit(
     fits(study, d_model=32)
 
 
+def test_short_names_are_all_that_a_study_of_the_hub_needs(
+    checkout: Path, hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data set has fewer documents than a new study reads at most: all of them are read."""
+    text = "some words of a text that is long enough to be split " * 4
+    rows = datasets.Dataset.from_dict({"text": [f"{n} {text}" for n in range(400)] + [""]})
+    hub.shas = {
+        "/api/models/openai-community/gpt2": "c" * 40,
+        "/api/datasets/stas/openwebtext-10k": "e" * 40,
+    }
+    hub.files = {f"/openai-community/gpt2/resolve/{'c' * 40}/config.json": json.dumps(CONFIG)}
+    monkeypatch.setattr("sae_repro.corpus.sources.reachable", lambda what: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: rows)
+    invoke("new", "gpt2", "--model", "gpt2", "--data", "openwebtext-10k")
+    study = load(checkout / "studies/gpt2/params.yaml")
+    model, texts = study.subject.source, study.corpus.source
+    assert model.kind == "hub" and texts.kind == "hub"
+    assert (model.name, model.revision) == ("openai-community/gpt2", "c" * 40)
+    assert (texts.name, texts.revision) == ("stas/openwebtext-10k", "e" * 40)
+    assert texts.n_documents == 400
+    assert study.extract.prepend_bos is True, "the model is not here to be measured"
+    fits(study, d_model=32)
+
+
+def test_a_data_set_without_its_owner_is_refused(checkout: Path) -> None:
+    message = refused("new", "x", "--data", "openwebtxt-10k", "--model", "gpt2")
+    assert "a data set of the hub is owner/name, or one of ag_news, openwebtext-10k" in message
+    assert message.endswith("did you mean openwebtext-10k?")
+
+
 def test_branches_of_the_hub_are_pinned_to_their_commit(
     checkout: Path, text: Path, hub: Any
 ) -> None:
@@ -527,7 +561,7 @@ def test_without_the_hub_the_commit_is_asked_for(
         arguments = [*arguments, "--text", str(text), "--column", "body"]
     message = refused("new", "x", *arguments)
     assert "can't be reached (HF_HUB_OFFLINE is set)" in message
-    assert says in message
+    assert says in message and "\n" not in message
     assert studies(checkout) == []
 
 

@@ -153,7 +153,9 @@ def _first_lambda(d_model: int, l0: int) -> float:
     return float(f"{0.8 / math.sqrt(d_model * l0):.1g}")
 
 
-def sections(fit: Fit, *, name: str, trained_here: bool) -> dict[str, dict[str, Any]]:
+def sections(
+    fit: Fit, *, name: str, trained_here: bool, prepend_bos: bool | str = True
+) -> dict[str, dict[str, Any]]:
     """The sections of params.yaml from subject.training to track, without cells."""
     steps = fit.steps
     validation = fit.extracted("validation")
@@ -165,6 +167,7 @@ def sections(fit: Fit, *, name: str, trained_here: bool) -> dict[str, dict[str, 
             "hooks": list(fit.all_hooks),
             "untrained_hooks": [fit.all_hooks[0]],
             "context": fit.context,
+            **({} if prepend_bos is True else {"prepend_bos": prepend_bos}),
             "n_tokens": fit.extracted("train"),
             "n_calibration_tokens": fit.extracted("calibration"),
             "n_validation_tokens": validation,
@@ -198,6 +201,7 @@ def _power_of_two(at_least: int) -> int:
 
 COMMENTS = {
     "extract.untrained_hooks": "also from the same architecture, weights random",
+    "extract.prepend_bos": "what the model reads its text best behind, as measured",
     "extract.n_tokens": "at most, as the next two",
     "judge.kind": "the text's own; http asks a language model: see docs/judge.md",
     "control.worlds": "synthetic data with known atoms, of no concern to this text",

@@ -1,12 +1,14 @@
 """A new study on text or a model of one's own: both pinned, a grid of the sizes that fit them."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.checkpoint.configuration import Shape, read_config, shape_of
 from sae_repro.cli.bringing import bring
+from sae_repro.cli.first_token import chosen_start
 from sae_repro.cli.grid import (
     CELL_FLOP,
     SUBJECT,
@@ -18,10 +20,11 @@ from sae_repro.cli.grid import (
     sections,
 )
 from sae_repro.cli.measuring import CHARACTERS_PER_TOKEN, TextSize, Tokenise, check_enough, measure
+from sae_repro.cli.names import dataset_name, model_name, pinned_commit
 from sae_repro.cli.schema import modeline
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
-from sae_repro.hub import UnreachableError, commit_of, config_of
+from sae_repro.hub import UnreachableError, config_of
 from sae_repro.params import (
     FilesSource,
     GgufSubject,
@@ -46,6 +49,7 @@ SEED = 0
 POSITIONS = 128  # of a model that does not say how many it has
 HUB_DOCUMENTS = 20_000
 VOCABULARIES = (512, 2048)
+SAMPLE = 128  # documents on which first tokens of rows are compared
 CHARACTERS_PER_ENTRY = 400  # of text, before a larger vocabulary is chosen
 
 
@@ -57,14 +61,19 @@ class Model:
     d_model: int
     n_layers: int
     positions: int
+    folder: Path | None = None
+    """The Hugging Face folder of a model that is here."""
 
 
 def own_study(name: str, request: "StudyRequest", folder: Path) -> tuple[str, list[str]]:
     """(params.yaml of the study, lines to show); inputs are copied into `folder` once all fits."""
     texts, source = _texts(request)
     model = _model(request)
+    first = [] if texts is None else [document.text for document in islice(texts, SAMPLE)]
     size, notes = _measured(texts, source, model)
     check_enough(size, model.d_model)
+    if texts is not None and request.dataset:
+        source["n_documents"] = sum(size.documents.values()) + texts.skipped["one_token"]
     fit = Fit(
         d_model=model.d_model,
         n_layers=model.n_layers,
@@ -74,6 +83,10 @@ def own_study(name: str, request: "StudyRequest", folder: Path) -> tuple[str, li
         longest=size.longest,
         hooks=request.hooks,
     )
+    prepend_bos: bool | str = True
+    if model.folder is not None:
+        prepend_bos, more = chosen_start(model.folder, first, fit.all_hooks, fit.context)
+        notes += more
     if source["kind"] == "files":
         files = {}
         for path in request.text:
@@ -87,7 +100,7 @@ def own_study(name: str, request: "StudyRequest", folder: Path) -> tuple[str, li
         subject = {**subject, "path": place}
         notes += more
     notes += _notes(size, fit, trained_here=subject["kind"] == "train")
-    return study_yaml(name, fit, source, subject, size), notes
+    return study_yaml(name, fit, source, subject, size, prepend_bos), notes
 
 
 def _texts(request: "StudyRequest") -> tuple["TextSource | None", dict[str, Any]]:
@@ -100,19 +113,21 @@ def _texts(request: "StudyRequest") -> tuple["TextSource | None", dict[str, Any]
     if request.label:
         chosen["label"] = request.label
     if request.dataset:
+        name = dataset_name(request.dataset)
         source = {
             "kind": "hub",
-            "name": request.dataset,
+            "name": name,
             "split": request.split,
-            "revision": _commit("dataset", request.dataset, request.dataset_revision),
+            "revision": pinned_commit("dataset", name, request.dataset_revision),
             **({} if "[" in request.split else {"streaming": True}),
             **chosen,
             "n_documents": request.documents or HUB_DOCUMENTS,
         }
         try:
-            return open_hub(check_section(HubSource, source, within="corpus.source")), source
+            texts = open_hub(check_section(HubSource, source, within="corpus.source"))
         except UnreachableError:
             return None, source
+        return texts if request.documents else _at_most(texts, HUB_DOCUMENTS), source
     for path in request.text:
         if not path.is_file():
             raise StudyError(f"--text {path}: no such file")
@@ -125,21 +140,17 @@ def _texts(request: "StudyRequest") -> tuple["TextSource | None", dict[str, Any]
     return open_files(check_section(FilesSource, source, within="corpus.source"), Path()), source
 
 
+def _at_most(texts: "TextSource", rows: int) -> "TextSource":
+    """The first `rows` of a data set, or all that there are."""
+    read = texts.read
+    return replace(texts, read=lambda: islice(read(), rows), limit=None)
+
+
 def _sha256(path: Path) -> str:
     try:
         return sha256_file(path)
     except OSError as error:
         raise StudyError(f"--text {path}: can't be read ({error.strerror})") from None
-
-
-def _commit(kind: Any, name: str, revision: str | None) -> str:
-    option = "--revision, --d-model and --n-layers" if kind == "model" else "--dataset-revision"
-    try:
-        return commit_of(kind, name, revision)
-    except StudyError as error:
-        raise StudyError(
-            f"{error}\n{kind} {name}: without the hub, give its commit (40 hex digits): {option}"
-        ) from None
 
 
 def _model(request: "StudyRequest") -> Model:
@@ -156,18 +167,19 @@ def _model(request: "StudyRequest") -> Model:
         folder = check_model(here, Path())
         shape = shape_of(read_config(folder, what), what)
         examine(folder, what)  # before the text is measured, which takes longer
-        return _shaped(source, shape, request)
+        return replace(_shaped(source, shape, request), folder=folder)
     if path.exists() or request.model.count("/") > 1:
         raise StudyError(
             f"--model {request.model}: no such folder, nor a .gguf file; a model of the hub is "
             "owner/name"
         )
-    commit = _commit("model", request.model, request.revision)
-    source = {"kind": "hub", "name": request.model, "revision": commit}
+    name = model_name(request.model)
+    commit = pinned_commit("model", name, request.revision)
+    source = {"kind": "hub", "name": name, "revision": commit}
     if request.d_model and request.n_layers:
         shape = Shape(request.d_model, request.n_layers, None)
     else:
-        config, what = config_of(request.model, commit), f"--model {request.model}"
+        config, what = config_of(name, commit), f"--model {request.model}"
         shape = shape_of(read_config(config.parent, what), what)
     model = _shaped(source, shape, request)
     return Model(
@@ -265,11 +277,16 @@ def _notes(size: TextSize, fit: Fit, *, trained_here: bool) -> Iterable[str]:
 
 
 def study_yaml(
-    name: str, fit: Fit, source: dict[str, Any], subject: dict[str, Any], size: TextSize
+    name: str,
+    fit: Fit,
+    source: dict[str, Any],
+    subject: dict[str, Any],
+    size: TextSize,
+    prepend_bos: bool | str = True,
 ) -> str:
     """The text of params.yaml."""
     trained_here = subject["kind"] == "train"
-    parts = sections(fit, name=name, trained_here=trained_here)
+    parts = sections(fit, name=name, trained_here=trained_here, prepend_bos=prepend_bos)
     corpus: dict[str, Any] = {"source": source, **size.shares}
     if trained_here:
         corpus["vocabulary"] = _vocabulary(size.characters)
