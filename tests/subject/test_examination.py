@@ -43,7 +43,7 @@ from sae_repro.pins import check_model, model_digest
 from sae_repro.readers import examination
 from sae_repro.readers.agreement import load_compared
 from sae_repro.readers.examination import examine
-from sae_repro.readers.subject import load_subject
+from sae_repro.readers.subject import load_plain, load_subject
 
 from .families import tiny_config
 
@@ -92,6 +92,16 @@ def shards(folder: Path) -> list[Path]:
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder, max_shard_size="10KB")
     return sorted(folder.glob("model-*.safetensors"))
+
+
+def test_checkpoints_in_half_precision_are_run_in_fp32_as_they_are(model: Path) -> None:
+    change(model, lambda tensors: {name: t.bfloat16() for name, t in tensors.items()})
+    configure(model, dtype="bfloat16")
+    stored = load_file(model / "model.safetensors")
+    loaded = load_plain(model, "it").state_dict()
+    assert {tensor.dtype for tensor in loaded.values()} == {torch.float32}
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in stored.items())
+    assert examine(model, "it")
 
 
 def test_a_sound_model_has_all_hooks(model: Path) -> None:
