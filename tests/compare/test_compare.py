@@ -10,6 +10,7 @@ import pytest
 
 from sae_repro.cellstore import prune
 from sae_repro.compare.collect import Result, collect
+from sae_repro.compare.curves import write_curves
 from sae_repro.compare.figures import write_figures
 from sae_repro.compare.frontier import frontiers
 from sae_repro.compare.grid import dead_table, grid_of, published_table, write_grid
@@ -116,6 +117,7 @@ def everything(folder: Path, results: list[Result]) -> Path:
     write_verdicts(folder / "tables", results, Compare(matched_l0=(12.0,), bootstrap=100), 0)
     write_index(folder / "tables")
     write_figures(folder / "figures", results, (12.0,))
+    write_curves(folder / "figures", results)
     return folder
 
 

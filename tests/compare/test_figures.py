@@ -60,6 +60,7 @@ def test_no_panel_is_empty(
     figures.dead_fraction(tmp_path, alive)
     assert kept == []
     figures.write_figures(tmp_path, alive)
+    curves.write_curves(tmp_path, alive)
     drawn = [ax for figure in kept for ax in figure.axes]
     assert all(ax.lines or ax.patches or ax.images or ax.collections for ax in drawn)
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from sae_repro.compare.collect import Result
 from sae_repro.compare.drawing import Floats, apart, constants, drawn, logarithmic, shades
 from sae_repro.numerics.seeds import LEAST_SEEDS
-from sae_repro.params.appearance import Look
+from sae_repro.params.appearance import Look, looks
 
 CURVES = {
     "fvu": "FVU of the batch ↓",
@@ -23,6 +23,12 @@ LEAST_DEAD = 0.01
 """Of K: fewer dead latents than that at all times have no panel."""
 MOST_FVU = 2.0
 """Above it, in the first steps, no curve tells from another."""
+
+
+def write_curves(folder: Path, results: Sequence[Result]) -> None:
+    """training_curves of the finished cells that are no controls; nothing without one."""
+    trained = [r for r in results if r.ok and not r.negative]
+    training_curves(folder, trained, looks(r.architecture for r in results))
 
 
 def training_curves(folder: Path, results: Sequence[Result], looks_of: Mapping[str, Look]) -> None:

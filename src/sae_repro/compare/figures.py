@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from sae_repro.compare.collect import Result
-from sae_repro.compare.curves import training_curves
 from sae_repro.compare.drawing import Floats, apart, drawn, logarithmic
 from sae_repro.compare.frontier import Frontier, frontiers, on_lines
 from sae_repro.compare.grid import grid_of
@@ -38,7 +37,10 @@ End = tuple[float, float, str, str]
 
 
 def write_figures(folder: Path, results: Sequence[Result], targets: Sequence[float] = ()) -> None:
-    """All figures of the finished cells; none without one. `targets`: L0 that tables compare at."""
+    """Frontier, dead latents and densities of the finished cells; none without one.
+
+    `targets`: L0 that tables compare at.
+    """
     finished = [r for r in results if r.ok]
     if not finished:
         return
@@ -49,7 +51,6 @@ def write_figures(folder: Path, results: Sequence[Result], targets: Sequence[flo
     if grid_of(finished):
         dead_fraction(folder, finished)
     density(folder, finished, looks_of, targets)
-    training_curves(folder, trained, looks_of)
 
 
 def frontier(
