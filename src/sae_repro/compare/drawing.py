@@ -43,8 +43,9 @@ def drawn(folder: Path, name: str, width: float, height: float) -> Iterator[Figu
         yield figure
         for ending, how in FORMATS.items():
             figure.savefig(folder / f"{name}.{ending}", **how)
-            # it is laid out: to do so again takes as long as to draw
-            figure.set_layout_engine("none")
+            # it is laid out: to do so again takes as long as to draw. What the layout engine "none"
+            # leaves in its place would have savefig draw everything twice
+            setattr(figure, "_layout_engine", None)  # noqa: B010
 
 
 def handle(look: Look, label: str | None = None) -> Line2D:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 RETRY = "retry later: `sae-repro track` sends the missing runs"
 METRICS_PER_BATCH, PARAMS_PER_BATCH, TAGS_PER_BATCH = 1000, 100, 100
+FILES_PER_BATCH = 10
+"""Files that an interrupted sync sends again, at most."""
 STATUS = {"ok": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 DEVICE = "device"
 """The tag of a run whose training was measured: on which processor or GPU."""
@@ -175,14 +177,20 @@ class Sender:
 
     def _upload(self, current: "Run", run: Mapping[str, Any]) -> None:
         """Send the artifacts whose hash the run does not have yet."""
-        for path, sha256 in run["artifacts"].items():
-            tag = "sae_repro.sent." + path.replace("/", ".")
-            if current.data.tags.get(tag) == sha256:
-                continue
-            folder = str(Path(path).parent) if run["kind"] == "report" else None
-            self._client.log_artifact(current.info.run_id, str(self._folder / path), folder)
-            self._client.set_tag(current.info.run_id, tag, sha256)
-            self.sent.artifacts += 1
+        from mlflow.entities import RunTag
+
+        missing = {
+            path: RunTag(name, sha256)
+            for path, sha256 in run["artifacts"].items()
+            if current.data.tags.get(name := "sae_repro.sent." + path.replace("/", ".")) != sha256
+        }
+        # their tags together: a call is a transaction, which takes as long as a small file
+        for paths in _chunks(list(missing), FILES_PER_BATCH):
+            for path in paths:
+                folder = str(Path(path).parent) if run["kind"] == "report" else None
+                self._client.log_artifact(current.info.run_id, str(self._folder / path), folder)
+            self._client.log_batch(current.info.run_id, tags=[missing[path] for path in paths])
+            self.sent.artifacts += len(paths)
 
     def _link(self, current: "Run", run: Mapping[str, Any]) -> None:
         """Update the run's DVC hashes and, only with them, its description."""
