@@ -11,7 +11,8 @@ def write_report() -> None:
     """defaults.md from the tables."""
     table = read("defaults")
     others = read("defaults_tried")
-    body = "\n\n".join([_introduction(table), _same_k(table), _same_l0(table), _tried(others)])
+    parts = [_introduction(table), _same_k(table), _same_l0(table)]
+    body = "\n\n".join([*parts, _tried(others)] if len(others) else parts)
     write_page("defaults", "Our defaults beside SAELens'", body, table)
 
 
