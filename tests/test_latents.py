@@ -12,7 +12,8 @@ from sae_repro.autoencoders import SAE, Weights
 from sae_repro.contents import seal
 from sae_repro.corpus.tokenizers import word_level
 from sae_repro.errors import StudyError
-from sae_repro.extract.extraction import extract, weights_seed
+from sae_repro.extract.extraction import Inputs, extract, weights_seed
+from sae_repro.extract.resumption import States
 from sae_repro.files import read_json, write_json
 from sae_repro.latents import activations_of, decoder_weights, neighbours
 from sae_repro.params import Extract
@@ -84,10 +85,11 @@ def study(subject: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path
         hooks=(HOOK,), context=8, n_tokens=n, n_calibration_tokens=n, n_validation_tokens=n,
         prepend_bos=request.param, dtype="float32", threads=1, untrained_hooks=(HOOK,),
     )  # fmt: skip
-    (artifacts / "extract").mkdir()
-    extract(load_subject(subject), TokenDocuments.load(corpus), settings, seed=0,
-            folder=artifacts / "extract", names={},
-            untrained=load_untrained(subject, weights_seed(0)))  # fmt: skip
+    inputs = Inputs(
+        load_subject(subject), TokenDocuments.load(corpus), {},
+        untrained=load_untrained(subject, weights_seed(0)),
+    )  # fmt: skip
+    extract(inputs, settings, seed=0, states=States(artifacts / "extract"))
     for stage in ("corpus", "subject", "extract"):
         seal(artifacts / stage)
     return tmp_path

@@ -17,9 +17,11 @@ from transformers import GPT2LMHeadModel
 
 from sae_repro.corpus.tokenizers import word_level
 from sae_repro.errors import StudyError
-from sae_repro.extract.extraction import check_fit, extract, weights_seed
+from sae_repro.extract.checks import check_fit
+from sae_repro.extract.extraction import Inputs, extract, weights_seed
 from sae_repro.extract.passes import start_and_special
 from sae_repro.extract.prefixes import seen_in_training
+from sae_repro.extract.resumption import States
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.params import Extract
@@ -41,7 +43,7 @@ def run(subject: Any, corpus: TokenDocuments, tmp_path: Path) -> Callable[..., A
 
     def go(settings: Extract = SETTINGS, seed: int = 0) -> ActivationStore:
         folder = tmp_path / f"extract-{next(count)}"
-        extract(subject, corpus, settings, seed=seed, folder=folder, names={})
+        extract(Inputs(subject, corpus, {}), settings, seed=seed, states=States(folder))
         return ActivationStore(folder)
 
     return go
@@ -191,8 +193,8 @@ def test_random_weights_read_the_same_windows_and_change_nothing_else(
     state = torch.random.get_rng_state()
     random = load_untrained(model_folder, weights_seed(0))
     assert torch.equal(torch.random.get_rng_state(), state)
-    extract(subject, corpus, both, seed=0, folder=tmp_path / "both", names={},
-            untrained=random)  # fmt: skip
+    inputs = Inputs(subject, corpus, {}, untrained=random)
+    extract(inputs, both, seed=0, states=States(tmp_path / "both"))
     store = ActivationStore(tmp_path / "both")
     for hook in HOOKS:
         assert store.manifest["hooks"][hook] == alone.manifest["hooks"][hook]
@@ -243,7 +245,8 @@ def test_with_embeddings_alone_every_other_weight_is_the_random_models(
         assert torch.equal(tensor, (own if name in embeds else random)[name]), name
     assert not all(torch.equal(own[name], random[name]) for name in own.keys() - embeds)
     both = SETTINGS.model_copy(update={"embeddings_hooks": HOOKS[1:]})
-    extract(subject, corpus, both, seed=0, folder=tmp_path / "e", names={}, embeddings=model)
+    inputs = Inputs(subject, corpus, {}, embeddings=model)
+    extract(inputs, both, seed=0, states=States(tmp_path / "e"))
     store = ActivationStore(tmp_path / "e")
     assert store.manifest["hooks"][HOOKS[0]] == run().manifest["hooks"][HOOKS[0]]
     again = load_for(f"embeddings/{HOOKS[1]}", model_folder, store.manifest)
@@ -414,7 +417,7 @@ def test_seen_rows_have_the_activation_of_a_training_row(
     size = int(corpus.documents["length"].to_numpy()[[train, validation]].min())
     copied = corpus.tokens[starts[train] : starts[train] + size]
     corpus.tokens[starts[validation] : starts[validation] + size] = copied
-    extract(subject, corpus, SETTINGS, seed=0, folder=tmp_path / "out", names={})
+    extract(Inputs(subject, corpus, {}), SETTINGS, seed=0, states=States(tmp_path / "out"))
     store = ActivationStore(tmp_path / "out")
     seen = store.seen()
     assert seen is not None and seen.any()

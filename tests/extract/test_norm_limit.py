@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from sae_repro.errors import StudyError
 from sae_repro.evaluate.passages import Passages
-from sae_repro.extract.extraction import extract
+from sae_repro.extract.extraction import Inputs, extract
 from sae_repro.extract.norm_limit import NormLimit, limit_from
 from sae_repro.extract.norms import Norms
+from sae_repro.extract.resumption import States
 from sae_repro.params import Extract
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
@@ -48,7 +49,7 @@ def run(subject: Any, corpus: TokenDocuments, tmp_path: Path) -> Callable[..., A
         subject.forward = forward
         try:
             with subject.hooks([(HOOKS[0], see)]):
-                extract(subject, corpus, settings, seed=0, folder=folder, names={})
+                extract(Inputs(subject, corpus, {}), settings, seed=0, states=States(folder))
         finally:
             del subject.forward
         return ActivationStore(folder)

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from sae_repro.cli import app
 from sae_repro.corpus.tokenizers import byte_pairs
 from sae_repro.errors import StudyError
-from sae_repro.extract.extraction import check_fit, extract
+from sae_repro.extract.extraction import Inputs, check_fit, extract
+from sae_repro.extract.resumption import States
 from sae_repro.params import Extract
 from sae_repro.readers.agreement import load_compared
 from sae_repro.readers.documents import TokenDocuments
@@ -72,7 +73,7 @@ def outcome(
         bridge, _ = load_compared(model, family, hooks=HOOKS)
         check_fit(SETTINGS, bridge)
         folder = tmp_path / f"extract-{name}"
-        extract(bridge, corpus, SETTINGS, seed=0, folder=folder, names={})
+        extract(Inputs(bridge, corpus, {}), SETTINGS, seed=0, states=States(folder))
         assert worst(ActivationStore(folder), corpus, model) <= 1e-5, family
         return "equal"
 

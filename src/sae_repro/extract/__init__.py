@@ -7,14 +7,16 @@ first position and tokens beyond `extract.norm_limit`. Layout: see `sae_repro.re
 """
 
 from sae_repro.params import Extract
-from sae_repro.stage import StageContext
+from sae_repro.stage import STATE, StageContext
 
 
 def run(context: StageContext) -> None:
     """Write artifacts/extract."""
-    from sae_repro.contents import check, seal
-    from sae_repro.extract.extraction import check_fit, extract, weights_seed
-    from sae_repro.files import read_json, replacing_folder
+    from sae_repro.contents import check, listed, seal
+    from sae_repro.extract.checks import check_fit
+    from sae_repro.extract.extraction import Inputs, extract, weights_seed
+    from sae_repro.extract.resumption import resumable_folder
+    from sae_repro.files import read_json
     from sae_repro.numerics.determinism import prepare
     from sae_repro.readers.agreement import load_compared
     from sae_repro.readers.documents import TokenDocuments
@@ -40,16 +42,19 @@ def run(context: StageContext) -> None:
         else None
     )
     facts = read_json(source / "subject.json")
-    names = {"model_name": facts["name"], "dataset_path": corpus.name}
-    with replacing_folder(context.artifacts("extract")) as folder:
-        shards = extract(
-            subject,
-            corpus,
-            settings,
-            seed=seed,
-            folder=folder,
-            names=names,
-            untrained=untrained,
-            embeddings=embeddings,
-        )
-        seal(folder, known=shards)
+    inputs = Inputs(
+        subject,
+        corpus,
+        names={"model_name": facts["name"], "dataset_path": corpus.name},
+        untrained=untrained,
+        embeddings=embeddings,
+    )
+    identity = [
+        settings.model_dump(mode="json"),
+        seed,
+        listed(context.artifacts("corpus")),
+        listed(source),
+        context.code("sae_repro.extract"),
+    ]
+    with resumable_folder(context.artifacts("extract"), STATE / "extraction", identity) as states:
+        seal(states.folder, known=extract(inputs, settings, seed=seed, states=states))

@@ -1,25 +1,27 @@
 """Extraction of all splits: forward passes in; shards, statistics and manifest out."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.checkpoint.configuration import shape_of
 from sae_repro.errors import StudyError
+from sae_repro.extract.checks import check_finite, check_not_constant
 from sae_repro.extract.norm_limit import NormLimit, NormWatch, limit_from
 from sae_repro.extract.norms import Floats, squared_norms
-from sae_repro.extract.passes import passes, pooled
+from sae_repro.extract.passes import passes
+from sae_repro.extract.pool import DocumentMeans, Tokens
 from sae_repro.extract.prefixes import seen_in_training
+from sae_repro.extract.resumption import States
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink, Sink
 from sae_repro.extract.statistics import Statistics
 from sae_repro.files import sha256_file, write_json
 from sae_repro.numerics.random import generator
 from sae_repro.params import Extract
 from sae_repro.progress import say
-from sae_repro.readers.agreement import hook_problems, hooks_of
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import SEEN, RowFile
 from sae_repro.readers.windows import Windows
@@ -33,120 +35,188 @@ NONE = np.zeros(0, dtype=np.int64)
 SPLITS = ("train", "calibration", "tuning", "validation")
 
 
-def extract(
-    subject: "TransformerBridge",
-    corpus: TokenDocuments,
-    settings: Extract,
-    *,
-    seed: int,
-    folder: Path,
-    names: Mapping[str, str],
-    untrained: "TransformerBridge | None" = None,
-    embeddings: "TransformerBridge | None" = None,
-) -> dict[str, str]:
-    """Extract every split into `folder`; memory holds a batch and a shard, whatever the corpus.
+@dataclass(frozen=True)
+class Inputs:
+    """What is read; `names`, of the model and its text, go into the manifest as they are.
 
-    The SHA-256 of each shard by its path.
-
-    `names`, of the model and its text, go into the manifest as they are. `untrained` is the model
-    with random weights for `settings.untrained_hooks`, `embeddings` that with the subject's own
-    embeddings for `settings.embeddings_hooks`: they read the same windows in the same order.
+    `untrained` is the model with random weights for `extract.untrained_hooks`, `embeddings` that
+    with the subject's own embeddings for `embeddings_hooks`: they read the same windows in the same
+    order.
     """
-    limits = {
-        "train": settings.n_tokens,
-        "calibration": settings.n_calibration_tokens,
-        "tuning": settings.n_tuning_tokens,
-        "validation": settings.n_validation_tokens,
-    }
-    d_in, hooks = int(subject.cfg.d_model), settings.all_hooks
-    limit = _norm_limit(subject, corpus, settings)
-    watch = NormWatch(hooks, limit)
-    statistics = {hook: Statistics(d_in) for hook in hooks}
-    tokens: dict[str, int] = {}
-    documents: dict[str, int] = {}
-    manifest: dict[str, Any] = {
-        "hooks": {hook: {"d_in": d_in, "shards": {}} for hook in hooks},
-        "index": {},
-    }
+
+    subject: "TransformerBridge"
+    corpus: TokenDocuments
+    names: Mapping[str, str]
+    untrained: "TransformerBridge | None" = None
+    embeddings: "TransformerBridge | None" = None
+
+
+def extract(inputs: Inputs, settings: Extract, *, seed: int, states: States) -> dict[str, str]:
+    """Extract every split into the folder of `states`, from the last state on if there is one.
+
+    Memory holds a batch and a shard, whatever the corpus. The SHA-256 of each shard by its path.
+    """
+    extraction = states.load()
+    if extraction is None:
+        extraction = Extraction(inputs, settings, seed, states.folder)
+    else:
+        extraction.say_resumed()
     for split in SPLITS:
-        if split == "tuning" and not len(corpus.split(split)):
+        if split == "tuning" and not len(inputs.corpus.split(split)):
             continue  # a study that does not tune
-        sink: Sink = (
+        if split not in extraction.tokens:
+            extraction.split(split, inputs, states)
+    return extraction.finish(inputs)
+
+
+class Extraction:
+    """What an extraction needs to go on: all but models, corpus and rows, which are on disk."""
+
+    def __init__(self, inputs: Inputs, settings: Extract, seed: int, folder: Path) -> None:
+        d_in, hooks = int(inputs.subject.cfg.d_model), settings.all_hooks
+        self.settings, self.seed, self.folder, self.d_in = settings, seed, folder, d_in
+        self.limits = {
+            "train": settings.n_tokens,
+            "calibration": settings.n_calibration_tokens,
+            "tuning": settings.n_tuning_tokens,
+            "validation": settings.n_validation_tokens,
+        }
+        self.watch = NormWatch(hooks, _norm_limit(inputs.subject, inputs.corpus, settings))
+        self.statistics = {hook: Statistics(d_in) for hook in hooks}
+        self.tokens: dict[str, int] = {}
+        """Rows by split, of those that are finished."""
+        self.documents: dict[str, int] = {}
+        self.manifest: dict[str, Any] = {
+            "hooks": {hook: {"d_in": d_in, "shards": {}} for hook in hooks},
+            "index": {},
+        }
+        self.current: _Split | None = None
+
+    def say_resumed(self) -> None:
+        """Say where it goes on."""
+        where = f", pass {self.current.done + 1} of {self.current.name}" if self.current else ""
+        say(f"extract: goes on where it was stopped: {len(self.tokens)} splits finished{where}")
+
+    def split(self, split: str, inputs: Inputs, states: States) -> None:
+        """Extract a split, or what is left of it."""
+        now = self.current
+        if now is None:
+            now = self.current = _Split(self, split, inputs.corpus)
+        if not now.read:
+            models = (inputs.subject, inputs.untrained, inputs.embeddings)
+            record = now.record.append if now.record else None
+            for rows, index in passes(
+                models,
+                inputs.corpus,
+                split,
+                self.settings,
+                self.limits[split],
+                self.watch,
+                record,
+                now.done,
+            ):
+                now.done += 1
+                now.unsaved += len(index)
+                for batch in now.pool.add(rows, index):
+                    self._take(now, *batch)
+                if now.unsaved >= self.settings.shard_rows:
+                    now.unsaved = 0
+                    states.save(self)
+            for batch in now.pool.finish():
+                self._take(now, *batch)
+            now.read = True
+            states.save(self)  # rows are put in order by files, from here on
+        self._close(now)
+        self.current = None
+        states.save(self)
+
+    def _take(
+        self, now: "_Split", rows: dict[str, npt.NDArray[Any]], index: npt.NDArray[np.int32]
+    ) -> None:
+        for hook, values in rows.items():
+            check_finite(hook, values, index, self.settings)
+            if now.name == "train":
+                self.statistics[hook].add(values)
+        now.sink.append(rows, index)
+        # a document's rows arrive one after another
+        now.documents += len(np.unique(index[:, 0])) - int(index[0, 0] == now.last)
+        now.last = int(index[-1, 0])
+
+    def _close(self, now: "_Split") -> None:
+        shards = now.sink.close()
+        for hook in self.settings.all_hooks:
+            self.manifest["hooks"][hook]["shards"][now.name] = shards[hook]
+        self.manifest["index"][now.name] = shards["index"]
+        rows = sum(entry["rows"] for entry in shards["index"])
+        if not rows:
+            raise _nothing_in(now.name)
+        if now.record is not None:
+            now.record.close()
+        self.tokens[now.name], self.documents[now.name] = rows, now.documents
+
+    def finish(self, inputs: Inputs) -> dict[str, str]:
+        """Write the statistics and the manifest; the SHA-256 of each shard by its path."""
+        settings, folder, manifest = self.settings, self.folder, self.manifest
+        for hook, measured in self.statistics.items():
+            check_not_constant(hook, measured)
+            np.save(folder / hook / "mean.npy", measured.mean)
+            manifest["hooks"][hook] |= {
+                "dtype": settings.dtype,
+                "rms": measured.rms,
+                "median_norm": measured.median_norm,
+                "norms": self.watch.reports[hook].facts(),
+                "mean_sha256": sha256_file(folder / hook / "mean.npy"),
+            }
+            say(f"extract: {hook}: {self.watch.reports[hook].summary()}")
+        manifest |= {
+            "tokens": self.tokens,
+            "documents": self.documents,
+            "names": dict(inputs.names),
+        }
+        if (limit := self.watch.limit) is not None:
+            manifest["left_out"] = limit.facts()
+            say(f"extract: {limit.summary()}")
+        if settings.untrained_hooks or settings.embeddings_hooks:
+            manifest["untrained"] = {"weights_seed": weights_seed(self.seed)}
+        if settings.pooling == "token":
+            left_out = {split: limit.left_out(split) if limit else NONE for split in self.tokens}
+            np.save(folder / SEEN, seen_in_training(inputs.corpus, settings, self.limits, left_out))
+            manifest["seen"] = sha256_file(folder / SEEN)
+        manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
+        write_json(folder / "manifest.json", manifest)
+        return {
+            entry["file"]: entry["sha256"]
+            for splits in (manifest["index"], *(h["shards"] for h in manifest["hooks"].values()))
+            for entries in splits.values()
+            for entry in entries
+        }
+
+
+class _Split:
+    """The split that is being extracted."""
+
+    def __init__(self, extraction: Extraction, name: str, corpus: TokenDocuments) -> None:
+        settings, folder = extraction.settings, extraction.folder
+        hooks, d_in = settings.all_hooks, extraction.d_in
+        self.name = name
+        self.sink: Sink = (
             ShuffledSink(
                 folder,
                 hooks,
                 d_in,
                 settings.dtype,
-                shards=-(-_expected_rows(corpus, split, settings, limits[split])
+                shards=-(-_expected_rows(corpus, name, settings, extraction.limits[name])
                          // settings.shard_rows),
-                rng=generator(seed, "extract", "shuffle"),
+                rng=generator(extraction.seed, "extract", "shuffle"),
             )
-            if split == "train"
-            else OrderedSink(folder, split, hooks, d_in, settings.dtype, settings.shard_rows)
+            if name == "train"
+            else OrderedSink(folder, name, hooks, d_in, settings.dtype, settings.shard_rows)
         )  # fmt: skip
-        record = _WindowRecord(folder / "windows", settings) if split == "validation" else None
-        documents[split], last = 0, -1
-        for rows, index in pooled(
-            passes(
-                (subject, untrained, embeddings),
-                corpus,
-                split,
-                settings,
-                limits[split],
-                watch,
-                record.append if record else None,
-            ),
-            settings,
-        ):
-            if not len(index):
-                continue
-            for hook, values in rows.items():
-                _check_finite(hook, values, index, settings)
-                if split == "train":
-                    statistics[hook].add(values)
-            sink.append(rows, index)
-            # a document's rows arrive one after another
-            documents[split] += len(np.unique(index[:, 0])) - int(index[0, 0] == last)
-            last = int(index[-1, 0])
-        shards = sink.close()
-        for hook in hooks:
-            manifest["hooks"][hook]["shards"][split] = shards[hook]
-        manifest["index"][split] = shards["index"]
-        tokens[split] = sum(entry["rows"] for entry in shards["index"])
-        if not tokens[split]:
-            raise _nothing_in(split)
-        if record is not None:
-            record.close()
-    for hook, measured in statistics.items():
-        _check_not_constant(hook, measured)
-        np.save(folder / hook / "mean.npy", measured.mean)
-        manifest["hooks"][hook] |= {
-            "dtype": settings.dtype,
-            "rms": measured.rms,
-            "median_norm": measured.median_norm,
-            "norms": watch.reports[hook].facts(),
-            "mean_sha256": sha256_file(folder / hook / "mean.npy"),
-        }
-    manifest |= {"tokens": tokens, "documents": documents, "names": dict(names)}
-    for hook, report in watch.reports.items():
-        say(f"extract: {hook}: {report.summary()}")
-    if limit is not None:
-        manifest["left_out"] = limit.facts()
-        say(f"extract: {limit.summary()}")
-    if settings.untrained_hooks or settings.embeddings_hooks:
-        manifest["untrained"] = {"weights_seed": weights_seed(seed)}
-    if settings.pooling == "token":
-        left_out = {split: limit.left_out(split) if limit else NONE for split in tokens}
-        np.save(folder / SEEN, seen_in_training(corpus, settings, limits, left_out))
-        manifest["seen"] = sha256_file(folder / SEEN)
-    manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
-    write_json(folder / "manifest.json", manifest)
-    return {
-        entry["file"]: entry["sha256"]
-        for splits in (manifest["index"], *(h["shards"] for h in manifest["hooks"].values()))
-        for entries in splits.values()
-        for entry in entries
-    }
+        self.record = _WindowRecord(folder / "windows", settings) if name == "validation" else None
+        self.pool = Tokens() if settings.pooling == "token" else DocumentMeans()
+        self.done, self.unsaved, self.read = 0, 0, False
+        """Passes made, tokens since the last state, whether none is left."""
+        self.documents, self.last = 0, -1
 
 
 def _norm_limit(
@@ -182,55 +252,12 @@ def weights_seed(seed: int) -> int:
     return int(generator(seed, "extract", "untrained").integers(2**63))
 
 
-def check_fit(settings: Extract, subject: "TransformerBridge") -> None:
-    """StudyError where the loaded model lacks a layer, a position or a hook of `settings`."""
-    problems = list(hook_problems(settings.model_hooks, hooks_of(subject)))
-    model: Any = subject.original_model
-    positions = shape_of(model.config, "extract").positions
-    if positions and settings.context > positions:
-        problems.append(f"context = {settings.context}: the model has {positions} positions")
-    if problems:
-        raise StudyError("\n".join(f"extract: {line}" for line in problems))
-
-
 def _expected_rows(corpus: TokenDocuments, split: str, settings: Extract, limit: int) -> int:
     """About how many activations `split` will give: sets the number of shuffled shards."""
     documents = corpus.split(split)
     lengths = corpus.documents["length"].to_numpy()[documents]
     rows = len(documents) if settings.pooling == "document_mean" else int(lengths.sum())
     return max(1, min(rows, limit))
-
-
-def _check_finite(
-    hook: str, values: npt.NDArray[Any], index: npt.NDArray[np.int32], settings: Extract
-) -> None:
-    """StudyError for a value that is infinite or NaN in the shards' precision."""
-    bound = np.finfo(settings.dtype).max
-    if values.max(initial=0) <= bound and values.min(initial=0) >= -bound:  # false where NaN
-        return
-    invalid = ~(np.abs(values) <= bound).all(axis=1)
-    row = int(np.argmax(invalid))
-    document, position, token = index[row].tolist()
-    worst = np.abs(values[row]).max()
-    raise StudyError(
-        f"extract: {hook} is {worst:g} at document {document}, position {position} (token "
-        f"{token}): outside {settings.dtype} (largest {bound:g}); "
-        + (
-            "set extract.dtype to float32"
-            if settings.dtype == "float16" and np.isfinite(worst)
-            else "the subject's own activations are broken"
-        )
-    )
-
-
-def _check_not_constant(hook: str, measured: Statistics) -> None:
-    """StudyError for a hook at which all training activations are one vector."""
-    if measured.constant:
-        raise StudyError(
-            f"extract: {hook} is {'0' if measured.rms == 0 else 'the same vector'} at every "
-            "training token: an SAE has nothing to learn there; take it out of extract.hooks (or "
-            "untrained_hooks, embeddings_hooks) and give the cells that read it another hook"
-        )
 
 
 class _WindowRecord:
@@ -254,4 +281,4 @@ class _WindowRecord:
     def close(self) -> None:
         """Complete the files."""
         for file in self._files.values():
-            file.close()
+            file.close(sync=True)

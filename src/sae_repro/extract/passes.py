@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,20 +83,24 @@ def passes(
     limit: int,
     watch: NormWatch | None = None,
     record: Callable[[Windows], None] | None = None,
+    done: int = 0,
 ) -> Iterator[Batch]:
     """Per forward pass: real tokens' activations by hook [n, D] fp32, and their index [n, 3].
 
     Without those that `watch` leaves out; `record` takes the rows with the mask of what is kept.
+    The first `done` passes are taken for done.
     """
     import torch
 
     documents = corpus.split(split)
     expected = min(limit, int(corpus.documents["length"].to_numpy()[documents].sum()))
+    batches = windows_within(corpus, split, settings, limit, settings.batch_size)
+    before = sum(int(batch.mask.sum()) for batch in islice(batches, done))
     with (
-        bar(f"extract {split}", unit="tok", total=expected) as progress,
+        bar(f"extract {split}", unit="tok", total=expected, initial=before) as progress,
         _reading(models, settings) as read,
     ):
-        for batch in windows_within(corpus, split, settings, limit, settings.batch_size):
+        for batch in batches:
             width = int(batch.length.max())
             mask = batch.mask[:, :width]
             kept_n = torch.from_numpy(np.flatnonzero(mask)).to(settings.device)
@@ -153,36 +158,3 @@ def _index(
     return np.stack([batch.document[row], position, batch.tokens[row, column]], axis=1).astype(
         np.int32
     )
-
-
-def pooled(
-    stream: Iterator[Batch],
-    settings: Extract,
-) -> Iterator[Batch]:
-    """Rows as they are, or one row per document: its mean, index (document, -1, -1).
-
-    A document's tokens come one after another, so that only the last one can be unfinished.
-    """
-    if settings.pooling == "token":
-        yield from stream
-        return
-    sums: dict[str, npt.NDArray[np.float64]] = {}
-    tokens, current = 0, -1
-
-    def finished() -> Batch:
-        rows = {hook: (total / tokens)[None].astype(np.float32) for hook, total in sums.items()}
-        return rows, np.array([[current, -1, -1]], dtype=np.int32)
-
-    for rows, index in stream:
-        for document in np.unique(index[:, 0]):
-            if document != current:
-                if tokens:
-                    yield finished()
-                sums, tokens, current = {}, 0, int(document)
-            chosen = index[:, 0] == document
-            tokens += int(chosen.sum())
-            for hook, values in rows.items():
-                part = values[chosen].sum(axis=0, dtype=np.float64)
-                sums[hook] = sums[hook] + part if hook in sums else part
-    if tokens:
-        yield finished()

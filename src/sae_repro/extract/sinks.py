@@ -1,9 +1,12 @@
 """Sinks for rows of activations: shards in the order of arrival, or shuffled while written.
 
-However many shards and hooks there are, one file is open at a time.
+However many shards and hooks there are, one file is open at a time. A sink can be pickled while its
+process may be killed: loaded again, it has the rows of then and no others.
 """
 
+import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +19,8 @@ from sae_repro.readers.shards import RowFile
 Rows = Mapping[str, npt.NDArray[Any]]
 Entries = dict[str, list[dict[str, Any]]]
 
+UNORDERED = ".unordered"
+"""Suffix of files whose rows are not yet shuffled."""
 WAITING = 16 * 2**20
 """Bytes of rows that wait for their shards, so that a shard's file is opened for many at once."""
 
@@ -34,9 +39,16 @@ class _Shard:
     """One shard of every hook and of the index."""
 
     def __init__(
-        self, folder: Path, split: str, number: int, hooks: Sequence[str], d_in: int, dtype: str
+        self,
+        folder: Path,
+        split: str,
+        hooks: Sequence[str],
+        d_in: int,
+        dtype: str,
+        number: int,
+        suffix: str = ".npy",
     ) -> None:
-        name = f"{split}/{number:05d}.npy"
+        name = f"{split}/{number:05d}{suffix}"
         self._folder = folder
         shapes: dict[str, tuple[int, npt.DTypeLike]] = dict.fromkeys(hooks, (d_in, dtype))
         self.files: dict[str, RowFile] = {}
@@ -49,25 +61,41 @@ class _Shard:
         self.files[name].append(values)
         self.files[name].park()
 
-    def close(self) -> None:
+    def close(self, *, sync: bool) -> None:
         for file in self.files.values():
-            file.close()
+            if file.path.is_file():
+                file.close(sync=sync)
 
     def permute(self, order: npt.NDArray[np.int64]) -> None:
-        """Put the rows into `order`, one file in memory at a time."""
+        """Put the rows into `order`, one file in memory at a time.
+
+        A killed process may have put some of them there: no file is ever half of each.
+        """
         for file in self.files.values():
-            shuffled = np.load(file.path, allow_pickle=False)[order]
-            np.save(file.path, shuffled)
+            if file.path.is_file():
+                unfinished = file.path.with_suffix(".tmp")
+                with unfinished.open("wb") as shuffled:
+                    np.save(shuffled, np.load(file.path, allow_pickle=False)[order])
+                    shuffled.flush()
+                    os.fsync(shuffled.fileno())  # before the only other copy is deleted
+                unfinished.replace(_ordered(file.path))
+                file.path.unlink()
 
     def entries(self) -> dict[str, dict[str, Any]]:
+        paths = {name: _ordered(file.path) for name, file in self.files.items()}
         return {
             name: {
-                "file": file.path.relative_to(self._folder).as_posix(),
-                "rows": file.rows,
-                "sha256": sha256_file(file.path),
+                "file": path.relative_to(self._folder).as_posix(),
+                "rows": self.files[name].rows,
+                "sha256": sha256_file(path),
             }
-            for name, file in self.files.items()
+            for name, path in paths.items()
         }
+
+
+def _ordered(path: Path) -> Path:
+    """Where the rows of a shard's file are in the end."""
+    return path.with_suffix(".npy")
 
 
 def _listing(shards: Sequence[_Shard]) -> Entries:
@@ -81,7 +109,7 @@ class OrderedSink:
     def __init__(
         self, folder: Path, split: str, hooks: Sequence[str], d_in: int, dtype: str, shard_rows: int
     ) -> None:
-        self._new = lambda number: _Shard(folder, split, number, hooks, d_in, dtype)
+        self._new = partial(_Shard, folder, split, tuple(hooks), d_in, dtype)
         self._shard_rows = shard_rows
         self._shards: list[_Shard] = [self._new(0)]
         self._room = shard_rows
@@ -90,7 +118,7 @@ class OrderedSink:
         start = 0
         while start < len(index):
             if not self._room:
-                self._shards[-1].close()
+                self._shards[-1].close(sync=True)
                 self._shards.append(self._new(len(self._shards)))
                 self._room = self._shard_rows
             end = min(len(index), start + self._room)
@@ -100,7 +128,7 @@ class OrderedSink:
             start = end
 
     def close(self) -> Entries:
-        self._shards[-1].close()
+        self._shards[-1].close(sync=True)
         return _listing(self._shards)
 
 
@@ -121,7 +149,8 @@ class ShuffledSink:
         shards: int,
         rng: np.random.Generator,
     ) -> None:
-        self._shards = [_Shard(folder, "train", n, hooks, d_in, dtype) for n in range(shards)]
+        new = partial(_Shard, folder, "train", tuple(hooks), d_in, dtype, suffix=UNORDERED)
+        self._shards = [new(number) for number in range(shards)]
         self._rng = rng
         self._waiting: list[tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]] = []
         """(rows by hook and of the index, each one's shard)."""
@@ -155,9 +184,13 @@ class ShuffledSink:
                     shard.append(name, part)
         self._waiting, self._bytes = [], 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        self._write()
+        return vars(self)
+
     def close(self) -> Entries:
         self._write()
         for shard in self._shards:
-            shard.close()
+            shard.close(sync=False)
             shard.permute(self._rng.permutation(shard.files["index"].rows))
         return _listing([shard for shard in self._shards if shard.files["index"].rows])

@@ -69,7 +69,7 @@ def opened(study: Study, folder: Path) -> Iterator[Probe]:
 
     StudyError where there is no subject yet, as of one that is trained, or it can't be had.
     """
-    from sae_repro.extract.extraction import check_fit
+    from sae_repro.extract.checks import check_fit
     from sae_repro.numerics.determinism import prepare
     from sae_repro.readers.agreement import load_compared
 

@@ -10,8 +10,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_repro.extract.extraction import SPLITS, extract
+from sae_repro.extract.extraction import SPLITS, Inputs, extract
 from sae_repro.extract.norms import squared_norms
+from sae_repro.extract.resumption import States
 from sae_repro.params import Extract, layer_of
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
@@ -80,7 +81,7 @@ def extraction(
     )
     start = time.perf_counter()
     with redirect_stdout(StringIO()):  # the table says what it says of norms
-        extract(subject, corpus, batch, seed=seed, folder=folder, names={})
+        extract(Inputs(subject, corpus, {}), batch, seed=seed, states=States(folder))
     seconds = time.perf_counter() - start
     store = ActivationStore(folder)
     manifest = store.manifest

@@ -55,18 +55,40 @@ class RowFile:
         """Close the file until the next `append`."""
         self._file.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the open file, with every row handed to the system."""
+        self.park()
+        return {name: value for name, value in vars(self).items() if name != "_file"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken: rows appended since are cut off."""
+        vars(self).update(state)
+        if not self.path.exists():  # its rows are in another file by now
+            return
+        end = self._begin + self.rows * self.width * self.dtype.itemsize
+        with self.path.open("r+b") as self._file:
+            if self.path.stat().st_size < end:
+                raise ValueError(f"{self.path}: fewer than {self.rows} rows")
+            self._file.truncate(end)
+
     def _resume(self) -> BinaryIO:
         if self._file.closed:
             self._file = self.path.open("r+b")
             self._file.seek(0, os.SEEK_END)
         return self._file
 
-    def close(self, *, flat: bool = False) -> None:
-        """Complete the header: an ordinary `.npy` of shape [rows, width], or `flat` [rows]."""
+    def close(self, *, flat: bool = False, sync: bool = False) -> None:
+        """Complete the header: an ordinary `.npy` of shape [rows, width], or `flat` [rows].
+
+        With `sync`, it is on the disk by then.
+        """
         self._resume()
         self._write_header((self.rows,) if flat else (self.rows, self.width))
         if self._file.tell() != self._begin:
             raise ValueError(f"{self.path}: no room for the header of {self.rows} rows")
+        if sync:
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._file.close()
 
     def _write_header(self, shape: tuple[int, ...]) -> None:

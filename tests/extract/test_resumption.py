@@ -1,0 +1,160 @@
+"""An extraction killed anywhere and run again has the bits of one that was not."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_repro.extract import extraction
+from sae_repro.extract.extraction import Extraction, Inputs, extract
+from sae_repro.extract.resumption import States, resumable_folder
+from sae_repro.extract.sinks import _Shard
+from sae_repro.files import sha256_folder
+from sae_repro.params import Extract
+from sae_repro.readers.documents import TokenDocuments
+
+SETTINGS = Extract(
+    hooks=("blocks.0.hook_resid_post", "blocks.1.hook_mlp_out"), context=8, n_tokens=10_000,
+    n_calibration_tokens=300, n_validation_tokens=300, batch_size=2, shard_rows=256, threads=1,
+    norm_limit=2,
+)  # fmt: skip
+
+
+def killed_at(event: int, what: str, run: Callable[[], Any], patch: pytest.MonkeyPatch) -> bool:
+    """Run in a fork that SIGKILL ends at the `event`-th call of `what`; whether it came to that."""
+    child = os.fork()
+    if child == 0:
+        left = event
+
+        def counted(original: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **rest: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*args, **rest)
+
+            return call
+
+        owner, name = {
+            "pass": (Extraction, "_take"),
+            "shard written": (_Shard, "append"),
+            "shard shuffled": (_Shard, "permute"),
+            "shard listed": (_Shard, "entries"),
+            "statistics": (extraction, "check_not_constant"),
+        }[what]
+        patch.setattr(owner, name, counted(getattr(owner, name)))
+        try:
+            run()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture
+def inputs(subject: Any, corpus: TokenDocuments) -> Inputs:
+    return Inputs(subject, corpus, {})
+
+
+@pytest.fixture
+def whole(inputs: Inputs, tmp_path: Path) -> Callable[[Extract], str]:
+    def digest(settings: Extract) -> str:
+        states = States(tmp_path / "whole")
+        extract(inputs, settings, seed=0, states=states)
+        return sha256_folder(states.folder)
+
+    return digest
+
+
+@pytest.mark.parametrize("pooling", ["token", "document_mean"])
+def test_a_killed_extraction_goes_on_with_the_same_bits(
+    inputs: Inputs, whole: Callable[[Extract], str], pooling: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("sae_repro.extract.sinks.WAITING", 3000)
+    settings = SETTINGS.model_copy(update={"pooling": pooling, "shard_rows": 40})
+    states = States(tmp_path / "resumed")
+
+    def run() -> dict[str, str]:
+        return extract(inputs, settings, seed=0, states=states)
+
+    kills = [("pass", 3), ("pass", 9), ("shard written", 60), ("shard shuffled", 2),
+             ("shard listed", 1), ("pass", 12), ("statistics", 1)]  # fmt: skip
+    killed = [killed_at(event, what, run, monkeypatch) for what, event in kills]
+    assert sum(killed) >= 4
+    capsys.readouterr()
+    run()
+    assert "goes on where it was stopped" in capsys.readouterr().out
+    assert sha256_folder(states.folder) == whole(settings)
+
+
+def test_half_a_shuffle_is_finished(
+    inputs: Inputs, whole: Callable[[Extract], str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    states = States(tmp_path / "resumed")
+
+    def run() -> dict[str, str]:
+        return extract(inputs, SETTINGS, seed=0, states=states)
+
+    unlink, count = Path.unlink, 0
+
+    def dying(path: Path, *args: Any, **rest: Any) -> None:
+        nonlocal count
+        count += path.suffix == ".unordered"
+        if count == 2:
+            raise KeyboardInterrupt
+        unlink(path, *args, **rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", dying)
+        run()
+    run()
+    assert sha256_folder(states.folder) == whole(SETTINGS)
+
+
+@pytest.mark.parametrize("damage", ["state", "boot"])
+def test_what_can_not_be_trusted_starts_afresh(
+    inputs: Inputs, whole: Callable[[Extract], str], damage: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    states = States(tmp_path / "resumed")
+
+    def run() -> dict[str, str]:
+        return extract(inputs, SETTINGS, seed=0, states=states)
+
+    assert killed_at(1, "statistics", run, monkeypatch)
+    if damage == "state":
+        path = tmp_path / "resumed.state"
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        monkeypatch.setattr("sae_repro.extract.resumption._boot", lambda: "another")
+    run()
+    said = capsys.readouterr()
+    assert sha256_folder(states.folder) == whole(SETTINGS)
+    assert "goes on" not in said.out
+    assert "not usable; starting afresh" in said.err
+
+
+def test_another_extraction_finds_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    made, kept = tmp_path / "artifacts/extract", tmp_path / "states"
+
+    def begin(identity: object) -> States:
+        with pytest.raises(KeyboardInterrupt), resumable_folder(made, kept, identity) as states:
+            assert states.load() is None
+            (states.folder / "half").write_text("")
+            raise KeyboardInterrupt
+        return states
+
+    first = begin({"seed": 0})
+    assert first.folder.is_dir() and not made.exists()
+    second = begin({"seed": 1})
+    assert not first.folder.exists() and second.folder.is_dir()
+    with resumable_folder(made, kept, {"seed": 1}) as states:
+        states.load()
+        (states.folder / "whole").write_text("")
+    assert [path.name for path in made.iterdir()] == ["whole"]
+    assert not list(kept.iterdir())
