@@ -36,9 +36,11 @@ def fields() -> Iterator[tuple[type[BaseModel], str, Any]]:
 
 def wrong(annotation: Any) -> tuple[Any, ...]:
     """Values of another type for a field of this one."""
-    inner = {get_origin(part) or part for part in (get_args(annotation) or ())} | {annotation}
+    parts = get_args(annotation) or ()
+    inner = {get_origin(part) or part for part in parts} | {annotation}
     if bool in inner:
-        return (1, 0, "true", "yes", 1.0)
+        texts = any(str in get_args(part) for part in parts)
+        return (1, 0, 1.0) if texts else (1, 0, "true", "yes", 1.0)
     if float in inner:
         return (True, "1", "0.5")
     if int in inner:

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from sae_repro.cli import app
 from sae_repro.corpus.tokenizers import byte_pairs
 from sae_repro.errors import StudyError
-from sae_repro.extract.extraction import Inputs, check_fit, extract
+from sae_repro.extract.checks import check_fit
+from sae_repro.extract.extraction import Inputs, extract
 from sae_repro.extract.resumption import States
 from sae_repro.params import Extract
 from sae_repro.readers.agreement import load_compared

@@ -13,17 +13,24 @@ def chosen_start(
 ) -> tuple[bool | str, list[str]]:
     """(extract.prepend_bos of a new study on the model in a folder, lines to show).
 
-    The default, where nothing else is clearly better on `texts`.
+    The default, where nothing else is clearly better on `texts`. StudyError for a hook that the
+    model lacks.
     """
+    from sae_repro.errors import StudyError
     from sae_repro.probe.extraction import NORM_LIMIT
     from sae_repro.probe.starts import best, compare, starts_of
     from sae_repro.probe.text import documents_of
+    from sae_repro.readers.agreement import hook_problems, hooks_of
     from sae_repro.readers.subject import load_subject
     from sae_repro.readers.tokenizer import read_tokenizer
 
+    subject = load_subject(model)
+    problems = list(hook_problems(hooks, hooks_of(subject)))
+    if problems:
+        raise StudyError("\n".join(f"--hook {line}" for line in problems))
     tokenizer = read_tokenizer(str(model), model, local_files_only=True)
     measured = compare(
-        load_subject(model),
+        subject,
         documents_of(texts, tokenizer),
         list(starts_of(tokenizer)),
         hooks=hooks,
