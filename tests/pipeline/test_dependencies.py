@@ -23,7 +23,7 @@ MEANT = {
         "control",
         "compare",
     },
-    "numerics/hashing.py": {"corpus", "evaluate", "extract", "judge"},
+    "numerics/hashing.py": {"corpus", "evaluate", "extract", "judge", "compare"},
     "numerics/intervals.py": {"evaluate", "judge", "compare"},
     "numerics/determinism.py": {"subject", "extract", "train", "evaluate", "judge", "control"},
     "params/cell.py": {"train", "evaluate", "judge", "control", "compare", "track"},

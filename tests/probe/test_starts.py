@@ -55,7 +55,7 @@ def loss(margin: float) -> float:
 def test_each_start_is_measured_on_the_same_tokens_of_the_text() -> None:
     # the shortest has no second token to be read and predicted, and is left out
     found = compare(Model(), corpus([30, 2, 5, 40]), STARTS, hooks=[HOOK], context=64,
-                    limit=10)  # fmt: skip
+                    limit=10, what="m")  # fmt: skip
     plain, good, sinky, none = found
     assert [m.loss for m in found] == pytest.approx([loss(1), loss(4), loss(1), loss(1)])
     assert all(len(m.loss_n) == 3 for m in found)

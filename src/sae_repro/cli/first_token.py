@@ -27,7 +27,7 @@ def chosen_start(
     subject = load_subject(model)
     problems = list(hook_problems(hooks, hooks_of(subject)))
     if problems:
-        raise StudyError("\n".join(f"--hook {line}" for line in problems))
+        raise StudyError("\n".join(f"{model}: {line}" for line in problems))
     tokenizer = read_tokenizer(str(model), model, local_files_only=True)
     measured = compare(
         subject,
@@ -36,6 +36,7 @@ def chosen_start(
         hooks=hooks,
         context=context,
         limit=NORM_LIMIT,
+        what=str(model),
     )
     return best(measured).start.value, list(start_lines(measured, made=True))
 

@@ -45,6 +45,7 @@ class Probe:
             hooks=settings.hooks,
             context=settings.context,
             limit=settings.norm_limit or NORM_LIMIT,
+            what="extract.hooks",
         )
 
     @cached_property

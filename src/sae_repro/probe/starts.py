@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sae_repro.errors import StudyError
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.row_start import row_start
 from sae_repro.readers.windows import windows
@@ -99,13 +100,14 @@ def compare(
     hooks: Sequence[str],
     context: int,
     limit: float,
+    what: str,
 ) -> list[Measured]:
-    """Each of `starts` before the first rows of the training documents.
+    """Each of `starts` before the first rows of the training documents; `what` begins an error.
 
     A token is a sink where its norm at any of `hooks` is more than `limit` times the median there.
     """
     tokens_nl, length_n = _rows(corpus, context)
-    return [_measure(subject, tokens_nl, length_n, start, hooks, limit) for start in starts]
+    return [_measure(subject, tokens_nl, length_n, start, hooks, limit, what) for start in starts]
 
 
 def best(measured: Sequence[Measured]) -> Measured:
@@ -156,6 +158,7 @@ def _measure(
     start: Start,
     hooks: Sequence[str],
     limit: float,
+    what: str,
 ) -> Measured:
     import torch
 
@@ -168,6 +171,11 @@ def _measure(
         tokens = torch.from_numpy(tokens_nl[begin : begin + ROWS_AT_ONCE]).to(device)
         with torch.inference_mode():
             logits, cache = subject.run_with_cache(tokens, names_filter=list(hooks))
+            missing = [hook for hook in hooks if hook not in cache]
+            if missing:
+                raise StudyError(
+                    f"{what}: {missing[0]}: a run of this model never comes by it; choose another"
+                )
             # the second token of the text is the first one that every start has predicted
             predicted = logits[:, first:-1].float().log_softmax(-1)
             loss = -predicted.gather(-1, tokens[:, first + 1 :, None])[..., 0]
