@@ -85,7 +85,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        _settle(temporary)
+        settle(temporary)
         if path.exists():
             path.replace(old)  # a killed deletion would leave half a folder under its name
         temporary.replace(path)
@@ -95,8 +95,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         _remove(old)
 
 
-def _settle(folder: Path) -> None:
-    """All of `folder` on the disk, its files readable by whom the umask lets read."""
+def settle(folder: Path) -> None:
+    """Have all of `folder` on the disk, its files readable by whom the umask lets read."""
     mode = folder.stat().st_mode & 0o666
     for inner, _, names in os.walk(folder, topdown=False):
         for name in names:

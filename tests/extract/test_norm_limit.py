@@ -1,5 +1,6 @@
 """Massive activations: what is left out, what is counted, and that readers agree on it."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sae_repro.cli.describe import norms_table
 from sae_repro.errors import StudyError
 from sae_repro.evaluate.passages import Passages
 from sae_repro.extract.extraction import Inputs, extract
@@ -89,6 +91,30 @@ def test_tokens_beyond_the_limit_are_left_out_of_every_hook_and_split(
     assert sum(facts["positions"].values()) == total
     assert facts["positions"]["1"] > 0 and facts["positions"]["later"] > 0
     assert store.rms(HOOKS[0]) < everything.rms(HOOKS[0]) / 2
+
+
+def test_people_are_told_of_norms_and_of_what_is_left_out(
+    run: Callable[..., ActivationStore], tmp_path: Path
+) -> None:
+    assert norms_table(tmp_path) == ""
+    (tmp_path / "artifacts").mkdir()
+    for limit, last in ((None, "no token is left out"), (10.0, "norm_limit 10 left out: ")):
+        store = run(SETTINGS.model_copy(update={"norm_limit": limit}))
+        store.folder.replace(tmp_path / "artifacts/extract")
+        _, _, *rows, empty, told = norms_table(tmp_path).splitlines()
+        assert not empty and last in told
+        left_out = store.manifest.get("left_out")
+        for line, hook in zip(rows, HOOKS, strict=True):
+            name, *numbers, beyond = line.split()
+            norms = store.manifest["hooks"][hook]["norms"]
+            assert name == hook
+            shown = [float(number) for number in numbers]
+            assert shown == pytest.approx([norms["median"], norms["q999"], norms["max"]], rel=1e-3)
+            assert beyond == (str(left_out["hooks"][hook]) if left_out else "–")
+        if left_out:
+            out, of = (left_out[key]["train"] for key in ("tokens", "real_tokens"))
+            assert f"{out:,} of {of:,} (train)" in told
+        shutil.rmtree(tmp_path / "artifacts/extract")
 
 
 def test_evaluations_windows_have_the_same_tokens_masked(

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from sae_repro.extract import extraction
+from sae_repro import files
+from sae_repro.extract import extraction, resumption
 from sae_repro.extract.extraction import Extraction, Inputs, extract
 from sae_repro.extract.resumption import States, resumable_folder
 from sae_repro.extract.sinks import _Shard
+from sae_repro.extract.state import read_state, write_state
 from sae_repro.files import sha256_folder
 from sae_repro.params import Extract
 from sae_repro.readers.documents import TokenDocuments
@@ -21,6 +24,9 @@ SETTINGS = Extract(
     n_calibration_tokens=300, n_validation_tokens=300, batch_size=2, shard_rows=256, threads=1,
     norm_limit=2,
 )  # fmt: skip
+
+WHOLE: dict[str, str] = {}
+"""By settings, the hash of what an extraction gives that nothing stops."""
 
 
 def killed_at(event: int, what: str, run: Callable[[], Any], patch: pytest.MonkeyPatch) -> bool:
@@ -45,6 +51,9 @@ def killed_at(event: int, what: str, run: Callable[[], Any], patch: pytest.Monke
             "shard shuffled": (_Shard, "permute"),
             "shard listed": (_Shard, "entries"),
             "statistics": (extraction, "check_not_constant"),
+            "folder finished": (resumption, "settle"),
+            "folder moved": (files, "settle"),
+            "folder named": (States, "drop"),
         }[what]
         patch.setattr(owner, name, counted(getattr(owner, name)))
         try:
@@ -62,9 +71,12 @@ def inputs(subject: Any, corpus: TokenDocuments) -> Inputs:
 @pytest.fixture
 def whole(inputs: Inputs, tmp_path: Path) -> Callable[[Extract], str]:
     def digest(settings: Extract) -> str:
-        states = States(tmp_path / "whole")
-        extract(inputs, settings, seed=0, states=states)
-        return sha256_folder(states.folder)
+        name = settings.model_dump_json()
+        if name not in WHOLE:  # the corpus is the same for all tests
+            states = States(tmp_path / "whole")
+            extract(inputs, settings, seed=0, states=states)
+            WHOLE[name] = sha256_folder(states.folder)
+        return WHOLE[name]
 
     return digest
 
@@ -116,7 +128,37 @@ def test_half_a_shuffle_is_finished(
     assert sha256_folder(states.folder) == whole(SETTINGS)
 
 
-@pytest.mark.parametrize("damage", ["state", "boot"])
+DAMAGES = {
+    "state cut short": "ValueError", "state of JSON": "ValueError", "boot": "restarted",
+    "name": "another",
+    "rows cut short": "shorter", "rows gone": "FileNotFoundError", "of other hooks": "KeyError",
+}  # fmt: skip
+
+
+def damage_to(damage: str, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    path = folder.with_name("resumed.state")
+    rows = folder / "index/train/00000.npy"
+    match damage:
+        case "state cut short":
+            path.write_bytes(path.read_bytes()[:-9])
+        case "state of JSON":
+            path.write_text('{"boot": ""}')
+        case "boot":
+            patch.setattr("sae_repro.extract.resumption._boot", lambda: "another")
+        case "rows cut short":
+            rows.write_bytes(rows.read_bytes()[:-1])
+        case "rows gone":
+            rows.unlink()
+        case _:
+            state = read_state(path)
+            if damage == "name":
+                state["name"] = "another"
+            else:
+                state["extraction"]["statistics"].popitem()
+            write_state(path, state)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_what_can_not_be_trusted_starts_afresh(
     inputs: Inputs, whole: Callable[[Extract], str], damage: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
@@ -127,16 +169,52 @@ def test_what_can_not_be_trusted_starts_afresh(
         return extract(inputs, SETTINGS, seed=0, states=states)
 
     assert killed_at(1, "statistics", run, monkeypatch)
-    if damage == "state":
-        path = tmp_path / "resumed.state"
-        path.write_bytes(path.read_bytes()[:-9])
-    else:
-        monkeypatch.setattr("sae_repro.extract.resumption._boot", lambda: "another")
+    damage_to(damage, states.folder, monkeypatch)
     run()
     said = capsys.readouterr()
     assert sha256_folder(states.folder) == whole(SETTINGS)
     assert "goes on" not in said.out
-    assert "not usable; starting afresh" in said.err
+    assert "not usable; starting afresh" in said.err and DAMAGES[damage] in said.err
+
+
+def test_a_file_that_is_cut_short_while_it_grows_is_noticed(
+    inputs: Inputs, whole: Callable[[Extract], str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    settings = SETTINGS.model_copy(update={"shard_rows": 40})
+    states = States(tmp_path / "resumed")
+
+    def run() -> dict[str, str]:
+        return extract(inputs, settings, seed=0, states=states)
+
+    assert killed_at(9, "pass", run, monkeypatch)
+    growing = states.folder / settings.hooks[0] / "train/00000.unordered"
+    growing.write_bytes(growing.read_bytes()[:200])
+    run()
+    assert "shorter than it was" in capsys.readouterr().err
+    assert sha256_folder(states.folder) == whole(settings)
+
+
+@pytest.mark.parametrize(
+    ("event", "what", "resumes"),
+    [(1, "folder finished", True), (1, "folder moved", False), (2, "folder named", False)],
+)
+def test_a_kill_while_the_folder_changes_places_leaves_nothing_behind(
+    inputs: Inputs, whole: Callable[[Extract], str], event: int, what: str, resumes: bool,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    made, kept = tmp_path / "artifacts/extract", tmp_path / "states"
+
+    def run() -> None:
+        with resumable_folder(made, kept, []) as states:
+            extract(inputs, SETTINGS, seed=0, states=states)
+
+    assert killed_at(event, what, run, monkeypatch)
+    run()
+    assert ("goes on" in capsys.readouterr().out) == resumes
+    assert sha256_folder(made) == whole(SETTINGS)
+    assert [path.name for path in made.parent.iterdir()] == ["extract"]
+    assert not list(kept.iterdir())
 
 
 def test_another_extraction_finds_nothing_and_leaves_nothing(tmp_path: Path) -> None:
@@ -158,3 +236,24 @@ def test_another_extraction_finds_nothing_and_leaves_nothing(tmp_path: Path) -> 
         (states.folder / "whole").write_text("")
     assert [path.name for path in made.iterdir()] == ["whole"]
     assert not list(kept.iterdir())
+
+
+def test_a_state_has_every_value_as_it_was(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    rng.integers(2, dtype=np.int32)  # leaves half a draw behind
+    state = {
+        "number": 0.1 + 0.2, "text": "é", "none": None, "large": 2**127,
+        "rng": rng.bit_generator.state,
+        "of": {"arrays": [np.arange(6.0)[::2], np.zeros((0, 3), np.int64), {"f": np.float32([1])}]},
+    }  # fmt: skip
+    write_state(tmp_path / "state", state)
+    read = read_state(tmp_path / "state")
+    (strided, empty, other), (*others,) = state["of"]["arrays"], read["of"]["arrays"]
+    assert {**read, "of": 0} == {**state, "of": 0}
+    for there, back in zip(
+        (strided, empty, other["f"]), (*others[:2], others[2]["f"]), strict=True
+    ):
+        assert there.dtype == back.dtype and np.array_equal(there, back)
+    again = np.random.default_rng(0)
+    again.bit_generator.state = read["rng"]
+    assert again.integers(2**40, size=9).tolist() == rng.integers(2**40, size=9).tolist()

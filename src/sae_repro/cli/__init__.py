@@ -81,12 +81,16 @@ def schema(
 def cells(study: StudyFolder = Path()) -> None:
     """List a study's cells: what each is, and whether it is trained and evaluated.
 
+    Once activations are extracted, their norms at each hook, too.
+
     Example: sae-repro cells
     """
     from sae_repro import params
-    from sae_repro.cli.describe import cells_table
+    from sae_repro.cli.describe import cells_table, norms_table
 
     echo(cells_table(params.load(study / "params.yaml"), study))
+    if norms := norms_table(study):
+        echo(f"\n{norms}")
 
 
 app.command()(costs)

@@ -64,6 +64,39 @@ def cells_table(study: Study, folder: Path) -> str:
     return str(tabulate(rows, headers=headers))
 
 
+def norms_table(folder: Path) -> str:
+    """A row per hook: norms of its training activations; what norm_limit left out.
+
+    Empty where there are none yet, or where an earlier version extracted them.
+    """
+    from tabulate import tabulate
+
+    extract = folder / "artifacts" / "extract"
+    path = extract / "manifest.json"
+    if not path.is_file():
+        return ""
+    check_if_sealed(extract, path.name)
+    manifest = read_object(path)
+    norms = {hook: of["norms"] for hook, of in manifest["hooks"].items() if "norms" in of}
+    if not norms:
+        return ""
+    left_out: dict[str, Any] = manifest.get("left_out", {"hooks": {}})
+    rows = [
+        [hook, *(f"{of[key]:.4g}" for key in ("median", "q999", "max")),
+         left_out["hooks"].get(hook, "–")]
+        for hook, of in norms.items()
+    ]  # fmt: skip
+    headers = ["hook", "median norm", "99.9 %", "largest", "tokens beyond norm_limit"]
+    table = tabulate(rows, headers=headers, disable_numparse=True)
+    if "tokens" not in left_out:
+        return f"{table}\n\nnorm_limit: null, no token is left out"
+    of_splits = ", ".join(
+        f"{left_out['tokens'][split]:,} of {tokens:,} ({split})"
+        for split, tokens in left_out["real_tokens"].items()
+    )
+    return f"{table}\n\nnorm_limit {left_out['norm_limit']:g} left out: {of_splits}"
+
+
 def _length(cell: Cell, study: Study, d_in: int | None) -> tuple[str, str]:
     """(peak learning rate, training tokens at most), defaults resolved; – where not trained."""
     if cell.kind != "trained":

@@ -6,25 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sae_repro.errors import StudyError
 from sae_repro.extract.checks import check_finite, check_not_constant
 from sae_repro.extract.norm_limit import NormLimit, NormWatch, limit_from
 from sae_repro.extract.norms import Floats, squared_norms
-from sae_repro.extract.passes import passes
-from sae_repro.extract.pool import DocumentMeans, Tokens
+from sae_repro.extract.passes import Batch, passes
 from sae_repro.extract.prefixes import seen_in_training
 from sae_repro.extract.resumption import States
-from sae_repro.extract.sinks import OrderedSink, ShuffledSink, Sink
+from sae_repro.extract.split import Split
+from sae_repro.extract.state import State
 from sae_repro.extract.statistics import Statistics
 from sae_repro.files import sha256_file, write_json
 from sae_repro.numerics.random import generator
 from sae_repro.params import Extract
 from sae_repro.progress import say
 from sae_repro.readers.documents import TokenDocuments
-from sae_repro.readers.shards import SEEN, RowFile
-from sae_repro.readers.windows import Windows
+from sae_repro.readers.shards import SEEN
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -56,7 +54,11 @@ def extract(inputs: Inputs, settings: Extract, *, seed: int, states: States) -> 
 
     Memory holds a batch and a shard, whatever the corpus. The SHA-256 of each shard by its path.
     """
-    extraction = states.load()
+
+    def restored(state: State) -> Extraction:
+        return Extraction(inputs, settings, seed, states.folder, state)
+
+    extraction = states.load(restored)
     if extraction is None:
         extraction = Extraction(inputs, settings, seed, states.folder)
     else:
@@ -70,9 +72,16 @@ def extract(inputs: Inputs, settings: Extract, *, seed: int, states: States) -> 
 
 
 class Extraction:
-    """What an extraction needs to go on: all but models, corpus and rows, which are on disk."""
+    """An extraction into `folder`, from `state` on if there is one."""
 
-    def __init__(self, inputs: Inputs, settings: Extract, seed: int, folder: Path) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        settings: Extract,
+        seed: int,
+        folder: Path,
+        state: State | None = None,
+    ) -> None:
         d_in, hooks = int(inputs.subject.cfg.d_model), settings.all_hooks
         self.settings, self.seed, self.folder, self.d_in = settings, seed, folder, d_in
         self.limits = {
@@ -81,8 +90,6 @@ class Extraction:
             "tuning": settings.n_tuning_tokens,
             "validation": settings.n_validation_tokens,
         }
-        self.watch = NormWatch(hooks, _norm_limit(inputs.subject, inputs.corpus, settings))
-        self.statistics = {hook: Statistics(d_in) for hook in hooks}
         self.tokens: dict[str, int] = {}
         """Rows by split, of those that are finished."""
         self.documents: dict[str, int] = {}
@@ -90,7 +97,40 @@ class Extraction:
             "hooks": {hook: {"d_in": d_in, "shards": {}} for hook in hooks},
             "index": {},
         }
-        self.current: _Split | None = None
+        self.current: Split | None = None
+        if state is None:
+            self.watch = NormWatch(hooks, _norm_limit(inputs.subject, inputs.corpus, settings))
+            self.statistics = {hook: Statistics(d_in) for hook in hooks}
+            return
+        self.watch = NormWatch.of(state["watch"])
+        self.statistics = {hook: Statistics.of(state["statistics"][hook]) for hook in hooks}
+        self.tokens, self.documents = state["tokens"], state["documents"]
+        self.manifest = state["manifest"]
+        if (split := state["split"]) is not None:
+            self.current = self._split(split["name"], inputs, split)
+
+    def state(self) -> State:
+        """All that is needed to go on, beside inputs and the files of `folder`."""
+        return {
+            "watch": self.watch.state(),
+            "statistics": {hook: part.state() for hook, part in self.statistics.items()},
+            "tokens": self.tokens,
+            "documents": self.documents,
+            "manifest": self.manifest,
+            "split": self.current.state() if self.current else None,
+        }
+
+    def _split(self, name: str, inputs: Inputs, state: State | None = None) -> Split:
+        return Split(
+            name,
+            self.settings,
+            inputs.corpus,
+            d_in=self.d_in,
+            limit=self.limits[name],
+            seed=self.seed,
+            folder=self.folder,
+            state=state,
+        )
 
     def say_resumed(self) -> None:
         """Say where it goes on."""
@@ -101,11 +141,12 @@ class Extraction:
         """Extract a split, or what is left of it."""
         now = self.current
         if now is None:
-            now = self.current = _Split(self, split, inputs.corpus)
+            now = self.current = self._split(split, inputs)
         if not now.read:
+            unsaved = 0
             models = (inputs.subject, inputs.untrained, inputs.embeddings)
             record = now.record.append if now.record else None
-            for rows, index in passes(
+            for batch in passes(
                 models,
                 inputs.corpus,
                 split,
@@ -116,33 +157,32 @@ class Extraction:
                 now.done,
             ):
                 now.done += 1
-                now.unsaved += len(index)
-                for batch in now.pool.add(rows, index):
-                    self._take(now, *batch)
-                if now.unsaved >= self.settings.shard_rows:
-                    now.unsaved = 0
-                    states.save(self)
-            for batch in now.pool.finish():
-                self._take(now, *batch)
+                unsaved += len(batch.index)
+                for pooled in now.pool.add(batch):
+                    self._take(now, pooled)
+                if unsaved >= self.settings.shard_rows:
+                    unsaved = 0
+                    states.save(self.state())
+            for pooled in now.pool.finish():
+                self._take(now, pooled)
             now.read = True
-            states.save(self)  # rows are put in order by files, from here on
+            states.save(self.state())  # rows are put in order by files, from here on
         self._close(now)
         self.current = None
-        states.save(self)
+        states.save(self.state())
 
-    def _take(
-        self, now: "_Split", rows: dict[str, npt.NDArray[Any]], index: npt.NDArray[np.int32]
-    ) -> None:
+    def _take(self, now: Split, batch: Batch) -> None:
+        rows, index = batch.rows, batch.index
         for hook, values in rows.items():
             check_finite(hook, values, index, self.settings)
             if now.name == "train":
-                self.statistics[hook].add(values)
+                self.statistics[hook].add(values, batch.moments.get(hook))
         now.sink.append(rows, index)
         # a document's rows arrive one after another
         now.documents += len(np.unique(index[:, 0])) - int(index[0, 0] == now.last)
         now.last = int(index[-1, 0])
 
-    def _close(self, now: "_Split") -> None:
+    def _close(self, now: Split) -> None:
         shards = now.sink.close()
         for hook in self.settings.all_hooks:
             self.manifest["hooks"][hook]["shards"][now.name] = shards[hook]
@@ -192,33 +232,6 @@ class Extraction:
         }
 
 
-class _Split:
-    """The split that is being extracted."""
-
-    def __init__(self, extraction: Extraction, name: str, corpus: TokenDocuments) -> None:
-        settings, folder = extraction.settings, extraction.folder
-        hooks, d_in = settings.all_hooks, extraction.d_in
-        self.name = name
-        self.sink: Sink = (
-            ShuffledSink(
-                folder,
-                hooks,
-                d_in,
-                settings.dtype,
-                shards=-(-_expected_rows(corpus, name, settings, extraction.limits[name])
-                         // settings.shard_rows),
-                rng=generator(extraction.seed, "extract", "shuffle"),
-            )
-            if name == "train"
-            else OrderedSink(folder, name, hooks, d_in, settings.dtype, settings.shard_rows)
-        )  # fmt: skip
-        self.record = _WindowRecord(folder / "windows", settings) if name == "validation" else None
-        self.pool = Tokens() if settings.pooling == "token" else DocumentMeans()
-        self.done, self.unsaved, self.read = 0, 0, False
-        """Passes made, tokens since the last state, whether none is left."""
-        self.documents, self.last = 0, -1
-
-
 def _norm_limit(
     subject: "TransformerBridge", corpus: TokenDocuments, settings: Extract
 ) -> NormLimit | None:
@@ -230,9 +243,9 @@ def _norm_limit(
         return None
     own = settings.model_copy(update={"untrained_hooks": (), "embeddings_hooks": ()})
     found: dict[str, list[Floats]] = {hook: [] for hook in own.hooks}
-    for rows, _ in passes((subject, None, None), corpus, "calibration", own, PROBED):
+    for batch in passes((subject, None, None), corpus, "calibration", own, PROBED):
         for hook, norms in found.items():
-            norms.append(np.sqrt(squared_norms(rows[hook])))
+            norms.append(np.sqrt(squared_norms(batch.rows[hook])))
     if not found[own.hooks[0]]:
         raise _nothing_in("calibration")
     return limit_from(
@@ -250,35 +263,3 @@ def _nothing_in(split: str) -> StudyError:
 def weights_seed(seed: int) -> int:
     """Seed of the random weights in a study with this seed."""
     return int(generator(seed, "extract", "untrained").integers(2**63))
-
-
-def _expected_rows(corpus: TokenDocuments, split: str, settings: Extract, limit: int) -> int:
-    """About how many activations `split` will give: sets the number of shuffled shards."""
-    documents = corpus.split(split)
-    lengths = corpus.documents["length"].to_numpy()[documents]
-    rows = len(documents) if settings.pooling == "document_mean" else int(lengths.sum())
-    return max(1, min(rows, limit))
-
-
-class _WindowRecord:
-    """The language model's input rows, for evaluations that run it again."""
-
-    def __init__(self, folder: Path, settings: Extract) -> None:
-        self._files = {
-            "tokens": RowFile(folder / "tokens.npy", settings.context, np.int32),
-            "mask": RowFile(folder / "mask.npy", settings.context, np.bool_),
-            "document": RowFile(folder / "document.npy", 1, np.int32),
-            "length": RowFile(folder / "length.npy", 1, np.int32),
-        }
-
-    def append(self, batch: Windows) -> None:
-        """Append a batch of rows."""
-        self._files["tokens"].append(batch.tokens)
-        self._files["mask"].append(batch.mask)
-        self._files["document"].append(batch.document[:, None])
-        self._files["length"].append(batch.length[:, None])
-
-    def close(self) -> None:
-        """Complete the files."""
-        for file in self._files.values():
-            file.close(sync=True)

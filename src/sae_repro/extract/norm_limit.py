@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.errors import StudyError
-from sae_repro.extract.norms import POSITIONS, Floats, NormReport, Rows, squared_norms
+from sae_repro.extract.norms import POSITIONS, Floats, Moments, NormReport, Rows, squared_norms
+from sae_repro.extract.state import State
 
 MOST = 0.05
 """Fraction of tokens beyond which those left out are no exceptions."""
@@ -52,6 +53,26 @@ class NormLimit:
             self.positions[str(position) if position < POSITIONS else "later"] += 1
         return ~out
 
+    def state(self) -> State:
+        """The rule, and what it counted so far."""
+        return {
+            "limit": self.limit,
+            "medians": self.medians,
+            "tokens": self.tokens,
+            "positions": self.positions,
+            "hooks": self.hooks,
+            "places": {split: self.left_out(split) for split in self.places},
+        }
+
+    @classmethod
+    def of(cls, state: State) -> "NormLimit":
+        """The rule, with the counts of then."""
+        rule = cls(state["limit"], state["medians"])
+        rule.tokens, rule.positions = state["tokens"], state["positions"]
+        rule.hooks = state["hooks"]
+        rule.places = {split: [places] for split, places in state["places"].items()}
+        return rule
+
     def left_out(self, split: str) -> npt.NDArray[np.int64]:
         """The numbers of the tokens of `split` that are left out, among its real tokens."""
         return np.concatenate([np.zeros(0, dtype=np.int64), *self.places.get(split, [])])
@@ -84,23 +105,38 @@ class NormWatch:
         self.reports = {hook: NormReport() for hook in hooks}
         self.limit = limit
 
+    def state(self) -> State:
+        """The counts of now."""
+        reports = {hook: report.state() for hook, report in self.reports.items()}
+        return {"reports": reports, "limit": self.limit.state() if self.limit else None}
+
+    @classmethod
+    def of(cls, state: State) -> "NormWatch":
+        """The watch with the counts of then."""
+        watch = cls((), NormLimit.of(state["limit"]) if state["limit"] else None)
+        watch.reports = {hook: NormReport.of(part) for hook, part in state["reports"].items()}
+        return watch
+
     def keeps(
         self, split: str, rows: Rows, first: Rows, column: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.bool_]:
-        """Of the next real tokens of `split`, which are kept [n].
+    ) -> tuple[npt.NDArray[np.bool_], dict[str, Moments]]:
+        """Of the next real tokens of `split`, which are kept [n]; of training ones, the moments.
 
-        `rows` [n, D] are their activations by hook, `first` those at the rows' first positions,
-        `column` [n] the tokens' positions in their rows.
+        `rows` [n, D] are their activations by hook, `first` those at the rows' first positions
+        (of training rows), `column` [n] the tokens' positions in their rows.
         """
-        deciding = self.limit.medians if self.limit else {}
-        looked_at = self.reports if split == "train" else deciding
-        squared = {hook: squared_norms(rows[hook]) for hook in looked_at}
+        moments: dict[str, Moments] = {}
         if split == "train":
             for hook, report in self.reports.items():
-                report.add(np.sqrt(squared[hook]), column, np.sqrt(squared_norms(first[hook])))
+                of = moments[hook] = Moments.of(rows[hook])
+                report.add(np.sqrt(of.squared), column, np.sqrt(squared_norms(first[hook])))
         if self.limit is None:
-            return np.ones(len(column), dtype=bool)
-        return self.limit.keeps(split, squared, column)
+            return np.ones(len(column), dtype=bool), moments
+        squared = {
+            hook: moments[hook].squared if hook in moments else squared_norms(rows[hook])
+            for hook in self.limit.medians
+        }
+        return self.limit.keeps(split, squared, column), moments
 
 
 def limit_from(norms: Mapping[str, Floats], limit: float) -> NormLimit:

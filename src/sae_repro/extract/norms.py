@@ -1,10 +1,13 @@
 """Norms of activations: their distribution in bounded memory."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from sae_repro.extract.state import State
 
 Floats = npt.NDArray[np.float64]
 Rows = Mapping[str, npt.NDArray[Any]]
@@ -14,6 +17,23 @@ _SHIFT = 23 - _BITS
 WAITING = 2**16  # norms that wait to be counted
 POSITIONS = 4
 """Positions of a row, from its first, that are counted one by one."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of rows [n, D], in fp64: Σ x [D], Σ ‖x‖², and ‖x‖² of each [n]."""
+
+    sum: Floats
+    squares: float
+    squared: Floats
+
+    @classmethod
+    def of(cls, rows_nd: npt.NDArray[Any]) -> "Moments":
+        """The same on every processor."""
+        rows_nd = rows_nd.astype(np.float64)
+        total = rows_nd.sum(axis=0)
+        squared_nd = np.square(rows_nd, out=rows_nd)
+        return cls(total, float(squared_nd.sum()), squared_nd.sum(axis=1))
 
 
 def squared_norms(rows_nd: npt.NDArray[Any]) -> Floats:
@@ -53,6 +73,19 @@ class Norms:
         counts[inverse[: len(self._bins)]] += self._counts
         self._bins, self._counts, self._waiting, self._n_waiting = bins, counts, [], 0
 
+    def state(self) -> State:
+        """The counts of now."""
+        if self._waiting:
+            self._count()
+        return {"bins": self._bins, "counts": self._counts, "max": self.max}
+
+    @classmethod
+    def of(cls, state: State) -> "Norms":
+        """The distribution as it was."""
+        norms = cls()
+        norms._bins, norms._counts, norms.max = state["bins"], state["counts"], state["max"]
+        return norms
+
     def __len__(self) -> int:
         """How many norms there were."""
         return int(self._counts.sum()) + self._n_waiting
@@ -82,6 +115,19 @@ class NormReport:
         self.positions[0].add(first)
         for position in range(1, POSITIONS):
             self.positions[position].add(norms[column == position])
+
+    def state(self) -> State:
+        """The counts of now."""
+        positions = [norms.state() for norms in self.positions]
+        return {"tokens": self.tokens.state(), "positions": positions}
+
+    @classmethod
+    def of(cls, state: State) -> "NormReport":
+        """The report as it was."""
+        report = cls()
+        report.tokens = Norms.of(state["tokens"])
+        report.positions = [Norms.of(norms) for norms in state["positions"]]
+        return report
 
     def facts(self) -> dict[str, Any]:
         """Median, 99.9 % quantile and largest; median and largest of a row's first positions."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.extract.norm_limit import NormWatch
+from sae_repro.extract.norms import Moments
 from sae_repro.params import EMBEDDINGS, UNTRAINED, Extract, layer_of
 from sae_repro.progress import bar
 from sae_repro.readers.documents import TokenDocuments
@@ -19,12 +21,20 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformer_lens.model_bridge import TransformerBridge
 
-Batch = tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int32]]
 Read = Callable[["Tensor"], "dict[str, Tensor]"]
 """From tokens [B, L] to their activations [B, L, D] by hook."""
 Models = tuple["TransformerBridge", "TransformerBridge | None", "TransformerBridge | None"]
 """The subject, the model with random weights, which gives `untrained/<hook>`, and that with the
 subject's embeddings, which gives `embeddings/<hook>`."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Activations by hook [n, D] fp32, their index [n, 3], and their moments, where known."""
+
+    rows: dict[str, npt.NDArray[Any]]
+    index: npt.NDArray[np.int32]
+    moments: dict[str, Moments]
 
 
 @contextmanager
@@ -85,9 +95,9 @@ def passes(
     record: Callable[[Windows], None] | None = None,
     done: int = 0,
 ) -> Iterator[Batch]:
-    """Per forward pass: real tokens' activations by hook [n, D] fp32, and their index [n, 3].
+    """Per forward pass, its real tokens, without those that `watch` leaves out.
 
-    Without those that `watch` leaves out; `record` takes the rows with the mask of what is kept.
+    `record` takes the rows with the mask of what is kept.
     The first `done` passes are taken for done.
     """
     import torch
@@ -111,16 +121,23 @@ def passes(
             }
             row, column = np.nonzero(mask)
             progress.update(len(row))
+            moments: dict[str, Moments] = {}
             if watch is not None:
-                first = {hook: x[:, 0].float().cpu().numpy() for hook, x in x_bld.items()}
-                kept = watch.keeps(split, rows, first, column)
+                first = (
+                    {hook: x[:, 0].float().cpu().numpy() for hook, x in x_bld.items()}
+                    if split == "train"
+                    else {}
+                )
+                kept, moments = watch.keeps(split, rows, first, column)
                 if not kept.all():
+                    moments = {}  # of all, and not of those that are kept
                     rows = {hook: values[kept] for hook, values in rows.items()}
                     mask[row[~kept], column[~kept]] = False  # and in batch.mask
                     row, column = row[kept], column[kept]
             if record is not None:
                 record(batch.masked(batch.mask))
-            yield rows, _index(batch, row, column, settings.prepend_bos is not False)
+            index = _index(batch, row, column, settings.prepend_bos is not False)
+            yield Batch(rows, index, moments)
 
 
 def windows_within(

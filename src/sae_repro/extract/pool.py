@@ -1,45 +1,46 @@
 """Rows as tokens have them, or one per document."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sae_repro.extract.passes import Batch
-
-Rows = dict[str, npt.NDArray[Any]]
+from sae_repro.extract.state import State
 
 
 class Tokens:
     """Rows as they are."""
 
-    def add(
-        self, rows: dict[str, npt.NDArray[Any]], index: npt.NDArray[np.int32]
-    ) -> Iterator[Batch]:
+    def add(self, batch: Batch) -> Iterator[Batch]:
         """The batch itself, unless it is empty."""
-        if len(index):
-            yield rows, index
+        if len(batch.index):
+            yield batch
 
     def finish(self) -> Iterator[Batch]:
         """Nothing waits."""
         return iter(())
 
+    def state(self) -> State:
+        """Nothing."""
+        return {}
+
 
 class DocumentMeans:
     """One row per document: its mean, index (document, -1, -1).
 
-    A document's tokens come one after another, so that only the last one can be unfinished.
+    A document's tokens come one after another, so that only the last one can be unfinished: `state`
+    holds it.
     """
 
-    def __init__(self) -> None:
-        self._sums: dict[str, npt.NDArray[np.float64]] = {}
-        self._tokens, self._current = 0, -1
+    def __init__(self, state: State | None = None) -> None:
+        of: State = state or {"sums": {}, "tokens": 0, "current": -1}
+        self._sums: dict[str, npt.NDArray[np.float64]] = of["sums"]
+        self._tokens, self._current = of["tokens"], of["current"]
 
-    def add(
-        self, rows: dict[str, npt.NDArray[Any]], index: npt.NDArray[np.int32]
-    ) -> Iterator[Batch]:
+    def add(self, batch: Batch) -> Iterator[Batch]:
         """Take a batch of tokens; the documents that it shows to be finished."""
+        rows, index = batch.rows, batch.index
         for document in np.unique(index[:, 0]):
             if document != self._current:
                 yield from self.finish()
@@ -57,5 +58,9 @@ class DocumentMeans:
                 hook: (total / self._tokens)[None].astype(np.float32)
                 for hook, total in self._sums.items()
             }
-            yield rows, np.array([[self._current, -1, -1]], dtype=np.int32)
+            yield Batch(rows, np.array([[self._current, -1, -1]], dtype=np.int32), {})
         self._sums, self._tokens = {}, 0
+
+    def state(self) -> State:
+        """The sums of the unfinished document."""
+        return {"sums": self._sums, "tokens": self._tokens, "current": self._current}

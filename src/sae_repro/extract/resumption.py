@@ -6,18 +6,17 @@ subject or code are another extraction. A state is replaced whole; rows written 
 off.
 """
 
-import pickle
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-from sae_repro.files import digest, replacing, replacing_folder
+from sae_repro.extract.state import State, read_state, write_state
+from sae_repro.files import digest, replacing_folder, settle
 
-if TYPE_CHECKING:
-    from sae_repro.extract.extraction import Extraction
+Restored = TypeVar("Restored")
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -29,28 +28,49 @@ class States:
         self.folder = folder
         self._path = folder.with_name(f"{folder.name}.state")
 
-    def save(self, extraction: "Extraction") -> None:
-        """Replace the state."""
-        with replacing(self._path) as path:
-            path.write_bytes(pickle.dumps((_boot(), extraction)))
+    def save(self, state: State) -> None:
+        """Replace the state by that of the extraction; all rows of then are in their files."""
+        sizes = {
+            path.relative_to(self.folder).as_posix(): path.stat().st_size
+            for path in self.folder.rglob("*")
+            if path.is_file()
+        }
+        of = {"boot": _boot(), "name": self.folder.name, "sizes": sizes, "extraction": state}
+        write_state(self._path, of)
 
-    def load(self) -> "Extraction | None":
-        """The extraction as it was saved; None, and an empty folder, where there is none."""
-        extraction: Extraction | None = None
-        if self._path.is_file() and self.folder.is_dir():
+    def load(self, restore: Callable[[State], Restored]) -> Restored | None:
+        """What `restore` makes of the state; None, and an empty folder, where there is none.
+
+        A state is not used, and that is said, where it or a file of then is damaged or foreign.
+        """
+        found: Restored | None = None
+        if self._path.exists() and self.folder.is_dir():
             try:
-                # our own file, which this stage alone writes
-                boot, extraction = pickle.loads(self._path.read_bytes())
-                # the system may have lost rows that it had not yet written when it went down
-                extraction = extraction if boot == _boot() else None
-            except Exception:  # a damaged pickle raises errors of many kinds; so do missing rows
-                extraction = None
-            if extraction is None:
-                print(f"extract: {self._path}: not usable; starting afresh", file=sys.stderr)
-        if extraction is None:
+                found = restore(self._checked())
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                reason = f"{type(error).__name__}: {error}"
+                print(f"extract: {self._path}: not usable; starting afresh ({reason})",
+                      file=sys.stderr)  # fmt: skip
+        if found is None:
             self.drop()
             self.folder.mkdir(parents=True)
-        return extraction
+        return found
+
+    def _checked(self) -> State:
+        """The extraction's state; ValueError where it or its files are not as they were."""
+        of = read_state(self._path)
+        if of["name"] != self.folder.name:
+            raise ValueError("the state of another extraction")
+        if of["boot"] != _boot():
+            raise ValueError("the system was restarted, and may have lost rows")
+        for name, size in of["sizes"].items():
+            path = self.folder / name
+            if not path.exists():  # put in order since
+                path = path.with_suffix(".npy")
+            if path.stat().st_size < size:
+                raise ValueError(f"{path}: shorter than it was")
+        state: State = of["extraction"]
+        return state
 
     def drop(self) -> None:
         """Delete the state and the folder."""
@@ -71,6 +91,7 @@ def resumable_folder(path: Path, states: Path, identity: object) -> Iterator[Sta
             shutil.rmtree(other) if other.is_dir() else other.unlink()
     kept = States(states / name)
     yield kept
+    settle(kept.folder)  # what takes long, while a killed process still finds it
     with replacing_folder(path) as folder:
         folder.rmdir()
         shutil.move(kept.folder, folder)

@@ -1,9 +1,11 @@
 """Sinks for rows of activations: shards in the order of arrival, or shuffled while written.
 
-However many shards and hooks there are, one file is open at a time. A sink can be pickled while its
-process may be killed: loaded again, it has the rows of then and no others.
+However many shards and hooks there are, one file is open at a time. A sink made from the state of
+another, whose process was killed, has the rows of then and no others.
 """
 
+import hashlib
+import io
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sae_repro.extract.state import State
 from sae_repro.files import sha256_file
 from sae_repro.readers.shards import RowFile
 
@@ -34,9 +37,12 @@ class Sink(Protocol):
     def close(self) -> Entries:
         """Finish; per hook, and for "index", the shards: file, rows, sha256."""
 
+    def state(self) -> State:
+        """What a sink needs to go on from here; all rows so far are in their files."""
+
 
 class _Shard:
-    """One shard of every hook and of the index."""
+    """One shard of every hook and of the index; of `rows` rows, where it was begun before."""
 
     def __init__(
         self,
@@ -46,51 +52,69 @@ class _Shard:
         d_in: int,
         dtype: str,
         number: int,
+        rows: int | None = None,
+        *,
         suffix: str = ".npy",
     ) -> None:
         name = f"{split}/{number:05d}{suffix}"
-        self._folder = folder
+        self._folder, self.rows = folder, rows or 0
         shapes: dict[str, tuple[int, npt.DTypeLike]] = dict.fromkeys(hooks, (d_in, dtype))
-        self.files: dict[str, RowFile] = {}
+        self._paths: dict[str, Path] = {}
+        self._files: dict[str, RowFile] = {}
+        self._sha256: dict[str, str] = {}
         for part, (width, kind) in {**shapes, "index": (3, np.int32)}.items():
-            self.files[part] = RowFile(folder / part / name, width, kind)
-            self.files[part].park()
+            path = self._paths[part] = folder / part / name
+            if rows is None or path.exists():  # or it is in order by now
+                self._files[part] = RowFile(path, width, kind, rows)
+                self._files[part].park()
 
     def append(self, name: str, values: npt.NDArray[Any]) -> None:
         """Append rows of a hook, or of the index."""
-        self.files[name].append(values)
-        self.files[name].park()
+        self._files[name].append(values)
+        self._files[name].park()
+        self.rows = self._files[name].rows
 
     def close(self, *, sync: bool) -> None:
-        for file in self.files.values():
-            if file.path.is_file():
-                file.close(sync=sync)
+        for file in self._files.values():
+            file.close(sync=sync)
 
     def permute(self, order: npt.NDArray[np.int64]) -> None:
         """Put the rows into `order`, one file in memory at a time.
 
         A killed process may have put some of them there: no file is ever half of each.
         """
-        for file in self.files.values():
-            if file.path.is_file():
-                unfinished = file.path.with_suffix(".tmp")
-                with unfinished.open("wb") as shuffled:
-                    np.save(shuffled, np.load(file.path, allow_pickle=False)[order])
-                    shuffled.flush()
-                    os.fsync(shuffled.fileno())  # before the only other copy is deleted
-                unfinished.replace(_ordered(file.path))
-                file.path.unlink()
+        for name, file in self._files.items():
+            unfinished = file.path.with_suffix(".tmp")
+            # mapped: rows are copied once, from where the system has them
+            rows = np.load(file.path, mmap_mode="r" if self.rows else None, allow_pickle=False)
+            self._sha256[name] = _save(unfinished, np.take(rows, order, axis=0))
+            unfinished.replace(_ordered(file.path))
+            file.path.unlink()
 
     def entries(self) -> dict[str, dict[str, Any]]:
-        paths = {name: _ordered(file.path) for name, file in self.files.items()}
+        paths = {name: _ordered(path) for name, path in self._paths.items()}
         return {
             name: {
                 "file": path.relative_to(self._folder).as_posix(),
-                "rows": self.files[name].rows,
-                "sha256": sha256_file(path),
+                "rows": self.rows,
+                "sha256": self._sha256.get(name) or sha256_file(path),
             }
             for name, path in paths.items()
         }
+
+
+def _save(path: Path, rows: npt.NDArray[Any]) -> str:
+    """Write `rows` as numpy does, to the disk; the file's SHA-256."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(rows))
+    sha256 = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in (header.getvalue(), rows.reshape(-1).view(np.uint8).data):
+            file.write(part)
+            sha256.update(part)
+        file.flush()
+        os.fsync(file.fileno())  # before the only other copy is deleted
+    return sha256.hexdigest()
 
 
 def _ordered(path: Path) -> Path:
@@ -107,29 +131,37 @@ class OrderedSink:
     """Shards of exactly `shard_rows` rows (the last one shorter), in the order of arrival."""
 
     def __init__(
-        self, folder: Path, split: str, hooks: Sequence[str], d_in: int, dtype: str, shard_rows: int
+        self,
+        folder: Path,
+        split: str,
+        hooks: Sequence[str],
+        d_in: int,
+        dtype: str,
+        shard_rows: int,
+        state: State | None = None,
     ) -> None:
         self._new = partial(_Shard, folder, split, tuple(hooks), d_in, dtype)
         self._shard_rows = shard_rows
-        self._shards: list[_Shard] = [self._new(0)]
-        self._room = shard_rows
+        rows_n = [None] if state is None else state["rows"]
+        self._shards: list[_Shard] = [self._new(n, rows) for n, rows in enumerate(rows_n)]
 
     def append(self, rows: Rows, index: npt.NDArray[np.int32]) -> None:
         start = 0
         while start < len(index):
-            if not self._room:
+            if self._shards[-1].rows == self._shard_rows:
                 self._shards[-1].close(sync=True)
                 self._shards.append(self._new(len(self._shards)))
-                self._room = self._shard_rows
-            end = min(len(index), start + self._room)
+            end = min(len(index), start + self._shard_rows - self._shards[-1].rows)
             for name, values in {**rows, "index": index}.items():
                 self._shards[-1].append(name, values[start:end])
-            self._room -= end - start
             start = end
 
     def close(self) -> Entries:
         self._shards[-1].close(sync=True)
         return _listing(self._shards)
+
+    def state(self) -> State:
+        return {"rows": [shard.rows for shard in self._shards]}
 
 
 class ShuffledSink:
@@ -148,10 +180,14 @@ class ShuffledSink:
         *,
         shards: int,
         rng: np.random.Generator,
+        state: State | None = None,
     ) -> None:
         new = partial(_Shard, folder, "train", tuple(hooks), d_in, dtype, suffix=UNORDERED)
-        self._shards = [new(number) for number in range(shards)]
+        rows_n = [None] * shards if state is None else state["rows"]
+        self._shards = [new(number, rows) for number, rows in enumerate(rows_n)]
         self._rng = rng
+        if state is not None:
+            rng.bit_generator.state = state["rng"]
         self._waiting: list[tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]] = []
         """(rows by hook and of the index, each one's shard)."""
         self._bytes = 0
@@ -184,13 +220,14 @@ class ShuffledSink:
                     shard.append(name, part)
         self._waiting, self._bytes = [], 0
 
-    def __getstate__(self) -> dict[str, Any]:
-        self._write()
-        return vars(self)
-
     def close(self) -> Entries:
         self._write()
         for shard in self._shards:
             shard.close(sync=False)
-            shard.permute(self._rng.permutation(shard.files["index"].rows))
-        return _listing([shard for shard in self._shards if shard.files["index"].rows])
+            shard.permute(self._rng.permutation(shard.rows))
+        return _listing([shard for shard in self._shards if shard.rows])
+
+    def state(self) -> State:
+        self._write()
+        rows_n = [shard.rows for shard in self._shards]
+        return {"rows": rows_n, "rng": self._rng.bit_generator.state}

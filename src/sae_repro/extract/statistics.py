@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.extract.norms import Norms
+from sae_repro.extract.norms import Moments, Norms
+from sae_repro.extract.state import State
 
 
 class Statistics:
@@ -20,17 +21,36 @@ class Statistics:
         self._first: npt.NDArray[Any] | None = None
         self._varies = False
 
-    def add(self, rows: npt.NDArray[Any]) -> None:
-        """Take `rows` [n, D] into account."""
+    def add(self, rows: npt.NDArray[Any], moments: Moments | None = None) -> None:
+        """Take `rows` [n, D] into account, and their `moments`, if they are known."""
         if self._first is None and len(rows):
             self._first = rows[0].copy()
         self._varies = self._varies or bool((rows != self._first).any())
-        rows = rows.astype(np.float64)
-        self._sum += rows.sum(axis=0)
-        squared = np.square(rows, out=rows)
-        self._squares += float(squared.sum())
-        self._norms.add(np.sqrt(squared.sum(axis=1)))
+        moments = moments or Moments.of(rows)
+        self._sum += moments.sum
+        self._squares += moments.squares
+        self._norms.add(np.sqrt(moments.squared))
         self._rows += len(rows)
+
+    def state(self) -> State:
+        """The sums of now."""
+        return {
+            "sum": self._sum,
+            "squares": self._squares,
+            "rows": self._rows,
+            "norms": self._norms.state(),
+            "first": self._first,
+            "varies": self._varies,
+        }
+
+    @classmethod
+    def of(cls, state: State) -> "Statistics":
+        """The statistics as they were."""
+        measured = cls(len(state["sum"]))
+        measured._sum, measured._squares = state["sum"], state["squares"]
+        measured._rows, measured._norms = state["rows"], Norms.of(state["norms"])
+        measured._first, measured._varies = state["first"], state["varies"]
+        return measured
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:

@@ -36,15 +36,24 @@ class RowFile:
 
     numpy reserves room in a header for a first axis of any length, so that the header of no rows
     has the size of the final one. A file that waits can be `park`ed: a process may have only so
-    many of them open.
+    many of them open. One that was left unfinished goes on after the first `rows`: those beyond
+    are cut off; ValueError where it has fewer.
     """
 
-    def __init__(self, path: Path, width: int, dtype: npt.DTypeLike) -> None:
+    def __init__(
+        self, path: Path, width: int, dtype: npt.DTypeLike, rows: int | None = None
+    ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.width, self.dtype, self.rows = path, width, np.dtype(dtype), 0
-        self._file: BinaryIO = path.open("wb")
-        self._write_header((0, self.width))
+        self.path, self.width, self.dtype, self.rows = path, width, np.dtype(dtype), rows or 0
+        self._file: BinaryIO = path.open("wb" if rows is None else "r+b")
+        self._write_header((self.rows, self.width))
         self._begin = self._file.tell()
+        if rows is not None:
+            end = self._begin + rows * width * self.dtype.itemsize
+            if path.stat().st_size < end:
+                raise ValueError(f"{path}: fewer than {rows} rows")
+            self._file.truncate(end)
+            self._file.seek(end)
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         """Append `rows` [n, width]."""
@@ -54,22 +63,6 @@ class RowFile:
     def park(self) -> None:
         """Close the file until the next `append`."""
         self._file.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the open file, with every row handed to the system."""
-        self.park()
-        return {name: value for name, value in vars(self).items() if name != "_file"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken: rows appended since are cut off."""
-        vars(self).update(state)
-        if not self.path.exists():  # its rows are in another file by now
-            return
-        end = self._begin + self.rows * self.width * self.dtype.itemsize
-        with self.path.open("r+b") as self._file:
-            if self.path.stat().st_size < end:
-                raise ValueError(f"{self.path}: fewer than {self.rows} rows")
-            self._file.truncate(end)
 
     def _resume(self) -> BinaryIO:
         if self._file.closed:
