@@ -222,7 +222,7 @@ def test_another_extraction_finds_nothing_and_leaves_nothing(tmp_path: Path) -> 
 
     def begin(identity: object) -> States:
         with pytest.raises(KeyboardInterrupt), resumable_folder(made, kept, identity) as states:
-            assert states.load() is None
+            assert states.load(dict) is None
             (states.folder / "half").write_text("")
             raise KeyboardInterrupt
         return states
@@ -232,7 +232,7 @@ def test_another_extraction_finds_nothing_and_leaves_nothing(tmp_path: Path) -> 
     second = begin({"seed": 1})
     assert not first.folder.exists() and second.folder.is_dir()
     with resumable_folder(made, kept, {"seed": 1}) as states:
-        states.load()
+        states.load(dict)
         (states.folder / "whole").write_text("")
     assert [path.name for path in made.iterdir()] == ["whole"]
     assert not list(kept.iterdir())
