@@ -37,6 +37,7 @@ VERBS: dict[str, list[str]] = {
     "ui": ["ui", "{study}", "--no-browser"],
     "tune-ui": ["tune-ui", "{study}", "--no-browser"],
     "verify": ["verify", "{study}", "--study", "{study}"],
+    "diff": ["diff", "HEAD", "--study", "{study}"],
     "deps": ["deps", "{study}/dvc.yaml"],
     "export": ["export", "topk", "--format", "saelens", "--to", "out", "--study", "{study}"],
     "import": ["import", "{study}", "--to", "out"],

@@ -12,6 +12,7 @@ import typer
 from sae_repro.cli.claims import claims
 from sae_repro.cli.consensus import consensus
 from sae_repro.cli.costing import costs
+from sae_repro.cli.difference import diff
 from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
 from sae_repro.cli.output import echo
@@ -95,6 +96,7 @@ def cells(study: StudyFolder = Path()) -> None:
 
 app.command()(costs)
 app.command()(claims)
+app.command()(diff)
 app.command("metrics")(list_metrics)
 app.command()(init)
 

@@ -46,14 +46,15 @@ def _few(names: list[str]) -> str:
 
 def _params(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
     """The keys of parameters that differ, each once."""
-    values = [
-        dict(pair for entry in lock.values() for pair in _flat(entry.get("params", {})))
-        for lock in (ours, theirs)
-    ]
-    left, right = values
+    left, right = lock_params(ours), lock_params(theirs)
     for key in sorted(left.keys() | right.keys()):
         if key not in left or key not in right or left[key] != right[key]:
             yield key
+
+
+def lock_params(lock: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a dvc.lock records, by their path: `recipes.topk.lr`."""
+    return dict(pair for entry in lock.values() for pair in _flat(entry.get("params", {})))
 
 
 def _flat(files: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,112 @@
+"""A study's recorded results at a revision: read from git's objects, nothing is checked out."""
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae_repro.errors import StudyError
+from sae_repro.params import read_yaml
+
+RESULTS = "reports/metrics.json"
+READ = (RESULTS, "reports/tables", "params.yaml", "dvc.lock")
+LIBRARIES = "requirements.lock"
+WORKING_TREE = "the working tree"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Files of a study as one revision has them."""
+
+    name: str
+    """How messages call it: the revision as it was asked for."""
+    commit: str | None
+    """None for the working tree."""
+    folder: Path
+    """Has `READ`, as far as the revision does."""
+    libraries: Path
+    """Its requirements.lock; may be missing."""
+
+
+@contextmanager
+def snapshot(study: Path, revision: str | None) -> Iterator[Snapshot]:
+    """The study at `revision`, or in the working tree where it is None, while the block lasts.
+
+    StudyError where git knows no such revision, or the study had no results then.
+    """
+    if revision is None:
+        root = _root(study / "params.yaml", "")
+        yield _with_results(Snapshot(WORKING_TREE, None, study, study / root / LIBRARIES), study)
+        return
+    commit = _commit(study, revision)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _extract(study, commit, folder)
+        root = _root(folder / "params.yaml", f"{revision}:")
+        pins = folder / LIBRARIES
+        shown = _git(study, "show", f"{commit}:./{root}/{LIBRARIES}")
+        if not shown.returncode:
+            pins.write_bytes(shown.stdout)
+        yield _with_results(Snapshot(revision, commit, folder, pins), study)
+
+
+def commits(study: Path, since: str, until: str) -> list[str]:
+    """`<hash> <subject>` of the commits after `since` that recorded the study, the newest first."""
+    log = _git(study, "log", "--format=%h %s", f"{since}..{until}", "--", "dvc.lock")
+    return log.stdout.decode(errors="replace").splitlines()
+
+
+def head(study: Path) -> str:
+    """The commit that is checked out."""
+    return _commit(study, "HEAD")
+
+
+def _with_results(found: Snapshot, study: Path) -> Snapshot:
+    if not (found.folder / RESULTS).is_file():
+        raise StudyError(
+            f"{found.name}: {study / RESULTS} is missing: no results were recorded; `git log "
+            f"--oneline -- {study / RESULTS}` lists the revisions that recorded some"
+        )
+    return found
+
+
+def _commit(study: Path, revision: str) -> str:
+    found = _git(study, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    if found.returncode:
+        reason = " ".join(found.stderr.decode(errors="replace").split())
+        raise StudyError(f"{revision}: no revision of {study.resolve()} ({reason})")
+    return found.stdout.decode().strip()
+
+
+def _extract(study: Path, commit: str, target: Path) -> None:
+    """Write the files `READ` of `commit` to `target`; `git archive` refuses what is not there."""
+    listed = _git(study, "ls-tree", "-r", "-z", "--name-only", commit, "--", *READ)
+    names = [name for name in listed.stdout.decode(errors="surrogateescape").split("\0") if name]
+    if not names:
+        return
+    done = _git(study, "archive", "--format=tar", commit, "--", *names)
+    if done.returncode:
+        raise StudyError(f"{study}: {' '.join(done.stderr.decode(errors='replace').split())}")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(target, filter="data")
+
+
+def _root(params: Path, place: str) -> str:
+    """The repository's root from the study, as its params.yaml has it."""
+    if not params.is_file():
+        return "."
+    try:
+        return str(read_yaml(params).get("root", "."))
+    except StudyError as error:
+        raise StudyError(str(error).replace(f"{params}", f"{place}params.yaml", 1)) from None
+
+
+def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    try:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True)
+    except OSError as error:
+        raise StudyError(f"{folder}: {error.strerror}: {error.filename}") from None
