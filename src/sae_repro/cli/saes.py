@@ -14,25 +14,38 @@ if TYPE_CHECKING:
 def export(
     cell: Annotated[str, typer.Argument(help="Name of a trained cell, or a folder with an SAE.")],
     format: Annotated[
-        Literal["saelens", "dictionary_learning", "sparsify"],
-        typer.Option(help="Library that will read it; sparsify holds TopK only."),
+        Literal["saelens", "dictionary_learning", "sparsify", "neuronpedia"],
+        typer.Option(
+            help="Library that will read it; sparsify holds TopK only. neuronpedia: dashboards of "
+            "its latents, as SAEDashboard writes them."
+        ),
     ],
     to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
     study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
+    card: Annotated[
+        bool, typer.Option("--card", help="Also a README.md, as model card of an evaluated cell.")
+    ] = False,
 ) -> None:
     """Write an SAE as another library's folder, where it encodes and decodes as it does here.
 
-    Run it in the study's folder. Examples:
+    Or, as neuronpedia, what its latents fire on. Run it in the study's folder. Examples:
 
     sae-repro export topk-x8-k16/seed-0 --format sparsify --to for-sparsify
 
     sae-repro export downloads/their-sae --format dictionary_learning --to for-others
+
+    sae-repro export topk-x8-k16/seed-0 --format saelens --card --to for-the-hub
+
+    sae-repro export topk-x8-k16/seed-0 --format neuronpedia --to dashboards
     """
     from sae_repro.autoencoders.interchange import export as write
 
+    if format == "neuronpedia":
+        typer.echo(_dashboards(cell, study, to, card=card))
+        return
     sae = _own_or_foreign(cell, study)
-    write(sae, to, format)
-    typer.echo(f"{to}: {format}, {_described(sae)}")
+    write(sae, to, format, _card(cell, study, format) if card else None)
+    typer.echo(f"{to}: {format}, {_described(sae)}" + (", with README.md" if card else ""))
 
 
 def import_(
@@ -60,6 +73,28 @@ def import_(
         sae = import_release(release, sae_id) if fetch else import_sae(Path(source))
         save(sae, folder)
     typer.echo(f"{to}: {_described(sae)}")
+
+
+def _dashboards(cell: str, study: Path, to: Path, *, card: bool) -> str:
+    """Write the dashboards of an evaluated SAE; the line that says so."""
+    from sae_repro.autoencoders.interchange import new_folder
+    from sae_repro.dashboards import check_tokens, source, write_neuronpedia
+
+    if card:
+        raise StudyError("--card: describes a folder with an SAE; choose --format saelens for it")
+    found = source(study, cell)
+    check_tokens(found)
+    with new_folder(to) as folder:
+        latents = write_neuronpedia(found, folder)
+    return (
+        f"{to}: neuronpedia, {latents} of {found.sae.d_sae} latents fire; {_described(found.sae)}"
+    )
+
+
+def _card(cell: str, study: Path, format: str) -> dict[str, str]:
+    from sae_repro.dashboards import model_card, source
+
+    return {"README.md": model_card(source(study, cell), format)}
 
 
 def _own_or_foreign(cell: str, study: Path) -> "SAE":

@@ -1,4 +1,4 @@
-"""What changed in a study's recorded results between two revisions of git, and what may be why."""
+"""Differences of a study's recorded results between two revisions of git, and their reasons."""
 
 from sae_repro.revisions.changes import Changes, changes
 from sae_repro.revisions.reasons import Reasons, reasons

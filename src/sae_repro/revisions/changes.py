@@ -1,4 +1,4 @@
-"""What changed between two snapshots: numbers beyond their intervals, claims, verdict, cells."""
+"""Changes between two snapshots: numbers beyond their intervals, claims, verdict, cells."""
 
 import math
 import re

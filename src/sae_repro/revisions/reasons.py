@@ -1,4 +1,4 @@
-"""Why results may differ: params, inputs, code, versions of libraries, by the two revisions."""
+"""Reasons why results may differ: params, inputs, code, versions of libraries."""
 
 import re
 from collections.abc import Iterator, Mapping

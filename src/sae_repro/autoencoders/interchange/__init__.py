@@ -14,7 +14,7 @@ refused: keys of a configuration that are unknown here and set, tensors that are
 nothing, norms that can't be moved.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -33,7 +33,7 @@ from sae_repro.autoencoders.interchange.formats import (
 from sae_repro.autoencoders.interchange.layouts import SPARSIFY
 from sae_repro.autoencoders.saved import SAE, save
 from sae_repro.errors import StudyError
-from sae_repro.files import replacing_folder
+from sae_repro.files import replacing_folder, write_text
 from sae_repro.hub import fetching, one_line, reachable
 from sae_repro.params.axes import ARCHITECTURES
 
@@ -49,8 +49,8 @@ FILES = {
 """The files by which a folder's format is recognised."""
 
 
-def export(sae: SAE, folder: Path, format: str) -> None:
-    """Write `sae` as another library's folder, atomically.
+def export(sae: SAE, folder: Path, format: str, texts: Mapping[str, str] | None = None) -> None:
+    """Write `sae` as another library's folder, atomically; `texts` are files to put beside it.
 
     StudyError where the format is unknown or can't hold this SAE, or `folder` is not empty.
     """
@@ -73,6 +73,8 @@ def export(sae: SAE, folder: Path, format: str) -> None:
         )
     with new_folder(folder) as temporary:
         writers[format](sae, temporary)
+        for name, text in (texts or {}).items():
+            write_text(temporary / name, text)
 
 
 @contextmanager

@@ -1,0 +1,30 @@
+"""The logit lens: what a latent's atom adds to the logits, through the unembedding alone."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sae_repro.params import weights_of
+from sae_repro.readers.subject import load_plain
+
+
+def unembedding(subject: Path, hook: str, d_in: int) -> Tensor | None:
+    """W_U [D, V] of the language model in `subject`, neither folded nor centred.
+
+    None where an atom has no meaning in it: activations of another width than the residual stream,
+    or of random weights.
+    """
+    if weights_of(hook):
+        return None
+    head = load_plain(subject, str(subject)).get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    if not isinstance(weight, Tensor) or weight.shape[1] != d_in:
+        return None
+    return weight.detach().float().T
+
+
+def direct_logits(atoms_nd: Tensor, unembedding_dv: Tensor) -> Tensor:
+    """[n, V]: d_k·W_U, the direct effect of a latent of activation 1 but for the final norm."""
+    with torch.no_grad():
+        return atoms_nd @ unembedding_dv
