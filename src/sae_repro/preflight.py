@@ -27,7 +27,7 @@ from sae_repro.stage import STATE
 def check_answers(judge: Judge, folder: Path) -> None:
     """StudyError where no answer is recorded and none can be requested."""
     path = folder / ANSWERS
-    if judge.kind == "concepts" or (path.is_file() and path.read_bytes().strip()):
+    if judge.kind in ("concepts", "human") or (path.is_file() and path.read_bytes().strip()):
         return
     if judge.kind == "replay":
         raise StudyError(

@@ -1,5 +1,6 @@
 """The stage as a whole: a real endpoint, its record, the truth; what is written and what is not."""
 
+import json
 import logging
 import re
 import shutil
@@ -322,3 +323,26 @@ def test_only_latents_in_both_halves_are_explained(study: Path) -> None:
     assert counts["latents_alive"] == 7
     assert counts["latents_to_explain"] == 6
     assert counts["latents_in_one_half_only"] == 0
+
+
+def test_a_person_judges_by_sheets_and_gets_what_a_model_that_says_the_same_gets(
+    study: Path, endpoint: Endpoint
+) -> None:
+    endpoint.script = answering
+    asked = judge(["clean"], **http(endpoint))
+    shutil.rmtree(study / "judge")
+    rounds = 0
+    while True:
+        try:
+            rated = judge(["clean"], kind="human", model="some-model", scores=SCORES_TRIED)
+            break
+        except StudyError as error:
+            assert "have no answer of some-model yet" in str(error)
+        rounds += 1
+        sheet = study / "judge/ratings.csv"
+        rows = pd.read_csv(sheet, dtype=str, keep_default_na=False)
+        texts = [answering(0, prompt).body for prompt in rows["question"]]
+        replies = [json.loads(body)["choices"][0]["message"]["content"] for body in texts]
+        rows.assign(answer=replies).to_csv(sheet, index=False)
+    assert rounds == 2, "explanations, then the questions that score them"
+    assert rated == asked

@@ -4,8 +4,9 @@ A file per cell, <cell>.json; where it has several seeds, a file for each, <cell
 
 The judge labels the most and least selective latents, as in the published grid, and a uniform
 sample of the alive ones; it explains some of these, and the explanations are scored on other
-documents. One interface, three backends: `http` asks a language model and records every answer in
-judge/answers.jsonl, `replay` reads that record, `concepts` reads the ground truth.
+documents. One interface, four backends: `http` asks a language model and records every answer in
+judge/answers.jsonl, `human` a person by a sheet, `replay` reads that record, `concepts` reads the
+ground truth.
 
     backend = open_backend(settings, record=ANSWERS)
     answers = backend.answer([Question(prompt, Sampling.of(settings))])

@@ -97,10 +97,11 @@ class Judge(Section):
     `kind` alone switches the judge.
     """
 
-    kind: Literal["concepts", "http", "replay"] = Field(
+    kind: Literal["concepts", "http", "human", "replay"] = Field(
         "concepts",
         description="concepts: the ground-truth labels of the text; http: a language model behind "
-        "an OpenAI-compatible endpoint; replay: answers recorded earlier, and nothing else",
+        "an OpenAI-compatible endpoint; human: a person, by a sheet of questions; replay: answers "
+        "recorded earlier, and nothing else",
     )
     concept_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.7,
@@ -108,7 +109,8 @@ class Judge(Section):
         "label must reach: (fraction − base rate) / (1 − base rate)",
     )
     model: Text | None = Field(
-        None, description="http, replay: the model, by its name at the endpoint"
+        None,
+        description="http, replay: the model, by its name at the endpoint; human: the rater's name",
     )
     temperature: Annotated[float, Field(ge=0, le=2)] = Field(
         0.0, description="http, replay: sampling temperature"

@@ -1,9 +1,10 @@
-"""The judge's backends: ground-truth concepts, an HTTP endpoint, a replay of its answers."""
+"""The judge's backends: ground-truth concepts, an HTTP endpoint, a person, a replay of answers."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from sae_repro.judge.backends.concepts import ConceptsBackend
+from sae_repro.judge.backends.human import HumanBackend
 from sae_repro.judge.backends.replay import ReplayBackend
 from sae_repro.judge.protocol import Backend
 from sae_repro.params import Judge
@@ -26,6 +27,8 @@ def open_backend(
         from sae_repro.judge.backends.http import HttpBackend
 
         return HttpBackend(settings, record)
+    if settings.kind == "human":
+        return HumanBackend(settings, record, command=command)
     if settings.kind == "replay":
         return ReplayBackend(settings, record, command=command)
     return ConceptsBackend(settings, base_rates or {})
