@@ -40,6 +40,16 @@ VERBS: dict[str, list[str]] = {
     "diff": ["diff", "HEAD", "--study", "{study}"],
     "deps": ["deps", "{study}/dvc.yaml"],
     "export": ["export", "topk", "--format", "saelens", "--to", "out", "--study", "{study}"],
+    "dashboards": [
+        "export",
+        "topk",
+        "--format",
+        "neuronpedia",
+        "--to",
+        "out",
+        "--study",
+        "{study}",
+    ],
     "import": ["import", "{study}", "--to", "out"],
     "consensus": ["consensus", "topk", "--to", "out", "--study", "{study}"],
 }
@@ -56,7 +66,7 @@ WRITING: dict[str, list[str]] = {
 }
 ALL = VERBS | {f"{verb} writes": arguments for verb, arguments in WRITING.items()}
 
-READ_LATER = {"verify", "deps", "export", "import", "init"}
+READ_LATER = {"verify", "deps", "diff", "export", "dashboards", "import", "init"}
 """Commands that need nothing of a params.yaml: what they are given lacks something else."""
 
 KEYS = ("corpus", "subject", "cells", "recipes", "extract", "judge", "evaluate", "track")

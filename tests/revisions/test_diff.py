@@ -298,3 +298,18 @@ def test_moved_is_symmetric_and_means_no_common_point(
         ends = [(v - h, v + h) for v, h in zip(values, halves, strict=True)]
         disjoint = ends[0][1] < ends[1][0] or ends[1][1] < ends[0][0]
         assert bool(moved) == disjoint
+
+
+def test_damaged_tables_are_one_line_and_other_columns_are_no_fault(study: Study) -> None:
+    tables = study.folder / "reports/tables"
+    _csv(tables / "control.csv", [{"name": "tree", "f1": 0.5, "f1_low": 0.4, "f1_high": 0.6}])
+    _csv(tables / "verdict.csv", [{"what": "a", "fvu": 0.5}])
+    assert numbers(study.folder / "reports")["control: tree", "f1"].high == 0.6
+    (tables / "cells.csv").write_bytes(b"cell,fvu\na,\xff\n")
+    with pytest.raises(StudyError, match="can't be read as a table"):
+        study.diff("HEAD")
+    _csv(tables / "cells.csv", [{"other": 1}])
+    assert any("removed: topk, relu" in line for line in study.diff("HEAD"))
+    (study.folder / "reports/metrics.json").write_text("[]")
+    with pytest.raises(StudyError, match="not a JSON object"):
+        study.diff("HEAD")

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_repro.files import read_json
+from sae_repro.errors import StudyError
+from sae_repro.files import read_object
 
 Place = tuple[str, str]
 """(what was measured: a cell, an architecture at an L0, a control; the metric)."""
@@ -53,13 +54,16 @@ class Number:
 def numbers(reports: Path) -> dict[Place, Number]:
     """All numbers in the tables of `reports`, and those of metrics.json that no table has."""
     found: dict[Place, Number] = {}
-    seeds = {row["cell"]: row.get("seeds", "") for row in rows(reports / "tables/cells.csv")}
+    cells = rows(reports / "tables/cells.csv")
+    seeds = {row.get("cell", ""): row.get("seeds", "") for row in cells}
     paths = sorted((reports / "tables").glob("*.csv"), key=_order)
     for path in [path for path in paths if path.stem not in SKIPPED]:
         for place, number in _of_table(path, seeds):
             if found.get(place, _NOTHING).low is None:
                 found[place] = number
-    for cell, metrics in read_json(reports / "metrics.json").items():
+    for cell, metrics in read_object(reports / "metrics.json").items():
+        if not isinstance(metrics, dict):
+            continue
         row = {key: json.dumps(value) for key, value in metrics.items()}
         for metric, number in _of_row(row, count=_seeds({"cell": cell}, seeds)):
             if found.get((cell, metric), _NOTHING).low is None:
@@ -71,11 +75,14 @@ _NOTHING = Number(math.nan)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none where there is no file."""
+    """The rows of a CSV file; none where there is no file. StudyError where it is damaged."""
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        table = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            table = list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: can't be read as a table ({error})") from None
     # a row of another length has None as a key, or as values
     return [{k: v or "" for k, v in row.items() if k is not None} for row in table]
 
@@ -103,7 +110,9 @@ def _seeds(row: Row, of_cells: Mapping[str, str]) -> int | None:
 
 def _of_table(path: Path, of_cells: Mapping[str, str]) -> Iterator[tuple[Place, Number]]:
     table = rows(path)
-    keys = KEYS.get(path.stem) or _text_columns(table)
+    keys = KEYS.get(path.stem, ())
+    if table and not (keys and set(keys) <= table[0].keys()):
+        keys = _text_columns(table)  # another table, or this one as it was in an earlier version
     seen: Counter[str] = Counter()
     for row in table:
         subject = _subject(path.stem, keys, row)
@@ -127,6 +136,8 @@ def _text_columns(table: list[dict[str, str]]) -> tuple[str, ...]:
 
 
 def _subject(table: str, keys: tuple[str, ...], row: Row) -> str:
+    if keys != KEYS.get(table):
+        return f"{table}: {', '.join(row[key] for key in keys)}"
     if table == "structure_common":
         return f"{row['cell']}, {row['metric']} on common pairs at L0 {_short(row['target_l0'])}"
     if keys == AT_TARGET:

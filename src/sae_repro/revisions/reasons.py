@@ -162,7 +162,15 @@ def _in_root(path: str) -> PurePosixPath:
 
 
 def _versions(was: Path, now: Path) -> Iterator[tuple[str, str | None, str | None]]:
-    pins = [locked(path) if path.is_file() else {} for path in (was, now)]
+    from packaging.utils import canonicalize_name
+
+    # one library may be spelled in two ways: Jinja2, jinja2
+    pins = [
+        {canonicalize_name(name): pin for name, pin in locked(path).items()}
+        if path.is_file()
+        else {}
+        for path in (was, now)
+    ]
     for name in sorted(pins[0].keys() | pins[1].keys()):
         if all(pins) and pins[0].get(name) != pins[1].get(name):
             yield name, pins[0].get(name), pins[1].get(name)
