@@ -84,7 +84,8 @@ def _spelled(text: str) -> str:
 def sheet_text(rows: Sequence[tuple[str, str, str]]) -> str:
     """The sheet of (key, prompt, question), its answers empty."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # a lone carriage return would else end a row where it is read
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(COLUMNS)
     writer.writerows((*row, "") for row in rows)
     return text.getvalue()
