@@ -521,7 +521,7 @@ def test_cli_lists_every_format_and_gives_examples() -> None:
     from sae_repro import cli
 
     annotated = cli.export.__annotations__["format"]
-    assert get_args(get_args(annotated)[0]) == FORMATS
+    assert get_args(get_args(annotated)[0]) == (*FORMATS, "neuronpedia")
     for command in ("export", "import"):
         message = runner.invoke(app, [command, "--help"]).output
         assert "Examples" in message and "sae-repro " + command in message

@@ -115,7 +115,7 @@ def test_params_that_hold_a_key_are_refused_without_repeating_it(change: dict[st
         ({"kind": "http", "base_url": "https://host/v1"}, "kind: http needs model"),
         ({"kind": "http", "model": "m"}, "kind: http needs base_url"),
         ({"kind": "replay"}, "kind: replay needs model"),
-        ({"kind": "oracle"}, "judge.kind = oracle: must be 'concepts', 'http' or 'replay'"),
+        ({"kind": "oracle"}, "kind = oracle: must be 'concepts', 'http', 'human' or 'replay'"),
         ({"in_flight": 0}, "judge.in_flight = 0: must be greater than or equal to 1"),
     ],
 )
