@@ -18,6 +18,7 @@ PUBLIC = {
     "sae_repro.params": ("Study", "load", "parse"),
     "sae_repro.readers.shards": ("ActivationStore",),
     "sae_repro.stage": ("StageContext", "stage"),
+    "sae_repro.steering": ("Intervention", "steered"),
     "sae_repro.verify": ("Difference", "Verdict", "verify", "verify_recorded"),
 }
 """The names that scripts may import, by module."""
