@@ -95,6 +95,7 @@ def test_the_wheel_has_what_a_study_needs(wheel: Path) -> None:
     assert plots and plots <= packed
     assert "sae_repro/py.typed" in names
     assert "sae_repro/judge/prompts/explain.md" in names
+    assert "sae_repro/latents/explanation.html.jinja" in names
 
 
 def test_code_of_the_wheel_decides_what_that_of_the_checkout_does(installed: Path) -> None:

@@ -13,11 +13,13 @@ from sae_repro.cli.claims import claims
 from sae_repro.cli.consensus import consensus
 from sae_repro.cli.costing import costs
 from sae_repro.cli.difference import diff
+from sae_repro.cli.explaining import explain
 from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
 from sae_repro.cli.output import echo
 from sae_repro.cli.results import track, tune_ui, ui
 from sae_repro.cli.saes import export, import_
+from sae_repro.cli.steering import steer
 from sae_repro.cli.version import options
 from sae_repro.errors import StudyError, one_line, print_any_text
 from sae_repro.files import disk_fault
@@ -279,6 +281,8 @@ def deps(
     raise typer.Exit(1 if lines and not write else 0)
 
 
+app.command()(explain)
+app.command()(steer)
 app.callback()(options)
 app.command()(export)
 app.command()(consensus)
