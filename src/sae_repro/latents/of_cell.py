@@ -57,8 +57,8 @@ class CellSAE:
         table = self._table("latents")
         if table is None:
             return None
-        row = table.set_index("latent").loc[latent]
-        return {key: float(row[key]) for key in ("density", "max_activation")}
+        row = table[table["latent"] == latent]
+        return {key: float(row[key].iloc[0]) for key in ("density", "max_activation")}
 
     def _name(self, latent: int) -> str:
         name = self._labels.get(latent) or self._concepts.get(latent) or self._tokens.get(latent)

@@ -105,13 +105,15 @@ class TextReader:
 
     def spelled(self, ids: Sequence[int]) -> list[str]:
         """Each token's text by itself."""
-        return self.tokenizer.backend_tokenizer.decode_batch(
+        texts: list[str] = self.tokenizer.backend_tokenizer.decode_batch(
             [[i] for i in ids], skip_special_tokens=False
         )
+        return texts
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of `ids` together."""
-        return self.tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
+        text: str = self.tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
 
     def read(self, ids: Sequence[int], progress: Callable[[int], Any] | None = None) -> Reading:
         """The activations of `ids`, in rows of at most the study's context.
