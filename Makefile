@@ -24,7 +24,7 @@ TINY_IN := studies/stories260k/inputs
 # of tests: a process per core, a file in one of them
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env dev repro real stories260k tune test test-all lint docs bench bench-peers bench-defaults ui lock
+.PHONY: help env dev repro real stories260k tune test test-all lint docs bench bench-peers bench-defaults ui lock web
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*##  */\1	/p' Makefile | expand -t 12
@@ -116,6 +116,9 @@ $(PEERS)/.ready: locks/peers.txt requirements.lock
 	$(PEERS)/bin/pip install --disable-pip-version-check $(TORCH)
 	$(PEERS)/bin/pip install --disable-pip-version-check --no-deps --require-hashes -r locks/peers.txt
 	touch $@
+
+web:  ## build the reports' feature explorer and charts, with the tests of web/ (needs node)
+	cd web && npm ci && npm run check && npm test && npm run build
 
 ui: env  ## compare the runs in MLflow
 	sae-repro ui

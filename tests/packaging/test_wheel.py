@@ -96,6 +96,9 @@ def test_the_wheel_has_what_a_study_needs(wheel: Path) -> None:
     assert "sae_repro/py.typed" in names
     assert "sae_repro/judge/prompts/explain.md" in names
     assert "sae_repro/latents/explanation.html.jinja" in names
+    shown = {path.name for path in (ROOT / "src/sae_repro/report/web").iterdir()}
+    assert {"explorer.html", "explorer.js", "explorer.css", "charts.js", "LICENSES.txt"} <= shown
+    assert {f"sae_repro/report/web/{name}" for name in shown} <= names
 
 
 def test_code_of_the_wheel_decides_what_that_of_the_checkout_does(installed: Path) -> None:
