@@ -114,7 +114,8 @@ def _detail(k: int, K: int, tokens: list[str], rng: np.random.Generator) -> dict
     def context(token: str, i: int, activation: float) -> dict[str, Any]:
         return {"before": f"{tokens[0]} once upon a time there was a", "token": token,
                 "after": "who went to the park with her friend .", "document": 100 + i,
-                "position": i, "activation": round(activation, 3)}  # fmt: skip
+                "position": i, "activation": round(activation, 3),
+                "shade": [[0, 4, 1.2]]}  # fmt: skip
 
     weights = rng.standard_normal(8).round(3).tolist()
     near = [(k + step) % K for step in range(12)]

@@ -1,5 +1,6 @@
 """The feature explorer from file:// in a browser: no request, no console error, no injection."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from ..track.chromium import Chromium, installed
 from .explorer_data import HOSTILE, explorer
 
+ROOT = Path(__file__).resolve().parents[2]
 FIRST, SECOND = "topk-x8-k16.seed-0", "topk-x8-k16.seed-1"
 LATENTS = 300
 SIZES = {1280: 800, 390: 844}
@@ -194,3 +196,28 @@ def test_a_file_that_is_missing_is_named(browser: Chromium, tmp_path: Path) -> N
     search(browser, "/Lily/", "document.querySelector('[role=alert]') !== null")
     told = browser.evaluate("document.querySelector('[role=alert]').textContent")
     assert told == f"data/{FIRST}/tokens.js: not there, or not readable"
+
+
+def test_the_root_studys_own_explorer_shows_a_latent_beside_its_partner(
+    quiet: Chromium, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    page = ROOT / "reports/explorer/index.html"
+    if not page.is_file():
+        pytest.skip("no reports/explorer in this checkout: dvc repro report writes it")
+    quiet.resize(1280, 800)
+    visit(
+        quiet, page.as_uri(), "#/?class=monosemantic-complete&sort=-density", f"{ROWS}.length > 5"
+    )
+    quiet.screenshot(tmp_path / "explorer.png")
+    quiet.evaluate(f"{ROWS}[2].querySelector('a').click()")
+    quiet.wait_for("document.querySelector('.partners button') !== null", 30)
+    quiet.evaluate("document.querySelector('.partners button').click()")
+    panels = "[...document.querySelectorAll('.panel')]"
+    drawn = "panel => panel.querySelector('.chart svg') && panel.querySelector('.peak')"
+    quiet.wait_for(f"{panels}.length === 2 && {panels}.every({drawn})", 60)
+    quiet.settle(1)
+    quiet.screenshot(tmp_path / "explorer-partner.png")
+    for picture in tmp_path.glob("*.png"):
+        assert picture.stat().st_size > 20_000
+        if request.config.getoption("--renew-pictures", default=False):
+            shutil.copy(picture, ROOT / "docs")

@@ -57,8 +57,8 @@ export interface Context {
   activation: number;
   document: number;
   position: number;
-  /** Every token of the context with its activation, where the artifacts have them. */
-  tokens?: [token: string, activation: number][];
+  /** Other active tokens, in UTF-16 units of before + token + after. */
+  shade?: [start: number, end: number, activation: number][];
 }
 
 export interface Detail {

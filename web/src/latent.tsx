@@ -2,6 +2,7 @@
 
 import { useMemo } from "preact/hooks";
 
+import { pieces, seam } from "./context";
 import { detail, type Context, type Detail, type Index, type Latents, type Linked, type Sae } from "./data";
 import { useKeys, type Go } from "./navigation";
 import { Failure, Stat, Token, useLoaded } from "./parts";
@@ -38,7 +39,11 @@ export function LatentPage({ index, sae, latents, latent, order, route, go }: Pa
   });
   if (latent >= latents.density.length) return <Failure message={`${sae.id} has no latent ${latent}: its last is ${latents.density.length - 1}`} />;
 
-  const partners = Object.entries(latents.partner[latent] ?? {});
+  // those of the same cell, which differ by their seed alone, first; then the nearest
+  const sameCell = (id: string) => index.saes.find((one) => one.id === id)?.cell === sae.cell;
+  const partners = Object.entries(latents.partner[latent] ?? {}).sort(
+    ([a, [, x]], [b, [, y]]) => Number(sameCell(b)) - Number(sameCell(a)) || y - x,
+  );
   const beside = partners.find(([id]) => id === route.with);
   const other = beside && index.saes.find(({ id }) => id === beside[0]);
   const label = latents.label[latent];
@@ -153,6 +158,7 @@ function Panel({ sae, latent, latents, route, go, headed = false }: PanelProps) 
 function Contexts({ detail: { quantiles } }: { detail: Detail }) {
   const shown = (quantiles ?? []).filter(({ contexts }) => contexts.length > 0);
   if (!shown.length) return <section class="card"><h2>Contexts</h2><p class="soft">It is active in none of the contexts that were kept.</p></section>;
+  const between = seam(shown.flatMap(({ contexts }) => contexts));
   const largest = Math.max(...shown.flatMap(({ contexts }) => contexts.map(({ activation }) => activation)));
   return (
     <section class="card">
@@ -160,7 +166,7 @@ function Contexts({ detail: { quantiles } }: { detail: Detail }) {
       {shown.map(({ name, contexts }) => (
         <div class="quantile" key={name}>
           <h3>{name}</h3>
-          {contexts.map((context) => <ContextLine context={context} largest={largest} />)}
+          {contexts.map((context) => <ContextLine context={context} largest={largest} between={between} />)}
         </div>
       ))}
     </section>
@@ -172,16 +178,19 @@ function shade(activation: number, largest: number): number {
   return activation > 0 && largest > 0 ? 0.08 + 0.67 * Math.min(1, activation / largest) : 0;
 }
 
-function ContextLine({ context, largest }: { context: Context; largest: number }) {
-  const { before, token, after, activation, tokens } = context;
+function ContextLine({ context, largest, between }: { context: Context; largest: number; between: string }) {
   return (
     <div class="context" title={`document ${context.document}, token ${context.position}`}>
-      <span class="number">{figure(activation)}</span>
-      {tokens ? (
-        <p>{tokens.map(([text, z]) => <Token text={text} shade={shade(z, largest)} peak={z === activation} />)}</p>
-      ) : (
-        <p><bdi>{clippedStart(before)}</bdi> <Token text={token} shade={shade(activation, largest)} peak /> <bdi>{clipped(after, 640)}</bdi></p>
-      )}
+      <span class="number">{figure(context.activation)}</span>
+      <p>
+        {pieces(context, between).map(({ text, activation, peak }, i) =>
+          activation || peak ? (
+            <Token text={text} shade={shade(activation, largest)} peak={peak} />
+          ) : (
+            <bdi>{i ? clipped(text, 640) : clippedStart(text)}</bdi>
+          ),
+        )}
+      </p>
     </div>
   );
 }

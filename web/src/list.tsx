@@ -28,9 +28,9 @@ const COLUMNS: Heading[] = [
   { key: "class", name: "Class", hint: "dead, rare, dense, or by monosemanticity", kind: "middle" },
   { key: "density", name: "Density", hint: "fraction of tokens on which it is active", kind: "number", down: true },
   { key: "m", name: "M", hint: "monosemanticity", kind: "number", down: true },
-  { key: "selectivity", name: "Selectivity", hint: "selectivity of its activation", kind: "number middle", down: true },
+  { key: "selectivity", name: "Selectivity", hint: "mean activation / ln(activations + 1)", kind: "number middle", down: true },
   { key: "max", name: "Max", hint: "largest activation", kind: "number wide", down: true },
-  { key: "stability", name: "Stability", hint: "similarity of its partner in other seeds", kind: "number wide", down: true },
+  { key: "stability", name: "Stability", hint: "cosine with its partners in other seeds", kind: "number wide", down: true },
 ];
 
 /** Where a list was left: the same list is shown again from there. */
@@ -71,7 +71,7 @@ export function List({ sae, from, order, route, regex, tokens, go }: ListProps) 
       <div class="facts">
         <span>{sae.architecture}</span><span>{sae.hook}</span>
         <span><b>{from.K.toLocaleString("en")}</b> latents</span>
-        <span>L0 <b>{figure(sae.l0)}</b></span><span>FVU <b>{figure(sae.fvu)}</b></span><span>M <b>{figure(sae.m)}</b></span>
+        <span>L0 <b>{figure(sae.l0)}</b></span><span>FVU <b>{figure(sae.fvu)}</b></span><span>monosemantic <b>{figure(sae.m)}</b></span>
       </div>
       <div class="tools" role="search">
         <input
@@ -153,7 +153,7 @@ function Table({ sae, from, order, route, go }: TableProps) {
     if (key === "j" || key === "ArrowDown") return step(1);
     if (key === "k" || key === "ArrowUp") return step(-1);
     if (key === "Enter" && chosen >= 0 && document.activeElement === document.body) {
-      go({ latent: chosen });
+      go({ sae: sae.id, latent: chosen });
       return true;
     }
     return false;
