@@ -174,6 +174,25 @@ def test_keys_move_open_and_lead_back_to_the_same_place(quiet: Chromium, page: s
     assert quiet.evaluate("document.querySelector('dialog').open")
 
 
+def test_a_point_of_the_map_opens_its_latent(quiet: Chromium, page: str) -> None:
+    quiet.resize(1280, 2400)
+    charts = "[...document.querySelectorAll('.chart')]"
+    visit(
+        quiet,
+        page,
+        f"#/{FIRST}/20",
+        f"{charts}.length === 4 && {charts}.at(2).firstChild !== null",
+    )
+    points = (
+        f"[...{charts}.at(2).querySelectorAll('path')].map(p => p.getBoundingClientRect())"
+        ".filter(r => r.width > 8 && r.width < 12)"
+    )
+    quiet.wait_for(f"{points}.length === 11", 30)
+    x, y = quiet.evaluate(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({points}[0])")
+    quiet.click(x, y)
+    quiet.wait_for(f"/^Latent (2[1-9]|3[01])$/.test({HEADING})", 30)
+
+
 def test_only_rows_in_view_exist(quiet: Chromium, page: str) -> None:
     quiet.resize(1280, 800)
     visit(quiet, page, "", f"{ROWS}.length > 10")

@@ -75,6 +75,11 @@ class Chromium:
             width=width, height=height, deviceScaleFactor=1, mobile=False,
         )  # fmt: skip
 
+    def click(self, x: float, y: float) -> None:
+        """Click where the page shows it, in pixels."""
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def settle(self, seconds: float = 4) -> None:
         """Let charts finish their transitions."""
         time.sleep(seconds)
