@@ -49,7 +49,7 @@ def test_a_stage_has_its_six_places(stage: str) -> None:
     assert stage in read_yaml(PIPELINE_OF[stage].with_name("params.yaml")), f"params.yaml: {stage}"
     outs = [next(iter(o)) if isinstance(o, dict) else o
             for o in [*PIPELINE[stage]["outs"], *PIPELINE[stage].get("metrics", [])]]  # fmt: skip
-    if stage == "compare":  # what people read stands in git
+    if stage in ("compare", "report"):  # what people read stands in git
         assert all(out.startswith("reports/") for out in outs)
     elif stage == "judge":  # what was answered outlives a re-run, which deletes artifacts
         assert outs == ["artifacts/judge", "judge/answers.jsonl"]

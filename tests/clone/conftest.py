@@ -39,6 +39,7 @@ evaluate: {fidelity_tokens: 500, metrics: []}
 judge: {extremes: 5, uniform: 10, latents: 4}
 control: {worlds: []}
 compare: {matched_l0: [3], bootstrap: 100}
+report: {}
 track: {experiment: small}
 recipes: {}
 cells:

@@ -38,7 +38,7 @@ def test_an_experiment_changes_one_value_and_is_applied(
     folder = copied(finished_clone)
     before = (folder / "params.yaml").read_text().splitlines()
     done = run("dvc", "exp", "run", "-n", "more", "-S", "compare.bootstrap=200", cwd=folder)
-    assert ran(done.stdout) == ["compare", "track"]
+    assert ran(done.stdout) == ["compare", "report", "track"]
     table = json.loads(run("dvc", "exp", "show", "--json", cwd=folder).stdout)
     shown = [e["name"] for row in table if row["experiments"] for e in row["experiments"]]
     assert shown == ["more"]

@@ -27,7 +27,7 @@ def random_study(rng: random.Random, base: Mapping[str, Any], cells: int = 3) ->
     """
     study = deepcopy(dict(base))
     parse(study)
-    for name in ("train", "evaluate", "judge", "compare"):
+    for name in ("train", "evaluate", "judge", "compare", "report"):
         section = Study.model_fields[name].annotation
         stated = study[name]
         for key, field in _fields(section):

@@ -32,6 +32,7 @@ STUDY: dict[str, Any] = {
     "judge": {},
     "control": {},
     "compare": {},
+    "report": {},
     "track": {},
     "recipes": {},
     "cells": {

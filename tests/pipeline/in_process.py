@@ -32,7 +32,7 @@ def study(pin: str, **extract: Any) -> dict[str, Any]:
         "evaluate": {"fidelity_tokens": 200, "metrics": [*get_args(Chosen)], "references": [1, 10],
                      "structure_tokens": 1000},
         "judge": {"extremes": 5, "uniform": 10, "latents": 4},
-        "control": {"worlds": []}, "compare": {"matched_l0": [3], "bootstrap": 100},
+        "control": {"worlds": []}, "compare": {"matched_l0": [3], "bootstrap": 100}, "report": {},
         "track": {"experiment": "small"}, "recipes": {}, "cells": ORDINARY,
     }  # fmt: skip
 

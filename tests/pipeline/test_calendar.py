@@ -15,7 +15,8 @@ from .conftest import Checkout
 pytestmark = pytest.mark.slow
 
 STAGES = (
-    "corpus", "subject", "extract", "train", "evaluate", "judge", "control", "compare", "track",
+    "corpus", "subject", "extract", "train", "evaluate", "judge", "control", "compare", "report",
+    "track",
 )  # fmt: skip
 SMALLER = {
     "steps: 60, batch_size: 16": "steps: 3, batch_size: 8",

@@ -107,7 +107,7 @@ def test_negative_controls_and_seeds_reach_the_tables(finished: Checkout, tmp_pa
     before = sum(p.is_dir() for p in (checkout.folder / ".sae-repro/cells").iterdir())
     checkout.change("seeds: [0, 1]", "seeds: [0, 1, 2]")
     assert checkout.ran(checkout.repro()) == [
-        "train", "evaluate", "judge", "compare", "track"]  # fmt: skip
+        "train", "evaluate", "judge", "compare", "report", "track"]  # fmt: skip
     after = sum(p.is_dir() for p in (checkout.folder / ".sae-repro/cells").iterdir())
     assert after == before + 3  # one trained, one evaluated, the cell's seeds compared
 

@@ -33,12 +33,12 @@ pytestmark = pytest.mark.slow
 HOOK = HOOKS[0]
 STAGES = ("corpus", "subject", "extract", "train", "evaluate", "judge", "control", "compare")
 READERS = {
-    "corpus": ("subject", "extract", "evaluate", "judge", "control", "tune"),
-    "subject": ("extract", "evaluate", "tune"),
-    "extract": ("train", "evaluate", "judge", "tune"),
-    "train": ("evaluate", "judge", "compare", "track"),
-    "evaluate": ("judge", "compare", "track"),
-    "judge": ("compare",),
+    "corpus": ("subject", "extract", "evaluate", "judge", "control", "report", "tune"),
+    "subject": ("extract", "evaluate", "report", "tune"),
+    "extract": ("train", "evaluate", "judge", "report", "tune"),
+    "train": ("evaluate", "judge", "compare", "report", "track"),
+    "evaluate": ("judge", "compare", "report", "track"),
+    "judge": ("compare", "report"),
     "control": ("compare",),
 }
 """The stages that read what a stage wrote, as dvc.yaml has them."""

@@ -41,7 +41,7 @@ def test_answers_are_recorded_once_and_replayed_from_what_dvc_keeps(
     )
     checkout.change(CONCEPTS, http)
     output = checkout.repro(SOME_KEY=KEY, no_proxy="127.0.0.1")
-    assert checkout.ran(output) == ["judge", "compare", "track"]
+    assert checkout.ran(output) == ["judge", "compare", "report", "track"]
     requests = len(endpoint.prompts)
     record = checkout.folder / "judge/answers.jsonl"
     assert requests == record.read_bytes().count(b"\n") > 30

@@ -117,7 +117,7 @@ def test_one_changed_lambda_retrains_one_cell(finished: Checkout, tmp_path: Path
     checkout.change("lambda: 1e-2", "lambda: 2e-2")
     output = checkout.repro()
     assert len(checkout.trained() - trained) == 1
-    assert checkout.ran(output) == ["train", "evaluate", "judge", "compare", "track"]
+    assert checkout.ran(output) == ["train", "evaluate", "judge", "compare", "report", "track"]
     for line in (
         "train: 1 to make, 2 unchanged of 3 SAEs",
         r"train: vanilla: 936 steps, last batch L0 \S+, FVU \S+, \S+ s",
@@ -143,7 +143,17 @@ def test_one_changed_lambda_retrains_one_cell(finished: Checkout, tmp_path: Path
         (
             "requirements.lock",
             "# another byte\n",
-            {"corpus", "subject", "extract", "train", "evaluate", "judge", "control", "compare"},
+            {
+                "corpus",
+                "subject",
+                "extract",
+                "train",
+                "evaluate",
+                "judge",
+                "control",
+                "compare",
+                "report",
+            },
         ),
         (
             "src/sae_repro/readers/shards.py",
@@ -172,7 +182,9 @@ def test_a_removed_cell_leaves_no_trace(finished: Checkout, tmp_path: Path) -> N
     checkout = finished.copy(tmp_path / "removed")
     checkout.change(next(line for line in (checkout.folder / "params.yaml").read_text().splitlines()
                          if "resample:" in line) + "\n", "")  # fmt: skip
-    assert checkout.ran(checkout.repro()) == ["train", "evaluate", "judge", "compare", "track"]
+    assert checkout.ran(checkout.repro()) == [
+        "train", "evaluate", "judge", "compare", "report", "track",
+    ]  # fmt: skip
     assert sorted(p.name for p in (checkout.folder / "artifacts/train").iterdir()) == [
         CONTENTS, "matryoshka", "vanilla",
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from .conftest import ROOT, Checkout
 
 RUNNER = Path(__file__).with_name("all_stages.py")
 STAGES = ("kernels", "corpus", "subject", "extract", "train", "fewer", "evaluate", "judge",
-          "control", "compare", "tune", "samplers")  # fmt: skip
+          "control", "compare", "report", "tune", "samplers")  # fmt: skip
 TRAINING = STAGES[: STAGES.index("fewer")]
 EMULATED = [
     ("EPYC-Rome", TRAINING),
@@ -56,6 +56,7 @@ evaluate:
 judge: {extremes: 2, uniform: 3, latents: 2}
 control: {seeds: 1, tree_steps: 1, oracle_steps: 1, revival_steps: 1}
 compare: {matched_l0: [3], bootstrap: 100}
+report: {}
 track: {experiment: small}
 recipes:
   auxk: {revival: auxk, dead_tokens: 200, expansion: 2, k: 3}
@@ -132,7 +133,7 @@ def run(checkout: Checkout, stages: tuple[str, ...], *emulator: str, unpinned: s
 
 def results(checkout: Checkout, stages: tuple[str, ...]) -> dict[str, bytes]:
     """Contents of the folders that stages write, in the order of the stages."""
-    folders = {"compare": "reports", "tune": "tune"}
+    folders = {"compare": "reports", "report": "reports", "tune": "tune"}
     return {
         path.relative_to(checkout.folder).as_posix(): path.read_bytes()
         for stage in stages

@@ -22,7 +22,7 @@ from .random_studies import random_whole_study
 
 pytestmark = pytest.mark.slow
 
-AFTER_EXTRACT = ("train", "evaluate", "judge", "control", "compare")
+AFTER_EXTRACT = ("train", "evaluate", "judge", "control", "compare", "report")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def run(
     subject: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, dict[str, Any]]]:
-    """Runs a study from `extract` to `compare`; the metrics.json of its cells."""
+    """Runs a study from `extract` to `report`; the metrics.json of its cells."""
     folder, pin = subject
     monkeypatch.setenv("SAE_REPRO_JOBS", "1")
     monkeypatch.chdir(shutil.copytree(folder, tmp_path / "study"))

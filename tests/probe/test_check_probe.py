@@ -56,7 +56,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "threads": 1, "n_tokens": 2000,
                     "untrained_hooks": ["blocks.0.hook_resid_post"]},
         "train": {"batch_size": 64}, "evaluate": {}, "judge": {}, "control": {}, "compare": {},
-        "track": {},
+        "report": {}, "track": {},
         "cells": {
             "topk": {"expansion": 4, "activation": "topk", "k": 4, "seeds": [0, 1]},
             "on-random-weights": {"expansion": 4, "activation": "topk", "k": 4,

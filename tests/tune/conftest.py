@@ -38,6 +38,7 @@ evaluate: {metrics: []}
 judge: {}
 control: {}
 compare: {}
+report: {}
 track: {}
 recipes: {}
 cells:

@@ -185,6 +185,7 @@ def sections(
         "judge": {"kind": "concepts"},
         "control": {"worlds": []},
         "compare": {"matched_l0": list(fit.targets), "bootstrap": 1000},
+        "report": {},
         "track": {"experiment": name},
     }
 

@@ -41,7 +41,7 @@ A study of sparse autoencoders, made by `sae-repro init` ({start}).
     pip install sae-repro=={version}
     pip install -r requirements.lock    # the versions that the recorded numbers follow from
     sae-repro check                     # is params.yaml valid?
-    dvc repro                           # every number; tables and figures are in reports/
+    dvc repro                           # every number; open reports/index.html
     sae-repro ui                        # compare the runs in MLflow
 
 | file | content |
@@ -49,7 +49,7 @@ A study of sparse autoencoders, made by `sae-repro init` ({start}).
 | `params.yaml` | what is studied; `sae-repro check --schema` explains every key |
 | `dvc.yaml`, `stages/` | the pipeline; `sae-repro init --renew` writes them again |
 | `code/`, `requirements.lock` | code of sae-repro and libraries that the results follow from |
-| `reports/` | tables, figures and metrics.json, for git |
+| `reports/` | index.html, an explorer of latents, tables, figures and metrics.json, for git |
 | `artifacts/` | everything large; in DVC's cache |
 
 After an upgrade of sae-repro or of a library, `sae-repro init --renew` records what is installed,

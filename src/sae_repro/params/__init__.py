@@ -27,6 +27,7 @@ from sae_repro.params.hooks import (
 from sae_repro.params.judge import ANSWERS, SCORE_INFO, Judge, PromptFile, ScoreInfo
 from sae_repro.params.reading import load, parse
 from sae_repro.params.recipes import read_cells
+from sae_repro.params.report import Report
 from sae_repro.params.study import Study, shape_problems
 from sae_repro.params.subject import (
     GgufSubject,
@@ -70,6 +71,7 @@ __all__ = [
     "LocalSubject",
     "PretrainedSubject",
     "PromptFile",
+    "Report",
     "ScoreInfo",
     "Section",
     "StoriesSource",

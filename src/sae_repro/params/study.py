@@ -18,6 +18,7 @@ from sae_repro.params.extract import Extract
 from sae_repro.params.hooks import EMBEDDINGS, UNTRAINED, layer_of, on_random_weights, weights_of
 from sae_repro.params.judge import Judge
 from sae_repro.params.recipes import Cells, Name, PartialCell, Recipes
+from sae_repro.params.report import Report
 from sae_repro.params.subject import Subject, SubjectChoice
 from sae_repro.params.track import Track
 from sae_repro.params.train import Train
@@ -41,6 +42,7 @@ class Study(Section):
     judge: Judge
     control: Control
     compare: Compare
+    report: Report
     track: Track
     recipes: Recipes = Field(description="choices that several cells share, by name; {} for none")
     cells: Cells
@@ -104,6 +106,9 @@ def _problems(study: Study) -> Iterator[str]:
     for pattern in study.evaluate.only or ():
         if not any(fnmatchcase(name, pattern) for name in study.cells):
             yield f"evaluate.only.{pattern}: no cell has such a name"
+    for number, pattern in enumerate(study.report.explorer or ()):
+        if not any(fnmatchcase(name, pattern) for name in study.cells):
+            yield f"report.explorer.{number} = {pattern}: no cell has such a name"
     for name, cell in study.cells.items():
         if cell.hook is not None and cell.hook not in study.extract.all_hooks:
             yield f"cells.{name}.hook = {cell.hook}: not extracted; {_extracted(study)}"
