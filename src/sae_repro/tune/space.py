@@ -136,9 +136,10 @@ def load_tune(study: Path) -> tuple[Tune, Study]:
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
     if problems := list(outside(tune.defaults, _choices(tune))):
         raise StudyError("\n".join(f"{path}: {problem}" for problem in problems))
-    evaluate = {k: v for k, v in (settings.get("evaluate") or {}).items() if k != "only"}  # by name
+    # these name cells, of which there are others here
+    evaluate = {k: v for k, v in (settings.get("evaluate") or {}).items() if k != "only"}
     try:
-        settings |= {"cells": dict(_corners(tune)), "evaluate": evaluate}
+        settings |= {"cells": dict(_corners(tune)), "evaluate": evaluate, "report": {}}
         parsed = parse(settings, source=str(path))
     except StudyError as error:
         raise StudyError(str(error).replace(": cells.", ": tune.recipes.")) from None
