@@ -1,4 +1,4 @@
-"""What extraction reads, from the folders of the stages before it."""
+"""The inputs of extraction, read from the folders of the stages before it."""
 
 from pathlib import Path
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK, LONG_BLOCK = 1024, 2048  # rows or columns: for each block the other operand is packed anew
-SMALL = 2**19  # numbers of that operand for which the shorter block costs no time
+SMALL = 2**20  # numbers of that operand for which the shorter block costs 2 % of the time or less
 WORTH_A_THREAD = 2**23  # multiplications; with fewer, handing a block over costs what it saves
 
 
