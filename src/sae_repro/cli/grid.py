@@ -218,7 +218,7 @@ def lines(values: Mapping[str, Any], within: str = "", indent: str = "") -> Iter
     for key, value in values.items():
         remark = COMMENTS.get(within + key)
         comment = f"  # {remark}" if remark else ""
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield f"{indent}{_scalar(key)}:"
             yield from lines(value, f"{within}{key}.", indent + "  ")
         elif isinstance(value, list) and value:
