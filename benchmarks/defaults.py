@@ -1,7 +1,7 @@
 """Our defaults beside SAELens' own trainer: held-out FVU and L0 of both on the same activations.
 
     python -m benchmarks.defaults root=artifacts/extract stories260k=studies/x/artifacts/extract
-    python -m benchmarks.defaults --batch 128 smollm2=studies/y/artifacts/extract
+    python -m benchmarks.defaults --only TopK --seeds 0 --batch 128 news=studies/y/artifacts/extract
     python -m benchmarks.defaults --tried '{"lr": 5e-3}' root=artifacts/extract
 
 Arguments name folders of a stage `extract`, whose first hook is read, or name=folder:hook; make
@@ -21,7 +21,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,9 +207,11 @@ def held_out(sae: "SAE", data: Data) -> dict[str, float]:
     }
 
 
-def measure(data: Data, seed: int, rates: tuple[float, ...]) -> Iterator[dict[str, Any]]:
+def measure(
+    data: Data, seed: int, rates: tuple[float, ...], architectures: Sequence[str] = tuple(OURS)
+) -> Iterator[dict[str, Any]]:
     """A row per architecture, library and, of SAELens, learning rate."""
-    for architecture in OURS:
+    for architecture in architectures:
         l0s: dict[float | str, float] = {}
         for lr in rates:
             with _timed() as spent:
@@ -260,14 +262,14 @@ def main(options: argparse.Namespace) -> None:
         sizes = {"expansion": options.expansion, "tokens": options.tokens, "batch": options.batch}
         data = Data(store, hook or next(iter(store.manifest["hooks"])), **sizes)
         at = {"activations": name, **sizes}
-        for seed in SEEDS:
+        for seed in options.seeds:
             if options.tried is None:
-                table, key, rows = "defaults", KEY, measure(data, seed, RATES)
+                table, key, rows = "defaults", KEY, measure(data, seed, RATES, options.only)
             else:
                 table, key = "defaults_tried", TRIED_KEY
                 at |= {"change": json.dumps(options.tried), "normalisation":
                        options.tried.get("normalisation", "expected_norm")}  # fmt: skip
-                rows = (ours(name, data, K, seed, options.tried) for name in OURS)
+                rows = (ours(name, data, K, seed, options.tried) for name in options.only)
             for row in rows:
                 print(json.dumps(at | row), flush=True)
                 renew(table, [{**at, **row, **machine_of("portable")}], key)
@@ -279,6 +281,9 @@ def asked(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.defaults")
     parser.add_argument("activations", nargs="+", help="name=folder or name=folder:hook")
     parser.add_argument("--tried", type=json.loads, help="changes of our defaults, as JSON")
+    parser.add_argument("--only", nargs="+", choices=list(OURS), default=list(OURS), metavar="NAME",
+                        help="architectures, of: " + ", ".join(OURS))  # fmt: skip
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--expansion", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=300_000)
     parser.add_argument("--batch", type=int, default=512)
