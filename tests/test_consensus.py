@@ -51,6 +51,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
         raw["cells"] = {CELL: {**one, "seeds": [0, 1, 2]}, "topk-one": one}
         raw["recipes"] = {}
         raw["evaluate"].pop("only")
+        raw["report"] = {}
         write_json(tmp_path / "params.yaml", raw)
         for seed in range(3):
             sae = sae_of(architecture, seed)

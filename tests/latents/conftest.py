@@ -12,7 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from sae_repro.autoencoders import SAE, Weights, save
 from sae_repro.contents import seal
 from sae_repro.corpus.tokenizers import word_level
-from sae_repro.extract.extraction import extract
+from sae_repro.extract.extraction import Inputs, extract
+from sae_repro.extract.resumption import States
 from sae_repro.files import write_json
 from sae_repro.params import Extract
 from sae_repro.params.yaml_files import read_yaml
@@ -48,6 +49,7 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     raw["recipes"] = {}
     raw["evaluate"].pop("only")
+    raw["report"] = {}
     write_json(study / "params.yaml", raw)
     tokenizer = word_level(WORDS)
     for folder in ("corpus/tokenizer", "subject"):
@@ -69,9 +71,9 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hooks=(HOOK,), context=CONTEXT, n_tokens=40, n_calibration_tokens=40,
         n_validation_tokens=40, norm_limit=10, threads=1,
     )  # fmt: skip
+    subject, corpus = load_subject(artifacts / "subject"), TokenDocuments.load(artifacts / "corpus")
     (artifacts / "extract").mkdir()
-    extract(load_subject(artifacts / "subject"), TokenDocuments.load(artifacts / "corpus"),
-            settings, seed=0, folder=artifacts / "extract", names={})  # fmt: skip
+    extract(Inputs(subject, corpus, {}), settings, seed=0, states=States(artifacts / "extract"))
     for stage in ("corpus", "subject", "extract"):
         seal(artifacts / stage)
     for seed in range(2):

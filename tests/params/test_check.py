@@ -283,7 +283,7 @@ def test_numbers_and_merges_are_yaml_1_2(tmp_path: Path) -> None:
         "corpus: {source: {kind: stories, n_documents: 1_000}}\n"
         "subject: {source: {kind: train}, training: {}}\n"
         "extract: {hooks: [blocks.0.hook_mlp_out]}\n"
-        "train: {}\nevaluate: {}\njudge: {}\ncontrol: {}\ncompare: {}\ntrack: {}\n"
+        "train: {}\nevaluate: {}\njudge: {}\ncontrol: {}\ncompare: {}\nreport: {}\ntrack: {}\n"
         "cells: {a: {<<: *v}, b: {<<: *v, lambda: 1e-4}}\n"
     )
     study = load(tmp_path / "params.yaml")

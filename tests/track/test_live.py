@@ -55,7 +55,8 @@ def study(
 def write_params(folder: Path, cells: dict[str, Any], seconds: float = 0.2) -> None:
     """The root study's params.yaml with other cells."""
     track = {"experiment": "test", "live_seconds": seconds}
-    study = {**read_yaml(ROOT / "params.yaml"), "cells": cells, "track": track, "evaluate": {}}
+    study = {**read_yaml(ROOT / "params.yaml"), "cells": cells, "track": track,
+             "evaluate": {}, "report": {}}  # fmt: skip
     (folder / "params.yaml").write_text(json.dumps(study))
 
 

@@ -63,6 +63,8 @@ def test_the_command_sends_the_trials_of_a_study(study: Path) -> None:
     params = (ROOT / "params.yaml").read_text()
     only = params.index("  only:")  # of cells that this study does not have
     params = params[:only] + params[params.index("\njudge:\n") :]
+    page = params.index("  explorer:")  # likewise
+    params = params[:page].rstrip() + " {}\n" + params[params.index("\ntrack:\n") :]
     start = params.index("\ncells:\n")
     lines = (f"  {name}: {{recipe: topk, k: {k}}}\n" for k, name in enumerate(("a", "b", "bad"), 8))
     cells = "\ncells:\n" + "".join(lines)
