@@ -15,6 +15,7 @@ from sae_repro.files import read_json
 from sae_repro.params import layer_of, model_hook
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.row_start import row_start
+from sae_repro.readers.shards import ActivationStore
 from sae_repro.readers.subject import load_for
 
 if TYPE_CHECKING:
@@ -84,9 +85,7 @@ class TextReader:
     @property
     def norm_limit(self) -> float | None:
         """The norm beyond which extraction leaves a token out at this hook, if it has a limit."""
-        rule = self.manifest.get("left_out")
-        median = rule["medians"].get(self.hook) if rule else None
-        return None if median is None else float(rule["norm_limit"]) * float(median)
+        return ActivationStore(self.artifacts / "extract").norm_limit(self.hook)
 
     def check_tokens_are_read(self) -> None:
         """StudyError where the study reads one activation per document."""

@@ -165,6 +165,12 @@ class ActivationStore:
         """Median of ‖x‖ over the training rows, to 0.05 %."""
         return float(self._hook(hook)["median_norm"])
 
+    def norm_limit(self, hook: str) -> float | None:
+        """The norm beyond which a token was left out at the hook, if there is a limit."""
+        rule = self.manifest.get("left_out") or {}
+        median = rule.get("medians", {}).get(hook)
+        return None if median is None else float(rule["norm_limit"]) * float(median)
+
     def mean(self, hook: str) -> FloatArray:
         """E x over the training rows, float64 [D]."""
         path = self.folder / hook / "mean.npy"

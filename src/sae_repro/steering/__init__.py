@@ -14,20 +14,25 @@ with steered(subject, sae, "blocks.1.hook_resid_post", [Intervention(423, "clamp
 from sae_repro.steering.continuation import (
     continued,
     divergence,
+    drawn,
     output_score,
     predictions,
     promoted_tokens,
 )
-from sae_repro.steering.interventions import Intervention, edit_of, edited, steered
+from sae_repro.steering.interventions import Intervention, behind_first, edit_of, edited, steered
+from sae_repro.steering.strength import strength_at
 
 __all__ = [
     "Intervention",
+    "behind_first",
     "continued",
     "divergence",
+    "drawn",
     "edit_of",
     "edited",
     "output_score",
     "predictions",
     "promoted_tokens",
     "steered",
+    "strength_at",
 ]

@@ -41,14 +41,20 @@ def continued(
         else:
             if uniform_nt is None:
                 raise ValueError("a temperature needs numbers to choose by")
-            below_nv = (logits_nv / temperature).softmax(dim=-1).cumsum(dim=-1)
-            u_n = torch.from_numpy(uniform_nt[:, step]).to(below_nv) * below_nv[:, -1]
-            chosen_n = torch.searchsorted(below_nv, u_n[:, None], right=True)[:, 0]
-            chosen_n = chosen_n.clamp_max(logits_nv.shape[1] - 1)
+            chosen_n = drawn(logits_nv / temperature, uniform_nt[:, step])
         rows_nl = torch.cat([rows_nl, chosen_n[:, None]], dim=1)
         if progress:
             progress(1)
     return rows_nl
+
+
+def drawn(logits_nv: Tensor, uniform_n: npt.NDArray[np.float64]) -> Tensor:
+    """The tokens [N] at which the cumulative probability passes the numbers in [0, 1)."""
+    # on the CPU: a GPU's running sums are not deterministic
+    below_nv = logits_nv.cpu().double().softmax(dim=-1).cumsum(dim=-1)
+    u_n = torch.from_numpy(uniform_n) * below_nv[:, -1]
+    chosen_n = torch.searchsorted(below_nv, u_n[:, None], right=True)[:, 0]
+    return chosen_n.clamp_max(logits_nv.shape[1] - 1).to(logits_nv.device)
 
 
 def predictions(subject: "TransformerBridge", rows_nl: Tensor) -> Tensor:

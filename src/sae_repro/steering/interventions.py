@@ -69,26 +69,43 @@ def edit_of(sae: SAE, interventions: Sequence[Intervention]) -> Edit:
     return edit
 
 
-@contextmanager
-def edited(
-    subject: "TransformerBridge", hook: str, edit: Edit, *, norm_limit: float | None = None
-) -> Iterator[None]:
-    """Inside, every pass of `subject` has `edit` added at `hook`, at all positions but each row's
-    first and those with a norm above `norm_limit`: no SAE was trained on their like.
+def behind_first(edit: Edit, norm_limit: float | None = None, *, cached: bool = False) -> Edit:
+    """From activations [N, T, D] to those with `edit` added, at the positions of `edited`.
 
-    `hook` is the model's own name of a residual stream, an attention or an MLP output.
+    `cached`: those of one position go on from a cache of keys and values, and have no first.
     """
 
-    def add(x_ntd: Tensor, hook: Any) -> Tensor:
-        x_md = x_ntd[:, 1:].reshape(-1, x_ntd.shape[-1]).float()
+    def add(x_ntd: Tensor) -> Tensor:
+        first = 0 if cached and x_ntd.shape[1] == 1 else 1
+        x_md = x_ntd[:, first:].reshape(-1, x_ntd.shape[-1]).float()
         added_md = edit(x_md)
         if norm_limit is not None:
             added_md = torch.where((x_md.norm(dim=1) <= norm_limit)[:, None], added_md, 0.0)
         result = x_ntd.clone()
-        result[:, 1:] += added_md.reshape(x_ntd[:, 1:].shape).to(x_ntd.dtype)
+        result[:, first:] += added_md.reshape(x_ntd[:, first:].shape).to(x_ntd.dtype)
         return result
 
-    hooks: Any = [(hook, add)]
+    return add
+
+
+@contextmanager
+def edited(
+    subject: "TransformerBridge",
+    hook: str,
+    edit: Edit,
+    *,
+    norm_limit: float | None = None,
+    cached: bool = False,
+) -> Iterator[None]:
+    """Inside, every pass of `subject` has `edit` added at `hook`, at all positions but each row's
+    first and those with a norm above `norm_limit`: no SAE was trained on their like.
+
+    `hook` is the model's own name of a residual stream, an attention or an MLP output. `cached`:
+    passes of one position go on from a cache of keys and values, and have no first.
+    """
+
+    add = behind_first(edit, norm_limit, cached=cached)
+    hooks: Any = [(hook, lambda x_ntd, hook: add(x_ntd))]
     with subject.hooks(fwd_hooks=hooks):
         yield
 
