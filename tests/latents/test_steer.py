@@ -82,3 +82,12 @@ def test_texts_longer_than_the_models_context_are_refused(small_study: Path) -> 
         run(PROMPT, *at, "--tokens", "30")
     with pytest.raises(StudyError, match="give a shorter one"):
         run("a " * 30, *at)
+
+
+@pytest.mark.parametrize("command", [["steer", "--latent", "3=1", "--tokens", "1"], ["explain"]])
+def test_words_that_the_tokenizer_lacks_are_said(small_study: Path, command: list[str]) -> None:
+    for text, note in ((PROMPT, ""), ("a zebra b zebra", "note: 2 of 4 tokens are not in the")):
+        arguments = [*command, text, "--cell", CELL, "--study", str(small_study)]
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code == 0
+        assert done.stderr.startswith(note) and ("note:" in done.stderr) == bool(note)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sae_repro.cli.trained import CellName, StudyOption, opened
+from sae_repro.cli.trained import CellName, StudyOption, note_unknown, opened
 from sae_repro.errors import StudyError
 
 
@@ -41,6 +41,7 @@ def explain(
 
     with bar("reading", unit="tokens") as progress:
         explanation = explanation_of(named, reader, given, top=top, progress=progress.update)
+    note_unknown(reader, given)
     show(explanation)
     if html is not None:
         from sae_repro.files import write_text

@@ -31,9 +31,10 @@ def _heading(console: "Console", it: Explanation) -> None:
     fvu = "" if it.fvu is None else f", FVU {it.fvu:.3g} on this text"
     console.print(
         f"{it.cell}: {it.hook}, {it.d_sae} latents; {len(it.tokens)} tokens, "
-        f"{it.l0:.1f} latents active per token{fvu}"
+        f"{it.l0:.1f} latents active per token{fvu}",
+        soft_wrap=True,
     )
-    console.print(f"mean over the text: {it.in_words}\n")
+    console.print(f"mean over the text: {it.in_words}\n", soft_wrap=True)
 
 
 def _bars(console: "Console", it: Explanation) -> None:

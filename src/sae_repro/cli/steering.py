@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sae_repro.cli.output import echo
-from sae_repro.cli.trained import CellName, StudyOption, opened
+from sae_repro.cli.trained import CellName, StudyOption, note_unknown, opened
 from sae_repro.errors import StudyError, one_line, shown
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def steer(
     sampling = Sampling(tokens, temperature, seed)
     with bar("writing", unit="tokens", total=2 * tokens) as progress:
         result = steered_text(named, reader, prompt, interventions, sampling, progress.update)
+    note_unknown(reader, prompt)
     drawn = f"temperature {temperature:g}, seed {seed}"
     echo(f"{named.name}, {named.hook}; {drawn if temperature else 'the likeliest tokens'}")
     for line in _lines(named, interventions, result):

@@ -20,6 +20,22 @@ CellName = Annotated[
 StudyOption = Annotated[Path, typer.Option(help="Folder that holds params.yaml.")]
 
 
+def note_unknown(reader: "TextReader", text: str) -> None:
+    """Say on standard error how many tokens of `text` the study's tokenizer has no word for.
+
+    StudyError where it has none at all.
+    """
+    ids, unknown = reader.ids(text), reader.tokenizer.unk_token_id
+    n = sum(i == unknown for i in ids)
+    if n:
+        words = "token is" if n == 1 else "tokens are"
+        typer.echo(
+            f"note: {n} of {len(ids)} {words} not in the study's vocabulary, and read as "
+            f"{reader.tokenizer.unk_token}",
+            err=True,
+        )
+
+
 def opened(study: Path, cell: str) -> "tuple[CellSAE, TextReader]":
     """The SAE of `cell` and a reader of texts at its hook, with the study's kernels on one core.
 
