@@ -148,33 +148,3 @@ def test_defaults_of_both_libraries_are_measured_at_one_l0(
 
 def _table(tmp_path: Path, name: str) -> list[Any]:
     return [*pd.read_csv(tmp_path / f"tables/{name}.csv").itertuples()]
-
-
-def test_steering_counts_the_words_that_the_grammar_has_in_a_class_alone(of: Any) -> None:
-    from types import SimpleNamespace
-
-    from sae_repro.corpus.tokenizers import word_level
-    from sae_repro.stories import lexicon
-
-    words = lexicon.vocabulary()
-    cfg = SimpleNamespace(d_vocab=len(words) + 3)
-    reader = SimpleNamespace(tokenizer=word_level(words), subject=SimpleNamespace(cfg=cfg))
-    homographs = {w for w in words if sum(w in entry.words for entry in lexicon.LISTS.values()) > 1}
-    for name, lists in (
-        ("name", lexicon.NAME_LISTS),
-        ("animal", ("farm_animal", "wild_animal", "other_animal")),
-    ):
-        expected = {word for each in lists for word in lexicon.LISTS[each].words}
-        found = {words[i - 3] for i in of("steering").words_of(name, reader).nonzero()[0]}
-        assert found - homographs == expected - homographs and found <= expected
-        assert len(found) > 10
-
-
-def test_strengths_are_those_of_equal_kl(of: Any) -> None:
-    from types import SimpleNamespace
-
-    steering = of("steering")
-    world = SimpleNamespace(kl=lambda strength: 0.01 * strength**2)
-    found = steering.as_strong_as(world, 4.0, lambda strength: strength)
-    assert found == pytest.approx(20, abs=16 / 2**steering.STEPS)
-    assert steering.as_strong_as(world, 1e6, lambda strength: strength) is None

@@ -19,6 +19,7 @@ from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.metrics.ablation import logits
 from sae_repro.evaluate.metrics.ngram import patterns
+from sae_repro.evaluate.metrics.steering.table import MEANS
 from sae_repro.evaluate.ratios import FIDELITY, FIDELITY_UNSEEN, RECONSTRUCTION, UNSEEN
 from sae_repro.evaluate.reconstruction import accumulate, summarise
 from sae_repro.evaluate.registry import chosen_metrics
@@ -31,7 +32,7 @@ from sae_repro.readers.shards import ActivationStore
 
 HOOK = "blocks.0.hook_resid_post"
 D = 8
-NEEDS_MODEL = {"ngram": patterns.NAMES, "ablation": logits.NAMES}
+NEEDS_MODEL = {"ngram": patterns.NAMES, "ablation": logits.NAMES, "steering": tuple(MEANS)}
 """Choices that run a language model: the names that they write."""
 
 

@@ -180,6 +180,12 @@ class Result:
         return pd.read_parquet(self.evaluated / "monosemantic.parquet")
 
     @cached_property
+    def steering(self) -> pd.DataFrame | None:
+        """One SAE's row per concept and condition, where steering was measured."""
+        path = self.evaluated / "steering.parquet"
+        return pd.read_parquet(path) if path.is_file() else None
+
+    @cached_property
     def curve(self) -> pd.DataFrame:
         """One SAE's training metrics by step."""
         path = self.trained / "metrics.jsonl"

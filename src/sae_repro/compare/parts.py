@@ -26,6 +26,7 @@ from sae_repro.compare.grid import write_grid
 from sae_repro.compare.judged import write_judged
 from sae_repro.compare.portraits import write_portraits
 from sae_repro.compare.report import write_index, write_metrics, write_verdicts
+from sae_repro.compare.steering import write_steering
 from sae_repro.compare.tables import write_cells
 from sae_repro.files import replacing_folder
 from sae_repro.params import Compare
@@ -90,6 +91,7 @@ def _tables(
         write_control(folder, artifacts)
         write_consistency(folder, results)
         write_features(folder, results, seed)
+        write_steering(folder, results)
         write_examples(folder, results, seed)
         write_by_quantile(folder, results, seed)
         write_dead_curve(folder, results)

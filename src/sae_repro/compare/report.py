@@ -40,6 +40,7 @@ INDEX = {
     "structure": "splitting, holes, absorption, coverage, probes, correlations, description length",
     "consistency": "how much of a dictionary another seed finds again, and what that predicts",
     "structure_common": "holes, absorption, splitting on pairs testable in all compared cells",
+    "steering": "whether latents that mean a class of words make the model write it, at equal KL",
     "claims": "what others claim, and whether it is so here: numbers, intervals, verdicts",
     "METRICS": "every metric: definition, unit, denominator, kind of interval, source; and its "
     "card: noise, separation from controls, truth on known atoms, correlation with FVU",

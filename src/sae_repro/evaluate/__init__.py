@@ -6,7 +6,7 @@ seeds has a folder for each, and a metrics.json over all of them (see `over_seed
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from sae_repro.cellstore import CellStore, bypassed, deliver
@@ -45,6 +45,8 @@ def run(context: StageContext) -> None:
         for of_cell in (evaluation.for_cell(name),)
     }
 
+    for line in _unsteered(evaluation, cells):
+        say(f"evaluate: {line}")
     keys = {job.key for jobs in cells.values() for job in jobs.values()}
     made: list[EvaluateJob] = []
 
@@ -95,6 +97,22 @@ def _comparisons(
         )
         for name, jobs in chosen.items()
     }
+
+
+def _unsteered(
+    evaluation: Evaluation, cells: Mapping[str, Mapping[str, EvaluateJob]]
+) -> Iterator[str]:
+    """Which cells are to be steered and can't be, a line per reason."""
+    from sae_repro.evaluate.metrics.steering import why_not
+
+    names: dict[str, list[str]] = {}
+    for name, jobs in cells.items():
+        if "steering" in evaluation.for_cell(name).settings.metrics:
+            reason = why_not(evaluation.corpus, next(iter(jobs.values())).hook)
+            names.setdefault(reason or "", []).append(name)
+    for reason, of in names.items():
+        if reason:
+            yield f"steering is not measured ({reason}): {', '.join(of)}"
 
 
 def _check_labels(labels: ConceptLabels, context: StageContext) -> None:

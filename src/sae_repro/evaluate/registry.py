@@ -10,6 +10,7 @@ from sae_repro.evaluate.metrics import (
     monosemanticity,
     ngram,
     references,
+    steering,
     structure,
 )
 from sae_repro.evaluate.summary import Summary
@@ -31,6 +32,7 @@ MEASURES = {
     "references": Measure(references.measure),
     "ngram": Measure(ngram.measure),
     "ablation": Measure(ablation.measure),
+    "steering": Measure(steering.measure),
 }
 
 

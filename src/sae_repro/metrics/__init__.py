@@ -22,6 +22,7 @@ from sae_repro.metrics.monosemanticity import CLASSES, MONOSEMANTICITY
 from sae_repro.metrics.reconstruction import RECONSTRUCTION
 from sae_repro.metrics.references import REFERENCES
 from sae_repro.metrics.seeds import mean_over_seeds
+from sae_repro.metrics.steering import STEERING
 from sae_repro.metrics.structure import STRUCTURE
 
 AREAS = {
@@ -32,6 +33,7 @@ AREAS = {
     "Structure": STRUCTURE,
     "Dictionary": DICTIONARY,
     "Word patterns and ablation": LANGUAGE,
+    "Steering": STEERING,
     "References": REFERENCES,
     "Consistency over seeds": CONSISTENCY,
     "Control: known atoms": CONTROLS,

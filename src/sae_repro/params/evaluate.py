@@ -8,7 +8,14 @@ from pydantic import Field
 from sae_repro.params.base import Count, Device, Many, Place, Section, Sha256, Text
 
 Chosen = Literal[
-    "monosemanticity", "structure", "dictionary", "references", "consistency", "ngram", "ablation"
+    "monosemanticity",
+    "structure",
+    "dictionary",
+    "references",
+    "consistency",
+    "ngram",
+    "ablation",
+    "steering",
 ]
 BETWEEN_SEEDS: tuple[Chosen, ...] = ("consistency",)
 """Those that compare the SAEs of a cell with several seeds."""
@@ -44,7 +51,8 @@ class Evaluate(Section):
         "each latent against a bank of concepts; structure, how latents divide concepts "
         "(splitting, holes, absorption, coverage, probes); dictionary, nearest atoms and "
         "description length; references, correlation with small SAEs; consistency, which latents "
-        "the seeds of a cell share; and, slower, ngram and ablation, which run the language model; "
+        "the seeds of a cell share; and, slower, ngram, ablation and steering, which run the "
+        "language model (steering: on corpus.source.kind: stories, hooks of the residual stream); "
         "[] for none",
     )
     only: dict[Text, Many[Chosen]] | None = Field(
