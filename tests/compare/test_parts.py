@@ -31,7 +31,7 @@ def results(write: Callable[..., Result], tmp_path: Path) -> list[Result]:
 
 def reports_of(results: list[Result], artifacts: Path, reports: Path) -> Path:
     settings = Compare(matched_l0=(8.0,), bootstrap=100)
-    write_reports(results, settings, 0, {}, artifacts, reports)
+    write_reports(results, settings, 0, {}, artifacts, reports, {})
     return reports
 
 

@@ -15,6 +15,7 @@ from sae_repro.files import read_json, read_object
 from sae_repro.params import Cell, HubSubject, Study, Tune
 from sae_repro.params.cell import LR_OF_UNIT_ROWS
 from sae_repro.params.recipes import RECIPE, PartialCell
+from sae_repro.params.scaling import SCALING
 from sae_repro.remarks import remarks_on
 from sae_repro.stage import STATE
 
@@ -172,7 +173,8 @@ def schema_lines() -> Iterator[str]:
             yield f"recipes.<name>: {field.description}; keys as in cells.<name>"
         elif name == "cells":
             yield "cells.<name>: one SAE each; the name has lower-case letters, digits, - and _"
-            yield from _field(f"cells.<name>.{RECIPE}", PartialCell.model_fields[RECIPE])
+            for key in (RECIPE, SCALING):
+                yield from _field(f"cells.<name>.{key}", PartialCell.model_fields[key])
             yield from _fields(Cell, "cells.<name>")
         else:
             yield from _field(name, field)

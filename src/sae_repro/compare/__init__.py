@@ -17,6 +17,7 @@ def run(context: StageContext) -> None:
     from sae_repro.compare.dvc_views import write_metric_files, write_plot_tables
     from sae_repro.compare.parts import write_reports
     from sae_repro.compare.tables import headline
+    from sae_repro.params.recipes import families
 
     settings, seed = context.section(Compare, "compare"), context.value("seed")
     cells = read_cells(context.value("recipes"), context.value("cells"))
@@ -25,7 +26,8 @@ def run(context: StageContext) -> None:
     for stage in ("train", "evaluate", "judge", "control"):
         check(context.artifacts(stage))
     results = collect(cells, artifacts)
-    write_reports(results, settings, seed, claims, artifacts, reports)
+    laws = families(context.value("cells"))
+    write_reports(results, settings, seed, claims, artifacts, reports, laws)
     write_json(reports / "metrics.json", {r.name: headline(r) for r in results if r.ok})
     with replacing_folder(reports / "metrics") as folder:
         write_metric_files(folder, results)

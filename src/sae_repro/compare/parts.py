@@ -26,11 +26,15 @@ from sae_repro.compare.grid import write_grid
 from sae_repro.compare.judged import write_judged
 from sae_repro.compare.portraits import write_portraits
 from sae_repro.compare.report import write_index, write_metrics, write_verdicts
+from sae_repro.compare.scaling.figure import draw_scaling
+from sae_repro.compare.scaling.surfaces import fits
+from sae_repro.compare.scaling.tables import write_scaling
 from sae_repro.compare.steering import write_steering
 from sae_repro.compare.tables import write_cells
 from sae_repro.files import replacing_folder
 from sae_repro.params import Compare
 from sae_repro.params.claims import Claim
+from sae_repro.params.scaling import Family
 from sae_repro.sidebyside import side_by_side
 
 
@@ -54,6 +58,7 @@ def write_reports(
     claims: Mapping[str, Claim],
     artifacts: Path,
     reports: Path,
+    families: Mapping[str, Family],
 ) -> None:
     """Write the folders tables and figures of `reports`, its parts by workers side by side.
 
@@ -63,7 +68,7 @@ def write_reports(
     with replacing_folder(reports / "figures") as figures:
         parts = [
             Part("tables", partial(_tables, results, settings, seed, claims, artifacts, reports,
-                                   figures)),
+                                   figures, families)),
             Part("figures", partial(write_figures, figures, results, targets)),
             Part("training curves", partial(write_curves, figures, results)),
             Part("heat maps", partial(heat_maps, figures, artifacts)),
@@ -82,6 +87,7 @@ def _tables(
     artifacts: Path,
     reports: Path,
     figures: Path,
+    families: Mapping[str, Family],
 ) -> None:
     """The folder tables, and those `figures` that are drawn from tables."""
     with replacing_folder(reports / "tables") as folder:
@@ -104,6 +110,9 @@ def _tables(
             common=lambda names, metric: common_pairs(results, names, metric, seed).estimates,
         )
         write_metrics(folder, write_cards(folder, results, artifacts))
+        fitted = list(fits(families, results, settings.bootstrap, seed))
+        write_scaling(folder, fitted, settings.bootstrap, seed)
+        draw_scaling(figures, fitted)
         if claims:
             write_claims(folder, claims)
         write_index(folder)

@@ -41,6 +41,9 @@ INDEX = {
     "consistency": "how much of a dictionary another seed finds again, and what that predicts",
     "structure_common": "holes, absorption, splitting on pairs testable in all compared cells",
     "steering": "whether latents that mean a class of words make the model write it, at equal KL",
+    "scaling": "laws of the loss over width, tokens and sparsity, and the largest cell predicted",
+    "scaling_budgets": "the width and tokens with the lowest loss at a budget of compute",
+    "scaling_cells": "the cells behind the laws, with their residuals",
     "claims": "what others claim, and whether it is so here: numbers, intervals, verdicts",
     "METRICS": "every metric: definition, unit, denominator, kind of interval, source; and its "
     "card: noise, separation from controls, truth on known atoms, correlation with FVU",

@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 from sae_repro.errors import StudyError, shown
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell
+from sae_repro.params.scaling import SCALING, Family, Scaling, family
 from sae_repro.params.validation import BELOW, FAULTS, check_section
 
 RECIPE = "recipe"
@@ -58,6 +59,10 @@ else:  # a cell's own fields: each may be left out or null; the rules between th
         recipe=(
             Name | None,
             Field(None, description="the recipe that it starts from; its own keys override it"),
+        ),
+        scaling=(
+            Scaling | None,
+            Field(None, description="cells only: makes it a family, a cell per combination"),
         ),
         **{name: (info.annotation | None, info) for name, info in Cell.model_fields.items()},
     )
@@ -131,7 +136,9 @@ def _found(recipes: dict[str, BaseModel]) -> dict[str, BaseModel]:
     """The recipes, if each of them starts from recipes that are there."""
     written = _Written(recipes)
     problems = {}
-    for name in written:
+    for name, recipe in recipes.items():
+        if getattr(recipe, SCALING) is not None:
+            problems[f"{name}.{SCALING}: a cell's, not a recipe's; move it into cells"] = name
         try:
             _lineage({RECIPE: name}, written)
         except ValueError as error:
@@ -156,16 +163,65 @@ def _whole(entry: Any, info: ValidationInfo) -> Any:
         raise PydanticCustomError(BELOW, "{lines}", {"lines": str(error)}) from None
 
 
+def _expanded(cells: Any) -> Any:
+    """The cells with those of families in the place of these."""
+    if not isinstance(cells, Mapping):
+        return cells
+    try:
+        return expanded(cells)
+    except ValueError as error:
+        raise PydanticCustomError(BELOW, "{lines}", {"lines": str(error)}) from None
+
+
 Recipes = Annotated[dict[Name, PartialCell], AfterValidator(_found)]
-Cells = Annotated[dict[Name, Annotated[Cell, BeforeValidator(_whole)]], Field(min_length=1)]
+Cells = Annotated[
+    dict[Name, Annotated[Cell, BeforeValidator(_whole)]],
+    Field(min_length=1),
+    BeforeValidator(_expanded),
+]
 """Cells by name; in a section they follow the field `recipes`, which they are read with."""
+
+
+def families(cells: Mapping[str, Any]) -> dict[str, Family]:
+    """The families among the `cells` of params.yaml; ValueError, a line per fault."""
+    found, problems = {}, []
+    for name, entry in cells.items():
+        if isinstance(name, str) and isinstance(entry, Mapping) and entry.get(SCALING) is not None:
+            within = f"{shown(name)}.{SCALING}"
+            try:
+                scaling = check_section(Scaling, entry[SCALING], source=SCALING, within=within)
+                found[name] = family(name, entry, scaling)
+            except StudyError as error:
+                problems += [line.removeprefix(f"{SCALING}: ") for line in str(error).split("\n")]
+            except ValueError as error:
+                problems += [f"{shown(name)}.{line}" for line in str(error).split("\n")]
+    if problems:
+        raise ValueError("\n".join(problems))
+    return found
+
+
+def expanded(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """The `cells` of params.yaml with a family's cells in its place; ValueError for a fault."""
+    found = families(cells)
+    written: dict[str, Any] = {}
+    for name, entry in cells.items():
+        for own, choices in found[name].cells.items() if name in found else [(name, entry)]:
+            if own in written or (own != name and own in cells):
+                raise ValueError(f"{name}: its cell {own} is there already; rename one of them")
+            written[own] = choices
+    return written
 
 
 def read_cells(recipes: Mapping[str, Any], cells: Mapping[str, Any]) -> dict[str, Cell]:
     """The cells of a study's params.yaml, whole; StudyError with one line per fault."""
+    try:
+        written = expanded(cells)
+    except ValueError as error:
+        lines = str(error).split("\n")
+        raise StudyError("\n".join(f"params.yaml: cells.{line}" for line in lines)) from None
     return {
         name: check_section(Cell, _of_study(name, choices, recipes), within=f"cells.{name}")
-        for name, choices in cells.items()
+        for name, choices in written.items()
     }
 
 

@@ -30,10 +30,15 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "matched_l0_pairs": ("hook", "expansion", "target_l0", "a", "b"),
     "structure_common": ("hook", "K", "target_l0", "cell", "metric"),
     "control": ("world", "recipe"),
+    "scaling": ("family", "at", "law", "metric"),
+    "scaling_budgets": ("family", "at", "operations"),
 }
 """The columns that say what a table's row is of. Of other tables: their first columns of text."""
 ORDER = tuple(KEYS)
-SKIPPED = ("claims", "published", "seeds", "judged", "control_trials", "control_atoms", "METRICS")
+SKIPPED = (
+    "claims", "published", "seeds", "judged", "control_trials", "control_atoms", "scaling_cells",
+    "METRICS",
+)  # fmt: skip
 """Claims are compared as claims; the others hold members of what other tables have as a mean, the
 same numbers in another layout, or numbers of numbers."""
 NAMES = {"dead_fraction_below": "dead_fraction_below", "dead_fraction_never": "dead_fraction_never",

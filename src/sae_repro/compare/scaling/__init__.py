@@ -1,0 +1,1 @@
+"""Scaling laws of families of cells: fits, compute-optimal widths, predictions of larger cells."""
