@@ -29,6 +29,7 @@ VERBS: dict[str, list[str]] = {
     "new": ["new", "copy", "--from", "{study}"],
     "init": ["init", "{study}"],
     "renew": ["init", "--renew", "{study}"],
+    "plan": ["plan", "{study}"],
     "costs": ["costs", "{study}"],
     "claims": ["claims", "--study", "{study}"],
     "adopt": ["adopt", "--study", "{study}"],
