@@ -26,6 +26,10 @@ GRID = 12
 SMALLEST_STEP = 1e-7
 """Of log α and log β, at which a search has converged."""
 MOST_ROUNDS = 200
+GAIN = 1e-9
+"""By which a step lowers the squares, of them, or it is not taken."""
+ROUNDING = 1e-28
+"""Of Σ of the squared weighted losses: squares that differ by less do so by rounding."""
 PARAMETERS = 5
 """E, A, α, B, β: a fit needs more cells than that."""
 NEIGHBOURS = [shift for shift in product((-1, 0, 1), repeat=2) if shift != (0, 0)]
@@ -122,11 +126,12 @@ def non_negative(columns: list[Floats], y: Floats) -> tuple[Floats, Floats]:
     """
     runs = y.shape[1]
     best = _total(np.square(y))
+    rounding = ROUNDING * best
     coefficients = np.zeros((3, runs))
     for size in (1, 2, 3):
         for chosen in combinations(range(3), size):
             squares, found = least_squares([columns[i] for i in chosen], y)
-            better = (found >= 0).all(axis=0) & (squares < best)
+            better = (found >= 0).all(axis=0) & (squares < best - rounding)
             best = np.where(better, squares, best)
             full = np.zeros((3, runs))
             full[list(chosen)] = found
@@ -178,6 +183,7 @@ def _searched(problem: _Problem) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]
         found, _ = problem.solved(at)
         better = found < squares
         logs, squares = np.where(better, at, logs), np.where(better, found, squares)
+    rounding = ROUNDING * _total(np.square(problem.weight * problem.loss))
     step = np.full(runs, (high - low) / (GRID - 1))
     for _ in range(MOST_ROUNDS):
         open_ = np.flatnonzero(step >= SMALLEST_STEP)
@@ -186,7 +192,7 @@ def _searched(problem: _Problem) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]
         part = _Problem(problem.log_x, problem.log_t, problem.loss[:, open_], problem.weight)
         moved, lower, found = logs[:, open_], squares[open_], np.zeros(len(open_), dtype=bool)
         for at, tried in _candidates(part, logs[:, open_], squares[open_], step[open_]):
-            better = tried < lower
+            better = tried < lower - np.maximum(GAIN * squares[open_], rounding[open_])
             moved, lower = np.where(better, at, moved), np.where(better, tried, lower)
             found |= better
         logs[:, open_], squares[open_] = moved, lower

@@ -23,6 +23,10 @@ METRICS = (
 """Metrics whose laws are fitted, where every cell has them; of what is better higher, 1 − it."""
 
 
+FLAT = 1e-9
+"""Of the largest loss: a metric that varies by less has no law."""
+
+
 @dataclass(frozen=True)
 class Surface:
     """Cells of one family that differ in their width, and in their tokens or their sparsity."""
@@ -149,7 +153,7 @@ def fits(
         resampled = bootstrap(surface.cells, resamplings, seed)
         for metric in METRICS:
             table = surface.table(metric, resampled)
-            if table is None:
+            if table is None or np.ptp(table.means) <= FLAT * np.abs(table.means).max():
                 continue
             names = table.names
             rest = table
