@@ -111,7 +111,7 @@ def fitted(table: Table, resamplings: int, seed: int, *name: str) -> Fitted | No
     counts = [len(values) for values in table.seeds]
     shifts = table.scale * _draws(noise, counts, resamplings, seed, *name)
     same = fit(table.x, table.t, table.means + shifts, weight)
-    if not table.over_documents:
+    if table.documents is None or not table.over_documents:
         return Fitted(table, law, table.means + shifts, same, same, noise, misfit, seed, name)
     losses = table.documents + shifts
     resampled = fit(table.x, table.t, losses, weight)

@@ -190,13 +190,12 @@ def _searched(problem: _Problem) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]
         if not len(open_):
             break
         part = _Problem(problem.log_x, problem.log_t, problem.loss[:, open_], problem.weight)
-        moved, lower, found = logs[:, open_], squares[open_], np.zeros(len(open_), dtype=bool)
+        moved, lower = logs[:, open_], squares[open_]
         for at, tried in _candidates(part, logs[:, open_], squares[open_], step[open_]):
             better = tried < lower - np.maximum(GAIN * squares[open_], rounding[open_])
             moved, lower = np.where(better, at, moved), np.where(better, tried, lower)
-            found |= better
+        step[open_] = np.where(lower < squares[open_], step[open_], step[open_] / 4)
         logs[:, open_], squares[open_] = moved, lower
-        step[open_] = np.where(found, step[open_], step[open_] / 4)
     return logs, squares, step < SMALLEST_STEP
 
 
