@@ -78,8 +78,8 @@ class Scaling(Section):
     @property
     def axes(self) -> dict[str, tuple[float, ...]]:
         """The values of each axis that has some, in the order of `PREFIXES`."""
-        written = self.model_dump(by_alias=True)
-        return {name: written[name] for name in PREFIXES if written[name]}
+        written = (self.expansion, self.k, self.lambda_, self.target_l0, self.tokens)
+        return {name: values for name, values in zip(PREFIXES, written, strict=True) if values}
 
 
 @dataclass(frozen=True)
