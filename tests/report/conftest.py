@@ -1,6 +1,7 @@
 """A finished small study, its reports written, in this process: seconds."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from sae_repro.compare.drawing import FORMATS
 
 from ..pipeline.conftest import small_text
 from ..pipeline.in_process import carry_out, study
+from ..track.chromium import Chromium, installed
 
 CELLS = {
     "topk": {"expansion": 4, "activation": "topk", "k": 3, "seeds": [0, 1]},
@@ -41,3 +43,34 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     finally:
         os.chdir(here)
     return folder, declared
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A browser that has asked for nothing but files by the time the tests end."""
+    program = installed()
+    if program is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    running = Chromium(program, tmp_path_factory.mktemp("browser"))
+    yield running
+    running.close()
+    assert [url for url in running.requests() if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.fixture
+def quiet(browser: Chromium) -> Iterator[Chromium]:
+    """The browser, in whose console the test leaves no error."""
+    browser.errors.clear()
+    yield browser
+    assert browser.evaluate("window.hacked ?? 'no'") == "no"
+    assert browser.errors == []
+
+
+SIZES = {1280: 800, 390: 844}
+
+
+@pytest.fixture(params=SIZES)
+def sized(request: pytest.FixtureRequest, quiet: Chromium) -> Chromium:
+    """The browser as wide as a screen, and as a telephone."""
+    quiet.resize(request.param, SIZES[request.param])
+    return quiet

@@ -1,18 +1,16 @@
 """The feature explorer from file:// in a browser: no request, no console error, no injection."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..track.chromium import Chromium, installed
+from ..track.chromium import Chromium
 from .explorer_data import HOSTILE, explorer
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST, SECOND = "topk-x8-k16.seed-0", "topk-x8-k16.seed-1"
 LATENTS = 300
-SIZES = {1280: 800, 390: 844}
 ROWS = "[...document.querySelectorAll('.body .row')]"
 SHOWN = f"{ROWS}.map(row => row.querySelector('a').textContent).join()"
 HEADING = "document.querySelector('.page h1')?.textContent"
@@ -22,32 +20,6 @@ HEADING = "document.querySelector('.page h1')?.textContent"
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of an explorer of hostile text."""
     return explorer(tmp_path_factory.mktemp("explorer"), LATENTS).as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    program = installed()
-    if program is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    running = Chromium(program, tmp_path_factory.mktemp("browser"))
-    yield running
-    running.close()
-    assert [url for url in running.requests() if not url.startswith(("file:", "data:"))] == []
-
-
-@pytest.fixture
-def quiet(browser: Chromium) -> Iterator[Chromium]:
-    """The browser, in whose console the test leaves no error."""
-    browser.errors.clear()
-    yield browser
-    assert browser.evaluate("window.hacked ?? 'no'") == "no"
-    assert browser.errors == []
-
-
-@pytest.fixture(params=SIZES)
-def sized(request: pytest.FixtureRequest, quiet: Chromium) -> Chromium:
-    quiet.resize(request.param, SIZES[request.param])
-    return quiet
 
 
 def visit(browser: Chromium, page: str, link: str, ready: str) -> None:

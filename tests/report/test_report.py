@@ -145,7 +145,7 @@ def test_neighbours_and_partners_are_the_nearest_atoms(finished: Finished) -> No
 def test_shades_are_other_tokens_that_activate_the_latent(finished: Finished) -> None:
     folder, _ = finished
     data_folder = folder / "reports/explorer/data/relu"
-    shaded = 0
+    shaded = [0, 0]
     for path in data_folder.glob("contexts-*.js"):
         for entry in data(path)[1]:
             for context in (c for group in entry["quantiles"] for c in group["contexts"]):
@@ -155,8 +155,9 @@ def test_shades_are_other_tokens_that_activate_the_latent(finished: Finished) ->
                 for start, end, activation in context.get("shade", []):
                     assert 0 <= start < end <= len(text) // 2 and activation > 0
                     assert end <= own or start >= own
-                    shaded += 1
-    assert shaded > 10
+                    shaded[start >= own] += 1
+    # before the peak and after it
+    assert min(shaded) > 10
 
 
 def test_the_page_is_one_file_and_says_where_numbers_come_from(finished: Finished) -> None:
@@ -164,13 +165,24 @@ def test_the_page_is_one_file_and_says_where_numbers_come_from(finished: Finishe
     page = (folder / "reports/index.html").read_text("utf-8")
     structure = Structure(page)
     assert not re.search(r"(?:src|href)=\"(?:https?:)?//", page)
-    names = {tag[0] for tag in structure.tags if isinstance(tag, tuple)}
-    assert "link" not in names
     # a script of text's making would stand between those that are ours, at the end
-    assert structure.tags.count(("script", [])) == page.count("<script>") in (0, 2)
-    for cell in ("topk", "relu"):
+    assert structure.tags.count(("script", [])) == page.count("<script>") == 2
+    found = re.search(r"^const origins = (.*);$", page, re.M)
+    assert found is not None
+    origins = json.loads(found[1])
+    assert origins.keys() == {"topk", "relu"}
+    for cell, origin in origins.items():
+        measured = read_json(folder / f"artifacts/evaluate/{cell}/metrics.json")["key"]
+        keys = measured if isinstance(measured, list) else [measured]
+        assert origin["keys"] == [key[:12] for key in keys]
         checksum = read_json(folder / f"artifacts/evaluate/{cell}" / CONTENTS)["sha256"]
-        assert f"artifacts/evaluate/{cell} {checksum[:12]}" in page
+        assert origin["artifact"] == checksum[:12]
+    trained = read_json(folder / "artifacts/train/topk/seed-1/train.json")["key"]
+    assert origins["topk"]["trained"][1] == trained[:12]
+    for cells in re.findall(r"data-cells=\"([^\"]*)", page):
+        assert set(cells.split()) <= origins.keys()
+    for source in set(re.findall(r"data-source=\"([^\"]*)", page)):
+        assert (folder / source).is_file(), source
     for link in re.findall(r"href=\"((?:figures|tables)/[^\"#]+)", page):
         assert (folder / "reports" / link).is_file(), link
     for anchor in re.findall(r"href=\"#([^\"]+)", page):

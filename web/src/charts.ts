@@ -52,6 +52,53 @@ function isDark(): boolean {
 
 type Option = Parameters<EChartsType["setOption"]>[0];
 
+/** What options of the page have beside ECharts' own: see sae_repro.report.charts. */
+interface Series {
+  name?: string;
+  color?: string;
+  /** [x, low, high] of each point, by rising x. */
+  band?: [x: number, low: number, high: number][];
+}
+interface Axis {
+  /** The values that are labelled. */
+  ticks?: number[];
+}
+
+interface Coordinates {
+  coord(value: number[]): number[];
+}
+
+/** An architecture's black is drawn so on a dark page. */
+const BLACK = "#000000";
+const PALE = "#d5dae1";
+
+/** A band as a series of its own, of one polygon. */
+function band({ name, color, band: bounds = [] }: Series): object {
+  const low = bounds.map(([x, y]) => [x, y]);
+  const high = bounds.map(([x, , y]) => [x, y]).reverse();
+  return {
+    type: "custom", name, color, silent: true, z: 1, tooltip: { show: false }, clip: true, data: [...low, ...high],
+    renderItem: ({ dataIndex }: { dataIndex: number }, { coord }: Coordinates) =>
+      dataIndex === 0 && {
+        type: "polygon", silent: true, style: { fill: color, opacity: 0.16 },
+        shape: { points: [...low, ...high].map((point) => coord(point)) },
+      },
+  };
+}
+
+function labelled(axis: Axis): object {
+  const { ticks, ...rest } = axis;
+  return ticks ? { ...rest, axisTick: { customValues: ticks }, axisLabel: { customValues: ticks } } : rest;
+}
+
+/** `option` with its bands drawn and its axes labelled. */
+function extended(option: Option): Option {
+  const { series, xAxis, yAxis, ...rest } = option as { series?: Series[]; xAxis?: Axis; yAxis?: Axis };
+  const seen = Array.isArray(series) ? series.map((one) => (one.color === BLACK && isDark() ? { ...one, color: PALE } : one)) : series;
+  const all = Array.isArray(seen) ? [...seen, ...seen.filter((one) => one.band).map(band)] : seen;
+  return { ...rest, series: all, ...(xAxis && { xAxis: labelled(xAxis) }), ...(yAxis && { yAxis: labelled(yAxis) }) } as Option;
+}
+
 /** Draw `option` in `element`, in the page's colours and as wide as it becomes.
  *
  * `renderer`: "canvas" for many thousands of points. The chart that is returned takes listeners
@@ -61,7 +108,7 @@ type Option = Parameters<EChartsType["setOption"]>[0];
 function saeCharts(element: HTMLElement, option: Option, renderer: "svg" | "canvas" = "svg"): EChartsType {
   const chart = init(element, theme(isDark()), { renderer });
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  chart.setOption({ aria: { enabled: true }, animation: !still, animationDuration: 250, ...(option as object) });
+  chart.setOption({ aria: { enabled: true }, animation: !still, animationDuration: 250, ...(extended(option) as object) });
   const resized = new ResizeObserver(() => chart.resize());
   const recoloured = () => chart.setTheme(theme(isDark()));
   const preference = matchMedia("(prefers-color-scheme: dark)");

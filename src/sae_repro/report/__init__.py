@@ -19,7 +19,7 @@ def run(context: StageContext) -> None:
 
     prepare(device="cpu", threads=1)
 
-    from sae_repro.report.explorer import Source, write_data
+    from sae_repro.report.explorer import Source, mebibytes, write_data
     from sae_repro.report.page import copy_application, study_facts, write_page
     from sae_repro.report.shown import shown_saes
 
@@ -37,9 +37,6 @@ def run(context: StageContext) -> None:
         copy_application(folder)
         source = Source.read(artifacts, settings, evaluate)
         write_data(folder / "data", saes, source, study)
-    page = write_page(reports, cells, saes, artifacts, study)
-    size = sum(path.stat().st_size for path in (reports / "explorer").rglob("*") if path.is_file())
-    say(
-        f"report: {page}, {page.stat().st_size / 2**20:.2f} MiB; {len(saes)} SAEs in "
-        f"{reports / 'explorer'}, {size / 2**20:.2f} MiB"
-    )
+    size = mebibytes(reports / "explorer")
+    page = write_page(reports, cells, saes, artifacts, {**study, "explorer": size})
+    say(f"report: {page}, {mebibytes(page)}; {len(saes)} SAEs in {reports / 'explorer'}, {size}")

@@ -34,7 +34,8 @@ def columns(
     width = len(latents)
     monosemantic = sae.table("monosemantic")
     stability = latents["stability"] if "stability" in latents else pd.Series([np.nan] * width)
-    promoted, suppressed = lens or ([None] * width, [None] * width)
+    none: list[None] = [None] * width
+    promoted, suppressed = lens or (none, none)
     return {
         "density": latents["density"].tolist(),
         "mean": latents["mean_activation"].where(fired > 0).tolist(),

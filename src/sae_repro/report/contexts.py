@@ -35,7 +35,8 @@ def contexts_of(
     is_top = contexts["kind"] == "top"
     limit = np.where(is_top, settings.contexts, settings.contexts_per_quantile)
     shown = contexts[contexts["rank"].to_numpy() < limit]
-    shown = shown.assign(shade=shades(shown, around, a_nk, rows, corpus))
+    shaded = pd.Series(shades(shown, around, a_nk, rows, corpus), index=shown.index, dtype=object)
+    shown = shown.assign(shade=shaded)
     shown = shown.sort_values(["latent", "quantile", "rank"], kind="stable")
     found: Contexts = {}
     records: list[dict[Any, Any]] = shown.to_dict("records")

@@ -108,7 +108,7 @@ def _write_sae(
     write_script(folder / "latents.js", f"{shown.id}/latents", table)
     write_script(folder / "tokens.js", f"{shown.id}/tokens", peaks(shown.contexts))
     chunks = _write_contexts(folder, one, a_nk, source)
-    say(f"report: {shown.name}: {sae.d_sae} latents, {_megabytes(folder)} of data")
+    say(f"report: {shown.name}: {sae.d_sae} latents, {mebibytes(folder)} of data")
     return {
         "id": shown.id,
         "cell": shown.cell,
@@ -142,5 +142,7 @@ def _write_contexts(folder: Path, one: Dictionary, a_nk: csc_array, source: Sour
     return len(starts)
 
 
-def _megabytes(folder: Path) -> str:
-    return f"{sum(path.stat().st_size for path in folder.rglob('*')) / 2**20:.2f} MiB"
+def mebibytes(path: Path) -> str:
+    """The size of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return f"{sum(p.stat().st_size for p in files) / 2**20:.2f} MiB"

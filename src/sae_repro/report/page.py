@@ -1,6 +1,7 @@
 """reports/index.html: one file, without a network; text of corpora is escaped by the templates."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from sae_repro.files import read_object, write_text
 from sae_repro.params import Cell, saes_by_name
 from sae_repro.params.cell_labels import is_control
 from sae_repro.readers.shards import ActivationStore
-from sae_repro.report.charts import charts
-from sae_repro.report.origins import origins
+from sae_repro.report.charts import latent_charts, table_charts
+from sae_repro.report.clusters import cluster_charts
+from sae_repro.report.ledger import claim_charts
+from sae_repro.report.origins import for_page, origins
 from sae_repro.report.parts import Maker
-from sae_repro.report.population import population_sections
+from sae_repro.report.population import first_of_each, population_sections
+from sae_repro.report.scripts import encoded
 from sae_repro.report.sections import cells_section, sections
 from sae_repro.report.shown import ShownSae
 
@@ -77,7 +81,7 @@ def write_page(
     study: Mapping[str, Any],
 ) -> Path:
     """Write index.html; its path."""
-    maker = Maker(reports / "tables", origins(list(cells), artifacts))
+    maker = Maker(reports / "tables", origins(cells, artifacts))
     made = [
         *sections(reports, maker),
         *population_sections(saes, reports / "figures"),
@@ -85,15 +89,31 @@ def write_page(
     ]
     shown = [section for section in made if not section.empty]
     path = reports / "index.html"
-    text = environment().get_template("index.html.j2").render(
-        study=study,
+    template = environment().get_template("index.html.j2")
+    rendered = partial(
+        template.render,
         sections=shown,
         explorer=bool(saes),
         library=_library(),
-        charts=charts(reports, saes),
-    )  # fmt: skip
-    write_text(path, bare(text))
+        origins=encoded(for_page(maker.origins)),
+        charts=encoded(_charts(reports, saes)),
+    )
+    # the page says its own size: as many letters as the first draft's place for it
+    draft = bare(rendered(study={**study, "page": "0.00 MiB"}))
+    size = f"{len(draft.encode()) / 2**20:.2f} MiB"
+    write_text(path, bare(rendered(study={**study, "page": size})))
     return path
+
+
+def _charts(reports: Path, saes: Sequence[ShownSae]) -> dict[str, Any]:
+    """The options of charts by the place that shows them."""
+    made = {
+        **table_charts(reports),
+        **latent_charts(saes),
+        "clusters": [*cluster_charts(first_of_each(saes))],
+        **claim_charts(reports / "tables"),
+    }
+    return {place: options for place, options in made.items() if options}
 
 
 def _library() -> str:

@@ -11,8 +11,11 @@ from urllib.parse import quote
 import pandas as pd
 
 from sae_repro.report.origins import Origin
+from sae_repro.report.shown import ShownSae
 
 ABSENT = "–"
+OPEN_ROWS = 16
+"""A table of more rows is folded."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,14 @@ class Value:
     """A cell of a table."""
 
     text: str
-    title: str = ""
-    """Shown on hover: all digits, and the number's origin."""
+    interval: str = ""
+    """Its 95 % interval, for reading."""
+    full: str = ""
+    """A number's digits, all of them, and its interval's; empty in a cell of words."""
+    source: str = ""
+    """The file that a number is from, seen from the study's folder."""
+    cells: Sequence[str] = ()
+    """The cells that it was measured on."""
     strong: bool = False
     href: str = ""
 
@@ -33,6 +42,51 @@ class Table:
     caption: str
     heads: Sequence[str]
     rows: Sequence[Sequence[Value]]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether each column is of numbers, to be aligned as such."""
+        return [any(row[i].full for row in self.rows) for i in range(len(self.heads))]
+
+    @property
+    def folded(self) -> bool:
+        """Whether it is too long to stand open."""
+        return len(self.rows) > OPEN_ROWS
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of others beside what was measured."""
+
+    name: str
+    verdict: str
+    value: Value
+    n: str
+    expected: str
+    quote: str
+    source: str
+    facts: Sequence[tuple[str, str]]
+    """(name, text) of what decided it, folded away."""
+    figure: str
+    """The name of the drawing that shows what it is about; empty if none does."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A parent concept, with its children."""
+
+    name: str
+    facts: str
+    children: Sequence[tuple[str, Value, Value, str]] = ()
+    """(name, hole rate, absorption, of how many tokens)."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Parents and children of one SAE."""
+
+    caption: str
+    branches: Sequence[Branch]
 
 
 @dataclass(frozen=True)
@@ -56,12 +110,17 @@ class Section:
     """How it was measured, folded away."""
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
+    claims: Sequence[Claim] = ()
+    trees: Sequence[Tree] = ()
     latents: Sequence[Any] = ()
+    points: Sequence["Prose"] = ()
+    """The items of a list."""
 
     @property
     def empty(self) -> bool:
         """Whether the study has nothing of it."""
-        return not (self.lead or self.figures or self.tables or self.latents)
+        shown = (self.lead, self.points, self.figures, self.tables, self.claims, self.trees)
+        return not (any(shown) or self.latents)
 
 
 @dataclass(frozen=True)
@@ -163,20 +222,33 @@ class Maker:
 
     def _value(self, name: str, column: str, row: Mapping[Any, Any], cells: Sequence[str]) -> Value:
         value = row[column]
-        text = printed(value)
-        full = str(value)
-        low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
-        if low is not None and high is not None and low == low and value == value:
-            text += f" [{printed(low)}, {printed(high)}]"
-            full += f" [{low}, {high}]"
         if not isinstance(value, int | float) or value != value:
-            return Value(text, strong=False)
-        return Value(text, self.title(full, name, cells), str(row.get(f"{column}_best")) == "True")
+            return Value(printed(value))
+        low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
+        strong = str(row.get(f"{column}_best")) == "True"
+        return self.number(name, value, (low, high), cells, strong=strong)
 
-    def title(self, full: str, name: str, cells: Iterable[str]) -> str:
-        """The title of a number of `name`.csv."""
-        known = [str(self.origins[str(cell)]) for cell in cells if str(cell) in self.origins]
-        return "\n".join([full, f"reports/tables/{name}.csv", *known])
+    def number(
+        self,
+        name: str,
+        value: float,
+        interval: tuple[Any, Any] = (None, None),
+        cells: Iterable[str] = (),
+        *,
+        strong: bool = False,
+    ) -> Value:
+        """A number of `name`.csv with its interval, if it has one, measured on `cells`."""
+        low, high = interval
+        bounded = low is not None and high is not None and low == low
+        known = tuple(str(cell) for cell in cells if str(cell) in self.origins)
+        return Value(
+            printed(value),
+            f"[{printed(low)}, {printed(high)}]" if bounded else "",
+            f"{value} [{low}, {high}]" if bounded else str(value),
+            f"reports/tables/{name}.csv",
+            known,
+            strong,
+        )
 
 
 _DECIMALS = re.compile(r"(\.\d{2})\d+")
@@ -192,3 +264,9 @@ def figure(folder: Path, name: str) -> list[Figure]:
     uri = "data:image/svg+xml," + quote(svg, safe=" ,.:;=/-+()'!*~@$?[]")
     files = sorted(p.name for p in folder.glob(f"{name}.*"))
     return [Figure(name, uri, files)]
+
+
+def sae_number(sae: ShownSae, value: float, table: str) -> Value:
+    """A number of an SAE's own `table`.parquet."""
+    source = f"artifacts/evaluate/{sae.name}/{table}.parquet"
+    return Value(printed(value), full=str(value), source=source, cells=(sae.cell,))
