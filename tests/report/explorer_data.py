@@ -128,7 +128,9 @@ def _detail(k: int, K: int, tokens: list[str], rng: np.random.Generator) -> dict
              "contexts": [context(t, i, high - 0.1 * i) for i, t in enumerate(tokens)]}
             for name, high in (("Strongest", 4.0), ("Middle", 2.0))
         ],
-        "concepts": [[f"token:{tokens[0]}", 0.83, 0.61], ["name", 0.41, None]],
+        "concepts": [[f"token:{tokens[0]}", 0.83, 0.61, 0.52], ["name", 0.41, None, None]],
+        "parents": {"sae": "topk-x8-k16.seed-0", "latents": [[k, 0.9, 0.8, tokens[:3]]]},
+        "children": {"sae": "elsewhere", "latents": [[k, 0.7, 0.95, tokens[:3]]], "more": 2},
         "decoder": {"top": [[i, abs(w)] for i, w in enumerate(weights[:4])],
                     "bottom": [[40 + i, -abs(w)] for i, w in enumerate(weights[4:])],
                     "histogram": {"edges": [-0.3, -0.1, 0.1, 0.3], "counts": [9, 40, 15]}},

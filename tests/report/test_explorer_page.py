@@ -165,6 +165,19 @@ def test_a_point_of_the_map_opens_its_latent(quiet: Chromium, page: str) -> None
     quiet.wait_for(f"/^Latent (2[1-9]|3[01])$/.test({HEADING})", 30)
 
 
+def test_a_latent_leads_to_its_parent_in_another_width(quiet: Chromium, page: str) -> None:
+    quiet.resize(1280, 1600)
+    cards = "[...document.querySelectorAll('.side .card')]"
+    visit(quiet, page, f"#/{SECOND}/7", f"{cards}.some(c => c.innerText.includes('Across widths'))")
+    family = f"{cards}.find(c => c.innerText.includes('Across widths'))"
+    told = quiet.evaluate(f"{family}.innerText")
+    assert "Parent in topk-x8-k16, seed 0" in told and "and 2 more" in told
+    # an SAE that the explorer does not hold has no page to open
+    assert quiet.evaluate(f"{family}.querySelectorAll('a').length") == 1
+    quiet.evaluate(f"{family}.querySelector('a').click()")
+    quiet.wait_for(f"location.hash === '#/{FIRST}/7'", 30)
+
+
 def test_only_rows_in_view_exist(quiet: Chromium, page: str) -> None:
     quiet.resize(1280, 800)
     visit(quiet, page, "", f"{ROWS}.length > 10")

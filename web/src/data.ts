@@ -61,10 +61,23 @@ export interface Context {
   shade?: [start: number, end: number, activation: number][];
 }
 
+/** Latents of another width. */
+export interface Kin {
+  sae: string;
+  /** `together`: the fraction of the child's tokens on which the parent fires. */
+  latents: [latent: number, cosine: number, together: number, tokens: string[]][];
+  /** How many are not listed. */
+  more?: number;
+}
+
 export interface Detail {
   histogram?: { edges: number[]; counts: number[]; specificity?: (number | null)[] } | null;
   quantiles?: { name: string; contexts: Context[] }[];
-  concepts?: [name: string, m: number | null, phi: number | null][];
+  /** `cosine`: of the atom with the concept's difference of means. */
+  concepts?: [name: string, m: number | null, phi: number | null, cosine?: number | null][];
+  /** In the next narrower SAE, and the next wider one, of the same choices. */
+  parents?: Kin;
+  children?: Kin;
   decoder?: {
     top: [dimension: number, value: number][];
     bottom: [dimension: number, value: number][];

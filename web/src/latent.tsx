@@ -1,12 +1,12 @@
 /** A latent's page, alone or beside its partner in another seed or cell. */
 
-import { useMemo } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 
 import { pieces, seam } from "./context";
 import { detail, type Context, type Detail, type Index, type Latents, type Linked, type Sae } from "./data";
 import { useKeys, type Go } from "./navigation";
 import { Failure, Stat, Token, useLoaded } from "./parts";
-import { Chart, histogram, neighbourhood, weights } from "./plots";
+import { Chart, histogram, legend, neighbourhood, weights } from "./plots";
 import { format, type Route } from "./route";
 import { clipped, clippedStart, figure } from "./text";
 
@@ -63,11 +63,11 @@ export function LatentPage({ index, sae, latents, latent, order, route, go }: Pa
         <Partners index={index} partners={partners} route={route} go={go} />
         {other && beside ? (
           <div class="panels two">
-            <Panel sae={sae} latent={latent} latents={latents} route={route} go={go} headed />
-            <Other sae={other} latent={beside[1][0]} route={route} go={go} />
+            <Panel index={index} sae={sae} latent={latent} latents={latents} route={route} go={go} headed />
+            <Other index={index} sae={other} latent={beside[1][0]} route={route} go={go} />
           </div>
         ) : (
-          <div class="panels"><Panel sae={sae} latent={latent} latents={latents} route={route} go={go} /></div>
+          <div class="panels"><Panel index={index} sae={sae} latent={latent} latents={latents} route={route} go={go} /></div>
         )}
       </div>
     </main>
@@ -98,6 +98,7 @@ export function named(sae: Sae): string {
 }
 
 interface PanelProps {
+  index: Index;
   sae: Sae;
   latent: number;
   latents: Latents;
@@ -112,7 +113,7 @@ function Other(props: Omit<PanelProps, "latents" | "headed">) {
   return value ? <Panel {...props} latents={value} headed /> : <p class="notice">Reading {props.sae.id} …</p>;
 }
 
-function Panel({ sae, latent, latents, route, go, headed = false }: PanelProps) {
+function Panel({ index, sae, latent, latents, route, go, headed = false }: PanelProps) {
   const { value, error } = useLoaded<Detail>(`${sae.id} ${latent}`, () => detail(sae, latent));
   const to = (id: number) => format({ ...route, sae: sae.id, latent: id, with: null });
   return (
@@ -149,6 +150,7 @@ function Panel({ sae, latent, latents, route, go, headed = false }: PanelProps) 
           <Links title="Nearest decoder neighbours" measure="cosine" links={latents.neighbours[latent]} latents={latents} to={to} />
           <Links title="Correlated latents" measure="r" links={latents.correlated[latent]} latents={latents} to={to} />
           {value && <Concepts detail={value} />}
+          {value && <Family index={index} detail={value} to={(id, one) => format({ ...route, sae: id, latent: one, with: null })} />}
         </div>
       </div>
     </article>
@@ -185,7 +187,7 @@ function ContextLine({ context, largest, between }: { context: Context; largest:
       <p>
         {pieces(context, between).map(({ text, activation, peak }, i) =>
           activation || peak ? (
-            <Token text={text} shade={shade(activation, largest)} peak={peak} />
+            <Shaded text={text} shade={shade(activation, largest)} peak={peak} />
           ) : (
             <bdi>{i ? clipped(text, 640) : clippedStart(text)}</bdi>
           ),
@@ -193,6 +195,12 @@ function ContextLine({ context, largest, between }: { context: Context; largest:
       </p>
     </div>
   );
+}
+
+/** A token whose space stands before its shade: a line that ends there has no shaded end. */
+function Shaded({ text, shade, peak }: { text: string; shade: number; peak: boolean }) {
+  const word = text.replace(/^ +/, "") || text;
+  return <>{text.slice(0, text.length - word.length)}<Token text={word} shade={shade} peak={peak} /></>;
 }
 
 function Activations({ bins }: { bins: NonNullable<Detail["histogram"]> }) {
@@ -252,8 +260,8 @@ function Concepts({ detail: { concepts, judge } }: { detail: Detail }) {
         <section class="card">
           <h2>Concepts</h2>
           <table class="small">
-            <thead><tr><th>Concept</th><th class="number">M</th><th class="number">φ</th></tr></thead>
-            <tbody>{concepts.map(([name, m, phi]) => <tr key={name}><td>{clipped(name, 80)}</td><td class="number">{figure(m)}</td><td class="number">{figure(phi)}</td></tr>)}</tbody>
+            <thead><tr><th>Concept</th><th class="number">M</th><th class="number">φ</th><th class="number" title="of the atom with the mean activation of the tokens that carry the concept, less that of the others">cos Δμ</th></tr></thead>
+            <tbody>{concepts.map(([name, m, phi, cosine]) => <tr key={name}><td>{clipped(name, 80)}</td><td class="number">{figure(m)}</td><td class="number">{figure(phi)}</td><td class="number">{figure(cosine)}</td></tr>)}</tbody>
           </table>
         </section>
       )}
@@ -282,11 +290,69 @@ interface NeighbourhoodProps {
 }
 
 function Neighbourhood({ map, latent, latents, open }: NeighbourhoodProps) {
-  const option = useMemo(() => neighbourhood(map, latent, latents), [map, latent, latents]);
+  const concepts = useMemo(() => legend(map, latents), [map, latents]);
+  const [chosen, setChosen] = useState<"concept" | "density">("concept");
+  const by = concepts.length ? chosen : "density";
+  const option = useMemo(() => neighbourhood(map, latent, latents, by), [map, latent, latents, by]);
   return (
     <section class="card">
-      <h2>Neighbourhood: colour is log density; click a point to open it</h2>
-      <Chart option={option} label="Map of its neighbourhood" height={280} onPick={(datum) => open(map[datum]![0])} />
+      <div class="split">
+        <h2>Map of its nearest atoms: click a point to open it</h2>
+        {concepts.length > 0 && (
+          <select aria-label="Colour of the map" value={by} onChange={(event) => setChosen(event.currentTarget.value as typeof by)}>
+            <option value="concept">concept</option>
+            <option value="density">density</option>
+          </select>
+        )}
+      </div>
+      <Chart option={option} label="Map of its neighbourhood" height={320} onPick={(datum) => open(map[datum]![0])} />
+      {by === "concept" && (
+        <ul class="legend">
+          {concepts.map(([name, colour]) => <li key={name}><span class="dot" style={{ background: colour }} /> <bdi>{clipped(name, 40)}</bdi></li>)}
+          <li><span class="dot" style={{ background: "#999999" }} /> others</li>
+        </ul>
+      )}
+    </section>
+  );
+}
+
+interface FamilyProps {
+  index: Index;
+  detail: Detail;
+  to: (sae: string, latent: number) => string;
+}
+
+/** How the latent splits when the dictionary grows, and what it is split from. */
+function Family({ index, detail: { parents, children }, to }: FamilyProps) {
+  const groups = [["Parent in", parents], ["Children in", children]] as const;
+  if (!parents && !children) return null;
+  return (
+    <section class="card">
+      <h2>Across widths</h2>
+      {groups.map(([title, kin]) => kin && (
+        <table class="small" key={title}>
+          <thead>
+            <tr>
+              <th>{title} {kin.sae.replace(".", ", ").replace("seed-", "seed ")}</th>
+              <th class="number" title="of the atoms">cosine</th>
+              <th class="number" title="the fraction of the child's tokens on which the parent fires">together</th>
+            </tr>
+          </thead>
+          <tbody>
+            {kin.latents.map(([id, cosine, together, tokens]) => (
+              <tr key={id}>
+                <td>
+                  {index.saes.some((one) => one.id === kin.sae) ? <a href={to(kin.sae, id)}>{id}</a> : id}{" "}
+                  {tokens.map((text) => <><Token text={clipped(text, 24)} /> </>)}
+                </td>
+                <td class="number">{figure(cosine)}</td>
+                <td class="number">{figure(together)}</td>
+              </tr>
+            ))}
+            {kin.more ? <tr><td class="soft" colSpan={3}>and {kin.more} more</td></tr> : null}
+          </tbody>
+        </table>
+      ))}
     </section>
   );
 }

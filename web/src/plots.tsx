@@ -4,7 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 
 import { script, type Detail, type Latents } from "./data";
 import type { saeCharts } from "./charts";
-import { figure } from "./text";
+import { clipped, figure } from "./text";
 
 let library: Promise<void> | null = null;
 
@@ -103,25 +103,45 @@ export function weights(decoder: NonNullable<Detail["decoder"]>): Option {
   } as Option;
 }
 
-/** The neighbourhood; colour is log10 of the density, the ring is the latent itself. */
-export function neighbourhood(map: NonNullable<Detail["map"]>, latent: number, latents: Latents): Option {
+const CONCEPT_COLOURS = ["#0072B2", "#CC6677", "#117733", "#EE7733", "#AA4499", "#33BBEE", "#D4B000"];
+const OTHER = "#999999";
+
+/** The concepts of most points, each with its colour. */
+export function legend(map: NonNullable<Detail["map"]>, latents: Latents): [concept: string, colour: string][] {
+  const counts = new Map<string, number>();
+  for (const [id] of map) {
+    const concept = latents.concept[id];
+    if (concept) counts.set(concept, (counts.get(concept) ?? 0) + 1);
+  }
+  const most = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
+  return CONCEPT_COLOURS.flatMap((colour, i) => (most[i] ? [[most[i][0], colour]] : []));
+}
+
+/** The neighbourhood, coloured by the concept that latents fit best or by log10 of density. */
+export function neighbourhood(map: NonNullable<Detail["map"]>, latent: number, latents: Latents, by: "concept" | "density"): Option {
   const density = (id: number) => Math.log10(Math.max(latents.density[id] ?? 0, 1e-6));
   const values = map.map(([id]) => density(id));
+  const colours = new Map(legend(map, latents));
   return {
-    grid: { left: 8, right: 8, top: 34, bottom: 8 },
+    grid: { left: 12, right: 12, top: by === "density" ? 34 : 12, bottom: 12 },
     tooltip: {
       formatter: (point: { dataIndex: number }) => {
         const id = map[point.dataIndex]![0];
         const element = document.createElement("span");
-        element.textContent = `#${id}, density ${figure(latents.density[id])}`;
+        const [label, concept] = [latents.label[id], latents.concept[id]];
+        const tokens = latents.top_tokens[id] ?? [];
+        const told = [`#${id}`, clipped(label ?? concept ?? tokens.slice(0, 3).join(" "), 60), `density ${figure(latents.density[id])}`];
+        element.textContent = told.filter(Boolean).join(", ");
         return element;
       },
     },
-    visualMap: {
-      min: Math.floor(Math.min(...values)), max: Math.ceil(Math.max(...values)), dimension: 2, orient: "horizontal",
-      left: "center", top: 0, itemWidth: 10, itemHeight: 90, text: ["dense", "rare"],
-      inRange: { color: ["#33BBEE", "#0072B2", "#AA4499", "#CC3311"] },
-    },
+    ...(by === "density" && {
+      visualMap: {
+        min: Math.floor(Math.min(...values)), max: Math.ceil(Math.max(...values)), dimension: 2, orient: "horizontal",
+        left: "center", top: 0, itemWidth: 10, itemHeight: 90, text: ["dense", "rare"],
+        inRange: { color: ["#33BBEE", "#0072B2", "#AA4499", "#CC3311"] },
+      },
+    }),
     xAxis: { type: "value", show: false, scale: true },
     yAxis: { type: "value", show: false, scale: true },
     series: [{
@@ -129,7 +149,10 @@ export function neighbourhood(map: NonNullable<Detail["map"]>, latent: number, l
       data: map.map(([id, x, y]) => ({
         value: [x, y, density(id)],
         symbolSize: id === latent ? 18 : 10,
-        itemStyle: id === latent ? { borderColor: "#EE7733", borderWidth: 3 } : {},
+        itemStyle: {
+          ...(by === "concept" && { color: colours.get(latents.concept[id] ?? "") ?? OTHER }),
+          ...(id === latent && { borderColor: "#EE7733", borderWidth: 3 }),
+        },
       })),
     }],
   } as Option;

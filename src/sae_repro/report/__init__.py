@@ -35,8 +35,8 @@ def run(context: StageContext) -> None:
     study = study_facts(cells, artifacts)
     with replacing_folder(reports / "explorer") as folder:
         copy_application(folder)
-        source = Source.read(artifacts, settings, evaluate)
-        write_data(folder / "data", saes, source, study)
+        source = Source.read(artifacts, settings, evaluate, context.value("seed"))
+        write_data(folder / "data", cells, saes, source, study)
     size = mebibytes(reports / "explorer")
     page = write_page(reports, cells, saes, artifacts, {**study, "explorer": size})
     say(f"report: {page}, {mebibytes(page)}; {len(saes)} SAEs in {reports / 'explorer'}, {size}")

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from scipy.sparse import csc_array
 
 from sae_repro.report.contexts import Contexts
+from sae_repro.report.directions import Directions
+from sae_repro.report.layout import Map
 from sae_repro.report.shown import ShownSae
 
 BINS, WEIGHT_BINS = 20, 12
@@ -26,6 +28,8 @@ def details(
     contexts: Contexts,
     concepts: Scores,
     judged: Scores,
+    around: Map,
+    kin: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The entry of one latent in a file of contexts."""
     column = a_nk.data[a_nk.indptr[latent] : a_nk.indptr[latent + 1]]
@@ -35,6 +39,8 @@ def details(
         "concepts": concepts.get(latent, []),
         "decoder": weights(atom_d),
         **({"judge": judged[latent]} if latent in judged else {}),
+        **({"map": around} if around else {}),
+        **kin,
     }
 
 
@@ -65,16 +71,19 @@ def weights(atom_d: Array) -> dict[str, Any]:
     }
 
 
-def concepts_by_latent(sae: ShownSae) -> dict[int, list[list[Any]]]:
-    """[name, M, φ] of the concept that each latent fits best, then of those that it is best at.
+def concepts_by_latent(
+    sae: ShownSae, atoms_kd: Array, known: Directions | None
+) -> dict[int, list[list[Any]]]:
+    """[name, M, φ, cosine] of the concept that each latent fits best, then of those it is best at.
 
-    The second have no M: they are the concepts for which no other latent has a larger φ.
+    The second have no M: they are the concepts for which no other latent has a larger φ. The
+    cosine is the atom's with the concept's difference of means.
     """
     found: dict[int, list[list[Any]]] = defaultdict(list)
     monosemantic, concepts = sae.table("monosemantic"), sae.table("concepts")
     if monosemantic is not None:
-        known = monosemantic[monosemantic["concept"].notna() & monosemantic["M"].notna()]
-        for latent, *row in known[["latent", "concept", "M", "phi"]].itertuples(index=False):
+        scored = monosemantic[monosemantic["concept"].notna() & monosemantic["M"].notna()]
+        for latent, *row in scored[["latent", "concept", "M", "phi"]].itertuples(index=False):
             found[int(latent)].append(list(row))
     if concepts is not None:
         best = concepts[concepts["latent"] >= 0]
@@ -82,6 +91,9 @@ def concepts_by_latent(sae: ShownSae) -> dict[int, list[list[Any]]]:
         for latent, name, phi in best[["latent", "concept", "phi"]].itertuples(index=False):
             if all(name != row[0] for row in found[int(latent)]):
                 found[int(latent)].append([name, None, phi])
+    for latent, rows in found.items():
+        for row in rows:
+            row.append(known.cosine(row[0], atoms_kd[latent]) if known is not None else None)
     return dict(found)
 
 

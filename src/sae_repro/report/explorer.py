@@ -9,15 +9,16 @@ explorer/data/<id>/contexts-<n>.js   what the pages of the n-th `report.chunk` l
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy.sparse import csc_array
+import torch
 
-from sae_repro.autoencoders import SAE, load
-from sae_repro.params import Evaluate, Report
+from sae_repro.autoencoders import load
+from sae_repro.concepts.bank import ConceptBank
+from sae_repro.params import Cell, Evaluate, Report
 from sae_repro.progress import say
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
@@ -25,12 +26,13 @@ from sae_repro.report.codes import ValidationRows, activations
 from sae_repro.report.columns import columns, frequent_tokens
 from sae_repro.report.contexts import contexts_of, peaks
 from sae_repro.report.details import concepts_by_latent, details, judge_scores
+from sae_repro.report.directions import Directions, concept_bank, directions
+from sae_repro.report.layout import maps
 from sae_repro.report.lens import Lens
 from sae_repro.report.relations import correlated, neighbours, partners
 from sae_repro.report.scripts import write_script
 from sae_repro.report.shown import ShownSae
-
-Array = npt.NDArray[Any]
+from sae_repro.report.splitting import Width, family, kin
 
 
 @dataclass(frozen=True)
@@ -43,80 +45,104 @@ class Source:
     lens: Lens
     report: Report
     evaluate: Evaluate
+    seed: int
 
     @classmethod
-    def read(cls, artifacts: Path, report: Report, evaluate: Evaluate) -> "Source":
+    def read(cls, artifacts: Path, report: Report, evaluate: Evaluate, seed: int) -> "Source":
         """That of the study with these artifacts."""
         store = ActivationStore(artifacts / "extract")
         corpus = TokenDocuments.load(artifacts / "corpus")
         lens = Lens.read(artifacts / "subject", corpus)
-        return cls(store, ValidationRows.read(store), corpus, lens, report, evaluate)
+        return cls(store, ValidationRows.read(store), corpus, lens, report, evaluate, seed)
 
+    @cached_property
+    def bank(self) -> ConceptBank:
+        """The concepts of the validation tokens."""
+        return concept_bank(self.corpus.folder, self.store, self.evaluate, self.seed)
 
-@dataclass(frozen=True)
-class Dictionary:
-    """An SAE's atoms, and which of its latents fire."""
+    def directions(self, shown: ShownSae) -> Directions | None:
+        """Those of concepts at the hook of an SAE; None of one that was not scored on concepts."""
+        if shown.table("concepts") is None and shown.table("monosemantic") is None:
+            return None
+        if shown.hook not in self._directions:
+            self._directions[shown.hook] = directions(self.bank, self.store, shown.hook)
+        return self._directions[shown.hook]
 
-    shown: ShownSae
-    sae: SAE
+    @cached_property
+    def _directions(self) -> dict[str, Directions]:
+        return {}
 
-    @property
-    def atoms_kd(self) -> Array:
-        """W_dec."""
-        atoms_kd: Array = self.sae.weights.W_dec.numpy()
-        return atoms_kd
-
-    @property
-    def alive_k(self) -> npt.NDArray[np.bool_]:
-        """Whether each latent fires on any validation token."""
-        alive_k: npt.NDArray[np.bool_] = self.shown.latents["n_fired"].to_numpy() > 0
-        return alive_k
+    def dictionary(self, shown: ShownSae) -> Width:
+        """An SAE's atoms, and its code of all validation tokens."""
+        sae = load(shown.trained)
+        a_nk = activations(sae, self.store, shown.hook)
+        tokens = [self.lens.texts(ids) for ids in frequent_tokens(a_nk, self.rows.tokens)]
+        return Width(shown, sae.weights.W_dec.numpy(), np.diff(a_nk.indptr) > 0, a_nk, tokens)
 
 
 def write_data(
-    folder: Path, saes: Sequence[ShownSae], source: Source, study: Mapping[str, Any]
+    folder: Path,
+    cells: Mapping[str, Cell],
+    saes: Sequence[ShownSae],
+    source: Source,
+    study: Mapping[str, Any],
 ) -> None:
-    """Write the data of `saes` into `folder`; `study` are facts for the index."""
-    dictionaries = [Dictionary(shown, load(shown.trained)) for shown in saes]
+    """Write the data of `saes`, some of `cells`, into `folder`; `study` are facts for the index."""
+    dictionaries: dict[str, Width] = {}
+
+    def read(shown: ShownSae | None) -> Width | None:
+        if shown is None:
+            return None
+        if shown.id not in dictionaries:
+            dictionaries[shown.id] = source.dictionary(shown)
+        return dictionaries[shown.id]
+
+    widths = [source.dictionary(shown) for shown in saes]
+    dictionaries.update((width.shown.id, width) for width in widths)
     entries = []
-    for one in dictionaries:
-        others = [other for other in dictionaries if _comparable(one, other)]
-        entries.append(_write_sae(folder / one.shown.id, one, others, source))
+    for one in widths:
+        others = [other for other in widths if _comparable(one, other)]
+        narrower, wider = (read(shown) for shown in kin(cells, one.shown))
+        entry = _write_sae(folder / one.shown.id, one, others, (narrower, wider), source)
+        entries.append(entry)
     write_script(folder / "index.js", "index", {**study, "saes": entries})
 
 
-def _comparable(one: Dictionary, other: Dictionary) -> bool:
+def _comparable(one: Width, other: Width) -> bool:
     return other is not one and other.shown.hook == one.shown.hook
 
 
 def _write_sae(
-    folder: Path, one: Dictionary, others: Sequence[Dictionary], source: Source
+    folder: Path,
+    one: Width,
+    others: Sequence[Width],
+    related: tuple[Width | None, Width | None],
+    source: Source,
 ) -> dict[str, Any]:
     """Write the data of one SAE; its entry of the index."""
-    shown, sae = one.shown, one.sae
-    a_nk = activations(sae, source.store, shown.hook)
-    lens = source.lens
-    tokens = lens.tokens(sae.weights.W_dec) if lens.fits(shown.hook, sae.d_in) else None
+    shown, lens = one.shown, source.lens
+    width, d_in = one.atoms_kd.shape
+    tokens = lens.tokens(torch.from_numpy(one.atoms_kd)) if lens.fits(shown.hook, d_in) else None
     table = columns(
         shown,
-        [lens.texts(ids) for ids in frequent_tokens(a_nk, source.rows.tokens)],
+        one.top_tokens,
         neighbours(one.atoms_kd, one.alive_k),
-        correlated(a_nk),
+        correlated(one.a_nk),
         {o.shown.id: partners(one.atoms_kd, one.alive_k, o.atoms_kd, o.alive_k) for o in others},
         tokens,
     )
     write_script(folder / "latents.js", f"{shown.id}/latents", table)
     write_script(folder / "tokens.js", f"{shown.id}/tokens", peaks(shown.contexts))
-    chunks = _write_contexts(folder, one, a_nk, source)
-    say(f"report: {shown.name}: {sae.d_sae} latents, {mebibytes(folder)} of data")
+    chunks = _write_contexts(folder, one, related, source)
+    say(f"report: {shown.name}: {width} latents, {mebibytes(folder)} of data")
     return {
         "id": shown.id,
         "cell": shown.cell,
         "seed": shown.seed,
         "architecture": shown.architecture,
         "hook": shown.hook,
-        "D": sae.d_in,
-        "K": sae.d_sae,
+        "D": d_in,
+        "K": width,
         "l0": shown.measured["metrics"].get("l0"),
         "fvu": shown.measured["metrics"].get("fvu"),
         "m": shown.measured["metrics"].get("monosemantic_fraction_alive"),
@@ -126,18 +152,26 @@ def _write_sae(
     }
 
 
-def _write_contexts(folder: Path, one: Dictionary, a_nk: csc_array, source: Source) -> int:
+def _write_contexts(
+    folder: Path, one: Width, related: tuple[Width | None, Width | None], source: Source
+) -> int:
     """Write the pages of all latents; the number of files."""
     shown, settings = one.shown, source.evaluate
     contexts = contexts_of(
-        shown.contexts, settings.quantiles, settings.context_tokens, a_nk, source.rows,
+        shown.contexts, settings.quantiles, settings.context_tokens, one.a_nk, source.rows,
         source.corpus, source.report,
     )  # fmt: skip
-    concepts, judged = concepts_by_latent(shown), judge_scores(shown)
-    starts = range(0, one.sae.d_sae, source.report.chunk)
+    concepts = concepts_by_latent(shown, one.atoms_kd, source.directions(shown))
+    judged, around = judge_scores(shown), maps(one.atoms_kd, one.alive_k)
+    families = family(one, *related)
+    starts = range(0, len(one.atoms_kd), source.report.chunk)
     for number, start in enumerate(starts):
-        latents = range(start, min(start + source.report.chunk, one.sae.d_sae))
-        pages = [details(k, a_nk, one.atoms_kd[k], contexts, concepts, judged) for k in latents]
+        pages = [
+            details(
+                k, one.a_nk, one.atoms_kd[k], contexts, concepts, judged, around[k], families[k]
+            )
+            for k in range(start, min(start + source.report.chunk, len(one.atoms_kd)))
+        ]
         write_script(folder / f"contexts-{number}.js", f"{shown.id}/contexts/{number}", pages)
     return len(starts)
 

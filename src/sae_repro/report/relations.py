@@ -41,7 +41,7 @@ def _largest_cosines(
     *,
     itself: bool,
 ) -> Related:
-    unit_kd, unit_jd = _unit(atoms_kd), _unit(others_jd)
+    unit_kd, unit_jd = unit(atoms_kd), unit(others_jd)
     found: Related = []
     for start in range(0, len(unit_kd), BLOCK):
         cosine_bj = unit_kd[start : start + BLOCK] @ unit_jd.T
@@ -53,7 +53,8 @@ def _largest_cosines(
     return found
 
 
-def _unit(atoms_kd: Array) -> npt.NDArray[np.float64]:
+def unit(atoms_kd: Array) -> npt.NDArray[np.float64]:
+    """Rows of length 1 in fp64; a row of zeros stays."""
     wide = atoms_kd.astype(np.float64)
     norm_k = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
     return wide / np.where(norm_k > 0, norm_k, 1.0)
