@@ -68,9 +68,14 @@ interface Coordinates {
   coord(value: number[]): number[];
 }
 
-/** An architecture's black is drawn so on a dark page. */
-const BLACK = "#000000";
-const PALE = "#d5dae1";
+/** An architecture's colour as a dark page shows it: dark ones lighter. */
+function readable(colour: string): string {
+  const [r = 0, g = 0, b = 0] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+  const brightness = (0.3 * r + 0.59 * g + 0.11 * b) / 255;
+  const share = Math.max(0, 0.55 - brightness);
+  const lighter = [r, g, b].map((part) => Math.round(part + share * (255 - part)).toString(16).padStart(2, "0"));
+  return `#${lighter.join("")}`;
+}
 
 /** A band as a series of its own, of one polygon. */
 function band({ name, color, band: bounds = [] }: Series): object {
@@ -94,7 +99,7 @@ function labelled(axis: Axis): object {
 /** `option` with its bands drawn and its axes labelled. */
 function extended(option: Option): Option {
   const { series, xAxis, yAxis, ...rest } = option as { series?: Series[]; xAxis?: Axis; yAxis?: Axis };
-  const seen = Array.isArray(series) ? series.map((one) => (one.color === BLACK && isDark() ? { ...one, color: PALE } : one)) : series;
+  const seen = Array.isArray(series) ? series.map((one) => (one.color && isDark() ? { ...one, color: readable(one.color) } : one)) : series;
   const all = Array.isArray(seen) ? [...seen, ...seen.filter((one) => one.band).map(band)] : seen;
   return { ...rest, series: all, ...(xAxis && { xAxis: labelled(xAxis) }), ...(yAxis && { yAxis: labelled(yAxis) }) } as Option;
 }

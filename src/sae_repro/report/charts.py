@@ -21,7 +21,7 @@ from sae_repro.report.shown import ShownSae
 BINS = 24
 CORRELATION = 0.1
 """Correlations that a map shows, either sign; smaller ones are its ground."""
-DIVERGING = ["#0072B2", "#9fcbe6", "#ece9e6", "#f0a97b", "#b2182b"]
+DIVERGING = {"color": ["#0072B2", "#4fa3d1", "#f0a97b", "#d6452f"], "opacity": [1, 0.1, 1]}
 Option = dict[str, Any]
 
 
@@ -149,7 +149,7 @@ def heat_map(
         "visualMap": {"min": -1, "max": 1, "dimension": 2, "orient": "horizontal", "top": 26,
                       "left": "center", "itemWidth": 10, "itemHeight": 120, "seriesIndex": 0,
                       "text": ["r = 1", "−1"],
-                      "inRange": {"color": DIVERGING}},
+                      "inRange": DIVERGING},
         "xAxis": axis,
         "yAxis": {**axis, "inverse": True},
         "series": [{"type": "heatmap", "data": points, "progressive": 0,
