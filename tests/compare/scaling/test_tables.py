@@ -97,6 +97,8 @@ def test_budgets_pay_for_their_width_and_what_never_falls_has_no_law(
     laws = pd.read_csv(tmp_path / "scaling.csv").query("metric == 'coverage'")
     assert len(laws) == 4 and (laws["of"] == "1 − coverage").all()
     assert laws["not_identified"].str.contains("no fall with K").all()
+    assert laws[["E", "alpha", "predicted"]].isna().all(axis=None)
+    assert laws["observed"].notna().all()
     assert set(pd.read_csv(tmp_path / "scaling.csv")["metric"]) == {"fvu", "coverage"}
 
 

@@ -1,6 +1,6 @@
 """The tables scaling, scaling_budgets and scaling_cells, where a study has families of cells."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def write_scaling(
     """The three tables; nothing where no law was fitted."""
     if not fitted:
         return
-    laws = pd.DataFrame([_law_row(one) for one in fitted])
+    law_rows = [_law_row(one) for one in fitted]
     caption = (
         "# Scaling laws\n\nL(K, T) = E + A/K^α + B/T^β of each family of cells, or L(K, L0) = E + "
         "A/K^α + B/L0^β, fitted by variable projection (`compare.scaling.law`); of metrics of "
@@ -40,7 +40,8 @@ def write_scaling(
         "what then follows from the law is left out. T is tokens seen; those beyond the extracted "
         "ones are repeated."
     )
-    write_table(folder, "scaling", laws, caption, _printed_laws(fitted))
+    printed = pd.DataFrame(list(map(_printed_law, fitted, law_rows)))
+    write_table(folder, "scaling", pd.DataFrame(law_rows), caption, printed)
     cells = pd.DataFrame([row for one in fitted for row in _cell_rows(one)])
     write_table(
         folder,
@@ -75,24 +76,23 @@ def _bounds(draws: Floats) -> tuple[float, float]:
     return (found[0], found[1]) if found else (np.nan, np.nan)
 
 
-def not_identified(one: FittedSurface) -> list[str]:
-    """What the cells do not say of the law, such as `α: no fall with K`."""
+def not_identified(one: FittedSurface) -> dict[str, str]:
+    """Exponents that the cells do not tell, and why: `alpha: "α: no fall with K"`."""
     law, draws = one.fit.law, one.fit.resampled
-    second = one.surface.second
-    reasons = []
-    for exponent, axis, inside, found, factor in (
-        ("α", "K", law.alpha_found, draws.alpha_found, law.a),
-        ("β", second, law.beta_found, draws.beta_found, law.b),
+    reasons = {}
+    for name, exponent, axis, inside, found, factor in (
+        ("alpha", "α", "K", law.alpha_found, draws.alpha_found, law.a),
+        ("beta", "β", one.surface.second, law.beta_found, draws.beta_found, law.b),
     ):
         if factor[0] == 0:
-            reasons.append(f"{exponent}: no fall with {axis}")
+            reasons[name] = f"{exponent}: no fall with {axis}"
         elif not inside[0] or found.mean() < FOUND:
-            reasons.append(f"{exponent} not identified")
+            reasons[name] = f"{exponent} not identified"
     return reasons
 
 
 def _law_row(one: FittedSurface) -> dict[str, Any]:
-    fit, table = one.fit, one.fit.table
+    fit, table, unknown = one.fit, one.fit.table, not_identified(one)
     row: dict[str, Any] = {
         "family": one.surface.family,
         "at": one.surface.at or None,
@@ -106,26 +106,30 @@ def _law_row(one: FittedSurface) -> dict[str, Any]:
     for column, field in (
         ("E", "irreducible"), ("A", "a"), ("alpha", "alpha"), ("B", "b"), ("beta", "beta"),
     ):  # fmt: skip
-        low, high = _bounds(getattr(fit.resampled, field))
-        row |= {column: float(getattr(fit.law, field)[0])}
+        # an exponent may be known where the other one is not; the rest of the law is not
+        known = field not in unknown if column in ("alpha", "beta") else not unknown
+        low, high = _bounds(getattr(fit.resampled, field)) if known else (np.nan, np.nan)
+        row |= {column: float(getattr(fit.law, field)[0]) if known else np.nan}
         row |= {f"{column}_low": low, f"{column}_high": high}
     row |= {
-        "not_identified": "; ".join(not_identified(one)) or None,
+        "not_identified": "; ".join(unknown.values()) or None,
         "misfit": fit.misfit,
         "residual_rms": float(np.sqrt(np.square(fit.residuals).mean())),
         "not_converged": int((~fit.resampled.converged).sum() + (~fit.law.converged).sum()),
     }
-    return row | _prediction(one)
+    return row | _prediction(one, known=not unknown)
 
 
-def _prediction(one: FittedSurface) -> dict[str, Any]:
-    """The held-out cell: predicted before it is looked at, and what it is."""
-    i = one.held_out
+def _prediction(one: FittedSurface, *, known: bool) -> dict[str, Any]:
+    """The held-out cell: predicted by a law that is `known`, without a look at it, and as it is."""
+    i, table = one.held_out, one.table
+    nothing = dict.fromkeys(
+        ("held_out", "predicted", "predicted_low", "predicted_high", "observed", "inside")
+    )
     if i is None:
-        return dict.fromkeys(
-            ("held_out", "predicted", "predicted_low", "predicted_high", "observed", "inside")
-        )
-    table = one.table
+        return nothing
+    if not known:
+        return nothing | {"held_out": table.names[i], "observed": float(table.means[i])}
     value, (low, high) = one.fit.predicted(table.x[i], table.t[i], len(table.seeds[i]))
     observed = float(table.means[i])
     return {
@@ -138,32 +142,21 @@ def _prediction(one: FittedSurface) -> dict[str, Any]:
     }
 
 
-def _printed_laws(fitted: Sequence[FittedSurface]) -> pd.DataFrame:
-    rows = []
-    for one in fitted:
-        row = _law_row(one)
-        prefix = "1 − " if is_turned(one.metric) else ""
-        held = row["held_out"] is not None
-        rows.append(
-            {
-                "cells": f"{one.surface.name} ({row['cells']})",
-                "L": f"{prefix}{label(one.metric)}, over K and {one.surface.second}",
-                **{
-                    title: with_interval(row[name], (row[f"{name}_low"], row[f"{name}_high"]))
-                    for title, name in (("E", "E"), ("α", "alpha"), ("β", "beta"))
-                },
-                "not identified": row["not_identified"] or ABSENT,
-                "misfit": number(row["misfit"]),
-                "held out: predicted": with_interval(
-                    row["predicted"], (row["predicted_low"], row["predicted_high"])
-                )
-                if held
-                else ABSENT,
-                "observed": number(row["observed"]),
-                "inside": row["inside"] or ABSENT,
-            }
-        )
-    return pd.DataFrame(rows)
+def _printed_law(one: FittedSurface, row: Mapping[str, Any]) -> dict[str, str]:
+    def told(name: str) -> str:
+        return with_interval(row[name], (row[f"{name}_low"], row[f"{name}_high"]))
+
+    of = f"1 − {label(one.metric)}" if is_turned(one.metric) else label(one.metric)
+    return {
+        "cells": f"{one.surface.name} ({row['cells']})",
+        "L": f"{of}, over K and {one.surface.second}",
+        **{title: told(name) for title, name in (("E", "E"), ("α", "alpha"), ("β", "beta"))},
+        "not identified": row["not_identified"] or ABSENT,
+        "misfit": number(row["misfit"]),
+        "held out: predicted": told("predicted"),
+        "observed": number(row["observed"]),
+        "inside": row["inside"] or ABSENT,
+    }
 
 
 def _cell_rows(one: FittedSurface) -> Iterator[dict[str, Any]]:
@@ -175,7 +168,8 @@ def _cell_rows(one: FittedSurface) -> Iterator[dict[str, Any]]:
             "law": f"L(K, {one.surface.second})",
             "metric": one.metric,
             "K": int(table.x[i]),
-            "T" if one.surface.second == "T" else "L0": float(table.t[i]),
+            "T": float(table.t[i]) if one.surface.second == "T" else None,
+            "L0": float(table.t[i]) if one.surface.second == "L0" else None,
             "loss": float(table.means[i]),
             "fitted": float(law[i]),
             "residual": float((table.means[i] - law[i]) / table.scale[i]),
