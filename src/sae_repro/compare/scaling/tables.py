@@ -49,7 +49,7 @@ def write_scaling(
         cells,
         "# Scaling laws and their cells\n\nLoss, law and residual (loss − law, relative to the "
         "loss; absolute where a loss is 0) of every cell.",
-        cells.map(_shown),
+        cells.map(number),
     )
     rows = [
         row
@@ -175,10 +175,6 @@ def _cell_rows(one: FittedSurface) -> Iterator[dict[str, Any]]:
             "residual": float((table.means[i] - law[i]) / table.scale[i]),
             "held_out": "yes" if i == one.held_out else "no",
         }
-
-
-def _shown(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)
 
 
 def _budget_rows(one: FittedSurface) -> Iterator[dict[str, Any]]:
