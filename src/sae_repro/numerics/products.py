@@ -40,6 +40,18 @@ def install() -> torch.library.Library:
     return library
 
 
+def multiply(a: "NDArray[Any]", b: "NDArray[Any]", out: "NDArray[Any]") -> None:
+    """a @ b of matrices into `out`, to the bit as `torch.mm` computes it.
+
+    Past torch's dispatcher where its products are replaced: with small matrices the way through it
+    takes several times as long as the product.
+    """
+    if install.cache_info().currsize:
+        _multiply(a, b, out)
+    else:
+        torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
+
+
 def _mm(a: Tensor, b: Tensor) -> Tensor:
     return _product(a, b, a.new_empty(a.shape[0], b.shape[1]))
 
@@ -99,6 +111,8 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
 
 def _multiply(a: "NDArray[Any]", b: "NDArray[Any]", out: "NDArray[Any]") -> None:
     """a @ b into `out`, block by block; by several threads where torch has several."""
+    if out.ndim == 2 and max(out.shape) < 2 * BLOCK:
+        return _compute([(a, b, out)])  # one block, as `_blocks` would say
     blocks = [*_blocks(a, b, out)]
     threads = min(torch.get_num_threads(), len(blocks))
     if threads > 1 and out.size * a.shape[-1] >= WORTH_A_THREAD:
@@ -109,6 +123,7 @@ def _multiply(a: "NDArray[Any]", b: "NDArray[Any]", out: "NDArray[Any]") -> None
             other.result()
     else:
         _compute(blocks)
+    return None
 
 
 _Block = tuple["NDArray[Any]", "NDArray[Any]", "NDArray[Any]"]

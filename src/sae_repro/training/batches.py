@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ class Batches:
         self._seed, self._cell_id = seed, cell_id
         self._per_epoch = shards.rows // batch_size
         self.steps = steps if self._per_epoch else 0
+        self._only: npt.NDArray[np.floating] | None = None
 
     def starting_at(self, step: int) -> Iterator[Tensor]:
         """The batches [B, D] fp32 of steps `step`, `step` + 1, …"""
@@ -39,23 +41,35 @@ class Batches:
     def _epoch(self, epoch: int, first: int) -> Iterator[Tensor]:
         rng = generator(self._seed, self._cell_id, "order", epoch)
         order = rng.permutation(len(self._shards.entries))
-        skip = first * self._size
-        remainder = torch.empty(0)
+        skip, size = first * self._size, self._size
+        left = np.empty((0, 0), np.float32)  # rows too few for a batch, until the next shard
         for number in order.tolist():
             rows = self._shards.entries[number]["rows"]
             if skip >= rows:
                 skip -= rows
                 continue
             within = generator(self._seed, self._cell_id, "rows", epoch, number).permutation(rows)
-            chunk = np.asarray(self._shards.load(number))[within[skip:]].astype(np.float32)
-            skip = 0
-            x_nd = torch.from_numpy(chunk)
-            if len(remainder):
-                x_nd = torch.cat([remainder, x_nd])
-            usable = len(x_nd) // self._size * self._size
-            if usable:  # split() of no rows gives one batch of none
-                yield from x_nd[:usable].split(self._size)
-            remainder = x_nd[usable:]
+            shard, within, skip = self._loaded(number), within[skip:], 0
+            if len(left):
+                fill = size - len(left)
+                left, within = np.concatenate([left, _rows(shard, within[:fill])]), within[fill:]
+                if len(left) < size:
+                    continue
+                yield torch.from_numpy(left)
+            # a batch at a time: a whole shard's would have left the cache before they are used
+            whole = len(within) // size * size
+            for at in range(0, whole, size):
+                yield torch.from_numpy(_rows(shard, within[at : at + size]))
+            left = _rows(shard, within[whole:])
+
+    def _loaded(self, number: int) -> npt.NDArray[np.floating]:
+        """Shard `number`; one that is the only one is checked and mapped once for all epochs."""
+        if self._only is not None:
+            return self._only
+        shard = np.asarray(self._shards.load(number))
+        if len(self._shards.entries) == 1:
+            self._only = shard
+        return shard
 
     def sample(self, rows: int, *name: int | str) -> Tensor:
         """About `rows` random training rows (whole shards' heads), fp32, named for their use.
@@ -71,3 +85,10 @@ class Batches:
             if sum(map(len, parts)) >= rows:
                 break
         return torch.from_numpy(np.concatenate(parts))
+
+
+def _rows(
+    shard: npt.NDArray[np.floating], which: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Copies of these rows of a shard, fp32."""
+    return shard[which].astype(np.float32, copy=False)

@@ -49,14 +49,16 @@ class Optimiser:
         for tensor in self._named.values():
             tensor.requires_grad_(True)
         # not torch.optim: making one of its optimisers imports torch's compiler, for a second
+        # all equal, but torch's Adam asks for one per tensor
+        self._step_counts = torch.zeros(len(self._named), device=weights.W_dec.device)
+        self._steps = list(self._step_counts.unbind())
         self._state = {
             name: {
-                "step": torch.zeros((), dtype=torch.float32, device=tensor.device),
+                "step": step,
                 **{moment: torch.zeros_like(tensor.detach()) for moment in MOMENTS},
             }
-            for name, tensor in self._named.items()
+            for step, (name, tensor) in zip(self._steps, self._named.items(), strict=True)
         }
-        self._steps = [state["step"] for state in self._state.values()]
         self._whole = {
             name: (tensor.detach(), *self.moments(name)) for name, tensor in self._named.items()
         }
@@ -102,7 +104,7 @@ class Optimiser:
             for name, tensor in trained.items():
                 assert tensor.grad is not None
                 of.append((self._whole[name], tensor.grad))
-            torch._foreach_add_(self._steps, 1)
+            self._step_counts.add_(1)
             self._update(of, None, lr)
             self._constrain(weights.W_dec, slice(None))
             if weights.threshold is not None:
@@ -126,7 +128,7 @@ class Optimiser:
                 found.append([part for name, part in parts.items() if name != self._kept])
                 square += sum(_square(gradient) for _, gradient in found[-1])
             divisor = self._divisor(square)
-            torch._foreach_add_(self._steps, 1)
+            self._step_counts.add_(1)
             of = [(self._whole[name], gradient) for name, gradient in gradients.small.items()]
             for block, trained in zip(self._blocks, found, strict=True):
                 self._update(of + trained, divisor, lr)

@@ -107,6 +107,7 @@ def test_every_combination_has_autograds_gradients(
         itertools.product((0.0, 1.0), (torch.float64, torch.float32))
     ):
         monkeypatch.setattr(layouts, "SPARSE_BELOW", below)
+        monkeypatch.setattr(layouts, "DENSE_TO", 0)
         other = {
             "apply_b_dec_to_input": number % 3 > 0,
             "reconstruction": ("sum", "mean")[number % 2],

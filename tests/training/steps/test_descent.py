@@ -87,6 +87,7 @@ def test_a_batch_in_which_nothing_fires_teaches_b_dec_alone(
     name: str, below: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layouts, "SPARSE_BELOW", below)
+    monkeypatch.setattr(layouts, "DENSE_TO", 0)
     cell = CELLS[name].model_copy(update={"revival": "none"})
     weights, _, x = started(cell)
     with torch.no_grad():

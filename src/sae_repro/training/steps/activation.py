@@ -17,9 +17,12 @@ Small = dict[str, Tensor]
 """Gradients of a step's tensors per latent, by the weights' names."""
 
 
+_threshold_backward = torch.ops.aten.threshold_backward.grad_input
+
+
 def where_positive(values: Tensor, by: Tensor, *, out: Tensor) -> Tensor:
     """`values` where `by` is positive (or NaN), else 0; a product with a mask is far slower."""
-    torch.ops.aten.threshold_backward.grad_input(values, by, 0, grad_input=out)
+    _threshold_backward(values, by, 0, grad_input=out)
     return out
 
 

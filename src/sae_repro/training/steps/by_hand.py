@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sae_repro.autoencoders import Weights, decoder_norm
 from sae_repro.autoencoders.prefixes import prefix_fraction
+from sae_repro.numerics.products import multiply
 from sae_repro.params import Cell
 from sae_repro.training.steps.activation import ACTIVATIONS, Small, where_positive
 from sae_repro.training.steps.auxiliary import revived
@@ -46,6 +47,8 @@ class ByHand:
 
     def __init__(self, cell: Cell, weights: Weights, *, epsilon: float) -> None:
         self._cell, self._weights = cell, weights
+        self._w_enc, self._b_enc = weights.W_enc.detach(), weights.b_enc.detach()
+        self._w_dec, self._b_dec = weights.W_dec.detach(), weights.b_dec.detach()
         self._activation = ACTIVATIONS[cell.activation](cell, weights, epsilon)
         self._workspace = Workspace()
 
@@ -54,7 +57,7 @@ class ByHand:
         self, x_nd: Tensor, *, lengths: list[int], lambda_: float | Tensor, dead_k: Tensor | None
     ) -> Taken:
         """The step on a batch x [N, D]; arguments as of `autoencoders.training_losses`."""
-        cell, w_dec = self._cell, self._weights.W_dec.detach()
+        cell, w_dec = self._cell, self._w_dec
         batch = self._encoded(x_nd, lengths, dead_k)
         layout, scale = batch.layout, 2 / self._per(batch)
         residual = layout.residual(batch.z, w_dec, batch.target_nd, "residual")
@@ -73,8 +76,7 @@ class ByHand:
         small["b_dec"] = residual.sum_d().mul_(scale)
         if cell.apply_b_dec_to_input:
             # numpy's: torch would take MKL's
-            w_enc = self._weights.W_enc.detach().T.numpy()
-            small["b_dec"] -= torch.from_numpy(np.matmul(du_k.numpy(), w_enc))
+            small["b_dec"] -= torch.from_numpy(np.matmul(du_k.numpy(), self._w_enc.T.numpy()))
         code = (
             SparseCode(layout.col, batch.z, len(x_nd), self._weights.d_sae)
             if isinstance(layout, Few)
@@ -85,10 +87,11 @@ class ByHand:
 
     def _encoded(self, x_nd: Tensor, lengths: list[int], dead_k: Tensor | None) -> _Batch:
         weights = self._weights
-        target_nd = x_nd - weights.b_dec.detach()
+        target_nd = x_nd - self._b_dec
         seen_nd = target_nd if self._cell.apply_b_dec_to_input else x_nd
         u_nk = self._workspace.empty("u", len(x_nd), weights.d_sae, like=x_nd)
-        torch.mm(seen_nd, weights.W_enc.detach(), out=u_nk).add_(weights.b_enc.detach())
+        multiply(seen_nd.numpy(), self._w_enc.numpy(), u_nk.numpy())
+        u_nk.add_(self._b_enc)
         dead, u_dead = None, None
         if dead_k is not None and bool(dead_k.any()):
             dead = dead_k.nonzero().flatten()
@@ -108,7 +111,7 @@ class ByHand:
         self, batch: _Batch, residual: Residual, lambda_: float
     ) -> tuple[Tensor, Small, Tensor | None]:
         """(∂/∂u at the entries, small gradients, ∂/∂‖d‖ / ‖d‖ [K] if any)."""
-        layout, w_dec, per = batch.layout, self._weights.W_dec.detach(), self._per(batch)
+        layout, w_dec, per = batch.layout, self._w_dec, self._per(batch)
         dz = layout.back(residual, w_dec, 2 / per, "residual")
         if not self._cell.activation_row.gated:
             fires_slope_k, norm_slope_k = self._penalise(batch, batch.z, dz, lambda_)

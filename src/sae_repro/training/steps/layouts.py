@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders.selection import Indices, Mask, row_starts
+from sae_repro.numerics.products import multiply
 from sae_repro.training.steps.gradients import Rows
 from sae_repro.training.steps.workspace import Workspace
 
@@ -36,6 +37,13 @@ class Residual:
     """x̂ − x summed over all prefixes."""
     summed: Tensor
     """The same over the prefixes that hold a group, for every group; laid out as it suits."""
+    _scaled: tuple[float, Tensor] | None = None
+
+    def scaled(self, scale: float) -> Tensor:
+        """scale · `summed`, kept: the code's gradient and the decoder's ask for the same."""
+        if self._scaled is None or self._scaled[0] != scale:
+            self._scaled = scale, self.summed * scale
+        return self._scaled[1]
 
     def sum_d(self) -> Tensor:
         """Σ of x̂ − x over prefixes and tokens, [D]."""
@@ -68,7 +76,8 @@ class All:
     """Every entry: matrix products."""
 
     def __init__(self, n: int, d_sae: int, lengths: list[int], workspace: Workspace) -> None:
-        self._shape, self._lengths, self._workspace = (n, d_sae), lengths, workspace
+        self._shape, self._workspace = (n, d_sae), workspace
+        self._lengths, self._groups = lengths, list(pairwise([0, *lengths]))
 
     def per_latent(self, p_k: Tensor) -> Tensor:
         """[K]."""
@@ -85,30 +94,36 @@ class All:
     def residual(self, z: Tensor, w_dec: Tensor, target_nd: Tensor, name: str) -> Residual:
         """The residuals summed up are [m, N, D]."""
         summed = self._workspace.empty(name, len(self._lengths), *target_nd.shape, like=z)
-        error = torch.neg(target_nd)
-        for number, (a, b) in enumerate(pairwise([0, *self._lengths])):
-            error = torch.mm(z[:, a:b], w_dec[a:b], out=summed[number]).add_(error)
-        squares, left = _squares(summed), summed[-1].clone()
-        for number in range(len(self._lengths) - 2, -1, -1):
-            summed[number] += summed[number + 1]
-        return Residual(squares, _squares(left), left, summed[0], summed)
+        z_nk, w_kd, parts = z.numpy(), w_dec.numpy(), summed.unbind()
+        for part, (a, b) in zip(parts, self._groups, strict=True):
+            multiply(z_nk[:, a:b], w_kd[a:b], part.numpy())
+        parts[0].sub_(target_nd)
+        for shorter, part in pairwise(parts):
+            part.add_(shorter)
+        squares, left = _squares(summed), parts[-1]
+        full = squares if len(parts) == 1 else _squares(left)
+        for part, shorter in pairwise(reversed(parts)):
+            shorter.add_(part)
+        return Residual(squares, full, left, parts[0], summed)
 
     def back(self, residual: Residual, w_dec: Tensor, scale: float, name: str) -> Tensor:
         """[N, K]."""
         values = self._workspace.empty(f"{name}, back", *self._shape, like=w_dec)
-        for number, (a, b) in enumerate(pairwise([0, *self._lengths])):
-            torch.mm(residual.summed[number] * scale, w_dec[a:b].T, out=values[:, a:b])
+        parts, w_dk, out = residual.scaled(scale).numpy(), w_dec.numpy().T, values.numpy()
+        for part, (a, b) in zip(parts, self._groups, strict=True):
+            multiply(part, w_dk[:, a:b], out[:, a:b])
         return values
 
     def outer(self, values: Tensor, of: Residual | Tensor, scale: float, name: str) -> Rows:
         """Computed whole, at once."""
         if isinstance(of, Tensor):
-            parts, lengths = [of], [self._shape[1]]
+            parts, groups = (of if scale == 1 else of * scale)[None], [(0, self._shape[1])]
         else:
-            parts, lengths = list(of.summed), self._lengths
-        out = self._workspace.empty(name, self._shape[1], parts[0].shape[1], like=values)
-        for part, (a, b) in zip(parts, pairwise([0, *lengths]), strict=True):
-            torch.mm(values[:, a:b].T, part if scale == 1 else part * scale, out=out[a:b])
+            parts, groups = of.scaled(scale), self._groups
+        out = self._workspace.empty(name, self._shape[1], parts.shape[2], like=values)
+        values_kn, rows = values.numpy().T, out.numpy()
+        for part, (a, b) in zip(parts.numpy(), groups, strict=True):
+            multiply(values_kn[a:b], part, rows[a:b])
         return lambda a, b: out[a:b]
 
 
@@ -256,6 +271,8 @@ def _silence_beta() -> None:
         )
 
 
+DENSE_TO = 1 << 14
+"""Entries up to which all of a code costs less than to find those that fire: measured at D ≤ 64."""
 SPARSE_BELOW = 0.1
 """Fraction of the entries up to which `Few` is faster than `All`: measured 0.17 at D 64, K 512, 0.2
 at D 128, K 2048, and less the wider the rows are."""
@@ -270,12 +287,13 @@ def laid_out(
 ) -> tuple["All | Few", Tensor]:
     """(layout, pre-activations at its entries) of the entries `found`: a mask or rising indices.
 
-    Their number alone decides which layout. In `All`, those that are no entry of indices are 0.
+    The batch alone decides which layout. In `All`, those that are no entry of indices are 0.
     """
     n, d_sae = u_nk.shape
     masked = found.dtype == np.bool_
-    count = np.count_nonzero(found) if masked else len(found)
-    if count <= SPARSE_BELOW * u_nk.numel():
+    if n * d_sae > DENSE_TO and (
+        np.count_nonzero(found) if masked else len(found)
+    ) <= SPARSE_BELOW * (n * d_sae):
         flat = np.flatnonzero(found) if masked else found.astype(np.int64, copy=False)
         few = Few(flat, n, d_sae, lengths, workspace)
         return few, torch.from_numpy(u_nk.numpy().reshape(-1).take(flat))
