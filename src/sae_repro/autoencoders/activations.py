@@ -210,7 +210,7 @@ def _top_k(weights: Weights, x_nd: Tensor, apply: bool, k: int | None) -> Tensor
     if not plain or u_nk.dtype not in (torch.float32, torch.float64):
         values, selected = u_nk.topk(k, dim=-1, sorted=False)
         return torch.zeros_like(u_nk).scatter_(-1, selected, torch.relu_(values))
-    z_nk, flat = torch.zeros_like(u_nk), selection.top_k(u_nk, k)
+    z_nk, flat = torch.zeros_like(u_nk), selection.top_k(u_nk.numpy(), k)
     z_nk.numpy().reshape(-1)[flat] = u_nk.numpy().reshape(-1).take(flat)
     return z_nk
 

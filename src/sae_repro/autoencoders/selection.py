@@ -6,28 +6,30 @@ values the first ones are taken. NaN counts as the largest, so that a broken ste
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+import torch
 
 Floats = npt.NDArray[np.floating]
 Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+SHORT = 512
+"""Up to this K, entries are looked for above a row's own k-th largest, without a bound of it
+first: measured 1.2 times as fast there, and slower the wider the rows are."""
 SLACK = 0.9
 """Of the last batch's threshold: above this part of it, the next batch's is looked for."""
 
 
-def above(u_nk: Tensor, bound: Tensor | float) -> Mask:
+def above(u_nk: Floats, bound: Floats | float) -> Mask:
     """1[u > bound] [N, K], and 1 where u is NaN; `bound` is a number or [K]."""
     # "not ≤" holds for NaN; negating booleans costs a quarter of a pass
-    mask: Mask = np.less_equal(u_nk.numpy(), bound.numpy() if isinstance(bound, Tensor) else bound)
+    mask: Mask = np.less_equal(u_nk, bound)
     np.logical_not(mask, out=mask)
     return mask
 
 
-def top_k(score_nk: Tensor, k: int) -> Indices:
-    """The k largest of each row, of those only that are positive."""
-    score = score_nk.numpy()
-    low_n = _kth_largest_maximum(score_nk, k)
+def top_k(score: Floats, k: int) -> Indices:
+    """The k largest of each row of [N, K], of those only that are positive."""
+    low_n = _kth_largest(score, k) if score.shape[1] <= SHORT else _kth_largest_maximum(score, k)
     # nothing that is not positive fires
     np.maximum(low_n, np.finfo(score.dtype).smallest_subnormal, out=low_n)
     mask = np.less(score, low_n[:, None])
@@ -53,15 +55,21 @@ def row_starts(flat: Indices, rows: int, width: int) -> Indices:
     return starts
 
 
-def _kth_largest_maximum(score_nk: Tensor, k: int) -> Floats:
+def _kth_largest(score: Floats, k: int) -> Floats:
+    at = score.shape[1] - k
+    kth: Floats = np.partition(score, at, axis=1)[:, at].copy()
+    return kth
+
+
+def _kth_largest_maximum(score: Floats, k: int) -> Floats:
     """A lower bound of each row's k-th largest entry: that of the maxima of strided groups."""
-    n, width = score_nk.shape
+    n, width = score.shape
     size = 2 ** round(np.log2(max(1.0, (width / k) ** 0.5)))  # of a group; at least k groups
     groups = width // size
-    maxima = score_nk[:, : groups * size].view(n, size, groups).amax(1) if size > 1 else score_nk
-    at = groups - k
-    kth: Floats = np.partition(maxima.numpy(), at, axis=1)[:, at].copy()
-    return kth
+    if size == 1:
+        return _kth_largest(score, k)
+    strided = torch.from_numpy(score)[:, : groups * size].view(n, size, groups)
+    return _kth_largest(strided.amax(1).numpy(), k)
 
 
 def _drop_ties(keep: Mask, value: Floats, least_n: Floats, count_n: Indices, k: int) -> None:
@@ -85,8 +93,8 @@ class BatchTopK:
     def __init__(self) -> None:
         self._floor = 0.0
 
-    def __call__(self, score_nk: Tensor, wanted: int) -> Indices:
-        score = score_nk.numpy().reshape(-1)
+    def __call__(self, score_nk: Floats, wanted: int) -> Indices:
+        score = score_nk.reshape(-1)
         flat: Indices = np.flatnonzero(above(score_nk, self._floor))
         if len(flat) < wanted and self._floor > 0:
             flat = np.flatnonzero(above(score_nk, 0.0))

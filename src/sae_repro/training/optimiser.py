@@ -11,6 +11,8 @@ from torch import Tensor
 from sae_repro.autoencoders import LATENT_AXIS, Weights
 from sae_repro.params import Cell
 from sae_repro.training.steps import Gradients
+from sae_repro.training.steps.layouts import squared
+from sae_repro.training.steps.workspace import Floats
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BETAS = (0.9, 0.999)
@@ -34,8 +36,10 @@ class _Block:
 
     first: int
     last: int
-    encoder: Adams
-    decoder: Adams
+    trained: dict[str, Adams]
+    """Those of the two that are not frozen."""
+    rows: Floats
+    """The weights of W_dec."""
 
 
 class Optimiser:
@@ -62,8 +66,9 @@ class Optimiser:
         self._whole = {
             name: (tensor.detach(), *self.moments(name)) for name, tensor in self._named.items()
         }
-        self._blocks = self._in_blocks()
         self._kept = FROZEN.get(cell.frozen or "")
+        self._blocks = self._in_blocks()
+        self._small = [name for name in self._whole if name not in FROZEN.values()]
         # a resumed training begins at the same weights before it takes up its state
         soft = cell.frozen == "soft_decoder"
         self._start = _unit_rows(weights.W_dec.detach()) if soft else None
@@ -75,14 +80,15 @@ class Optimiser:
 
         def block(first: int) -> _Block:
             part = slice(first, first + rows)
-            return _Block(
-                first,
-                min(first + rows, d_sae),
-                (w_enc[0].T[part], w_enc[1].T[part], w_enc[2].T[part]),
-                (w_dec[0][part], w_dec[1][part], w_dec[2][part]),
-            )
+            both: dict[str, Adams] = {
+                "W_enc": (w_enc[0].T[part], w_enc[1].T[part], w_enc[2].T[part]),
+                "W_dec": (w_dec[0][part], w_dec[1][part], w_dec[2][part]),
+            }
+            trained = {name: adams for name, adams in both.items() if name != self._kept}
+            return _Block(first, min(first + rows, d_sae), trained, w_dec[0][part].numpy())
 
-        return [block(first) for first in range(0, d_sae, rows)]
+        on_cpu = w_dec[0].device.type == "cpu"
+        return [block(first) for first in range(0, d_sae, rows)] if on_cpu else []
 
     def step(self, loss: Tensor, lr: float) -> None:
         """Backward, the decoder's radial gradient removed, clip, Adam, rows to norm one, θ ≥ 0."""
@@ -116,26 +122,36 @@ class Optimiser:
         A block is read once for its gradient, without radial part, and its norm, and once for Adam,
         with the clipping folded in, and rows of norm one.
         """
-        unit = self._cell.decoder == "unit_norm"
+        small = [gradients.small[name] for name in self._small]
+        square = sum(map(squared, small))
+        found: list[list[Floats]] = []
+        for block in self._blocks:
+            encoder, decoder = gradients.rows(block.first, block.last)
+            if self._cell.decoder == "unit_norm":
+                decoder -= np.vecdot(decoder, block.rows)[:, None] * block.rows
+            rows = {"W_enc": encoder, "W_dec": decoder}
+            found.append([rows[name] for name in block.trained])
+            square += sum(map(squared, found[-1]))
         with torch.no_grad():
-            square = sum(_square(gradient) for gradient in gradients.small.values())
-            found: list[list[tuple[Adams, Tensor]]] = []
-            for block in self._blocks:
-                encoder, decoder = gradients.rows(block.first, block.last)
-                if unit:
-                    _make_tangent(decoder, block.decoder[0])
-                parts = {"W_enc": (block.encoder, encoder), "W_dec": (block.decoder, decoder)}
-                found.append([part for name, part in parts.items() if name != self._kept])
-                square += sum(_square(gradient) for _, gradient in found[-1])
             divisor = self._divisor(square)
             self._step_counts.add_(1)
-            of = [(self._whole[name], gradient) for name, gradient in gradients.small.items()]
+            of = list(zip((self._whole[name] for name in self._small), small, strict=True))
             for block, trained in zip(self._blocks, found, strict=True):
-                self._update(of + trained, divisor, lr)
+                of += zip(block.trained.values(), trained, strict=True)
+                adams = [(adam, torch.from_numpy(gradient)) for adam, gradient in of]
+                self._update(adams, divisor, lr)
                 of = []
-                self._constrain(block.decoder[0], slice(block.first, block.last))
+                self._constrain_rows(block)
             if self._weights.threshold is not None:
                 self._weights.threshold.clamp_min_(0.0)
+
+    def _constrain_rows(self, block: _Block) -> None:
+        """`_constrain` of one block's rows of W_dec."""
+        if self._start is None and self._kept != "W_dec" and self._cell.decoder == "unit_norm":
+            norm = np.sqrt(np.vecdot(block.rows, block.rows))
+            block.rows /= np.maximum(norm, np.finfo(norm.dtype).tiny, out=norm)[:, None]
+        else:
+            self._constrain(torch.from_numpy(block.rows), slice(block.first, block.last))
 
     def _constrain(self, rows: Tensor, which: slice) -> None:
         """Keep `rows`, those of W_dec at `which`, near their start and of norm one, if need be."""
@@ -250,8 +266,3 @@ def _turn_back(rows: Tensor, start: Tensor) -> None:
     across = _unit_rows(rows - along * start)
     rim = norm * (SOFT_COSINE * start + math.sqrt(1 - SOFT_COSINE**2) * across)
     rows.copy_(torch.where(along < SOFT_COSINE * norm, rim, rows))
-
-
-def _square(x: Tensor) -> float:
-    flat = x.numpy().reshape(-1)
-    return float(np.dot(flat, flat))

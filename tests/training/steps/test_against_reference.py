@@ -68,8 +68,9 @@ def gradients_of(weights: Weights, taken: Taken) -> dict[str, torch.Tensor]:
                 for n, t in weights.named().items()}  # fmt: skip
     middle = weights.d_sae // 3
     halves = [taken.gradients.rows(0, middle), taken.gradients.rows(middle, weights.d_sae)]
-    encoder, decoder = (torch.cat(parts) for parts in zip(*halves, strict=True))
-    return {**taken.gradients.small, "W_enc": encoder.T, "W_dec": decoder}
+    encoder, decoder = (np.concatenate(parts) for parts in zip(*halves, strict=True))
+    found = {**taken.gradients.small, "W_enc": encoder.T, "W_dec": decoder}
+    return {name: torch.from_numpy(gradient) for name, gradient in found.items()}
 
 
 def compare(cell: Cell, weights: Weights, x: torch.Tensor, lengths: list[int]) -> None:

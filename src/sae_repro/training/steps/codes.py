@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.training.steps.gradients import Gradients
+from sae_repro.training.steps.workspace import Floats
 
 
 class StepCode(Protocol):
@@ -78,14 +79,14 @@ class SparseCode:
     """The entries of a code that may fire: latent and value ≥ 0 of each."""
 
     col: npt.NDArray[np.int32]
-    z: Tensor
+    z: Floats
     tokens: int
     d_sae: int
 
     def __post_init__(self) -> None:
-        fires = self.z.numpy() > 0
+        fires = self.z > 0
         if not fires.all():
-            self.col, self.z = self.col[fires], self.z[torch.from_numpy(fires)]
+            self.col, self.z = self.col[fires], self.z[fires]
 
     @property
     def l0(self) -> Tensor | float:
@@ -98,12 +99,10 @@ class SparseCode:
 
     def square_k(self) -> Tensor:
         """The mean of z² over the batch, [K]."""
-        square = np.bincount(self.col, self.z.square().numpy(), minlength=self.d_sae)
-        return torch.from_numpy(square / self.tokens).to(self.z.dtype)
+        square = np.bincount(self.col, np.square(self.z), minlength=self.d_sae)
+        return torch.from_numpy((square / self.tokens).astype(self.z.dtype))
 
     def smallest(self, norm_k: Tensor | None) -> Tensor:
         """The smallest positive z·‖d‖, +∞ where nothing fires."""
-        if not len(self.col):
-            return self.z.new_tensor(torch.inf)
-        score = self.z if norm_k is None else self.z * norm_k[torch.from_numpy(self.col)]
-        return score.amin()
+        score = self.z if norm_k is None else self.z * norm_k.detach().numpy().take(self.col)
+        return torch.from_numpy(score.min(initial=np.inf, keepdims=True))[0]

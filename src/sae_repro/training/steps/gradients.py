@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-Rows = Callable[[int, int], Tensor]
+from sae_repro.training.steps.workspace import Floats
+
+Rows = Callable[[int, int], Floats]
 """The gradient rows [b − a, D] of latents a … b − 1; the caller may write to them."""
 
 
@@ -14,32 +16,32 @@ Rows = Callable[[int, int], Tensor]
 class Revived:
     """What dead latents learn from auxk: rows [n, D] of W_encᵀ and W_dec of the latents [n]."""
 
-    latents: Tensor
-    encoder_nd: Tensor
-    decoder_nd: Tensor
+    latents: npt.NDArray[np.int64]
+    encoder_nd: Floats
+    decoder_nd: Floats
 
 
 @dataclass
 class Gradients:
     """∂loss of every weight: `small` by name, W_encᵀ and W_dec [K, D] by `rows`."""
 
-    small: dict[str, Tensor]
+    small: dict[str, Floats]
     encoder: Rows
     decoder: Rows
-    w_dec: Tensor
-    norm_slope_k: Tensor | None = None
+    w_dec: Floats
+    norm_slope_k: Floats | None = None
     """∂/∂‖d‖ / ‖d‖ [K], where the penalty weighs by norms."""
     revived: Revived | None = None
 
-    def rows(self, a: int, b: int) -> tuple[Tensor, Tensor]:
+    def rows(self, a: int, b: int) -> tuple[Floats, Floats]:
         """(of W_encᵀ, of W_dec), [b − a, D] each, to be asked for once."""
         encoder, decoder = self.encoder(a, b), self.decoder(a, b)
         if self.norm_slope_k is not None:
-            decoder.addcmul_(self.norm_slope_k[a:b, None], self.w_dec[a:b])
+            decoder += self.norm_slope_k[a:b, None] * self.w_dec[a:b]
         if self.revived is not None:
-            latents = self.revived.latents
-            first, last = torch.searchsorted(latents, torch.tensor([a, b])).tolist()
+            latents = self.revived.latents  # each once
+            first, last = np.searchsorted(latents, [a, b])
             at = latents[first:last] - a
-            encoder.index_add_(0, at, self.revived.encoder_nd[first:last])
-            decoder.index_add_(0, at, self.revived.decoder_nd[first:last])
+            encoder[at] += self.revived.encoder_nd[first:last]
+            decoder[at] += self.revived.decoder_nd[first:last]
         return encoder, decoder

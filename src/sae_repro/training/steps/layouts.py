@@ -18,7 +18,7 @@ from torch import Tensor
 from sae_repro.autoencoders.selection import Indices, Mask, row_starts
 from sae_repro.numerics.products import multiply
 from sae_repro.training.steps.gradients import Rows
-from sae_repro.training.steps.workspace import Workspace
+from sae_repro.training.steps.workspace import Floats, Workspace
 
 BLOCK_BYTES = 1 << 20  # of rows that are written and read again while in the cache
 
@@ -31,44 +31,44 @@ class Residual:
     """Σ over prefixes and tokens of ‖x − x̂‖²."""
     full: float
     """Of that the full code's."""
-    left_nd: Tensor
+    left_nd: Floats
     """x̂ − x of the full code."""
-    first_nd: Tensor
+    first_nd: Floats
     """x̂ − x summed over all prefixes."""
-    summed: Tensor
+    summed: Floats
     """The same over the prefixes that hold a group, for every group; laid out as it suits."""
-    _scaled: tuple[float, Tensor] | None = None
+    _scaled: tuple[float, Floats] | None = None
 
-    def scaled(self, scale: float) -> Tensor:
+    def scaled(self, scale: float) -> Floats:
         """scale · `summed`, kept: the code's gradient and the decoder's ask for the same."""
         if self._scaled is None or self._scaled[0] != scale:
             self._scaled = scale, self.summed * scale
         return self._scaled[1]
 
-    def sum_d(self) -> Tensor:
+    def sum_d(self) -> Floats:
         """Σ of x̂ − x over prefixes and tokens, [D]."""
-        return self.first_nd.sum(0)
+        return sum_rows(self.first_nd)
 
 
 class Layout(Protocol):
     """Entries of [N, K] and what a step does with values of them."""
 
-    def per_latent(self, p_k: Tensor) -> Tensor:
+    def per_latent(self, p_k: Floats) -> Floats:
         """For each entry the value of its latent, in a shape that broadcasts."""
 
-    def sum_k(self, values: Tensor) -> Tensor:
+    def sum_k(self, values: Floats) -> Floats:
         """Values summed over tokens, [K]."""
 
-    def scratch(self, name: str, like: Tensor) -> Tensor:
-        """A tensor for values of the entries; the next one of this name takes its place."""
+    def scratch(self, name: str, like: Floats) -> Floats:
+        """An array for values of the entries; the next one of this name takes its place."""
 
-    def residual(self, z: Tensor, w_dec: Tensor, target_nd: Tensor, name: str) -> Residual:
+    def residual(self, z: Floats, w_dec: Floats, target_nd: Floats, name: str) -> Residual:
         """z·W_dec − target, for every prefix; `name`s apart those that are needed together."""
 
-    def back(self, residual: Residual, w_dec: Tensor, scale: float, name: str) -> Tensor:
+    def back(self, residual: Residual, w_dec: Floats, scale: float, name: str) -> Floats:
         """scale · ∂/∂z of ½ Σ‖residual‖², at each entry; `name` as of the residual."""
 
-    def outer(self, values: Tensor, of: Residual | Tensor, scale: float, name: str) -> Rows:
+    def outer(self, values: Floats, of: Residual | Floats, scale: float, name: str) -> Rows:
         """scale · Σ_n values[n, k] · of[n], the rows of a gradient."""
 
 
@@ -77,53 +77,52 @@ class All:
 
     def __init__(self, n: int, d_sae: int, lengths: list[int], workspace: Workspace) -> None:
         self._shape, self._workspace = (n, d_sae), workspace
-        self._lengths, self._groups = lengths, list(pairwise([0, *lengths]))
+        self._groups = list(pairwise([0, *lengths]))
 
-    def per_latent(self, p_k: Tensor) -> Tensor:
+    def per_latent(self, p_k: Floats) -> Floats:
         """[K]."""
         return p_k
 
-    def sum_k(self, values: Tensor) -> Tensor:
+    def sum_k(self, values: Floats) -> Floats:
         """Values summed over tokens, [K]."""
-        return values.sum(0)
+        return sum_rows(values)
 
-    def scratch(self, name: str, like: Tensor) -> Tensor:
+    def scratch(self, name: str, like: Floats) -> Floats:
         """[N, K]."""
         return self._workspace.empty(f"{name}, scratch", *like.shape, like=like)
 
-    def residual(self, z: Tensor, w_dec: Tensor, target_nd: Tensor, name: str) -> Residual:
+    def residual(self, z: Floats, w_dec: Floats, target_nd: Floats, name: str) -> Residual:
         """The residuals summed up are [m, N, D]."""
-        summed = self._workspace.empty(name, len(self._lengths), *target_nd.shape, like=z)
-        z_nk, w_kd, parts = z.numpy(), w_dec.numpy(), summed.unbind()
-        for part, (a, b) in zip(parts, self._groups, strict=True):
-            multiply(z_nk[:, a:b], w_kd[a:b], part.numpy())
-        parts[0].sub_(target_nd)
-        for shorter, part in pairwise(parts):
-            part.add_(shorter)
-        squares, left = _squares(summed), parts[-1]
-        full = squares if len(parts) == 1 else _squares(left)
-        for part, shorter in pairwise(reversed(parts)):
-            shorter.add_(part)
-        return Residual(squares, full, left, parts[0], summed)
+        summed = self._workspace.empty(name, len(self._groups), *target_nd.shape, like=z)
+        for part, (a, b) in zip(summed, self._groups, strict=True):
+            multiply(z[:, a:b], w_dec[a:b], part)
+        summed[0] -= target_nd
+        for shorter, part in pairwise(summed):
+            part += shorter
+        squares, left = squared(summed), summed[-1]
+        full = squares if len(summed) == 1 else squared(left)
+        for part, shorter in pairwise(summed[::-1]):
+            shorter += part
+        return Residual(squares, full, left, summed[0], summed)
 
-    def back(self, residual: Residual, w_dec: Tensor, scale: float, name: str) -> Tensor:
+    def back(self, residual: Residual, w_dec: Floats, scale: float, name: str) -> Floats:
         """[N, K]."""
         values = self._workspace.empty(f"{name}, back", *self._shape, like=w_dec)
-        parts, w_dk, out = residual.scaled(scale).numpy(), w_dec.numpy().T, values.numpy()
-        for part, (a, b) in zip(parts, self._groups, strict=True):
-            multiply(part, w_dk[:, a:b], out[:, a:b])
+        w_dk = w_dec.T
+        for part, (a, b) in zip(residual.scaled(scale), self._groups, strict=True):
+            multiply(part, w_dk[:, a:b], values[:, a:b])
         return values
 
-    def outer(self, values: Tensor, of: Residual | Tensor, scale: float, name: str) -> Rows:
+    def outer(self, values: Floats, of: Residual | Floats, scale: float, name: str) -> Rows:
         """Computed whole, at once."""
-        if isinstance(of, Tensor):
-            parts, groups = (of if scale == 1 else of * scale)[None], [(0, self._shape[1])]
-        else:
+        if isinstance(of, Residual):
             parts, groups = of.scaled(scale), self._groups
+        else:
+            parts, groups = (of if scale == 1 else of * scale)[None], [(0, self._shape[1])]
         out = self._workspace.empty(name, self._shape[1], parts.shape[2], like=values)
-        values_kn, rows = values.numpy().T, out.numpy()
-        for part, (a, b) in zip(parts.numpy(), groups, strict=True):
-            multiply(values_kn[a:b], part, rows[a:b])
+        values_kn = values.T
+        for part, (a, b) in zip(parts, groups, strict=True):
+            multiply(values_kn[a:b], part, out[a:b])
         return lambda a, b: out[a:b]
 
 
@@ -149,7 +148,7 @@ class Few:
         self.col: npt.NDArray[np.int32] = self._latent.astype(np.int32)
         small = self._latent.astype(np.uint16) if d_sae <= 1 << 16 else self.col
         by_latent = np.argsort(small, kind="stable")  # a radix sort of small numbers
-        self._by_latent = torch.from_numpy(by_latent)
+        self._col, self._by_latent = torch.from_numpy(self.col), by_latent
         self._latent_start = _starts(self.col, d_sae)
         row_by_latent = row.astype(np.int32).take(by_latent)
         self._row_by_latent = self._part_by_latent = torch.from_numpy(row_by_latent)
@@ -160,62 +159,63 @@ class Few:
             self._start = _starts(part, n * self._m)
             self._part_by_latent = torch.from_numpy(part.astype(np.int32).take(by_latent))
 
-    def per_latent(self, p_k: Tensor) -> Tensor:
+    def per_latent(self, p_k: Floats) -> Floats:
         """[nnz]."""
-        return p_k[torch.from_numpy(self._latent)]
+        return p_k.take(self._latent)
 
-    def sum_k(self, values: Tensor) -> Tensor:
+    def sum_k(self, values: Floats) -> Floats:
         """Values summed over tokens, [K]."""
-        sums = np.bincount(self.col, values.numpy(), minlength=self._d_sae)
-        return torch.from_numpy(sums).to(values.dtype)
+        sums = np.bincount(self.col, values, minlength=self._d_sae)
+        return sums.astype(values.dtype, copy=False)
 
-    def scratch(self, name: str, like: Tensor) -> Tensor:
+    def scratch(self, name: str, like: Floats) -> Floats:
         """[nnz]; new each time."""
-        return torch.empty_like(like)
+        return np.empty_like(like)
 
-    def residual(self, z: Tensor, w_dec: Tensor, target_nd: Tensor, name: str) -> Residual:
+    def residual(self, z: Floats, w_dec: Floats, target_nd: Floats, name: str) -> Residual:
         """The residuals summed up are [N, D], or with prefixes [N·m, D] in rows of groups."""
-        col = torch.from_numpy(self.col)
         if self._m == 1:
-            left = _bag(w_dec, col, self._start, z).sub_(target_nd)
-            squares = _squares(left)
+            left = _bag(w_dec, self._col, self._start, z)
+            left -= target_nd
+            squares = squared(left)
             return Residual(squares, squares, left, left, left)
         m, d_in = self._m, target_nd.shape[1]
         summed = self._workspace.empty(name, self._n, m, d_in, like=z)
-        left = torch.empty_like(target_nd)
-        squares, rows = 0.0, max(1, BLOCK_BYTES // (m * d_in * z.element_size()))
+        left = np.empty_like(target_nd)
+        squares, rows = 0.0, max(1, BLOCK_BYTES // (m * d_in * z.itemsize))
         for a in range(0, self._n, rows):
             b = min(a + rows, self._n)
             start = self._start[a * m : b * m + 1]
             first, last = int(start[0]), int(start[-1])
-            part = _bag(w_dec, col[first:last], start - first, z[first:last]).view(b - a, m, d_in)
-            group = part.unbind(1)  # indexing anew would cost small batches more than the sums
-            group[0].sub_(target_nd[a:b])
-            for g in range(1, m):
-                group[g].add_(group[g - 1])
-            squares += _squares(part)
+            bag = _bag(w_dec, self._col[first:last], start - first, z[first:last])
+            part = bag.reshape(b - a, m, d_in)
+            group = part.transpose(1, 0, 2)
+            group[0] -= target_nd[a:b]
+            for shorter, longer in pairwise(group):
+                longer += shorter
+            squares += squared(part)
             left[a:b] = group[-1]
-            for g in range(m - 2, -1, -1):
-                group[g].add_(group[g + 1])
+            for longer, shorter in pairwise(group[::-1]):
+                shorter += longer
             summed[a:b] = part
-        return Residual(squares, _squares(left), left, summed[:, 0], summed)
+        return Residual(squares, squared(left), left, summed[:, 0], summed)
 
-    def back(self, residual: Residual, w_dec: Tensor, scale: float, name: str) -> Tensor:
+    def back(self, residual: Residual, w_dec: Floats, scale: float, name: str) -> Floats:
         """[nnz]."""
-        return _dots(residual.summed.view(-1, w_dec.shape[1]), w_dec, self._start,
-                     torch.from_numpy(self.col), scale)  # fmt: skip
+        left = residual.summed.reshape(-1, w_dec.shape[1])
+        return _dots(left, w_dec, self._start, self._col, scale)
 
-    def outer(self, values: Tensor, of: Residual | Tensor, scale: float, name: str) -> Rows:
+    def outer(self, values: Floats, of: Residual | Floats, scale: float, name: str) -> Rows:
         """Computed in blocks, when asked for."""
-        weight = values.index_select(0, self._by_latent)
+        weight = values.take(self._by_latent)
         if scale != 1:
-            weight.mul_(scale)
-        if isinstance(of, Tensor):
-            source, index = of, self._row_by_latent
+            weight *= scale
+        if isinstance(of, Residual):
+            source, index = of.summed.reshape(-1, of.left_nd.shape[1]), self._part_by_latent
         else:
-            source, index = of.summed.view(-1, of.left_nd.shape[1]), self._part_by_latent
+            source, index = of, self._row_by_latent
 
-        def rows(a: int, b: int) -> Tensor:
+        def rows(a: int, b: int) -> Floats:
             if b - a == self._d_sae:
                 return _bag(source, index, self._latent_start, weight)
             start = self._latent_start[a : b + 1]
@@ -228,9 +228,16 @@ class Few:
         return rows
 
 
-def _squares(x: Tensor) -> float:
-    flat = x.numpy().reshape(-1)
+def squared(x: Floats) -> float:
+    """Σ x² of an array that lies in one piece."""
+    flat = x.reshape(-1)
     return float(np.dot(flat, flat))
+
+
+def sum_rows(x: Floats) -> Floats:
+    """[N, M] summed over its rows."""
+    sums: Floats = torch.from_numpy(x).sum(0).numpy()
+    return sums
 
 
 def _starts(sorted_or_not: npt.NDArray[np.integer], bins: int) -> Tensor:
@@ -240,22 +247,25 @@ def _starts(sorted_or_not: npt.NDArray[np.integer], bins: int) -> Tensor:
     return torch.from_numpy(start)
 
 
-def _bag(source: Tensor, index: Tensor, start: Tensor, weight: Tensor) -> Tensor:
+def _bag(source: Floats, index: Tensor, start: Tensor, weight: Floats) -> Floats:
     """Rows of `source` summed with weights, in the order of the entries: [len(start) − 1, D]."""
-    if not len(index):
-        return source.new_zeros(len(start) - 1, source.shape[1])
-    sums: Tensor = torch.embedding_bag(source, index, start, False, 0, False, weight, True)[0]
+    if not len(weight):
+        return np.zeros((start.shape[0] - 1, source.shape[1]), source.dtype)
+    rows, weights = torch.from_numpy(source), torch.from_numpy(weight)
+    sums: Floats = torch.embedding_bag(rows, index, start, False, 0, False, weights, True)[0].numpy()
     return sums
 
 
-def _dots(left: Tensor, right: Tensor, start: Tensor, col: Tensor, scale: float) -> Tensor:
+def _dots(left: Floats, right: Floats, start: Tensor, col: Tensor, scale: float) -> Floats:
     """scale · left[row]·right[col] of the entries of a matrix by rows."""
     _silence_beta()
+    rows, columns = torch.from_numpy(left), torch.from_numpy(right)
     pattern = torch.sparse_csr_tensor(
-        start, col, left.new_zeros(len(col)), (len(left), len(right)), check_invariants=False
+        start, col, rows.new_zeros(col.shape[0]), (len(left), len(right)), check_invariants=False
     )
-    dots: Tensor = torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0, alpha=scale)
-    return dots.values()
+    dots = torch.sparse.sampled_addmm(pattern, rows, columns.T, beta=0.0, alpha=scale)
+    values: Floats = dots.values().numpy()
+    return values
 
 
 @cache
@@ -279,26 +289,26 @@ at D 128, K 2048, and less the wider the rows are."""
 
 
 def laid_out(
-    u_nk: Tensor,
+    u_nk: Floats,
     found: Mask | Indices,
     lengths: list[int],
     workspace: Workspace,
     name: str,
-) -> tuple["All | Few", Tensor]:
+) -> tuple["All | Few", Floats]:
     """(layout, pre-activations at its entries) of the entries `found`: a mask or rising indices.
 
     The batch alone decides which layout. In `All`, those that are no entry of indices are 0.
     """
     n, d_sae = u_nk.shape
     masked = found.dtype == np.bool_
-    if n * d_sae > DENSE_TO and (
+    if u_nk.size > DENSE_TO and (
         np.count_nonzero(found) if masked else len(found)
-    ) <= SPARSE_BELOW * (n * d_sae):
+    ) <= SPARSE_BELOW * u_nk.size:
         flat = np.flatnonzero(found) if masked else found.astype(np.int64, copy=False)
-        few = Few(flat, n, d_sae, lengths, workspace)
-        return few, torch.from_numpy(u_nk.numpy().reshape(-1).take(flat))
+        return Few(flat, n, d_sae, lengths, workspace), u_nk.reshape(-1).take(flat)
     if not masked:
-        kept = workspace.empty(name, n, d_sae, like=u_nk).zero_()
-        kept.numpy().reshape(-1)[found] = u_nk.numpy().reshape(-1)[found]
+        kept = workspace.empty(name, n, d_sae, like=u_nk)
+        kept.fill(0)
+        kept.reshape(-1)[found] = u_nk.reshape(-1).take(found)
         u_nk = kept
     return All(n, d_sae, lengths, workspace), u_nk

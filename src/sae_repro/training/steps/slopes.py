@@ -7,23 +7,23 @@ they have no slope in z.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from sae_repro.autoencoders.penalties import LOG_OFFSET, SQRT_OFFSET, TANH_SLOPE
 from sae_repro.training.steps.layouts import Layout
+from sae_repro.training.steps.workspace import Floats
 
 
 class Penalised(NamedTuple):
     """Σ φ over entries, ∂/∂z at the entries (a number where it is one), ∂/∂‖d‖ [K] of free rows."""
 
     value: float
-    slope: Tensor | float
-    norm_slope_k: Tensor | None
+    slope: Floats | float
+    norm_slope_k: Floats | None
 
 
 def penalised(
-    name: str, layout: Layout, z: Tensor, *, norm_k: Tensor | None, fraction_k: Tensor | None
+    name: str, layout: Layout, z: Floats, *, norm_k: Floats | None, fraction_k: Floats | None
 ) -> Penalised:
     """The penalty `name` of a code at its entries.
 
@@ -40,30 +40,30 @@ def penalised(
         return Penalised(float(phi.sum()), slope, norm_slope_k)
     value = float((layout.sum_k(phi) * fraction_k).sum())
     if norm_slope_k is not None:
-        norm_slope_k.mul_(fraction_k)
+        norm_slope_k *= fraction_k
     return Penalised(value, slope * layout.per_latent(fraction_k), norm_slope_k)
 
 
-def _linear(a: Tensor) -> tuple[Tensor, Tensor | float]:
+def _linear(a: Floats) -> tuple[Floats, Floats | float]:
     return a, 1.0
 
 
-def _log(a: Tensor) -> tuple[Tensor, Tensor | float]:
+def _log(a: Floats) -> tuple[Floats, Floats | float]:
     # in this form φ(0) is 0 and not a rounding error for each entry
-    return (a / LOG_OFFSET).log1p_(), (a + LOG_OFFSET).reciprocal_()
+    return np.log1p(a / LOG_OFFSET), 1 / (a + LOG_OFFSET)
 
 
-def _tanh(a: Tensor) -> tuple[Tensor, Tensor | float]:
-    tanh = torch.tanh(TANH_SLOPE * a)
-    return tanh, tanh.square().neg_().add_(1).mul_(TANH_SLOPE)
+def _tanh(a: Floats) -> tuple[Floats, Floats | float]:
+    tanh = np.tanh(TANH_SLOPE * a)
+    return tanh, TANH_SLOPE * (1 - tanh * tanh)
 
 
-def _sqrt(a: Tensor) -> tuple[Tensor, Tensor | float]:
-    root = (a + SQRT_OFFSET).sqrt()
-    return root - SQRT_OFFSET**0.5, root.reciprocal().mul_(0.5)
+def _sqrt(a: Floats) -> tuple[Floats, Floats | float]:
+    root = np.sqrt(a + SQRT_OFFSET)
+    return root - SQRT_OFFSET**0.5, 0.5 / root
 
 
-PHI: dict[str, Callable[[Tensor], tuple[Tensor, Tensor | float]]] = {
+PHI: dict[str, Callable[[Floats], tuple[Floats, Floats | float]]] = {
     "l1": _linear,
     "l1_decoder_norm": _linear,
     "log": _log,
