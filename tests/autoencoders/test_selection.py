@@ -46,7 +46,8 @@ def test_batch_top_k_is_that_of_a_stable_sort_whatever_came_before(
     wanted = k * len(score)
     expected = list(largest(score.numpy().reshape(-1), wanted))
     select = selection.BatchTopK()
-    select((score * scale).numpy(), max(1, wanted // 2))  # leaves a threshold behind, too high or too low
+    # leaves a threshold behind, too high or too low
+    select((score * scale).numpy(), max(1, wanted // 2))
     assert select(score.numpy(), wanted).tolist() == expected
     assert select(score.numpy(), wanted).tolist() == expected
 

@@ -44,12 +44,14 @@ def multiply(a: "NDArray[Any]", b: "NDArray[Any]", out: "NDArray[Any]") -> None:
     """a @ b of matrices into `out`, to the bit as `torch.mm` computes it.
 
     Past torch's dispatcher where its products are replaced: with small matrices the way through it
-    takes several times as long as the product.
+    takes several times as long as the product. Numpy warns of what overflows, unless told not to.
     """
-    if install.cache_info().currsize:
-        _multiply(a, b, out)
-    else:
+    if not install.cache_info().currsize:
         torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
+    elif max(out.shape) < 2 * BLOCK:
+        np.matmul(a, b, out=out)  # one block, as `_blocks` would say
+    else:
+        _multiply(a, b, out)
 
 
 def _mm(a: Tensor, b: Tensor) -> Tensor:
@@ -111,8 +113,6 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
 
 def _multiply(a: "NDArray[Any]", b: "NDArray[Any]", out: "NDArray[Any]") -> None:
     """a @ b into `out`, block by block; by several threads where torch has several."""
-    if out.ndim == 2 and max(out.shape) < 2 * BLOCK:
-        return _compute([(a, b, out)])  # one block, as `_blocks` would say
     blocks = [*_blocks(a, b, out)]
     threads = min(torch.get_num_threads(), len(blocks))
     if threads > 1 and out.size * a.shape[-1] >= WORTH_A_THREAD:
@@ -123,7 +123,6 @@ def _multiply(a: "NDArray[Any]", b: "NDArray[Any]", out: "NDArray[Any]") -> None
             other.result()
     else:
         _compute(blocks)
-    return None
 
 
 _Block = tuple["NDArray[Any]", "NDArray[Any]", "NDArray[Any]"]

@@ -87,8 +87,6 @@ class Batches:
         return torch.from_numpy(np.concatenate(parts))
 
 
-def _rows(
-    shard: npt.NDArray[np.floating], which: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
+def _rows(shard: npt.NDArray[np.floating], which: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Copies of these rows of a shard, fp32."""
     return shard[which].astype(np.float32, copy=False)

@@ -252,8 +252,9 @@ def _bag(source: Floats, index: Tensor, start: Tensor, weight: Floats) -> Floats
     if not len(weight):
         return np.zeros((start.shape[0] - 1, source.shape[1]), source.dtype)
     rows, weights = torch.from_numpy(source), torch.from_numpy(weight)
-    sums: Floats = torch.embedding_bag(rows, index, start, False, 0, False, weights, True)[0].numpy()
-    return sums
+    sums = torch.embedding_bag(rows, index, start, False, 0, False, weights, True)[0]
+    bags: Floats = sums.numpy()
+    return bags
 
 
 def _dots(left: Floats, right: Floats, start: Tensor, col: Tensor, scale: float) -> Floats:
@@ -301,9 +302,10 @@ def laid_out(
     """
     n, d_sae = u_nk.shape
     masked = found.dtype == np.bool_
-    if u_nk.size > DENSE_TO and (
-        np.count_nonzero(found) if masked else len(found)
-    ) <= SPARSE_BELOW * u_nk.size:
+    if (
+        u_nk.size > DENSE_TO
+        and (np.count_nonzero(found) if masked else len(found)) <= SPARSE_BELOW * u_nk.size
+    ):
         flat = np.flatnonzero(found) if masked else found.astype(np.int64, copy=False)
         return Few(flat, n, d_sae, lengths, workspace), u_nk.reshape(-1).take(flat)
     if not masked:
