@@ -28,13 +28,16 @@ def largest(values: np.ndarray, k: int) -> Iterator[int]:
     return iter(sorted(order[values[order] > 0].tolist()))
 
 
-@settings(max_examples=60, deadline=None)
-@given(scores())
-def test_top_k_is_that_of_a_stable_sort(case: tuple[torch.Tensor, int]) -> None:
+@settings(max_examples=120, deadline=None)
+@given(scores(), st.sampled_from([0, selection.SHORT]))
+def test_top_k_is_that_of_a_stable_sort(case: tuple[torch.Tensor, int], short: int) -> None:
+    """Of rows that count as short, and of those that are bounded first."""
     score, k = case
     width = score.shape[1]
     expected = [n * width + i for n, row in enumerate(score.numpy()) for i in largest(row, k)]
-    assert selection.top_k(score.numpy(), k).tolist() == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "SHORT", short)
+        assert selection.top_k(score.numpy(), k).tolist() == expected
 
 
 @settings(max_examples=60, deadline=None)

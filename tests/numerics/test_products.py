@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sae_repro.numerics.products import multiply
+
 SIZES = st.integers(0, 9)
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64])
 
@@ -176,3 +178,19 @@ def test_large_products_are_the_same_by_any_number_of_threads(
         close(batched, exact(a) @ exact(b), torch.float32)
         close(single, exact(a[0]) @ exact(b[0]), torch.float32)
         assert torch.equal(batched, results[0][0]) and torch.equal(single, results[0][1])
+
+
+@pytest.mark.parametrize("layouts", [("contiguous", "transposed"), ("transposed", "contiguous")])
+@pytest.mark.parametrize(
+    "sizes", [(0, 3, 2), (5, 1, 7), (200, 20, 30), (2100, 96, 130), (64, 70, 4100)]
+)
+def test_products_past_torchs_dispatcher_are_those_by_it(
+    sizes: tuple[int, int, int], layouts: tuple[str, str]
+) -> None:
+    """To the bit, small ones and those that are cut into blocks."""
+    n, k, m = sizes
+    a, b = (laid_out(shape, layout, torch.float32, 1)
+            for shape, layout in zip(((n, k), (k, m)), layouts, strict=True))  # fmt: skip
+    out = np.empty((n, m), np.float32)
+    multiply(a.numpy(), b.numpy(), out)
+    assert torch.equal(torch.from_numpy(out), a @ b)
