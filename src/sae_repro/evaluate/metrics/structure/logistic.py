@@ -18,7 +18,8 @@ Floats = npt.NDArray[np.float64]
 RIDGE = 1e-3
 STEPS, GRADIENT = 50, 1e-9
 HALVINGS, ROUNDING = 30, 1e-12
-COARSE = 1e-4, 1e-6  # the same of fp32
+WHOLE, COARSE = 12, 1e-4  # steps without a look at the loss; where those in fp32 end
+THIRD = 0.0963  # |d³ log(1 + e^η) / dη³| is below: a whole step leaves half of it times (x·step)²
 LARGEST = {"float32": 80.0, "float64": 700.0}  # of η: e^η is a number up to there
 
 
@@ -32,16 +33,91 @@ def balanced(positives: Floats, rows: Floats) -> tuple[Floats, Floats]:
 def newton(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats]:
     """(β [B, k], intercept [B]) of B problems of m rows; a row of weight 0 is as good as absent.
 
-    Most steps are taken in fp32, the last ones in fp64: only these decide where they end.
+    Most steps are taken in fp32, the last ones in fp64: only these decide where they end. The steps
+    are whole ones, which need no loss; problems that these don't solve start anew, guarded by it.
     """
-    total = w_bm.sum(axis=1, keepdims=True)
-    s, w = s_bm / total, w_bm / total
-    scale = _scale(np.sqrt(_over_rows(np.square(x_bkm), w)))
-    x, start = x_bkm / scale[..., None], np.zeros((len(x_bkm), x_bkm.shape[1] + 1))
-    x32, s32, w32, start32 = (part.astype(np.float32) for part in (x, s, w, start))
-    near = _descent(x32, s32, w32, start32, *COARSE)
-    solution = _descent(x, s, w, near.astype(np.float64), GRADIENT, ROUNDING)
+    x, s, w, scale = _scaled(x_bkm, s_bm, w_bm)
+    solution, solved = _steps(x, s, w, _coarse(x, s, w)[0].astype(np.float64), GRADIENT)
+    if not solved.all():
+        rest = ~solved
+        parts = x[rest], s[rest], w[rest], np.zeros_like(solution[rest])
+        solution[rest] = _descent(*parts, GRADIENT, ROUNDING)
     return solution[:, :-1] / scale, solution[:, -1]
+
+
+def nearly(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """(the loss without its ridge [B], whether it is near the solution's [B]), in fp32.
+
+    Near are those where every component of the gradient is below 1e-4.
+    """
+    x, s, w, _ = (part.astype(np.float32) for part in _scaled(x_bkm, s_bm, w_bm))
+    near, found = _coarse(x, s, w)
+    return _at(x, s, w, near)[0] - _ridge(near), found
+
+
+def _scaled(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """(x over its root mean square, s and w over the rows' whole weight, that root mean square)."""
+    total = w_bm.sum(axis=1, keepdims=True)
+    w = w_bm / total
+    scale = _scale(np.sqrt(_over_rows(np.square(x_bkm), w)))
+    return x_bkm / scale[..., None], s_bm / total, w, scale
+
+
+def _coarse(x: Floats, s: Floats, w: Floats) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """`_steps` in fp32, from 0 on."""
+    start = np.zeros((len(x), x.shape[1] + 1), dtype=np.float32)
+    return _steps(*(part.astype(np.float32) for part in (x, s, w)), start, COARSE)
+
+
+def _steps(
+    x: Array, s: Array, w: Array, start: Array, tolerance: float
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """(β and intercept [B, k + 1], whether their gradient is below `tolerance` [B]).
+
+    Whole Newton steps, at most `WHOLE` of them: the loss is convex, so that however a small
+    gradient is reached, it is the solution's.
+    """
+    solution, solved = start.copy(), np.zeros(len(x), dtype=bool)
+    running, at, largest = np.arange(len(x)), start, np.abs(x).max(axis=2, initial=0)
+    for _ in range(WHOLE):
+        p = _probability(x, at)
+        weighted = w * p
+        gradient = _gradient(x, weighted - s, at)
+        # a problem that is solved is left alone: its steps depend on no other; NaN is not solved
+        on = ~(np.abs(gradient).max(axis=1) < tolerance)
+        if not on.all():
+            solution[running[~on]], solved[running[~on]] = at[~on], True
+            parts = (x, s, w, p, weighted, at, gradient, running, largest)
+            x, s, w, p, weighted, at, gradient, running, largest = (part[on] for part in parts)
+        if not len(running):
+            break
+        weighted *= np.subtract(1, p, out=p)
+        try:
+            step = np.linalg.solve(_curvature(x, weighted), gradient[..., None])[..., 0]
+        except np.linalg.LinAlgError:  # of a step that went too far
+            break
+        at = at - step
+        # a gradient that is certain to be small needs no look
+        reach = (np.abs(step[:, :-1]) * largest).sum(axis=1) + np.abs(step[:, -1])
+        sure = THIRD / 2 * np.square(reach) < tolerance
+        if sure.any():
+            solution[running[sure]], solved[running[sure]] = at[sure], True
+            on = ~sure
+            x, s, w, at, running, largest = (part[on] for part in (x, s, w, at, running, largest))
+    return solution, solved
+
+
+def _probability(x_bkm: Array, at_bk: Array) -> Array:
+    """p [B, m] at β and intercept [B, k + 1]."""
+    if not at_bk.any():
+        return np.full((len(x_bkm), x_bkm.shape[2]), 0.5, dtype=x_bkm.dtype)
+    p: Array = (-at_bk[:, None, :-1] @ x_bkm)[:, 0]
+    p -= at_bk[:, -1:]
+    with np.errstate(over="ignore"):  # to ∞, whose reciprocal is 0
+        np.exp(p, out=p)
+    p += 1
+    np.reciprocal(p, out=p)
+    return p
 
 
 def _descent(
@@ -82,7 +158,13 @@ def _at(x_bkm: Array, s_bm: Array, w_bm: Array, at_bk: Array) -> tuple[Array, Ar
     eta += at_bk[:, -1:]
     p, softplus = _logistic(eta)
     loss = _sum_of_products(w_bm, softplus) - _sum_of_products(s_bm, eta)
-    return loss + 0.5 * RIDGE * np.square(beta_bk).sum(axis=1), p
+    return loss + _ridge(at_bk), p
+
+
+def _ridge(at_bk: Array) -> Array:
+    """Its part of the loss, [B]."""
+    part: Array = 0.5 * RIDGE * np.square(at_bk[:, :-1]).sum(axis=1)
+    return part
 
 
 def _gradient(x_bkm: Array, residual_bm: Array, at_bk: Array) -> Array:

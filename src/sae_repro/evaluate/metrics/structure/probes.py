@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.evaluate.metrics.structure.logistic import balanced, cross_entropy, newton
+from sae_repro.evaluate.metrics.structure.logistic import balanced, cross_entropy, nearly, newton
 from sae_repro.evaluate.metrics.structure.sample_halves import Design, Halves, chunks, design
 
 Floats = npt.NDArray[np.float64]
@@ -13,6 +13,7 @@ Ints = npt.NDArray[np.int64]
 
 MOST, GAIN = 10, 0.03  # latents of a split set; the F1 that one more must bring
 CANDIDATES = 8  # latents per concept whose one-latent probes are fitted
+CLOSE = 0.01  # nats: of those above the least loss by more, the probe is fitted in fp32 alone
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,21 @@ def probe_loss(halves: Halves) -> tuple[Floats, Ints]:
     latents = ranked(halves.contrast.separation_ck, CANDIDATES)
     concept = np.repeat(np.arange(len(latents)), latents.shape[1])
     single = latents.reshape(-1, 1)
-    beta, intercept, loss = np.full((3, len(single)), np.nan)
+    loss, near = np.full(len(single), np.nan), np.zeros(len(single), dtype=bool)
     for chunk in chunks(halves.fit, single):
         fit = design(halves.fit, single[chunk], concept[chunk])
         weights = balanced(fit.positives_bm, fit.rows_bm)
-        of_chunk = newton(fit.x_bkm, *weights)
-        beta[chunk], intercept[chunk] = of_chunk[0][:, 0], of_chunk[1]
-        loss[chunk] = _loss(fit, *of_chunk)
+        loss[chunk], near[chunk] = nearly(fit.x_bkm, *weights)
+    # the others lose by more than the steps that are left can change
+    least = np.where(near, loss, np.inf).reshape(latents.shape).min(axis=1)
+    close = np.flatnonzero(~near | (loss <= least[concept] + CLOSE))
+    beta, intercept, loss = np.full((3, len(single)), np.inf)
+    for part in chunks(halves.fit, single[close]):
+        chunk = close[part]
+        fit = design(halves.fit, single[chunk], concept[chunk])
+        solution = newton(fit.x_bkm, *balanced(fit.positives_bm, fit.rows_bm))
+        beta[chunk], intercept[chunk] = solution[0][:, 0], solution[1]
+        loss[chunk] = _loss(fit, *solution)
     best = loss.reshape(latents.shape).argmin(axis=1) + np.arange(0, len(single), latents.shape[1])
     test_loss = np.full(len(latents), np.nan)
     for chunk in chunks(halves.test, single[best]):
@@ -122,9 +131,11 @@ def _f1(halves: Halves, latents_bk: Ints, concept_b: Ints) -> tuple[Floats, Floa
 
 def roc_area(score: Floats, positives: Floats, rows: Floats) -> float:
     """P(a positive scores above a negative) + ½ P(as much), from counts per entry; NaN without."""
-    _, place = np.unique(score, return_inverse=True)
-    hits = np.bincount(place, weights=positives)
-    misses = np.bincount(place, weights=rows - positives)
+    order = np.argsort(score)
+    ascending = score[order]
+    first = np.flatnonzero(np.append(True, ascending[1:] != ascending[:-1]))  # of equal scores
+    hits, all_rows = (np.add.reduceat(part[order], first) for part in (positives, rows))
+    misses = all_rows - hits
     pairs = hits.sum() * misses.sum()
     above = (hits * (misses.cumsum() - misses / 2)).sum()
     return float(above / pairs) if pairs else float("nan")
