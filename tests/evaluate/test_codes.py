@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_repro.autoencoders import SAE, Weights
+from sae_repro.autoencoders.encoder import Encoder
 from sae_repro.evaluate.codes import Code, CodeFile, code_of, reconstructed, scaled
 
 
@@ -77,7 +78,7 @@ def test_sparse_and_dense_decoding_give_one_reconstruction(k: int, p: float, see
     x = torch.randn(9, 6, generator=generator)
     bias = torch.full((k,), 8 * p - 8)
     sae = SAE("standard", Weights(w.T, bias, w, b))
-    code, x_hat = reconstructed(sae, x, index_of(9))
+    code, x_hat = reconstructed(Encoder(sae), x, index_of(9))
     assert np.array_equal(dense(code, k), sae.encode(x).numpy())
     assert torch.allclose(x_hat, sae.decode(sae.encode(x)), rtol=1e-5, atol=1e-4)
 
@@ -86,6 +87,6 @@ def test_nan_is_part_of_the_code() -> None:
     """A diverged SAE must not pass for one that is silent."""
     sae = SAE("standard", Weights(torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4)))
     x = torch.tensor([[1.0, 0, 0, 0], [torch.nan, 0, 0, 0]])
-    code, x_hat = reconstructed(sae, x, index_of(2))
+    code, x_hat = reconstructed(Encoder(sae), x, index_of(2))
     assert set(code.row.tolist()) == {0, 1}
     assert x_hat.isnan().any(dim=1).tolist() == [False, True]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders import SAE
+from sae_repro.autoencoders.encoder import Encoder, nonzeros
 from sae_repro.autoencoders.selection import row_starts
 from sae_repro.readers.shards import RowFile
 
@@ -41,26 +41,30 @@ Codes = Callable[[], Iterable[Code]]
 
 def code_of(z_nk: Tensor, index: npt.NDArray[np.int32]) -> Code:
     """The nonzeros of z [n, K] ≥ 0 of the tokens in `index`."""
-    fires_nk = z_nk != 0  # NaN too: what an SAE that has diverged gives is to be seen
-    # numpy searches a mask several times faster than torch does, or than either searches z
-    flat = (
-        np.flatnonzero(fires_nk.numpy())
-        if fires_nk.device.type == "cpu"
-        else fires_nk.flatten().nonzero()[:, 0].cpu().numpy()
-    )
-    value = z_nk.flatten()[torch.from_numpy(flat).to(z_nk.device)].cpu().numpy()
-    row = np.arange(len(z_nk)).repeat(np.diff(row_starts(flat, *z_nk.shape)))
-    return Code(index, row, flat - row * z_nk.shape[1], value)
+    # NaN too: what an SAE that has diverged gives is to be seen
+    return _code(*nonzeros(z_nk), z_nk.shape[1], index)
 
 
-def reconstructed(sae: SAE, x_nd: Tensor, index: npt.NDArray[np.int32]) -> tuple[Code, Tensor]:
+def _code(flat: Array, value: Array, k: int, index: npt.NDArray[np.int32]) -> Code:
+    row = np.arange(len(index)).repeat(np.diff(row_starts(flat, len(index), k)))
+    return Code(index, row, flat - row * k, value)
+
+
+def reconstructed(
+    encoder: Encoder, x_nd: Tensor, index: npt.NDArray[np.int32]
+) -> tuple[Code, Tensor]:
     """(the code, x̂ [n, D]) of activations x [n, D] of the tokens in `index`."""
+    sae, n = encoder.sae, len(x_nd)
+    flat, value = encoder(x_nd)
+    code = _code(flat, value, sae.d_sae, index)
     with torch.no_grad():
-        z_nk = sae.encode(x_nd)
-        code = code_of(z_nk, index)
-        if len(code.value) > DENSE * z_nk.numel():
+        if len(value) > DENSE * n * sae.d_sae:
+            z_nk = x_nd.new_zeros(n, sae.d_sae)
+            z_nk.view(-1)[torch.from_numpy(flat).to(x_nd.device)] = torch.from_numpy(value).to(
+                x_nd.device
+            )
             return code, sae.decode(z_nk)
-        begin_n = np.searchsorted(code.row, np.arange(len(x_nd)))
+        begin_n = np.searchsorted(code.row, np.arange(n))
         parts = (code.value, code.latent, begin_n)
         return code, sae.decode_nonzeros(*(torch.from_numpy(p).to(x_nd.device) for p in parts))
 

@@ -47,7 +47,10 @@ class Best:
             np.concatenate(parts) for parts in zip(self._kept, *self._new, strict=True)
         )
         self._new = []
-        order = np.lexsort((position, document, key, group))
+        order = np.lexsort((key, group))
+        tied = (np.diff(group[order]) == 0) & (np.diff(key[order]) == 0)
+        if tied.any():
+            order = np.lexsort((position, document, key, group))
         group = group[order]
         rank = _rank(group)
         keep = rank < self._m

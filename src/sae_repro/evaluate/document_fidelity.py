@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE
+from sae_repro.autoencoders.encoder import Encoder
 from sae_repro.cellstore import CellStore
 from sae_repro.evaluate.codes import reconstructed
 from sae_repro.evaluate.fidelity import Spliced, Untouched, Windows, fidelity
@@ -40,8 +41,10 @@ def fidelity_columns(
     if store.manifest["pooling"] != "token" or on_random_weights(hook):
         return _aligned({}, document)
 
+    encoder = Encoder(sae)
+
     def x_hat(x_nd: Tensor) -> Tensor:
-        return reconstructed(sae, x_nd, np.empty((len(x_nd), 3), dtype=np.int32))[1]
+        return reconstructed(encoder, x_nd, np.empty((len(x_nd), 3), dtype=np.int32))[1]
 
     sums = fidelity(_untouched(study, hook), {"sae": x_hat}).sums
     measured = {

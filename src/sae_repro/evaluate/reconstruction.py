@@ -13,11 +13,14 @@ import numpy.typing as npt
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE
+from sae_repro.autoencoders.encoder import Encoder
 from sae_repro.evaluate.codes import Code, reconstructed
 from sae_repro.evaluate.held_out import Batch, Counts, Floats, HeldOut
 from sae_repro.evaluate.quantiles import BINS, bin_of
 from sae_repro.evaluate.ratios import RECONSTRUCTION, UNSEEN, values
 from sae_repro.readers.shards import DOCUMENT
+
+ROWS = 256  # whose errors are computed at once, in fp64: what a cache holds
 
 
 @dataclass
@@ -94,12 +97,15 @@ def accumulate(
         norm_out=0.0,
         norm_in_square=0.0,
     )
+    encoder = Encoder(sae)
     for x_nd, index in batches:
-        code, x_hat = reconstructed(sae, x_nd, index)
+        code, x_hat = reconstructed(encoder, x_nd, index)
         keep(code)
         _add_firing(t, code)
         l0_n = np.bincount(code.row, minlength=len(x_nd))
-        _add_reconstruction(t, x_nd.double(), x_hat.double(), index, l0_n)
+        for start in range(0, len(x_nd), ROWS):
+            part = slice(start, start + ROWS)
+            _add_reconstruction(t, x_nd[part], x_hat[part], index[part], l0_n[part])
         t.tokens += len(x_nd)
     return t
 
@@ -121,6 +127,7 @@ def _add_reconstruction(
     index: npt.NDArray[np.int32],
     l0_n: npt.NDArray[np.int64],
 ) -> None:
+    x_nd, x_hat = x_nd.double(), x_hat.double()
     error = x_nd - x_hat
     place = np.searchsorted(t.held_out.document, index[:, DOCUMENT])
     square, unseen = error.square().sum(1).cpu().numpy(), t.held_out.unseen(index)

@@ -4,7 +4,6 @@ Source: B. Efron 1979, "Bootstrap methods: another look at the jackknife".
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 RESAMPLINGS = 1000
 BLOCK = 64  # resamplings held at once
-KEPT = 2**21  # counts of one draw that are kept for the next statistic of its name
+KEPT = 2**26  # counts kept for the next statistics of the same names; mostly a byte each
 ENDS = (0.025, 0.975)
 LEAST_UNITS = 5
 """With fewer units the bootstrap draws the same few again and again: one alone has width 0."""
@@ -40,10 +39,18 @@ Name = tuple[int | str, ...]
 Counts = npt.NDArray[np.integer[Any]]
 
 
-@lru_cache(maxsize=64)
 def _kept_draws(n: int, seed: int, name: Name, resamplings: int) -> list[Counts]:
-    """The draws, which the SAEs of a study share."""
-    return list(_draws(n, seed, name, resamplings))
+    """The draws, which the SAEs of a study share: the last ones used, up to `KEPT` counts."""
+    key = n, seed, name, resamplings
+    blocks = _kept.pop(key, None) or list(_draws(*key))
+    _kept[key] = blocks
+    while sum(n * resamplings for n, _, _, resamplings in _kept) > KEPT:
+        del _kept[next(iter(_kept))]
+    return blocks
+
+
+_kept: dict[tuple[int, int, Name, int], list[Counts]] = {}
+"""From the least recently used on."""
 
 
 def _draws(n: int, seed: int, name: Name, resamplings: int) -> Iterator[Counts]:

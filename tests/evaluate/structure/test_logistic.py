@@ -7,11 +7,17 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from sae_repro.evaluate.metrics.structure import logistic
 from sae_repro.evaluate.metrics.structure.logistic import (
+    GRADIENT,
     RIDGE,
+    ROUNDING,
+    _descent,
+    _scaled,
     balanced,
     cross_entropy,
     dense,
+    nearly,
     newton,
 )
 
@@ -44,6 +50,47 @@ def test_newton_finds_what_scikit_learn_finds(seed: int, m: int, k: int, sparse:
     assert solution * np.append(scale, 1) == pytest.approx(
         expected * np.append(scale, 1), rel=1e-3, abs=1e-3
     )
+
+
+@given(st.integers(0, 10_000), st.integers(20, 300), st.integers(1, 6), st.floats(0.01, 1))
+@settings(max_examples=60, deadline=None)
+def test_whole_steps_end_where_guarded_ones_in_fp64_do(
+    seed: int, m: int, k: int, sparse: float
+) -> None:
+    problems = [problem(seed + b, m, k, sparse) for b in range(3)]
+    problems[2] = (problems[2][0], problems[2][0][:, 0] > 0)  # separable
+    x = np.stack([x.T for x, _ in problems])
+    y = np.stack([y for _, y in problems]).astype(float)
+    weights = np.random.default_rng(seed).integers(0, 4, (3, m)).astype(float)
+    weights[:, :2] = 1
+    s, w = y * weights, weights
+    *scaled, scale = _scaled(x, s, w)
+    slow = _descent(*scaled, np.zeros((3, k + 1)), GRADIENT, ROUNDING)
+    beta, intercept = newton(x, s, w)
+    # both gradients are below 1e-9, and the ridge bends every direction of β by 1e-3
+    assert beta * scale == pytest.approx(slow[:, :-1], rel=1e-5, abs=5e-6)
+    assert cross_entropy(
+        np.einsum("bk,bkm->bm", beta, x) + intercept[:, None], *scaled[1:]
+    ) == pytest.approx(
+        cross_entropy(np.einsum("bk,bkm->bm", slow[:, :-1], scaled[0]) + slow[:, -1:], *scaled[1:]),
+        abs=1e-7,
+    )
+    loss, near = nearly(x, s, w)
+    exact = cross_entropy(np.einsum("bk,bkm->bm", beta, x) + intercept[:, None], *scaled[1:])
+    assert loss[near] == pytest.approx(exact[near], abs=2e-3)
+
+
+def test_problems_that_whole_steps_do_not_solve_are_solved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = problem(3, 200, 3, 0.5)
+    expected = newton(x.T[None], y[None].astype(float), np.ones((1, 200)))
+    monkeypatch.setattr(logistic, "WHOLE", 1)
+    assert not nearly(x.T[None], y[None].astype(float), np.ones((1, 200)))[1].any()
+    for a, b in zip(
+        newton(x.T[None], y[None].astype(float), np.ones((1, 200))), expected, strict=True
+    ):
+        assert a == pytest.approx(b, rel=1e-6)
 
 
 @given(st.integers(0, 10_000))

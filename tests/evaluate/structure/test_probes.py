@@ -55,6 +55,15 @@ def score(model: LogisticRegression, x: np.ndarray) -> np.ndarray:
     return model.decision_function(x / model.scale_)
 
 
+@given(st.integers(0, 6), st.integers(1, 20), st.integers(0, 25), st.integers(0, 999))
+@settings(max_examples=80, deadline=None)
+def test_ranks_are_those_of_a_stable_sort(c: int, k: int, m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    score = rng.integers(0, 4, (c, k)).astype(float)  # many equals
+    score[rng.random((c, k)) < 0.1] = np.inf
+    assert np.array_equal(ranked(score, m), np.argsort(-score, axis=1, kind="stable")[:, :m])
+
+
 @pytest.mark.parametrize("entries", [1, 50_000])
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_auc_of_probes(

@@ -1,7 +1,6 @@
 """Counts of tokens on the fit half, of latents above thresholds and together with concepts."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,20 +37,18 @@ def at_thresholds(a_kn: csr_array, fit: npt.NDArray[np.bool_], rows_nc: csr_arra
     bins = bin_of(value)
     histogram_kb = np.bincount(latent * BINS + bins, minlength=k * BINS).reshape(k, BINS)
     edges_kt = quantile_edges(histogram_kb, THRESHOLDS)
-    reached = Groups(edges_kt).of(latent, bins)
-    fires_tk: list[npt.NDArray[Any]] = []
-    both_tkc: list[npt.NDArray[Any]] = []
-    for level in range(THRESHOLDS):
-        at = reached == level
-        count = np.bincount(latent[at], minlength=k)
-        ones = np.ones(int(at.sum()), dtype=np.int32)
-        indptr = np.concatenate([[0], np.cumsum(count)])
-        fires_tk.append(count)
-        both_tkc.append((csr_array((ones, row[at], indptr), (k, len(fit))) @ rows_nc).toarray())
-    # reaching a threshold means to reach all that are lower
+    # a row per latent and threshold, in one product: that which each nonzero reaches as its last
+    last = latent * THRESHOLDS + Groups(edges_kt).of(latent, bins)
+    fires_kt = np.bincount(last, minlength=k * THRESHOLDS).reshape(k, THRESHOLDS)
+    ones = np.ones(len(last), dtype=np.int32)
+    carried = csr_array((ones, (last, row)), (k * THRESHOLDS, len(fit))) @ rows_nc
+    both_ktc = carried.toarray().astype(np.int64).reshape(k, THRESHOLDS, -1)
+    for level in range(THRESHOLDS - 1, 0, -1):  # reaching it means to reach all that are lower
+        fires_kt[:, level - 1] += fires_kt[:, level]
+        both_ktc[:, level - 1] += both_ktc[:, level]
     return Levels(
         histogram_kb=histogram_kb,
         threshold_kt=np.pad(edges_kt, ((0, 0), (1, 0))),
-        fires_kt=np.cumsum(fires_tk[::-1], axis=0)[::-1].T,
-        both_ktc=np.cumsum(both_tkc[::-1], axis=0)[::-1].transpose(1, 0, 2),
+        fires_kt=fires_kt,
+        both_ktc=both_ktc,
     )

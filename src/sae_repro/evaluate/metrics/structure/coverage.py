@@ -38,11 +38,10 @@ class _Best:
         """Take what is better; of equals the first latent, at its lowest threshold."""
         levels, concepts = value_ktc.shape[1:]
         flat = value_ktc.reshape(threshold_kt.size, concepts)
-        best = flat.argmax(axis=0)
-        value = flat[best, np.arange(concepts)]
-        better = value > self.value_c
-        latent, level = np.divmod(best[better], levels)
-        self.value_c[better] = value[better]
+        better = np.flatnonzero(flat.max(axis=0) > self.value_c)
+        best = flat[:, better].argmax(axis=0)
+        self.value_c[better] = flat[best, better]
+        latent, level = np.divmod(best, levels)
         self.latent_c[better] = latent + first
         self.threshold_c[better] = threshold_kt[latent, level]
 
@@ -57,11 +56,11 @@ class _Precise:
 
     def add(self, precise_ktc: npt.NDArray[np.bool_], threshold_kt: Floats, first: int) -> None:
         """Each latent at the lowest threshold that makes it precise."""
-        lowest_kc = precise_ktc.argmax(axis=1)
         latent, concept = np.nonzero(precise_ktc.any(axis=1))
+        lowest = precise_ktc[latent, :, concept].argmax(axis=1)
         self.concept.append(concept)
         self.latent.append(latent + first)
-        self.threshold.append(threshold_kt[latent, lowest_kc[latent, concept]])
+        self.threshold.append(threshold_kt[latent, lowest])
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,16 @@ class Split:
 
 def ranked(score_ck: Floats, m: int) -> Ints:
     """The m latents of largest score per concept, of equals the first: [C, min(m, K)]."""
-    return np.argsort(-score_ck, axis=1, kind="stable")[:, :m]
+    concepts, latents = score_ck.shape
+    m = min(m, latents)
+    if not m or not concepts:
+        return np.empty((concepts, m), dtype=np.int64)
+    least = np.partition(score_ck, latents - m, axis=1)[:, latents - m, None]
+    concept, latent = np.nonzero(score_ck >= least)  # more than m where some equal the least
+    order = np.lexsort((-score_ck[concept, latent], concept))  # stable: of equals the first
+    begin = np.searchsorted(concept, np.arange(concepts))
+    best: Ints = latent[order[begin[:, None] + np.arange(m)]]
+    return best
 
 
 def probe_auc(halves: Halves, k: int) -> Floats:
