@@ -11,7 +11,18 @@ from sae_repro.closure import code_digest
 from sae_repro.errors import StudyError
 from sae_repro.files import digest, read_object, write_json
 from sae_repro.installation import SOURCE
-from sae_repro.params import ANSWERS, Cell, FilesSource, HereSubject, Judge, Study, shape_problems
+from sae_repro.params import (
+    ANSWERS,
+    Cell,
+    FilesSource,
+    HereSubject,
+    Judge,
+    Study,
+    in_stream,
+    model_hook,
+    shape_problems,
+    width_problems,
+)
 from sae_repro.pins import (
     check_imports,
     check_model,
@@ -20,6 +31,7 @@ from sae_repro.pins import (
     pinned_texts,
 )
 from sae_repro.readers.agreement import hook_problems
+from sae_repro.readers.examination import Examined
 from sae_repro.readers.row_start import token_id
 from sae_repro.stage import STATE
 
@@ -57,13 +69,13 @@ def imported_widths(cells: Mapping[str, Cell], folder: Path) -> dict[str, int]:
     return widths
 
 
-def width_problems(widths: Mapping[str, int], d_model: int | None) -> list[str]:
-    """A line for each imported SAE of another width than the model's."""
+def import_problems(widths: Mapping[str, int], d_in_of: Mapping[str, int | None]) -> list[str]:
+    """A line for each imported SAE of another width than its hook's, where that is known."""
     return [
-        f"cells.{name}.import: an SAE on {d_in} dimensions, the model has {d_model}; import one "
+        f"cells.{name}.import: an SAE on {d_in} dimensions, the model has {expected}; import one "
         "that was trained on this model"
         for name, d_in in widths.items()
-        if d_model and d_in != d_model
+        if (expected := d_in_of.get(name)) and d_in != expected
     ]
 
 
@@ -71,9 +83,8 @@ def check_inputs(study: Study, folder: Path) -> None:
     """Check all pinned inputs of a study, its judge's answers, and that cells fit the model."""
     check_imports(study.cells, folder)
     widths = imported_widths(study.cells, folder)
-    source, training = study.subject.source, study.subject.training
-    stated = source.d_model if source.kind == "hub" else training.d_model if training else None
-    if problems := width_problems(widths, stated):
+    stated = {name: study.d_in_of(cell) for name, cell in study.cells.items()}
+    if problems := import_problems(widths, stated):
         raise StudyError("\n".join(problems))
     check_answers(study.judge, folder)
     for name, prompt in study.judge.prompts.items():
@@ -94,17 +105,22 @@ def _check_model(
     path = check_model(source, folder)
     what = f"subject.source.path: {path}"
     shape = shape_of(read_config(path, what), what)
-    problems = list(shape_problems(study, d_model=shape.d_model, n_layers=shape.n_layers))
-    problems += width_problems(widths, shape.d_model)
+    problems = list(shape_problems(study, n_layers=shape.n_layers))
     context = study.extract.context
     if shape.positions and context > shape.positions:
         problems.append(f"extract.context = {context}: the model has {shape.positions} positions")
     if problems:
         raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
-    hooks = study.extract.model_hooks
-    present = _examined(path, what, hooks, source.sha256, folder / STATE / "examined")
-    if problems := list(hook_problems(hooks, present)):
+    hooks = study.extract.by_layer(shape.n_layers).model_hooks
+    read = [study.hook_of(cell) for cell in study.cells.values()]
+    stream = {model_hook(hook): shape.d_model for hook in read if in_stream(hook)}
+    if problems := _misfits(study, stream, widths):
+        raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
+    found = _examined(path, what, hooks, source.sha256, folder / STATE / "examined")
+    if problems := list(hook_problems(hooks, found.hooks)):
         raise StudyError("\n".join(f"params.yaml: extract: {line}" for line in problems))
+    if problems := _misfits(study, found.widths, widths):
+        raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
     if isinstance(study.extract.prepend_bos, str) and (path / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 
@@ -114,7 +130,13 @@ def _check_model(
             raise StudyError(f"params.yaml: {error}") from None
 
 
-def _examined(model: Path, what: str, hooks: tuple[str, ...], sha256: str, kept: Path) -> list[str]:
+def _misfits(study: Study, d_in: Mapping[str, int], imported: Mapping[str, int]) -> list[str]:
+    """A line for each cell that can't be on hooks so wide."""
+    of_cells = {name: d_in.get(model_hook(study.hook_of(c))) for name, c in study.cells.items()}
+    return [*width_problems(study, d_in), *import_problems(imported, of_cells)]
+
+
+def _examined(model: Path, what: str, hooks: tuple[str, ...], sha256: str, kept: Path) -> Examined:
     """The model's hooks; a model found sound stays so while it, its readers and their libraries do.
 
     What was found is a file in `kept`, with its hash, so that only the first check takes the
@@ -125,7 +147,7 @@ def _examined(model: Path, what: str, hooks: tuple[str, ...], sha256: str, kept:
     path = kept / f"{digest([sha256, sorted(hooks), versions, code])}.json"
     try:
         found = read_object(path)
-        present: list[str] = found["hooks"]
+        present = Examined(found["hooks"], found["widths"])
         if found["sha256"] == digest(present):
             return present
     except (StudyError, KeyError):
@@ -134,5 +156,5 @@ def _examined(model: Path, what: str, hooks: tuple[str, ...], sha256: str, kept:
 
     present = examine(model, what, hooks=hooks)
     with suppress(OSError):  # a study on a read-only disk is examined each time
-        write_json(path, {"model": str(model), "hooks": present, "sha256": digest(present)})
+        write_json(path, {"model": str(model), **present._asdict(), "sha256": digest(present)})
     return present

@@ -41,5 +41,10 @@ def missed_on(cell: Cell, measured: Mapping[str, Any]) -> list[str]:
 
 
 def remarks_on(cell: Cell, measured: Mapping[str, Any]) -> list[str]:
-    """All remarks on an evaluated cell: what it missed, and what its training never came to."""
-    return [*missed_on(cell, measured), *measured.get("unreached", ())]
+    """All remarks on an evaluated cell: what it missed, what its training never came to, and what
+    could not be measured of it."""
+    return [
+        *missed_on(cell, measured),
+        *measured.get("unreached", ()),
+        *measured.get("not_measured", ()),
+    ]

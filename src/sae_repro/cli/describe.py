@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 from sae_repro.contents import check_if_sealed
 from sae_repro.costs import cost_at, path_of
 from sae_repro.files import read_json, read_object
-from sae_repro.params import Cell, HubSubject, Study, Tune
+from sae_repro.params import Cell, Study, Tune
 from sae_repro.params.cell import LR_OF_UNIT_ROWS
 from sae_repro.params.recipes import RECIPE, PartialCell
 from sae_repro.params.scaling import SCALING
@@ -20,20 +20,11 @@ from sae_repro.remarks import remarks_on
 from sae_repro.stage import STATE
 
 
-def width_of(study: Study) -> int | None:
-    """D, where params.yaml alone determines it."""
-    if study.subject.training is not None:
-        return study.subject.training.d_model
-    source = study.subject.source
-    return source.d_model if isinstance(source, HubSubject) else None
-
-
 def summary(study: Study) -> str:
     """One line: how many cells, on which hooks, how wide."""
     hooks = sorted({study.hook_of(cell) for cell in study.cells.values()})
-    d_in = width_of(study)
-    sized = [cell for cell in study.cells.values() if cell.import_ is None]
-    widths = sorted({cell.width(d_in) for cell in sized}) if d_in else []
+    sized = [(c, study.d_in_of(c)) for c in study.cells.values() if c.import_ is None]
+    widths = sorted({cell.width(d_in) for cell, d_in in sized if d_in})
     saes = sum(len(cell.members()) for cell in study.cells.values())
     more = f" ({saes} SAEs)" if saes > len(study.cells) else ""
     return f"ok: {len(study.cells)} cells{more} on {', '.join(hooks)}" + (
@@ -45,10 +36,9 @@ def cells_table(study: Study, folder: Path) -> str:
     """A row per cell."""
     from tabulate import tabulate
 
-    d_in = width_of(study)
     rows = []
     for name, cell in study.cells.items():
-        sparsity = _sparsity(cell)
+        sparsity, d_in = _sparsity(cell), study.d_in_of(cell)
         trained, evaluated = (
             _count([folder / "artifacts" / stage / name / place / file for place in cell.members()])
             for stage, file in (("train", "train.json"), ("evaluate", "metrics.json"))

@@ -73,16 +73,18 @@ def _norm_warnings(probe: "Probe") -> Iterator[str]:
 def _estimates(probe: "Probe", folder: Path) -> Iterator[str]:
     from sae_repro.corpus.split import splits_of
     from sae_repro.probe.extraction import free_bytes, passes_of, shard_bytes, tokens_of
+    from sae_repro.readers.hooked import hook_widths
 
     study, found = probe.study, probe.extraction
     settings = study.extract
     tokens = tokens_of(settings, splits_of(study.corpus))
     rate = found.tokens / found.seconds
-    d_in = found.store.d_in(found.norms[0].hook)
+    d_in = hook_widths(probe.subject, settings.model_hooks)
+    passes = passes_of(settings, probe.subject.cfg.n_layers)
     size, free = shard_bytes(settings, tokens, d_in), free_bytes(folder)
     yield (
         f"extract: {found.tokens:,} tokens in {found.seconds:.3g} s, {rate:,.0f} a second; all "
-        f"{tokens:,}: {_time(tokens * passes_of(settings) / rate)}, shards of {_size(size)}"
+        f"{tokens:,}: {_time(tokens * passes / rate)}, shards of {_size(size)}"
     )
     yield f"memory: {_size(found.memory)} at most so far"
     if size > free:

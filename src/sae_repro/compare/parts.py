@@ -24,6 +24,7 @@ from sae_repro.compare.features import write_features
 from sae_repro.compare.figures import write_figures
 from sae_repro.compare.grid import write_grid
 from sae_repro.compare.judged import write_judged
+from sae_repro.compare.layers import draw_layers
 from sae_repro.compare.portraits import write_portraits
 from sae_repro.compare.report import write_index, write_metrics, write_verdicts
 from sae_repro.compare.scaling.figure import draw_scaling
@@ -74,6 +75,7 @@ def write_reports(
             Part("heat maps", partial(heat_maps, figures, artifacts)),
             Part("portraits", partial(write_portraits, figures, results)),
             Part("consistency", partial(draw_consistency, figures, results)),
+            Part("layers", partial(draw_layers, figures, results)),
         ]  # fmt: skip
         # the longest first: the last one to end decides
         side_by_side([(part, 1) for part in parts], what="compare", unit="part", kept=False)

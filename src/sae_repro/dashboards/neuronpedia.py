@@ -18,6 +18,7 @@ from torch import Tensor
 from sae_repro.dashboards.firings import Firings, firings
 from sae_repro.dashboards.lens import direct_logits, unembedding
 from sae_repro.dashboards.sources import Source
+from sae_repro.errors import StudyError
 from sae_repro.evaluate.quantiles import Groups, quantile_edges
 from sae_repro.files import canonical_json, write_text
 from sae_repro.params import layer_of, model_hook
@@ -48,7 +49,14 @@ class Place:
         """The model's name without its owner, the cell, and the seed."""
         cell, _, seed = source.name.partition("/")
         name = str(source.subject["name"]).rpartition("/")[2]
-        return cls(name, layer_of(model_hook(source.hook)), cell, seed or None)
+        try:
+            layer = layer_of(model_hook(source.hook))
+        except ValueError:
+            raise StudyError(
+                f"{source.name}: {source.hook} is in no block, and Neuronpedia names SAEs "
+                "by layer; choose a cell on a hook of a block"
+            ) from None
+        return cls(name, layer, cell, seed or None)
 
     @property
     def batch(self) -> dict[str, Any]:

@@ -16,10 +16,14 @@ from sae_repro.evaluate.fidelity import Spliced, Untouched, Windows, fidelity
 from sae_repro.evaluate.first_pass import subject_of
 from sae_repro.evaluate.held_out import Counts
 from sae_repro.evaluate.inputs import Evaluation
-from sae_repro.params import on_random_weights
+from sae_repro.params import on_random_weights, parts_of
+from sae_repro.params.hooks import HOOKS
 from sae_repro.readers.shards import ActivationStore
 
 Columns = dict[str, npt.NDArray[Any]]
+
+SAME = 1e-4
+"""Largest difference of logits, as a fraction of their largest magnitude."""
 
 COUNTS = ("targets", "unseen_targets")
 LOSSES = (
@@ -34,11 +38,11 @@ def fidelity_columns(
     """Per document of the ids `document`: its targets, and the sum of each loss over them, nats.
 
     `unseen_` are those predicted at a position whose prefix no training row has. Documents beyond
-    `evaluate.fidelity_tokens` have none. Nor has any document where rows are whole documents, or on
-    random weights: the cross-entropy of a model that predicts nothing has nothing to lose or to
-    recover.
+    `evaluate.fidelity_tokens` have none. Nor has any document where rows are whole documents, on
+    random weights, as the cross-entropy of a model that predicts nothing has nothing to lose or to
+    recover, or where nothing can be put in the place of activations (`splice_fault`).
     """
-    if store.manifest["pooling"] != "token" or on_random_weights(hook):
+    if not _spliced(store, hook) or splice_fault(study, hook):
         return _aligned({}, document)
 
     encoder = Encoder(sae)
@@ -53,6 +57,32 @@ def fidelity_columns(
         for name, of in (("ce_sae", "ce_sae"), ("kl", "kl_sae"))
     }
     return _aligned(_baseline(study, hook) | measured, document)
+
+
+def _spliced(store: ActivationStore, hook: str) -> bool:
+    return store.manifest["pooling"] == "token" and not on_random_weights(hook)
+
+
+@lru_cache(maxsize=8)
+def splice_fault(study: Evaluation, hook: str) -> str | None:
+    """Why no other activations can take the place of those at `hook`; None where they can.
+
+    Tried on the first windows, at hooks that not every model has: a model may only show there what
+    it computes with elsewhere.
+    """
+    store = ActivationStore(study.activations)
+    if not _spliced(store, hook) or parts_of(hook).place in HOOKS:
+        return None
+    clean = _untouched(study, hook).batches[0].clean
+    with torch.no_grad():
+        logits = clean.untouched()
+        again = clean.replaced(lambda x: x)
+        other = clean.replaced(torch.zeros_like)
+    if torch.equal(other, logits):
+        return f"what is put at {hook} changes no logit: the model only shows activations there"
+    if float((again - logits).abs().max()) > SAME * float(logits.abs().max()):
+        return f"activations put back at {hook} as they were change the model's logits"
+    return None
 
 
 def _aligned(measured: Columns, document: Counts) -> Columns:

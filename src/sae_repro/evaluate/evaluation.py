@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sae_repro.autoencoders import SAE, load
 from sae_repro.evaluate import contexts
 from sae_repro.evaluate.codes import CodeFile
-from sae_repro.evaluate.document_fidelity import fidelity_columns
+from sae_repro.evaluate.document_fidelity import fidelity_columns, splice_fault
 from sae_repro.evaluate.first_pass import FirstPass, corpus_of
 from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
@@ -60,6 +60,8 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
         top, sample = contexts.collect(codes, totals.histogram_kb, settings, study.seed)
         first_pass = FirstPass(study, sae, store, hook, batches, codes, totals, folder)
         chosen = chosen_metrics(first_pass, metrics)
+    fault = splice_fault(study, hook)
+    not_measured = [f"no fidelity: {fault}"] if fault else []
     documents = totals.by_document() | fidelity_columns(study, sae, store, hook, shared.document)
     measured = summarise(totals, sae.d_in, settings.dead_threshold)
     measured |= values(FIDELITY | FIDELITY_UNSEEN, documents)
@@ -69,6 +71,7 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
         {
             **summary,
             "input_offset": shared.offset,
+            **({"not_measured": not_measured} if not_measured else {}),
             "metrics": measured | chosen.metrics,
             "counts": _counts(totals, documents) | chosen.counts,
             "intervals": bounds | chosen.intervals,

@@ -76,7 +76,8 @@ def line_of(name: str, folder: Path) -> str:
     summary = read_json(folder / "metrics.json")
     if summary["status"] != "ok":
         return f"evaluate: {name}: {summary['status']}: {summary['reason']}"
-    return f"evaluate: {name}: {measured(summary['metrics'])}"
+    without = "".join(f"; {line}" for line in summary.get("not_measured", ()))
+    return f"evaluate: {name}: {measured(summary['metrics'])}{without}"
 
 
 def evaluation_key(evaluation: Evaluation, sae: Path) -> str:

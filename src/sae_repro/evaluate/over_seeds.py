@@ -34,6 +34,7 @@ def over_seeds(measured: Mapping[str, Measured]) -> dict[str, Any]:
         "status": "ok" if finished else "failed",
         **{name: first[name] for name in ("hook", "d_in", "d_sae", "activation", "unreached")},
         "input_offset": next((one.get("input_offset") for one in finished), None),
+        **{name: first[name] for name in ("not_measured",) if name in first},
         "choices": {name: v for name, v in first["choices"].items() if name not in SEED},
         **(
             {"reason": "; ".join(f"{p}: {reason}" for p, reason in failed.items())}

@@ -11,7 +11,8 @@ import torch
 
 from sae_repro.autoencoders import SAE
 from sae_repro.errors import StudyError
-from sae_repro.params import layer_of
+from sae_repro.params import blocks_to_run
+from sae_repro.readers.hooked import point_of, vectors
 from sae_repro.readers.shards import DOCUMENT, POSITION, ActivationStore, row_key
 
 if TYPE_CHECKING:
@@ -99,10 +100,10 @@ def last_activation(subject: "TransformerBridge", sae: SAE, hook: str, device: s
                 cache: Any
                 _, cache = subject.run_with_cache(
                     torch.from_numpy(tokens_nt[part]).to(device),
-                    names_filter=[hook],
-                    stop_at_layer=layer_of(hook) + 1,
+                    names_filter=[point_of(hook)],
+                    stop_at_layer=blocks_to_run([hook]),
                 )
-                z_nk = sae.encode(cache[hook][:, -1].float())
+                z_nk = sae.encode(vectors(hook, cache[point_of(hook)])[:, -1].float())
             latent = torch.from_numpy(latent_n[part]).to(device)
             z_n = z_nk.gather(1, latent[:, None])[:, 0].double()
             activation_n[part] = (z_n * norm_k[latent]).cpu().numpy()

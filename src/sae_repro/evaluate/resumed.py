@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sae_repro.params import layer_of
+from sae_repro.params import blocks_ahead, parts_of
+from sae_repro.readers.hooked import edited, point_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+BETWEEN_BLOCKS = ("hook_resid_pre", "hook_in", "hook_resid_post", "hook_out")
+
 Edit = Callable[[Tensor], Tensor]
 """From the activations [n, T, D] at a hook to what takes their place."""
-
-
-def blocks_ahead(hook: str) -> int:
-    """How many blocks a replacement at `hook` leaves as they are."""
-    return layer_of(hook) + hook.endswith("hook_resid_post")
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Resumable:
     @classmethod
     def of(cls, subject: "TransformerBridge", tokens: Tensor, hook: str) -> "Resumable":
         """Run `subject` on `tokens`."""
-        ahead = blocks_ahead(hook)
+        ahead = blocks_ahead(hook, len(subject.blocks))
         with _recorded(subject, {ahead, len(subject.blocks)} - {0}) as kept:
             logits = _logits(subject(tokens))
         resumable = cls(subject, tokens, hook, kept.get(ahead), kept.get(len(subject.blocks)))
@@ -65,13 +63,13 @@ class Resumable:
         """The logits [n, T, V] with `edit` of the activations at the hook in their place."""
         if self.entering is None:
             return self._hooked(edit)
-        between_blocks = self.hook.endswith(("hook_resid_post", "hook_resid_pre"))
+        between_blocks = parts_of(self.hook).place in BETWEEN_BLOCKS
         entering = edit(self.entering) if between_blocks else self.entering
-        with _behind(self.subject, blocks_ahead(self.hook), entering):
+        with _behind(self.subject, blocks_ahead(self.hook, len(self.subject.blocks)), entering):
             return _logits(self.subject(self.tokens)) if between_blocks else self._hooked(edit)
 
     def _hooked(self, edit: Edit) -> Tensor:
-        hooks: Any = [(self.hook, lambda activation, hook: edit(activation))]
+        hooks: Any = [(point_of(self.hook), edited(self.hook, edit))]
         return _logits(self.subject.run_with_hooks(self.tokens, fwd_hooks=hooks))
 
 

@@ -14,13 +14,14 @@ def run(context: StageContext) -> None:
     """Write artifacts/extract."""
     from sae_repro.contents import listed, seal
     from sae_repro.extract.extraction import extract
-    from sae_repro.extract.loading import load_inputs
+    from sae_repro.extract.loading import layers_in, load_inputs
     from sae_repro.extract.resumption import resumable_folder
     from sae_repro.numerics.determinism import prepare
 
     settings, seed = context.section(Extract, "extract"), context.value("seed")
     prepare(device=settings.device, threads=settings.threads)
     corpus, subject = context.artifacts("corpus"), context.artifacts("subject")
+    settings = settings.by_layer(layers_in(subject))
     inputs = load_inputs(corpus, subject, settings, seed)
     identity = [
         settings.model_dump(mode="json"),

@@ -10,6 +10,7 @@ from sae_repro.errors import StudyError
 from sae_repro.extract.statistics import Statistics
 from sae_repro.params import Extract
 from sae_repro.readers.agreement import hook_problems, hooks_of
+from sae_repro.readers.hooked import hook_widths
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -22,6 +23,11 @@ def check_fit(settings: Extract, subject: "TransformerBridge") -> None:
     positions = shape_of(model.config, "extract").positions
     if positions and settings.context > positions:
         problems.append(f"context = {settings.context}: the model has {positions} positions")
+    if not problems:
+        try:
+            hook_widths(subject, settings.model_hooks)
+        except StudyError as error:
+            problems += str(error).split("\n")
     if problems:
         raise StudyError("\n".join(f"extract: {line}" for line in problems))
 

@@ -19,9 +19,10 @@ from sae_repro.extract.state import State
 from sae_repro.extract.statistics import Statistics
 from sae_repro.files import sha256_file, write_json
 from sae_repro.numerics.random import generator
-from sae_repro.params import Extract
+from sae_repro.params import Extract, model_hook
 from sae_repro.progress import say
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.hooked import hook_widths
 from sae_repro.readers.shards import SEEN
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class Extraction:
         folder: Path,
         state: State | None = None,
     ) -> None:
-        d_in, hooks = int(inputs.subject.cfg.d_model), settings.all_hooks
+        hooks, widths = settings.all_hooks, hook_widths(inputs.subject, settings.model_hooks)
+        d_in = {hook: widths[model_hook(hook)] for hook in hooks}
         self.settings, self.seed, self.folder, self.d_in = settings, seed, folder, d_in
         self.limits = {
             "train": settings.n_tokens,
@@ -94,13 +96,13 @@ class Extraction:
         """Rows by split, of those that are finished."""
         self.documents: dict[str, int] = {}
         self.manifest: dict[str, Any] = {
-            "hooks": {hook: {"d_in": d_in, "shards": {}} for hook in hooks},
+            "hooks": {hook: {"d_in": d_in[hook], "shards": {}} for hook in hooks},
             "index": {},
         }
         self.current: Split | None = None
         if state is None:
             self.watch = NormWatch(hooks, _norm_limit(inputs.subject, inputs.corpus, settings))
-            self.statistics = {hook: Statistics(d_in) for hook in hooks}
+            self.statistics = {hook: Statistics(d_in[hook]) for hook in hooks}
             return
         self.watch = NormWatch.of(state["watch"])
         self.statistics = {hook: Statistics.of(state["statistics"][hook]) for hook in hooks}

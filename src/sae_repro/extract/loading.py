@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from sae_repro.checkpoint.configuration import read_config, shape_of
 from sae_repro.contents import check
 from sae_repro.extract.checks import check_fit
 from sae_repro.extract.extraction import Inputs, weights_seed
@@ -10,6 +11,11 @@ from sae_repro.params import Extract
 from sae_repro.readers.agreement import load_compared
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.subject import load_untrained
+
+
+def layers_in(subject: Path) -> int:
+    """Blocks of the model of artifacts/subject."""
+    return shape_of(read_config(subject, "extract"), "extract").n_layers
 
 
 def load_inputs(corpus: Path, subject: Path, settings: Extract, seed: int) -> Inputs:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from sae_repro.extract.norm_limit import NormWatch
 from sae_repro.extract.norms import Moments
-from sae_repro.params import EMBEDDINGS, UNTRAINED, Extract, layer_of
+from sae_repro.params import EMBEDDINGS, UNTRAINED, Extract, blocks_to_run
 from sae_repro.progress import bar
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.hooked import point_of, vectors
 from sae_repro.readers.row_start import row_start
 from sae_repro.readers.windows import Windows, windows
 
@@ -55,7 +56,7 @@ def _reading(of: Models, settings: Extract) -> Iterator[Read]:
 
     def keep(name: str) -> Callable[..., None]:
         def see(value: Any, hook: Any) -> None:
-            found[name] = value[0] if isinstance(value, tuple) else value
+            found[name] = vectors(name, value)
 
         return see
 
@@ -63,12 +64,12 @@ def _reading(of: Models, settings: Extract) -> Iterator[Read]:
         found.clear()
         with torch.inference_mode():
             for model, _, hooks in models:
-                model(tokens, stop_at_layer=max(map(layer_of, hooks)) + 1)
+                model(tokens, stop_at_layer=blocks_to_run(hooks))
         return dict(found)
 
     with ExitStack() as hooked:
         for model, prefix, hooks in models:
-            kept = [(hook, keep(prefix + hook)) for hook in hooks]
+            kept = [(point_of(hook), keep(prefix + hook)) for hook in hooks]
             hooked.enter_context(model.hooks(fwd_hooks=kept))
         yield read
 

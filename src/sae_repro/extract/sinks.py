@@ -21,6 +21,8 @@ from sae_repro.readers.shards import RowFile
 
 Rows = Mapping[str, npt.NDArray[Any]]
 Entries = dict[str, list[dict[str, Any]]]
+Widths = int | Mapping[str, int]
+"""D of all hooks, or of each by its name."""
 
 UNORDERED = ".unordered"
 """Suffix of files whose rows are not yet shuffled."""
@@ -49,7 +51,7 @@ class _Shard:
         folder: Path,
         split: str,
         hooks: Sequence[str],
-        d_in: int,
+        d_in: Widths,
         dtype: str,
         number: int,
         rows: int | None = None,
@@ -58,7 +60,9 @@ class _Shard:
     ) -> None:
         name = f"{split}/{number:05d}{suffix}"
         self._folder, self.rows = folder, rows or 0
-        shapes: dict[str, tuple[int, npt.DTypeLike]] = dict.fromkeys(hooks, (d_in, dtype))
+        shapes: dict[str, tuple[int, npt.DTypeLike]] = {
+            hook: (d_in if isinstance(d_in, int) else d_in[hook], dtype) for hook in hooks
+        }
         self._paths: dict[str, Path] = {}
         self._files: dict[str, RowFile] = {}
         self._sha256: dict[str, str] = {}
@@ -135,7 +139,7 @@ class OrderedSink:
         folder: Path,
         split: str,
         hooks: Sequence[str],
-        d_in: int,
+        d_in: Widths,
         dtype: str,
         shard_rows: int,
         state: State | None = None,
@@ -175,7 +179,7 @@ class ShuffledSink:
         self,
         folder: Path,
         hooks: Sequence[str],
-        d_in: int,
+        d_in: Widths,
         dtype: str,
         *,
         shards: int,

@@ -1,5 +1,6 @@
 """A split that is being extracted: its sink, its windows, how far it is."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ class Split:
         settings: Extract,
         corpus: TokenDocuments,
         *,
-        d_in: int,
+        d_in: Mapping[str, int],
         limit: int,
         seed: int,
         folder: Path,

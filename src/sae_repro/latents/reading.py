@@ -12,8 +12,9 @@ from torch import Tensor
 from sae_repro.contents import check
 from sae_repro.errors import StudyError, shown
 from sae_repro.files import read_json
-from sae_repro.params import layer_of, model_hook
+from sae_repro.params import blocks_to_run, model_hook
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.hooked import point_of, vectors
 from sae_repro.readers.row_start import row_start
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.readers.subject import load_for
@@ -66,11 +67,11 @@ class TextReader:
     def subject(self) -> "TransformerBridge":
         """The model; StudyError where it lacks the hook."""
         try:
-            layer_of(self.hook)
+            point = point_of(self.hook)
         except ValueError as error:
             raise StudyError(str(error)) from None
         subject = load_for(self.hook, self.artifacts / "subject", self.manifest)
-        if self.place not in subject.hook_dict:
+        if point not in subject.hook_dict:
             raise StudyError(
                 f"{self.place}: the subject has no such hook; its layers are 0 … "
                 f"{subject.cfg.n_layers - 1}"
@@ -146,10 +147,10 @@ class TextReader:
         with torch.no_grad():
             _, cache = self.subject.run_with_cache(
                 torch.tensor([row]),
-                names_filter=[self.place],
-                stop_at_layer=layer_of(self.hook) + 1,
+                names_filter=[point_of(self.hook)],
+                stop_at_layer=blocks_to_run([self.hook]),
             )
-        x_td: Tensor = cache[self.place][0].float()
+        x_td: Tensor = vectors(self.hook, cache[point_of(self.hook)])[0].float()
         return x_td
 
 

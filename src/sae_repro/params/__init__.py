@@ -19,16 +19,20 @@ from sae_repro.params.hooks import (
     EMBEDDINGS,
     HOOKS,
     UNTRAINED,
+    blocks_ahead,
+    blocks_to_run,
+    in_stream,
     layer_of,
     model_hook,
     on_random_weights,
+    parts_of,
     weights_of,
 )
 from sae_repro.params.judge import ANSWERS, SCORE_INFO, Judge, PromptFile, ScoreInfo
 from sae_repro.params.reading import load, parse
 from sae_repro.params.recipes import read_cells
 from sae_repro.params.report import Report
-from sae_repro.params.study import Study, shape_problems
+from sae_repro.params.study import Study, shape_problems, width_problems
 from sae_repro.params.subject import (
     GgufSubject,
     HereSubject,
@@ -83,15 +87,20 @@ __all__ = [
     "TrainedSubject",
     "Training",
     "Tune",
+    "blocks_ahead",
+    "blocks_to_run",
     "check_section",
+    "in_stream",
     "layer_of",
     "load",
     "model_hook",
     "on_random_weights",
     "parse",
+    "parts_of",
     "read_cells",
     "read_yaml",
     "saes_by_name",
     "shape_problems",
     "weights_of",
+    "width_problems",
 ]

@@ -49,7 +49,9 @@ class Cell(Section):
     """An SAE of width K = expansion · D on one hook. Formulas: docs of `sae_repro.autoencoders`."""
 
     hook: Text | None = Field(
-        None, description="the hook whose activations it reads; default: the first of extract.hooks"
+        None,
+        description="the hook whose activations it reads; default: the first of extract.hooks; "
+        "blocks.0-5.… and blocks.0,2.… make a cell <name>-layer<n> for each layer",
     )
     import_: Place | None = Field(
         None,

@@ -5,14 +5,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sae_repro.params.base import Count, Device, Many, Section, Text
-from sae_repro.params.hooks import EMBEDDINGS, UNTRAINED
+from sae_repro.params.hooks import EMBEDDINGS, UNTRAINED, each_layer
 
 
 class Extract(Section):
     """The subject's activations at named hooks → checksummed shards."""
 
     hooks: Annotated[Many[Text], Field(min_length=1)] = Field(
-        description="TransformerLens names, e.g. blocks.1.hook_resid_post; all in one forward pass"
+        description="TransformerLens names, e.g. blocks.1.hook_resid_post, blocks.0.attn.hook_z "
+        "(blocks.0.attn.hook_z.3: one head), blocks.2.mlp.hook_post, ln_final.hook_out; all in one "
+        "forward pass. blocks.*.… stands for all layers, blocks.0-3.… and blocks.0,2.… for some"
     )
     untrained_hooks: Many[Text] = Field(
         (),
@@ -65,7 +67,25 @@ class Extract(Section):
             hooks = getattr(self, name)
             if len(set(hooks)) < len(hooks):
                 raise ValueError(f"{name} names one hook twice")
+            for hook in hooks:
+                list(each_layer(hook, 1))  # refuses what names no layers
         return self
+
+    def by_layer(self, n_layers: int | None) -> Self:
+        """The same, each hook that stands for several layers replaced by those.
+
+        `blocks.*.…` is left as it is where `n_layers` is None.
+        """
+        names = ("hooks", "untrained_hooks", "embeddings_hooks")
+        each = {
+            name: tuple(
+                dict.fromkeys(
+                    hook for named in getattr(self, name) for hook in each_layer(named, n_layers)
+                )
+            )
+            for name in names
+        }
+        return self.model_copy(update=each)
 
     @property
     def all_hooks(self) -> tuple[str, ...]:

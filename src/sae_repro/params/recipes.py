@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 from sae_repro.errors import StudyError, shown
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell
+from sae_repro.params.hooks import each_layer, layer_of, of_several_layers
 from sae_repro.params.scaling import SCALING, Family, Scaling, family
 from sae_repro.params.validation import BELOW, FAULTS, check_section
 
@@ -150,6 +151,48 @@ def _found(recipes: dict[str, BaseModel]) -> dict[str, BaseModel]:
     return recipes
 
 
+def by_layer(cells: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """`cells`, each whose hook stands for several layers replaced by `<name>-layer<n>` of each.
+
+    ValueError, `name.hook = …`, where it does not say which layers, or a name is taken.
+    """
+    in_recipes = any(_several(recipes[name].get("hook")) for name in recipes)
+    each: dict[str, Any] = {}
+    for name, entry in cells.items():
+        hook = entry.get("hook") if isinstance(entry, Mapping) else None
+        if hook is None and in_recipes and isinstance(entry, Mapping):
+            hook = merged(entry, recipes).get("hook")
+        if not isinstance(hook, str) or not _several(hook):
+            each[name] = entry
+            continue
+        for one in each_layer(hook):
+            if one == hook:
+                raise ValueError(
+                    f"{name}.hook = {hook}: a cell says which layers it is repeated at; write "
+                    "blocks.0-5.… or blocks.0,2.…"
+                )
+            copy = f"{name}-layer{layer_of(one)}"
+            if copy in cells:
+                raise ValueError(f"{name}.hook = {hook}: there is a cell {copy}; rename it")
+            each[copy] = {**entry, "hook": one}
+    return each
+
+
+def _several(hook: Any) -> bool:
+    return isinstance(hook, str) and of_several_layers(hook)
+
+
+def _each_layer(cells: Any, info: ValidationInfo) -> Any:
+    """The cells of a study as `by_layer` has them."""
+    recipes = info.data.get("recipes")
+    if not isinstance(cells, Mapping):
+        return cells
+    try:
+        return by_layer(cells, _Written(recipes or {}))
+    except ValueError as error:
+        raise PydanticCustomError(BELOW, "{lines}", {"lines": str(error)}) from None
+
+
 def _whole(entry: Any, info: ValidationInfo) -> Any:
     """The cell's choices with those of its recipes."""
     if not isinstance(entry, Mapping):
@@ -177,6 +220,7 @@ Recipes = Annotated[dict[Name, PartialCell], AfterValidator(_found)]
 Cells = Annotated[
     dict[Name, Annotated[Cell, BeforeValidator(_whole)]],
     Field(min_length=1),
+    BeforeValidator(_each_layer),
     BeforeValidator(_expanded),
 ]
 """Cells by name; in a section they follow the field `recipes`, which they are read with."""
@@ -215,13 +259,13 @@ def expanded(cells: Mapping[str, Any]) -> dict[str, Any]:
 def read_cells(recipes: Mapping[str, Any], cells: Mapping[str, Any]) -> dict[str, Cell]:
     """The cells of a study's params.yaml, whole; StudyError with one line per fault."""
     try:
-        written = expanded(cells)
+        each = by_layer(expanded(cells), recipes)
     except ValueError as error:
         lines = str(error).split("\n")
         raise StudyError("\n".join(f"params.yaml: cells.{line}" for line in lines)) from None
     return {
         name: check_section(Cell, _of_study(name, choices, recipes), within=f"cells.{name}")
-        for name, choices in written.items()
+        for name, choices in each.items()
     }
 
 

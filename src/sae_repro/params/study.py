@@ -1,11 +1,12 @@
 """The whole of params.yaml, and the rules that hold between its sections."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, create_model, model_validator
 
+from sae_repro.errors import did_you_mean
 from sae_repro.params.base import Section, Seed
 from sae_repro.params.cell import Cell
 from sae_repro.params.cell_rules import width_faults
@@ -15,11 +16,23 @@ from sae_repro.params.control import Control
 from sae_repro.params.corpus import Corpus
 from sae_repro.params.evaluate import Evaluate
 from sae_repro.params.extract import Extract
-from sae_repro.params.hooks import EMBEDDINGS, UNTRAINED, layer_of, on_random_weights, weights_of
+from sae_repro.params.hooks import (
+    EMBEDDINGS,
+    UNTRAINED,
+    each_layer,
+    gpt2_hooks,
+    gpt2_width,
+    in_stream,
+    model_hook,
+    on_random_weights,
+    parts_of,
+    stands_for,
+    weights_of,
+)
 from sae_repro.params.judge import Judge
 from sae_repro.params.recipes import Cells, Name, PartialCell, Recipes
 from sae_repro.params.report import Report
-from sae_repro.params.subject import Subject, SubjectChoice
+from sae_repro.params.subject import Subject, SubjectChoice, Training
 from sae_repro.params.track import Track
 from sae_repro.params.train import Train
 
@@ -57,7 +70,26 @@ class Study(Section):
 
     def hook_of(self, cell: Cell) -> str:
         """The hook that `cell` reads."""
-        return cell.hook or self.extract.hooks[0]
+        return cell.hook or self.extract.by_layer(self.n_layers).hooks[0]
+
+    @property
+    def n_layers(self) -> int | None:
+        """Blocks of the subject, where params.yaml says it."""
+        source, training = self.subject.source, self.subject.training
+        if source.kind == "hub":
+            return source.n_layers
+        return None if training is None else training.n_layers
+
+    def d_in_of(self, cell: Cell) -> int | None:
+        """D of what `cell` reads, where params.yaml alone determines it."""
+        source, training = self.subject.source, self.subject.training
+        hook = self.hook_of(cell)
+        try:
+            if training is not None:
+                return gpt2_width(hook, d_model=training.d_model, n_heads=training.n_heads)
+            return source.d_model if source.kind == "hub" and in_stream(hook) else None
+        except ValueError:  # a fault of its own
+            return None
 
 
 if TYPE_CHECKING:
@@ -95,13 +127,15 @@ def _problems(study: Study) -> Iterator[str]:
             yield f"{key} = {hook}: name it without {prefix}, in {where}"
             continue
         try:
-            layer_of(hook)
+            for one in each_layer(hook, 1):
+                parts_of(one)
         except ValueError as error:
             yield f"{key} = {hook}: {error}"
-    if source.kind == "hub":
-        yield from shape_problems(study, d_model=source.d_model, n_layers=source.n_layers)
-    elif training is not None:
-        yield from shape_problems(study, d_model=training.d_model, n_layers=training.n_layers)
+    if study.n_layers is not None:
+        yield from shape_problems(study, n_layers=study.n_layers)
+    if training is not None:
+        yield from _not_of_gpt2(study, training)
+    yield from width_problems(study, {})
     yield from duplicates(study)
     for pattern in study.evaluate.only or ():
         if not any(fnmatchcase(name, pattern) for name in study.cells):
@@ -110,7 +144,9 @@ def _problems(study: Study) -> Iterator[str]:
         if not any(fnmatchcase(name, pattern) for name in study.cells):
             yield f"report.explorer.{number} = {pattern}: no cell has such a name"
     for name, cell in study.cells.items():
-        if cell.hook is not None and cell.hook not in study.extract.all_hooks:
+        if cell.hook is not None and not any(
+            stands_for(several, cell.hook) for several in study.extract.all_hooks
+        ):
             yield f"cells.{name}.hook = {cell.hook}: not extracted; {_extracted(study)}"
         if cell.tokens is not None and cell.tokens < study.train.batch_size:
             yield (
@@ -170,15 +206,38 @@ def _extracted(study: Study) -> str:
     )
 
 
-def shape_problems(study: Study, *, d_model: int, n_layers: int) -> Iterator[str]:
-    """Faults of hooks and cells for a model of this width and depth, one line each."""
-    for key, hook in _hooks(study):
-        try:
-            layer = layer_of(hook)
-        except ValueError:
-            continue  # a fault of its own
-        if layer >= n_layers:
-            yield f"{key} = {hook}: the model has layers 0 … {n_layers - 1}"
+def _not_of_gpt2(study: Study, training: Training) -> Iterator[str]:
+    """A line for each hook that a subject trained here has not, with the nearest that it has."""
+    shape = {"d_model": training.d_model, "n_heads": training.n_heads}
+    for key, several in _hooks(study):
+        for hook in each_layer(several, training.n_layers):
+            try:
+                width = gpt2_width(hook, **shape)
+            except ValueError:
+                continue  # a fault of its own
+            if width is None:
+                near = did_you_mean(model_hook(hook), gpt2_hooks(training.n_layers))
+                yield f"{key} = {hook}: a subject trained here has no such hook{near}"
+                break
+
+
+def shape_problems(study: Study, *, n_layers: int) -> Iterator[str]:
+    """Faults of hooks for a model of this depth, one line each."""
+    for key, several in _hooks(study):
+        for hook in each_layer(several, n_layers):
+            try:
+                layer = parts_of(hook).layer
+            except ValueError:
+                break  # a fault of its own
+            if layer is not None and layer >= n_layers:
+                yield f"{key} = {several}: the model has layers 0 … {n_layers - 1}"
+                break
+
+
+def width_problems(study: Study, widths: Mapping[str, int]) -> Iterator[str]:
+    """Faults of cells for hooks as wide as `widths` or params.yaml says, one line each."""
     for name, cell in study.cells.items():
-        for fault in width_faults(cell, d_model):
-            yield f"cells.{name}.{fault}"
+        d_in = widths.get(model_hook(study.hook_of(cell))) or study.d_in_of(cell)
+        if d_in is not None:
+            for fault in width_faults(cell, d_in):
+                yield f"cells.{name}.{fault}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from sae_repro.checkpoint.configuration import read_config, shape_of
 from sae_repro.contents import check
 from sae_repro.errors import StudyError
 from sae_repro.params import HubSubject, Study, TrainedSubject
@@ -81,11 +82,12 @@ def opened(study: Study, folder: Path) -> Iterator[Probe]:
         model = _model(study, folder, scratch)
         tokens = settings.batch_size * settings.context
         corpus = sample(study, folder, tokens, scratch / "corpus")
+        settings = settings.by_layer(shape_of(read_config(model, "subject"), "subject").n_layers)
         subject, _ = load_compared(
-            model, f"subject: {model}", hooks=settings.hooks, device=settings.device
+            model, f"subject: {model}", hooks=settings.model_hooks, device=settings.device
         )
         check_fit(settings, subject)
-        yield Probe(study, subject, corpus, scratch)
+        yield Probe(study.model_copy(update={"extract": settings}), subject, corpus, scratch)
 
 
 def _model(study: Study, folder: Path, scratch: Path) -> Path:

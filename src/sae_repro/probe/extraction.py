@@ -4,6 +4,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sae_repro.extract.extraction import SPLITS, Inputs, extract
 from sae_repro.extract.norms import squared_norms
 from sae_repro.extract.resumption import States
-from sae_repro.params import Extract, layer_of
+from sae_repro.params import Extract, blocks_to_run, model_hook
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
 
@@ -119,10 +120,10 @@ def _beyond(store: ActivationStore) -> tuple[dict[str, float], dict[str, float]]
     return shares, {}
 
 
-def passes_of(settings: Extract) -> float:
+def passes_of(settings: Extract, n_layers: int) -> float:
     """Forward passes of extraction, those of random weights among them, in the subject's own."""
     layers = [
-        1 + max(map(layer_of, hooks))
+        blocks_to_run(hooks) or n_layers
         for hooks in (settings.hooks, settings.untrained_hooks, settings.embeddings_hooks)
         if hooks
     ]
@@ -135,10 +136,10 @@ def tokens_of(settings: Extract, splits: tuple[str, ...]) -> int:
     return sum(limits.values())
 
 
-def shard_bytes(settings: Extract, tokens: int, d_in: int) -> int:
-    """Bytes of the shards of all hooks for so many tokens."""
-    width = {"float16": 2, "float32": 4}[settings.dtype] * d_in
-    return tokens * (len(settings.all_hooks) * width + INDEX_BYTES)
+def shard_bytes(settings: Extract, tokens: int, d_in: Mapping[str, int]) -> int:
+    """Bytes of the shards of all hooks, each `d_in` wide by its own name, for so many tokens."""
+    widths = sum(d_in[model_hook(hook)] for hook in settings.all_hooks)
+    return tokens * ({"float16": 2, "float32": 4}[settings.dtype] * widths + INDEX_BYTES)
 
 
 def free_bytes(folder: Path) -> int:

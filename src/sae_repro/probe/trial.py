@@ -41,7 +41,8 @@ def kinds(study: Study, store: ActivationStore, rows: int, checkpoint: Path) -> 
     by_kind: dict[str, list[tuple[str, Cell]]] = {}
     for name, cell in saes_by_name(study.cells).items():
         if cell.kind == "trained":
-            key = repr(cell.model_dump(exclude=set(SAME_TIME)))
+            d_in = store.d_in(model_hook(study.hook_of(cell)))
+            key = repr((d_in, cell.model_dump(exclude=set(SAME_TIME))))
             by_kind.setdefault(key, []).append((name, cell))
     for saes in by_kind.values():
         yield _kind(study, store, saes, rows, checkpoint)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from sae_repro.checkpoint.configuration import shape_of
-from sae_repro.errors import StudyError
+from sae_repro.errors import StudyError, did_you_mean
 from sae_repro.hub import one_line
-from sae_repro.params import layer_of
+from sae_repro.params import parts_of
 from sae_repro.params.hooks import HOOKS
+from sae_repro.readers.hooked import point_of
 from sae_repro.readers.subject import bridged, load_plain, vocabulary_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ LIMIT = 1e-4
 LENGTHS = (24, 128)
 """Positions of the longest row: the least, and the most that two sliding windows may ask for."""
 LOGITS = "logits"
+OUTSIDE = ("embed", "ln_final")
+"""Components outside of blocks whose edges are compared."""
+NO_VECTORS = ("hook_pattern", "hook_attn_scores", "hook_scale", "hook_cos", "hook_sin")
+"""Ends of names of hooks that have no vector for each token."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ def load_compared(
     _check_finite(model, what)
     shape = shape_of(model.config, what)
     chosen = {0, shape.n_layers // 2, shape.n_layers - 1}
-    chosen |= {layer for hook in hooks if (layer := layer_of(hook)) < shape.n_layers}
+    hooks = list(dict.fromkeys(map(point_of, hooks)))
+    chosen |= {layer for hook in hooks if 0 <= (layer := _layer_in(hook)) < shape.n_layers}
     layers = sorted(chosen)
     names = [f"blocks.{i}.hook_resid_{side}" for i in layers for side in ("pre", "post")]
     names += [hook for hook in hooks if hook not in names]
@@ -85,20 +91,33 @@ def load_compared(
 
 
 def hooks_of(bridge: "TransformerBridge") -> list[str]:
-    """The hooks of `bridge` that a study may name."""
-    names = (f"blocks.{i}.{hook}" for i in range(len(bridge.blocks)) for hook in HOOKS)
-    return [name for name in names if name in bridge.hook_dict]
+    """The hooks of `bridge` that a study may name, those that every model has first."""
+    names = [f"blocks.{i}.{hook}" for i in range(len(bridge.blocks)) for hook in HOOKS]
+    usual = [name for name in names if name in bridge.hook_dict]
+    others = (name for name in bridge.hook_dict if not name.endswith(NO_VECTORS))
+    return list(dict.fromkeys([*usual, *others])) if usual else []
 
 
 def hook_problems(hooks: Iterable[str], present: Collection[str]) -> Iterator[str]:
     """A line for each of `hooks` that is not `present`, as `hooks_of` lists them."""
-    n_layers = 1 + max(map(layer_of, present))
+    n_layers = 1 + max(map(_layer_in, present))
     for hook in dict.fromkeys(hooks):
-        if layer_of(hook) >= n_layers:
+        if _layer_in(hook) >= n_layers:
             yield f"{hook}: the model has layers 0 … {n_layers - 1}"
-        elif hook not in present:
-            similar = [name for name in present if layer_of(name) == layer_of(hook)]
-            yield f"{hook}: the model has no such hook; it has {', '.join(similar)}"
+        elif point_of(hook) not in present:
+            beside = [name for name in present if _layer_in(name) == _layer_in(hook)]
+            near = did_you_mean(point_of(hook), beside)
+            near = near or f"; it has {', '.join(beside[: len(HOOKS)])}"
+            yield f"{hook}: the model has no such hook{near}"
+
+
+def _layer_in(hook: str) -> int:
+    """The block of a hook; -1 where it is in none, or has a name that no study can give."""
+    try:
+        layer = parts_of(hook).layer
+    except ValueError:
+        return -1
+    return -1 if layer is None else layer
 
 
 @dataclass(frozen=True)
@@ -166,6 +185,8 @@ def _watched(
             for layer in layers:
                 for part, module in blocks[layer].named_modules(prefix=f"{name}.{layer}"):
                     yield module, part
+        elif name and "." in name and not any(part.isdecimal() for part in name.split(".")):
+            yield blocks, name  # embeddings and the final norm
 
 
 def _watch(stack: ExitStack, module: "Module", name: str, seen: "dict[str, Tensor]") -> None:
@@ -213,12 +234,13 @@ def _check_finite(model: "PreTrainedModel", what: str) -> None:
 
 def _places(bridge: "TransformerBridge", hook: str, n_layers: int) -> Iterator[str]:
     """Where the reference has what `hook` names; none where no module's edge is that place."""
-    layer = layer_of(hook)
-    block, point = bridge.blocks[layer], bridge.hook_dict[hook]
+    layer, point = _layer_in(hook), bridge.hook_dict[hook]
     mapping: Any = bridge.adapter.component_mapping
-    stem = f"{mapping['blocks'].name}.{layer}"
-    parts = [(f"{stem}.{c.name}", c) for c in block.children() if getattr(c, "name", None)]
-    for part, component in ((stem, block), *parts):
+    if layer < 0:
+        parts: Any = [(mapping[c].name, getattr(bridge, c)) for c in OUTSIDE if c in mapping]
+    else:
+        parts = _components(f"{mapping['blocks'].name}.{layer}", bridge.blocks[layer])
+    for part, component in parts:
         for edge in ("in", "out"):
             if getattr(component, f"hook_{edge}", None) is point:
                 yield f"{part}.{edge}"
@@ -226,6 +248,14 @@ def _places(bridge: "TransformerBridge", hook: str, n_layers: int) -> Iterator[s
         yield f"states.{layer}"
     if hook.endswith("hook_resid_post") and layer + 1 < n_layers:
         yield f"states.{layer + 1}"
+
+
+def _components(stem: str, component: Any) -> Iterator[tuple[str, Any]]:
+    """(the path that transformers knows it by, component) of one and of all below it."""
+    yield stem, component
+    for child in component.children():
+        if getattr(child, "name", None):
+            yield from _components(f"{stem}.{child.name}", child)
 
 
 def _compare(
@@ -245,7 +275,11 @@ def _compare(
             for row, length in enumerate(rows.lengths):
                 expected = reference.rows[(0, 0, 1, 2)[row]][place][0, :length]
                 scale = float(expected.abs().max()) or 1.0
-                value = float((values[row, :length] - expected).abs().max()) / scale
+                # transformers has heads as one vector
+                given = values[row, :length].reshape(length, -1)
+                if given.shape != expected.shape:
+                    continue  # a part of what transformers has in one, such as q of q, k and v
+                value = float((given - expected).abs().max()) / scale
                 if not value <= LIMIT:  # NaN is no agreement either
                     raise StudyError(f"{what}: {_disagreement(name, row, value)}")
                 worst = max(worst, Difference(name, value), key=lambda d: d.value)

@@ -2,17 +2,28 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from sae_repro.checkpoint.configuration import read_config, shape_of
 from sae_repro.checkpoint.files import check_files
 from sae_repro.errors import StudyError
 from sae_repro.hub import one_line
 from sae_repro.readers.agreement import hooks_of, load_compared
+from sae_repro.readers.hooked import hook_widths
 from sae_repro.readers.subject import load_plain, vocabulary_of
 from sae_repro.readers.tokenizer import check_vocabulary, read_tokenizer
 
 
-def examine(folder: Path, what: str, *, hooks: Collection[str] = ()) -> list[str]:
+class Examined(NamedTuple):
+    """What an examined model has."""
+
+    hooks: list[str]
+    """All that a study may name."""
+    widths: dict[str, int]
+    """D of those that were asked for."""
+
+
+def examine(folder: Path, what: str, *, hooks: Collection[str] = ()) -> Examined:
     """The hooks of the model in a Hugging Face folder, run once on the CPU against transformers'.
 
     StudyError, lines that `what` begins, where tensors are missing or left over, the model is no
@@ -27,4 +38,4 @@ def examine(folder: Path, what: str, *, hooks: Collection[str] = ()) -> list[str
     except OSError as error:
         raise StudyError(f"{what}: no tokenizer there ({one_line(error)})") from None
     bridge, _ = load_compared(folder, what, hooks=hooks)
-    return hooks_of(bridge)
+    return Examined(hooks_of(bridge), hook_widths(bridge, hooks))

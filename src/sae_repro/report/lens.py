@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sae_repro.params import on_random_weights
+from sae_repro.params import in_stream, on_random_weights
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.subject import load_subject
 
@@ -36,7 +36,8 @@ class Lens:
 
     def fits(self, hook: str, d_in: int) -> bool:
         """Whether atoms at `hook` are directions of the residual stream of this very model."""
-        return d_in == len(self._unembedding_dv) and not on_random_weights(hook)
+        stream = in_stream(hook) and d_in == len(self._unembedding_dv)
+        return stream and not on_random_weights(hook)
 
     @torch.no_grad()
     def tokens(self, atoms_kd: Tensor) -> tuple[Tokens, Tokens]:

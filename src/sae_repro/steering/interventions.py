@@ -16,6 +16,8 @@ from torch import Tensor
 from sae_repro.autoencoders import SAE
 from sae_repro.autoencoders.atoms import decoder_weights
 from sae_repro.errors import StudyError
+from sae_repro.readers import hooked
+from sae_repro.readers.hooked import point_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -100,12 +102,12 @@ def edited(
     """Inside, every pass of `subject` has `edit` added at `hook`, at all positions but each row's
     first and those with a norm above `norm_limit`: no SAE was trained on their like.
 
-    `hook` is the model's own name of a residual stream, an attention or an MLP output. `cached`:
+    `hook` is the model's own name of it. `cached`:
     passes of one position go on from a cache of keys and values, and have no first.
     """
 
     add = behind_first(edit, norm_limit, cached=cached)
-    hooks: Any = [(hook, lambda x_ntd, hook: add(x_ntd))]
+    hooks: Any = [(point_of(hook), hooked.edited(hook, add))]
     with subject.hooks(fwd_hooks=hooks):
         yield
 

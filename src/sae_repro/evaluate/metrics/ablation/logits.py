@@ -18,6 +18,7 @@ from sae_repro.evaluate.passages import Passages
 from sae_repro.evaluate.summary import Summary
 from sae_repro.numerics.bootstrap import ratio_interval
 from sae_repro.numerics.hashing import uniform_hash
+from sae_repro.readers.hooked import edited, point_of, vectors
 from sae_repro.readers.shards import DOCUMENT, POSITION
 
 if TYPE_CHECKING:
@@ -119,23 +120,25 @@ def _difference(
     window = at[:, None] + torch.arange(POSITIONS, device=device)
     with torch.no_grad():
         cache: Any
-        clean, cache = subject.run_with_cache(tokens, names_filter=[hook])
-        z_n = sae.encode(cache[hook][entries, at].float())[entries, of]
+        clean, cache = subject.run_with_cache(tokens, names_filter=[point_of(hook)])
+        x_nd = vectors(hook, cache[point_of(hook)])[entries, at]
+        z_n = sae.encode(x_nd.float())[entries, of]
+        subtract = _subtract(entries, at, z_n[:, None] * sae.weights.W_dec[of])
         ablated = subject.run_with_hooks(
-            tokens, fwd_hooks=[(hook, _subtract(entries, at, z_n[:, None] * sae.weights.W_dec[of]))]
+            tokens, fwd_hooks=[(point_of(hook), edited(hook, subtract))]
         )
     of_window = entries[:, None], window
     difference: Tensor = ablated[of_window].double() - clean[of_window].double()
     return difference
 
 
-def _subtract(entries: Tensor, at: Tensor, part_nd: Tensor) -> Callable[..., Tensor]:
-    def hook_function(activation: Tensor, hook: object) -> Tensor:
+def _subtract(entries: Tensor, at: Tensor, part_nd: Tensor) -> Callable[[Tensor], Tensor]:
+    def edit(activation: Tensor) -> Tensor:
         result = activation.clone()
         result[entries, at] -= part_nd.to(activation.dtype)
         return result
 
-    return hook_function
+    return edit
 
 
 def _norms(difference_npv: Tensor) -> Floats:
