@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -574,3 +576,26 @@ def test_without_the_hub_a_named_commit_will_do(
     study = load(checkout / "studies/x/params.yaml")
     assert study.subject.source.kind == "hub"
     assert study.extract.hooks == ("blocks.3.hook_resid_post",)
+
+
+def test_activations_get_a_grid_that_fits_them_and_no_language_model(
+    checkout: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    atoms = rng.normal(size=(5, 2)).astype(np.float32)
+    torch.save(torch.from_numpy(rng.random((2000, 5), dtype=np.float32) @ atoms), tmp_path / "x.pt")
+    message = invoke("new", "toy", "--activations", str(tmp_path / "x.pt"))
+    assert "2,000 rows, D = 2" in message
+    study = load(checkout / "studies/toy/params.yaml")
+    check_inputs(study, checkout / "studies/toy")
+    assert study.subject.source.kind == "none"
+    assert study.extract.hooks == ("activations",)
+    assert {cell.k for cell in study.cells.values() if cell.k} == {2, 4, 8}
+    assert {"neurons", "pca", "untrained"} <= {cell.baseline for cell in study.cells.values()}
+    assert (checkout / "studies/toy/inputs/x.pt").is_file()
+    both = refused("new", "two", "--activations", str(tmp_path / "x.pt"), "--model", "gpt2")
+    assert "name files only" in both
+    torch.save(torch.zeros(9, 2), tmp_path / "few.pt")
+    few = refused("new", "few", "--activations", str(tmp_path / "few.pt"))
+    assert "9 rows; give 256 or more" in few
+    assert not (checkout / "studies/few").exists()

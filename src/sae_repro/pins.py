@@ -20,6 +20,7 @@ from sae_repro.stage import STATE
 
 if TYPE_CHECKING:
     from sae_repro.params import (
+        ActivationsSource,
         Cell,
         ClaimsFile,
         ConceptLabels,
@@ -81,6 +82,22 @@ def pinned_texts(source: "FilesSource", folder: Path) -> list[PinnedFile]:
     return [
         PinnedFile("corpus.source.files", name, folder / name, sha256)
         for name, sha256 in source.files.items()
+    ]
+
+
+def pinned_activations(source: "ActivationsSource", folder: Path) -> list[PinnedFile]:
+    """The given activations of a study, in order, and their table, if there is one, at the end."""
+    table = source.table
+    return [
+        *(
+            PinnedFile("corpus.source.files", name, folder / name, sha256)
+            for name, sha256 in source.files.items()
+        ),
+        *(
+            [PinnedFile("corpus.source.table", table.path, folder / table.path, table.sha256)]
+            if table
+            else []
+        ),
     ]
 
 

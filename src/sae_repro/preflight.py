@@ -13,6 +13,8 @@ from sae_repro.files import digest, read_object, write_json
 from sae_repro.installation import SOURCE
 from sae_repro.params import (
     ANSWERS,
+    GIVEN,
+    ActivationsSource,
     Cell,
     FilesSource,
     HereSubject,
@@ -27,11 +29,13 @@ from sae_repro.pins import (
     check_imports,
     check_model,
     check_prompt,
+    pinned_activations,
     pinned_concepts,
     pinned_texts,
 )
 from sae_repro.readers.agreement import hook_problems
 from sae_repro.readers.examination import Examined
+from sae_repro.readers.given import read_given
 from sae_repro.readers.row_start import token_id
 from sae_repro.stage import STATE
 
@@ -94,8 +98,19 @@ def check_inputs(study: Study, folder: Path) -> None:
     if isinstance(study.corpus.source, FilesSource):
         for file in pinned_texts(study.corpus.source, folder):
             file.check()
+    if isinstance(study.corpus.source, ActivationsSource):
+        _check_activations(study, study.corpus.source, folder)
     if isinstance(study.subject.source, HereSubject):
         _check_model(study, study.subject.source, folder, widths)
+
+
+def _check_activations(study: Study, source: ActivationsSource, folder: Path) -> None:
+    """StudyError where given activations have changed, can't be read, or cells don't fit them."""
+    for file in pinned_activations(source, folder):
+        file.check()
+    width = read_given(source, folder).width
+    if problems := list(width_problems(study, {GIVEN: width})):
+        raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
 
 
 def _check_model(

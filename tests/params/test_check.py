@@ -81,7 +81,7 @@ FAULTS = {
         "extract.hooks.0 = blocks.3.hook_mlp_out: the model has layers 0 … 2"),
     "no such hook": (
         change("extract/hooks", ["blocks.1.hook_foo"]),
-        "'blocks.1.hook_foo' is not a hook; allowed: blocks.<layer>.hook_resid_pre"),
+        "blocks.1.hook_foo: a subject trained here has no such hook; did you mean blocks.1."),
     "hook not extracted": (
         change("cells/topk/hook", "blocks.0.hook_mlp_out"),
         "cells.topk.hook = blocks.0.hook_mlp_out: not extracted; extract.hooks has blocks.1"),

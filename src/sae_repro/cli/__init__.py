@@ -118,6 +118,9 @@ def new(
     text: Annotated[
         list[Path] | None, typer.Option(help="Text file (txt, jsonl, csv, parquet); repeatable.")
     ] = None,
+    activations: Annotated[
+        list[Path] | None, typer.Option(help="File of activations [N, D], no text; repeatable.")
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", "--data", help="Data set of the hub, as text.")
     ] = None,
@@ -157,6 +160,8 @@ def new(
     sae-repro new mine --text stories.jsonl --model ../my-model --hook blocks.2.hook_resid_post
 
     sae-repro new gpt2 --model gpt2 --data openwebtext-10k
+
+    sae-repro new mine --activations hidden_states.pt
     """
     from sae_repro.cli.new import StudyRequest, make_study, template_lines
 
@@ -167,6 +172,7 @@ def new(
         raise StudyError("NAME: missing; sae-repro new NAME, or sae-repro new --list")
     request = StudyRequest(
         text=tuple(text or ()),
+        activations=tuple(activations or ()),
         columns=tuple(column or ()),
         label=label,
         dataset=dataset,

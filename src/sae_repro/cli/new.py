@@ -29,6 +29,7 @@ class StudyRequest:
     """Text, model and hooks of a new study; empty fields are not asked for."""
 
     text: tuple[Path, ...] = ()
+    activations: tuple[Path, ...] = ()
     columns: tuple[str, ...] = ()
     label: str | None = None
     dataset: str | None = None
@@ -43,8 +44,8 @@ class StudyRequest:
 
     @property
     def own(self) -> bool:
-        """Whether it names text or a model."""
-        return bool(self.text or self.dataset or self.model)
+        """Whether it names text, a model, or activations."""
+        return bool(self.text or self.dataset or self.model or self.activations)
 
 
 def template_lines() -> Iterator[str]:
@@ -65,7 +66,11 @@ def make_study(name: str, start: str | None, request: StudyRequest) -> Iterator[
     check_place(Path())
     _check_request(start, request)
     try:
-        if request.own:
+        if request.activations:
+            from sae_repro.cli.own_activations import own_activations
+
+            text, notes = own_activations(name, request, folder)
+        elif request.own:
             from sae_repro.cli.own_text import own_study
 
             text, notes = own_study(name, request, folder)
@@ -104,6 +109,8 @@ def _check_request(start: str | None, request: StudyRequest) -> None:
         raise StudyError("--column and --label describe a --text file or --dataset; name one")
     if request.text and request.dataset:
         raise StudyError("--text and --dataset: name one of them, a study has one text")
+    if request.activations and (request.text or request.dataset or request.model or request.hooks):
+        raise StudyError("--activations: such a study has no text, model or hooks; name files only")
     if request.model and not (request.text or request.dataset):
         raise StudyError(f"--model {request.model}: name its --text or --dataset, too")
     if start is not None and request.own:
@@ -146,8 +153,10 @@ def _bring_inputs(raw: Any, base: Path, folder: Path) -> list[str]:
         return place
 
     source = raw["corpus"]["source"]
-    if source["kind"] == "files":
+    if source["kind"] in ("files", "activations"):
         source["files"] = {moved(file): pin for file, pin in dict(source["files"]).items()}
+    if table := source.get("table"):
+        table["path"] = moved(table["path"])
     model = raw["subject"]["source"]
     if model["kind"] in ("local", "gguf"):
         model["path"] = moved(model["path"], model=True)

@@ -33,7 +33,6 @@ from sae_repro.params import (
     HubSubject,
     LocalSubject,
     SubjectChoice,
-    TrainedSubject,
     check_section,
 )
 from sae_repro.pins import check_model, model_digest
@@ -238,7 +237,7 @@ def _tokenising(model: Model, notes: list[str]) -> Callable[[list[str]], Tokenis
     if model.source["kind"] == "train":
         return lambda sample: counting(byte_pairs(sample, _vocabulary(sum(map(len, sample)))))
     source = check_section(SubjectChoice, {"source": model.source}, within="subject").source
-    assert not isinstance(source, TrainedSubject)
+    assert isinstance(source, HereSubject | HubSubject)
     try:
         tokenizer = pretrained(source, Path())
     except StudyError:

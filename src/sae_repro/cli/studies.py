@@ -46,7 +46,7 @@ def _with_any_pins(value: Any) -> Any:
     filled = {key: _with_any_pins(item) for key, item in value.items()}
     if "path" in filled or filled.get("import") is not None:
         filled["sha256"] = ANY_PIN
-    if filled.get("kind") == "files" and isinstance(filled.get("files"), dict):
+    if filled.get("kind") in ("files", "activations") and isinstance(filled.get("files"), dict):
         filled["files"] = dict.fromkeys(filled["files"], ANY_PIN)
     return filled
 
@@ -54,10 +54,13 @@ def _with_any_pins(value: Any) -> Any:
 def _pins(raw: Any, folder: Path) -> Iterator[tuple[str, Any, str, str]]:
     """(key, mapping, field of it, SHA-256 today) of each pin; StudyError for a missing input."""
     source = raw["corpus"]["source"]
-    if source["kind"] == "files":
+    if source["kind"] in ("files", "activations"):
         for name in source["files"]:
             path = _file(folder / name, "corpus.source.files")
             yield f"corpus.source.files.{name}", source["files"], name, sha256_file(path)
+    if table := source.get("table"):
+        path = _file(folder / table["path"], "corpus.source.table")
+        yield "corpus.source.table.sha256", table, "sha256", sha256_file(path)
     model = raw["subject"]["source"]
     if model["kind"] == "local":
         if not (folder / model["path"]).is_dir():

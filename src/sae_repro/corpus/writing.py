@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BATCH = 1024  # documents tokenised together
 
 
-class _Writer:
+class Writer:
     """Appends documents; `close` writes their table and the summary."""
 
     def __init__(self, folder: Path, corpus: Corpus, seed: int) -> None:
@@ -105,7 +105,7 @@ def write_stories(corpus: Corpus, source: StoriesSource, seed: int, folder: Path
     from sae_repro.corpus.tokenizers import SPECIAL, word_level
     from sae_repro.stories import generator
 
-    writer = _Writer(folder, corpus, seed)
+    writer = Writer(folder, corpus, seed)
     width = -(-len(generator.concepts()) // 8)
     labels = RowFile(folder / "labels.npy", width, np.uint8)
     with bar("corpus", unit="doc", total=source.n_documents) as progress:
@@ -144,7 +144,7 @@ def write_texts(
         tokenizer = byte_pairs(_training_texts(texts, corpus, seed), corpus.vocabulary)
     else:
         tokenizer = pretrained(subject, study)
-    writer = _Writer(folder, corpus, seed)
+    writer = Writer(folder, corpus, seed)
     one_token = 0
     for batch in _batched(texts):
         encoded = tokenizer.backend_tokenizer.encode_batch_fast(

@@ -28,7 +28,8 @@ def run(context: StageContext) -> None:
     store, out = CellStore(STATE / "cells"), context.artifacts("evaluate")
     settings = context.section(Evaluate, "evaluate")
     check(context.artifacts("corpus"))
-    check(context.artifacts("extract"), "manifest.json", "windows")
+    windows = ["windows"] if (context.artifacts("extract") / "windows").is_dir() else []
+    check(context.artifacts("extract"), "manifest.json", *windows)
     if settings.concepts is not None:
         _check_labels(settings.concepts, context)
     if not settings.surface:

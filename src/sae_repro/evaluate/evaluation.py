@@ -17,11 +17,11 @@ from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.ratios import FIDELITY, FIDELITY_UNSEEN, intervals, values
 from sae_repro.evaluate.reconstruction import Totals, accumulate, relative_threshold, summarise
-from sae_repro.evaluate.registry import chosen_metrics
+from sae_repro.evaluate.registry import by_token, chosen_metrics
 from sae_repro.files import read_json, write_json
 from sae_repro.numerics.intervals import wilson
 from sae_repro.params import Evaluate
-from sae_repro.readers.shards import ActivationStore
+from sae_repro.readers.shards import GIVEN_ROWS, ActivationStore
 
 
 def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
@@ -62,6 +62,9 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
         chosen = chosen_metrics(first_pass, metrics)
     fault = splice_fault(study, hook)
     not_measured = [f"no fidelity: {fault}"] if fault else []
+    if store.manifest["pooling"] == GIVEN_ROWS:
+        left_out = ", ".join(["fidelity", *by_token(metrics)])
+        not_measured.append(f"not measured, for want of a language model: {left_out}")
     documents = totals.by_document() | fidelity_columns(study, sae, store, hook, shared.document)
     measured = summarise(totals, sae.d_in, settings.dead_threshold)
     measured |= values(FIDELITY | FIDELITY_UNSEEN, documents)

@@ -34,12 +34,14 @@ class Evaluation:
         """The evaluation with `settings`, in a stage that declares `seed`."""
         corpus, subject = context.artifacts("corpus"), context.artifacts("subject")
         extract = context.artifacts("extract")
+        windows, config = extract / "windows", subject / "config.json"
         shared = {
             "seed": context.value("seed"),
             "extract": sha256_file(extract / "manifest.json"),
-            "windows": sha256_folder(extract / "windows"),
+            # given activations have no windows, and no model
+            "windows": sha256_folder(windows) if windows.is_dir() else None,
             "subject": [sha256_file(path) for path in sorted(subject.glob("*.safetensors"))],
-            "config": sha256_file(subject / "config.json"),
+            "config": sha256_file(config) if config.is_file() else None,
             # labels, splits and the tokenizer make concepts, also where no token has changed
             "corpus": sha256_folder(corpus),
             "code": context.code("sae_repro.evaluate.evaluation"),

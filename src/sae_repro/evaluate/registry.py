@@ -36,12 +36,17 @@ MEASURES = {
 }
 
 
+def by_token(metrics: Iterable[str]) -> list[str]:
+    """Those of `metrics` that need rows that are tokens."""
+    return [name for name in metrics if name in MEASURES and MEASURES[name].by_token]
+
+
 def chosen_metrics(first_pass: FirstPass, metrics: Iterable[str]) -> Summary:
     """The summary of all chosen `metrics`; one that makes no sense for the rows is left out."""
-    by_token = first_pass.store.manifest["pooling"] == "token"
+    tokens = first_pass.store.manifest["pooling"] == "token"
     total = Summary({}, {}, {})
     for name in metrics:
         row = MEASURES.get(name)  # none for what is measured between SAEs
-        if row and (by_token or not row.by_token):
+        if row and (tokens or not row.by_token):
             total |= row.measure(first_pass)
     return total

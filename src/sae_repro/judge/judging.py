@@ -30,7 +30,7 @@ from sae_repro.judge.scores import SCORES, ScoringQuestion
 from sae_repro.params import Cell, Judge, saes_by_name
 from sae_repro.pins import PinnedFile
 from sae_repro.readers.documents import TokenDocuments
-from sae_repro.readers.shards import ActivationStore
+from sae_repro.readers.shards import GIVEN_ROWS, ActivationStore
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,11 @@ def judge_cells(
     store = ActivationStore(artifacts / "extract")
     states = {sae: _state(artifacts / "evaluate" / sae, sae) for sae in saes_by_name(cells)}
     if store.manifest["pooling"] != "token":
-        reason = "activations are means over documents: no token has one of its own"
+        reason = (
+            "activations were given: no language model, and no text to explain latents by"
+            if store.manifest["pooling"] == GIVEN_ROWS
+            else "activations are means over documents: no token has one of its own"
+        )
         return {sae: {"reason": reason, **state} for sae, state in states.items()}
     corpus = TokenDocuments.load(artifacts / "corpus")
     index = store.index("validation").whole()

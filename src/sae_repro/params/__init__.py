@@ -12,11 +12,18 @@ from sae_repro.params.cell import Cell, saes_by_name
 from sae_repro.params.compare import ClaimsFile, Compare
 from sae_repro.params.compute import Compute
 from sae_repro.params.control import Control
-from sae_repro.params.corpus import Corpus, FilesSource, HubSource, StoriesSource
+from sae_repro.params.corpus import (
+    ActivationsSource,
+    Corpus,
+    FilesSource,
+    HubSource,
+    StoriesSource,
+)
 from sae_repro.params.evaluate import ConceptLabels, Evaluate
 from sae_repro.params.extract import Extract
 from sae_repro.params.hooks import (
     EMBEDDINGS,
+    GIVEN,
     HOOKS,
     UNTRAINED,
     blocks_ahead,
@@ -38,6 +45,7 @@ from sae_repro.params.subject import (
     HereSubject,
     HubSubject,
     LocalSubject,
+    NoSubject,
     PretrainedSubject,
     Subject,
     SubjectChoice,
@@ -53,10 +61,12 @@ from sae_repro.params.yaml_files import LOCK_VALUES, read_yaml
 __all__ = [
     "ANSWERS",
     "EMBEDDINGS",
+    "GIVEN",
     "HOOKS",
     "LOCK_VALUES",
     "SCORE_INFO",
     "UNTRAINED",
+    "ActivationsSource",
     "Cell",
     "ClaimsFile",
     "Compare",
@@ -73,6 +83,7 @@ __all__ = [
     "HubSubject",
     "Judge",
     "LocalSubject",
+    "NoSubject",
     "PretrainedSubject",
     "PromptFile",
     "Report",

@@ -35,6 +35,39 @@ class FilesSource(Section):
     n_documents: Count | None = Field(None, description="documents with text to read; null: all")
 
 
+class RowTable(Section):
+    """What the rows of given activations are, a row of the table for each."""
+
+    path: Place = Field(description="parquet, csv or jsonl, relative to params.yaml")
+    sha256: Sha256 = Field(description="of the file (`sae-repro pin` fills it in)")
+    document: Text = Field(
+        "document", description="column: rows of one document share a split; any name or number"
+    )
+    position: Text | None = Field(
+        None, description="column: a row's place in its document; null: as in the file"
+    )
+    text: Text | None = Field(None, description="column: what contexts show of a row")
+    label: Text | None = Field(None, description="column: the class of the row's document")
+
+
+class ActivationsSource(Section):
+    """Activations from anywhere, [N, D]: no text, and no language model."""
+
+    kind: Literal["activations"]
+    files: Annotated[dict[Place, Sha256], Field(min_length=1)] = Field(
+        description="path, relative to params.yaml → SHA-256 of the file (`sae-repro pin` fills it "
+        "in): npy, safetensors, parquet (a column per dimension, or one of lists) or pt (read with "
+        "weights_only); several are one after another"
+    )
+    tensor: Text | None = Field(
+        None, description="which tensor of a safetensors or pt file; null: the only one"
+    )
+    table: RowTable | None = Field(
+        None, description="what the rows are; null: each row is a document of its own"
+    )
+    name: Text = Field("given activations", description="what tables call the data")
+
+
 class HubSource(Section):
     """A data set on the Hugging Face hub, pinned to a commit."""
 
@@ -58,8 +91,10 @@ class HubSource(Section):
 class Corpus(Section):
     """text → token documents, split by a hash of their content."""
 
-    source: Annotated[StoriesSource | FilesSource | HubSource, Field(discriminator="kind")] = Field(
-        description="where the text comes from: stories, files, hub"
+    source: Annotated[
+        StoriesSource | FilesSource | HubSource | ActivationsSource, Field(discriminator="kind")
+    ] = Field(
+        description="where the text comes from: stories, files, hub; or activations, without text"
     )
     validation: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="fraction of the documents held out from every fit, by hash of content"

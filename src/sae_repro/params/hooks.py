@@ -17,6 +17,9 @@ UNTRAINED = "untrained/"
 EMBEDDINGS = "embeddings/"
 """Before a hook's name: the same, but for the embeddings, which are the subject's."""
 
+GIVEN = "activations"
+"""The one hook of a study whose activations are files, of no model."""
+
 _NUMBER = r"(?:0|[1-9][0-9]{0,3})"
 _HOOK = re.compile(
     rf"(?:blocks\.(?P<layer>{_NUMBER})\.)?"
@@ -26,6 +29,7 @@ _HOOK = re.compile(
 _SPAN = rf"{_NUMBER}(?:-{_NUMBER})?"
 _SEVERAL = re.compile(rf"blocks\.(?P<layers>\*|{_SPAN}(?:,{_SPAN})*)\.(?P<rest>.+)")
 _EMBEDDED = ("embed.", "pos_embed.", "hook_embed", "hook_pos_embed")
+_BEHIND = ("ln_final.", "unembed.", "hook_unembed")  # all blocks
 
 _STREAM = (
     *HOOKS, "hook_in", "hook_out", "attn.hook_in", "attn.hook_out", "attn.o.hook_out",
@@ -36,7 +40,8 @@ _NORMED = ("ln1.hook_out", "ln1.hook_normalized", "ln2.hook_out", "ln2.hook_norm
 _HEADS = ("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z", "attn.q.hook_out",
           "attn.k.hook_out", "attn.v.hook_out", "attn.o.hook_in")  # fmt: skip
 _NEURONS = ("mlp.hook_pre", "mlp.hook_post", "mlp.in.hook_out", "mlp.out.hook_in")
-_OF_MODEL = ("hook_embed", "embed.hook_out", "ln_final.hook_in", "ln_final.hook_normalized",
+_OF_MODEL = ("hook_embed", "embed.hook_out", "hook_pos_embed", "pos_embed.hook_out",
+             "ln_final.hook_in", "ln_final.hook_normalized",
              "ln_final.hook_out", "unembed.hook_in")  # fmt: skip
 
 
@@ -62,6 +67,8 @@ def parts_of(hook: str) -> Hook:
 
     ValueError where it is no such name.
     """
+    if hook == GIVEN:
+        return Hook(None, GIVEN, None)
     match = _HOOK.fullmatch(model_hook(hook))
     if match is None:
         raise ValueError(
@@ -87,7 +94,7 @@ def blocks_ahead(hook: str, n_layers: int) -> int:
     """How many of a model's `n_layers` blocks decide nothing but what enters at `hook`."""
     name = parts_of(hook)
     if name.layer is None:
-        return 0 if name.place.startswith(_EMBEDDED) else n_layers
+        return n_layers if name.place.startswith(_BEHIND) else 0
     return name.layer + (name.place in ("hook_resid_post", "hook_out"))
 
 

@@ -18,6 +18,7 @@ from sae_repro.params.evaluate import Evaluate
 from sae_repro.params.extract import Extract
 from sae_repro.params.hooks import (
     EMBEDDINGS,
+    GIVEN,
     UNTRAINED,
     each_layer,
     gpt2_hooks,
@@ -120,7 +121,12 @@ def _problems(study: Study) -> Iterator[str]:
             f"extract.context = {study.extract.context}: the subject has "
             f"{training.context} positions (subject.training.context)"
         )
+    given = study.corpus.source.kind == "activations"
+    if given or source.kind == "none":
+        yield from _faults_of_given(study)
     for key, hook in _hooks(study):
+        if given:
+            break  # of no model
         if on_random_weights(hook):
             prefix = weights_of(hook)
             where = f"extract.{prefix[:-1]}_hooks"
@@ -168,6 +174,23 @@ def _problems(study: Study) -> Iterator[str]:
                 f"happen; at most {int(cell.resample_until * steps)} (resample_until × {steps} "
                 "steps)"
             )
+
+
+def _faults_of_given(study: Study) -> Iterator[str]:
+    """What a study of given activations must say, and what it can't have."""
+    if study.corpus.source.kind != "activations" or study.subject.source.kind != "none":
+        yield (
+            "corpus.source.kind = activations and subject.source.kind = none go together: given "
+            "activations have no model, and a text needs one"
+        )
+        return
+    extract = study.extract
+    if extract.all_hooks != (GIVEN,):
+        yield f"extract.hooks: given activations have one hook; write hooks: [{GIVEN}]"
+    if study.judge.kind == "http":
+        yield "judge.kind = http: given activations have no text to ask about; write judge: {}"
+    if study.evaluate.concepts is not None:
+        yield "evaluate.concepts: its labels are of tokens, and given activations have none"
 
 
 def duplicates(study: Study) -> Iterator[str]:

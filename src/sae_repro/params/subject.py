@@ -13,6 +13,12 @@ class TrainedSubject(Section):
     kind: Literal["train"]
 
 
+class NoSubject(Section):
+    """No language model: activations are given (corpus.source.kind: activations)."""
+
+    kind: Literal["none"]
+
+
 class LocalSubject(Section):
     """A Hugging Face folder with safetensors weights, pinned by its content."""
 
@@ -73,8 +79,10 @@ class Training(Section):
 class SubjectChoice(Section):
     """The choice of language model: all that `corpus` reads of it, for the tokenizer."""
 
-    source: Annotated[TrainedSubject | PretrainedSubject, Field(discriminator="kind")] = Field(
-        description="train one here, a local folder, a GGUF file, or a model on the hub"
+    source: Annotated[
+        TrainedSubject | PretrainedSubject | NoSubject, Field(discriminator="kind")
+    ] = Field(
+        description="train one here, a local folder, a GGUF file, a model on the hub, or none"
     )
 
 

@@ -44,7 +44,7 @@ ADDED = {
 }
 """What a study that needs nothing special may say of the keys that dvc.yaml reads."""
 
-_KINDS = {"stories", "files", "hub", "train", "local", "gguf"}
+_KINDS = {"stories", "files", "hub", "activations", "train", "local", "gguf", "none"}
 
 
 def _explain(detail: ErrorDetails, within: str, schema: type[BaseModel]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sae_repro.checkpoint.configuration import read_config, shape_of
 from sae_repro.contents import check
 from sae_repro.errors import StudyError
-from sae_repro.params import HubSubject, Study, TrainedSubject
+from sae_repro.params import HubSubject, NoSubject, Study, TrainedSubject
 from sae_repro.pins import check_model
 from sae_repro.probe.extraction import NORM_LIMIT, Extraction, extraction
 from sae_repro.probe.starts import Measured, compare, starts_of
@@ -75,6 +75,11 @@ def opened(study: Study, folder: Path) -> Iterator[Probe]:
     from sae_repro.numerics.determinism import prepare
     from sae_repro.readers.agreement import load_compared
 
+    if isinstance(study.subject.source, NoSubject):
+        raise StudyError(
+            "subject.source.kind = none: a probe runs the subject on its text, and given "
+            "activations have neither"
+        )
     settings = study.extract
     prepare(device=settings.device, threads=settings.threads)
     with TemporaryDirectory(prefix="sae-repro-probe-") as name:
@@ -106,4 +111,5 @@ def _model(study: Study, folder: Path, scratch: Path) -> Path:
         from sae_repro.subject.download import fetched
 
         return fetched(source)
+    assert not isinstance(source, NoSubject)  # refused above
     return check_model(source, folder)

@@ -9,7 +9,13 @@ from sae_repro.corpus.sources import SOURCES
 from sae_repro.corpus.split import split_of, splits_of
 from sae_repro.corpus.writing import write_texts
 from sae_repro.numerics.hashing import fingerprint
-from sae_repro.params import Corpus, StoriesSource, Study, TrainedSubject
+from sae_repro.params import (
+    ActivationsSource,
+    Corpus,
+    StoriesSource,
+    Study,
+    TrainedSubject,
+)
 from sae_repro.readers.documents import TokenDocuments
 
 if TYPE_CHECKING:
@@ -30,7 +36,9 @@ def sample(study: Study, folder: Path, tokens: int, to: Path) -> TokenDocuments:
         made = folder / "artifacts" / "corpus"
         check(made)
         return TokenDocuments.load(made)
-    assert not isinstance(corpus.source, StoriesSource)  # the schema gives those a trained subject
+    assert not isinstance(
+        corpus.source, StoriesSource | ActivationsSource
+    )  # the schema gives those a trained subject
     documents = _documents(corpus, study.seed, folder, tokens * CHARACTERS_PER_TOKEN)
     part = corpus.source.model_copy(update={"n_documents": documents})
     write_texts(corpus.model_copy(update={"source": part}), source, study.seed, to, study=folder)

@@ -23,6 +23,8 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 DOCUMENT, POSITION, TOKEN = 0, 1, 2  # columns of the index
 SEEN = "seen.npy"
+GIVEN_ROWS = "given"
+"""The manifest's `pooling` where activations were given, and rows are no tokens of a model."""
 
 
 def row_key(document: npt.NDArray[Any], position: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

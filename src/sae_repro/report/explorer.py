@@ -52,7 +52,8 @@ class Source:
         """That of the study with these artifacts."""
         store = ActivationStore(artifacts / "extract")
         corpus = TokenDocuments.load(artifacts / "corpus")
-        lens = Lens.read(artifacts / "subject", corpus)
+        model = (artifacts / "subject" / "config.json").is_file()
+        lens = Lens.read(artifacts / "subject", corpus) if model else Lens(None, corpus)
         return cls(store, ValidationRows.read(store), corpus, lens, report, evaluate, seed)
 
     @cached_property

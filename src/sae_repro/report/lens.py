@@ -24,9 +24,10 @@ Tokens = list[list[str]]
 class Lens:
     """The subject's final normalisation and unembedding, applied to atoms."""
 
-    def __init__(self, subject: "TransformerBridge", corpus: TokenDocuments) -> None:
-        self._norm: Any = subject.ln_final
-        self._unembedding_dv: Tensor = subject.W_U.detach().float()
+    def __init__(self, subject: "TransformerBridge | None", corpus: TokenDocuments) -> None:
+        """Without a subject, no atom fits it."""
+        self._norm: Any = subject and subject.ln_final
+        self._unembedding_dv: Tensor = subject.W_U.detach().float() if subject else torch.empty(0)
         self._backend = corpus.tokenizer().backend_tokenizer
 
     @classmethod

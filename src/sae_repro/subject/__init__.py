@@ -2,6 +2,7 @@
 
 artifacts/subject/ holds config.json, model.safetensors, the tokenizer, and subject.json: where the
 model comes from (for the hub: the commit), its size, and, for a model trained here, its gates.
+Where activations are given there is no model, and subject.json says so.
 """
 
 import shutil
@@ -13,7 +14,7 @@ import numpy as np
 from sae_repro.contents import check, sealed_folder
 from sae_repro.errors import StudyError
 from sae_repro.files import write_json
-from sae_repro.params import GgufSubject, HubSubject, LocalSubject, Subject
+from sae_repro.params import GgufSubject, HubSubject, LocalSubject, NoSubject, Subject
 from sae_repro.pins import check_model
 from sae_repro.readers.examination import examine
 from sae_repro.stage import StageContext
@@ -22,6 +23,10 @@ from sae_repro.stage import StageContext
 def run(context: StageContext) -> None:
     """Train, copy or download the study's language model."""
     subject = context.section(Subject, "subject")
+    if isinstance(subject.source, NoSubject):
+        with sealed_folder(context.artifacts("subject")) as folder:
+            write_json(folder / "subject.json", {"kind": "none", "name": "none"})
+        return
     with sealed_folder(context.artifacts("subject")) as folder:
         match subject.source:
             case LocalSubject() | GgufSubject():
