@@ -6,6 +6,7 @@
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from sae_repro.autoencoders import Weights, decoder_norm, selection
 from sae_repro.autoencoders.selection import Indices, Mask
@@ -137,7 +138,7 @@ class Gated:
     def z(self, layout: Layout, u: Floats) -> Floats:
         """1[π > 0]·max(e^r·a + b_mag, 0)."""
         magnitude = self._a(layout, u, "z")
-        magnitude *= layout.per_latent(np.exp(self._r_mag))
+        magnitude *= layout.per_latent(self._scale_k())
         magnitude += layout.per_latent(self._b_mag)
         np.maximum(magnitude, 0, out=magnitude)
         return where_positive(magnitude, u, out=magnitude)
@@ -146,13 +147,17 @@ class Gated:
         self, layout: Layout, u: Floats, z: Floats, dz: Floats, fires_slope_k: Floats | float
     ) -> tuple[Floats, Small]:
         """∂a by way of the magnitude; none of π."""
-        scale_k = np.exp(self._r_mag)
+        scale_k = self._scale_k()
         where_positive(dz, z, out=dz)
         a = self._a(layout, u, "near")
         a *= dz
         small = {"b_mag": layout.sum_k(dz), "r_mag": layout.sum_k(a) * scale_k}
         dz *= layout.per_latent(scale_k)
         return dz, small
+
+    def _scale_k(self) -> Floats:
+        scale_k: Floats = torch.from_numpy(self._r_mag).exp().numpy()
+        return scale_k
 
     def _a(self, layout: Layout, u: Floats, name: str) -> Floats:
         return np.subtract(u, layout.per_latent(self._b_enc), out=layout.scratch(name, u))

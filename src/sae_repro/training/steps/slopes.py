@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from sae_repro.autoencoders.penalties import LOG_OFFSET, SQRT_OFFSET, TANH_SLOPE
 from sae_repro.training.steps.layouts import Layout
@@ -50,11 +51,12 @@ def _linear(a: Floats) -> tuple[Floats, Floats | float]:
 
 def _log(a: Floats) -> tuple[Floats, Floats | float]:
     # in this form φ(0) is 0 and not a rounding error for each entry
-    return np.log1p(a / LOG_OFFSET), 1 / (a + LOG_OFFSET)
+    # torch's: numpy takes the system's, which rounds by the version of its C library
+    return torch.from_numpy(a / LOG_OFFSET).log1p_().numpy(), 1 / (a + LOG_OFFSET)
 
 
 def _tanh(a: Floats) -> tuple[Floats, Floats | float]:
-    tanh = np.tanh(TANH_SLOPE * a)
+    tanh = torch.from_numpy(TANH_SLOPE * a).tanh_().numpy()
     return tanh, TANH_SLOPE * (1 - tanh * tanh)
 
 
