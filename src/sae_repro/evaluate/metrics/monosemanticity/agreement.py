@@ -23,9 +23,10 @@ def phi(both: Any, fires: Any, positives: Any, n: int) -> Floats:
     b, f, p = (np.asarray(x, dtype=np.float64) for x in (both, fires, positives))
     # products of roots: four counts multiplied would leave fp64's whole numbers
     scale = np.sqrt(f * (n - f)) * np.sqrt(p * (n - p))
-    covariance = n * b - f * p
-    result: Floats = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
-    return result
+    covariance: Floats = np.asarray(n * b - f * p)
+    # in place: of a constant variable the covariance is 0, too
+    np.divide(covariance, scale, out=covariance, where=scale > 0)
+    return covariance
 
 
 def kappa(fraction: Any, base: Any) -> Floats:

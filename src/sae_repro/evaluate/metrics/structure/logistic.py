@@ -66,7 +66,8 @@ def _scaled(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats, 
 def _coarse(x: Floats, s: Floats, w: Floats) -> tuple[Array, npt.NDArray[np.bool_]]:
     """`_steps` in fp32, from 0 on."""
     start = np.zeros((len(x), x.shape[1] + 1), dtype=np.float32)
-    return _steps(*(part.astype(np.float32) for part in (x, s, w)), start, COARSE)
+    x32, s32, w32 = (part.astype(np.float32) for part in (x, s, w))
+    return _steps(x32, s32, w32, start, COARSE)
 
 
 def _steps(

@@ -66,26 +66,35 @@ class Contrast:
 
 def contrast(half: Half) -> Contrast:
     """The contrasts of all concepts and latents on `half`."""
-    a_nk = half.a_nk.astype(np.float64)
+    a_nk = csr_array(half.a_nk.astype(np.float64))
     carries = csr_array(half.carries_cn, dtype=np.float64)
     positives = half.carries_cn.sum(axis=1)[:, None]
     negatives = half.carries_cn.shape[1] - positives
 
-    def both_halves(b_nk: csc_array) -> tuple[Floats, Floats]:
+    def both_halves(data: Floats) -> tuple[Floats, Floats]:
+        b_nk = csr_array((data, a_nk.indices, a_nk.indptr), a_nk.shape)
         on = (carries @ b_nk).toarray()
-        return on / np.maximum(positives, 1), (b_nk.sum(axis=0) - on) / np.maximum(negatives, 1)
+        off = csc_array(b_nk).sum(axis=0) - on
+        on /= np.maximum(positives, 1)
+        off /= np.maximum(negatives, 1)
+        return on, off
 
-    on, off = both_halves(a_nk)
-    square_on, square_off = both_halves(a_nk.power(2))
-    within = square_on - on**2 + square_off - off**2
-    difference = on - off
-    separation = np.zeros_like(on)
-    np.divide(difference**2, within, out=separation, where=within > 0)
-    separation[(within <= 0) & (difference != 0)] = np.inf
-    fires = a_nk.astype(bool).astype(np.float64)
+    # in place: each of these is as large as the result
+    on, off = both_halves(a_nk.data)
+    within, square_off = both_halves(np.square(a_nk.data))
+    within -= np.square(on)
+    within += square_off
+    within -= np.square(off, out=square_off)
+    difference = np.subtract(on, off, out=on)
+    separation = np.square(difference, out=off)
+    apart = difference != 0
+    np.divide(separation, within, out=separation, where=within > 0)
+    separation[within <= 0] = 0.0
+    separation[(within <= 0) & apart] = np.inf
+    fires = csr_array((np.ones(a_nk.nnz, np.int32), a_nk.indices, a_nk.indptr), a_nk.shape)
     return Contrast(
         fires_k=np.diff(half.a_nk.indptr).astype(np.int64),
-        both_ck=np.rint((carries @ fires).toarray()).astype(np.int64),
+        both_ck=(carries.astype(np.int32) @ fires).toarray().astype(np.int64),
         difference_ck=difference,
         separation_ck=separation,
     )
