@@ -13,8 +13,9 @@ from sae_repro.errors import StudyError
 from sae_repro.params import Cell, Study, parse
 from sae_repro.params.axes import AXES, readers
 
-LEFT_OUT = frozenset({"import", "sha256", "baseline", "hook", "device", "threads", "seeds", "path"})
-"""Keys whose values need other files or other hardware, or that `random_cell` sets itself."""
+LEFT_OUT = frozenset({"import", "sha256", "baseline", "hook", "target_hook", "skip", "device",
+                      "threads", "seeds", "path"})  # fmt: skip
+"""Keys whose values need other files, hooks or hardware, or that `random_cell` sets itself."""
 
 FLOATS = (1e-12, 1e-6, 1e-3, 0.01, 0.1, 0.3, 0.5, 0.9, 1.0, 2.0, 10.0, 1e3)
 INTEGERS = (0, 1, 2, 3, 5, 8, 17, 64, 100, 300, 1000, 10_000)

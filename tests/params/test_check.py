@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from sae_repro.cli import app
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
-from sae_repro.params import load, parse
+from sae_repro.params import Cell, load, parse
+from sae_repro.params.architecture import architecture_of
 from sae_repro.params.axes import ACTIVATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +87,14 @@ FAULTS = {
     "hook not extracted": (
         change("cells/topk/hook", "blocks.0.hook_mlp_out"),
         "cells.topk.hook = blocks.0.hook_mlp_out: not extracted; extract.hooks has blocks.1"),
+    "target not extracted": (
+        change("cells/topk/target_hook", "blocks.0.hook_mlp_out"),
+        "cells.topk.target_hook = blocks.0.hook_mlp_out: not extracted; extract.hooks has blocks"),
+    "a target that is read": (
+        change("cells/topk/target_hook", "blocks.1.hook_resid_post"),
+        "cells.topk.target_hook = blocks.1.hook_resid_post: the hook that it reads (the first of"),
+    "skip to the input itself": (
+        change("cells/topk/skip", True), "cells.topk: skip adds x·W_skip to the prediction of an"),
     "expansion 0": (
         change("cells/topk/expansion", 0), "cells.topk.expansion = 0: must be greater than 0"),
     "not a number": (
@@ -384,6 +394,44 @@ def test_negative_controls_are_cells_and_keep_what_they_read() -> None:
     )
     assert parsed.cells["neurons"].width(64) == 128
     assert parsed.cells["topk"].identity() == parse(STUDY).cells["topk"].identity()
+
+
+def test_a_transcoder_predicts_another_hook_of_the_same_model() -> None:
+    study = deepcopy(STUDY)
+    study["extract"] = {
+        "hooks": ["blocks.1.hook_resid_mid", "blocks.1.hook_mlp_out"],
+        "untrained_hooks": ["blocks.1.hook_mlp_out"],
+    }
+    topk = study["cells"]["topk"]
+    study["cells"] = {
+        "sae": topk,
+        "transcoder": {**topk, "target_hook": "blocks.1.hook_mlp_out"},
+        "skip": {**topk, "target_hook": "blocks.1.hook_mlp_out", "skip": True},
+    }
+    cells = parse(study).cells
+    assert [cell.subtracts_b_dec for cell in cells.values()] == [True, False, False]
+    assert [architecture_of(cell) for cell in cells.values()] == [
+        f"topk{kind} without revival" for kind in ("", " transcoder", " skip transcoder")
+    ]
+    assert "target_hook" not in cells["sae"].identity()  # nothing is trained again
+    study["cells"]["skip"]["target_hook"] = "untrained/blocks.1.hook_mlp_out"
+    with pytest.raises(StudyError, match="of another model than blocks"):
+        parse(study)
+
+
+@pytest.mark.parametrize(
+    ("choices", "says"),
+    [
+        ({"hook": "a", "target_hook": "a"}, "target_hook a is hook itself"),
+        ({"target_hook": "a", "apply_b_dec_to_input": False}, "lies among its targets"),
+        ({"target_hook": "a", "revival": "resample_published"}, "code that had no target_hook"),
+        ({"skip": True}, "or delete skip"),
+        ({"baseline": "untrained", "target_hook": "a", "skip": True}, "nothing reads skip"),
+    ],
+)
+def test_what_a_transcoder_cannot_be_is_said(choices: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Cell.model_validate({"expansion": 4, "activation": "topk", "k": 3, **choices})
 
 
 def test_a_cell_with_seeds_stands_for_cells_with_one_seed_each() -> None:

@@ -34,6 +34,8 @@ def _architecture(cell: Cell, activation: str) -> str:
         base = f"matryoshka-{cell.prefixes}{ordered}" + (
             "" if base == "batchtopk" else f" over {base}"
         )
+    if cell.target_hook is not None:
+        base += " skip transcoder" if cell.skip else " transcoder"
     if cell.baseline == "untrained":
         return f"untrained {base}"
     if cell.frozen is not None:

@@ -43,6 +43,13 @@ class Architecture:
     norms of decoder rows can't be folded into the encoder without changing what fires."""
     in_saelens: bool = True
     """Whether SAELens has this architecture under this name."""
+    transcoder_in_saelens: bool = False
+    """Whether SAELens has transcoders of this architecture."""
+
+    def transcoder(self, *, skip: bool) -> str:
+        """The name in cfg.json of a transcoder that encodes so; SAELens's where it has one."""
+        prefix = "" if self.name == "standard" else f"{self.name}_"
+        return f"{prefix}{'skip_' if skip else ''}transcoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +117,9 @@ def _by_name(*rows: R) -> dict[str, R]:
 
 
 ARCHITECTURES = _by_name(
-    Architecture("standard", "relu"),
+    Architecture("standard", "relu", transcoder_in_saelens=True),
     Architecture("topk", "topk", reads_k=True, latents_compete=True),
-    Architecture("jumprelu", "jumprelu", extra=("threshold",)),
+    Architecture("jumprelu", "jumprelu", extra=("threshold",), transcoder_in_saelens=True),
     Architecture("gated", "gated", extra=("b_mag", "r_mag"), b_enc_name="b_gate"),
 )
 

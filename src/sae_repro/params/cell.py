@@ -53,6 +53,15 @@ class Cell(Section):
         description="the hook whose activations it reads; default: the first of extract.hooks; "
         "blocks.0-5.… and blocks.0,2.… make a cell <name>-layer<n> for each layer",
     )
+    target_hook: Text | None = Field(
+        None,
+        description="a transcoder: the hook whose activations it predicts from those of `hook`, "
+        "instead of these themselves; among extract.hooks, of any width. b_dec and rows of W_dec "
+        "lie there",
+    )
+    skip: bool = Field(
+        False, description="target_hook: adds x·W_skip, trained too and never penalised"
+    )
     import_: Place | None = Field(
         None,
         alias="import",
@@ -249,6 +258,11 @@ class Cell(Section):
             f"seed-{seed}": self.model_copy(update={"seeds": None, "seed": seed})
             for seed in self.seeds
         }
+
+    @property
+    def subtracts_b_dec(self) -> bool:
+        """Whether the encoder sees x − b_dec; a transcoder's b_dec lies among its targets."""
+        return self.apply_b_dec_to_input and self.target_hook is None
 
     @property
     def l0_target(self) -> float | None:

@@ -53,6 +53,10 @@ def fields_read(cell: Cell) -> tuple[str, ...]:
 
 
 def _reads(cell: Cell, field: str) -> bool:
+    if field in ("skip", "target_hook"):
+        return cell.target_hook is not None
+    if field == "apply_b_dec_to_input":
+        return cell.target_hook is None
     axis_and_values = readers(field)
     return axis_and_values is None or getattr(cell, axis_and_values[0]) in axis_and_values[1]
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 # what an untrained SAE depends on beside its activation; normalisation is folded out again before
 # anything was learnt
-READ_UNTRAINED = ("hook", "expansion", "seed", "seeds", "activation", "apply_b_dec_to_input",
-                  "b_dec_init")  # fmt: skip
+READ_UNTRAINED = ("hook", "target_hook", "expansion", "seed", "seeds", "activation",
+                  "apply_b_dec_to_input", "b_dec_init")  # fmt: skip
 
 
 RULES: tuple[tuple[Callable[["Cell"], bool], Callable[["Cell"], str]], ...] = (
@@ -83,6 +83,32 @@ RULES: tuple[tuple[Callable[["Cell"], bool], Callable[["Cell"], str]], ...] = (
     (
         lambda c: c.frozen is not None and c.order != "none",
         lambda c: f"order {c.order} moves what frozen: {c.frozen} keeps in place: delete one",
+    ),
+    (
+        lambda c: c.skip and c.target_hook is None,
+        lambda c: (
+            "skip adds x·W_skip to the prediction of another hook, and of x itself it would be a "
+            "copy: name that hook as target_hook, or delete skip"
+        ),
+    ),
+    (
+        lambda c: c.target_hook is not None and c.target_hook == c.hook,
+        lambda c: (
+            f"target_hook {c.target_hook} is hook itself, which every SAE predicts: delete it"
+        ),
+    ),
+    (
+        lambda c: c.target_hook is not None and "apply_b_dec_to_input" in c.model_fields_set,
+        lambda c: (
+            "apply_b_dec_to_input: b_dec of a transcoder lies among its targets, and its encoder "
+            "sees x: delete one of apply_b_dec_to_input and target_hook"
+        ),
+    ),
+    (
+        lambda c: c.target_hook is not None and c.revival_row.published,
+        lambda c: (
+            f"revival {c.revival} repeats code that had no target_hook: use revival: resample"
+        ),
     ),
     (
         lambda c: abs(sum(c.prefix_shares) - 1) > 1e-6,

@@ -11,26 +11,33 @@ token may be active:
     frozen: its decoder and the gradient of its code    4 N D K
 
 A is k where the activation keeps k a token, and K where a penalty sets how many are active: how
-many that will be, params.yaml doesn't say. Prefixes share one decode and add nothing.
+many that will be, params.yaml doesn't say. Prefixes share one decode and add nothing. Of a
+transcoder D counts its inputs in the encoder and in W_enc's gradient, 2 N D (K + A), and its
+targets elsewhere; a skip connection adds 4 N D D_out.
 """
 
 from sae_repro.params.cell import Cell
 
 
-def trained_parameters(cell: Cell, d_in: int) -> int:
-    """Entries of all tensors that training changes: W_enc, W_dec, b_dec, and those per latent."""
-    k = cell.width(d_in)
+def trained_parameters(cell: Cell, d_in: int, d_out: int | None = None) -> int:
+    """Entries of all tensors that training changes: W_enc, W_dec, b_dec, those per latent, W_skip.
+
+    `d_out` is the width of a transcoder's targets.
+    """
+    k, d_out = cell.width(d_in), d_out or d_in
     per_latent = 1 + len(cell.activation_row.extra)  # b_enc, and thresholds or magnitudes
-    matrices = 1 if cell.frozen in ("decoder", "encoder") else 2
-    return matrices * d_in * k + d_in + per_latent * k
+    encoder, decoder = (0 if cell.frozen == kept else k for kept in ("encoder", "decoder"))
+    skip = d_in * d_out if cell.skip else 0
+    return encoder * d_in + decoder * d_out + d_out + per_latent * k + skip
 
 
-def step_operations(cell: Cell, d_in: int, batch_size: int) -> int:
+def step_operations(cell: Cell, d_in: int, batch_size: int, d_out: int | None = None) -> int:
     """Floating-point operations of a training step: see the head of this module."""
-    k = cell.width(d_in)
+    k, d_out = cell.width(d_in), d_out or d_in
     active = k
     if cell.activation_row.l0_set_by == "k":
         assert cell.k is not None  # the schema sees to it
         active = min(cell.k, k)
     auxiliary = 4 * k if cell.activation_row.gated else 0
-    return batch_size * d_in * (2 * k + 8 * active + auxiliary)
+    skip = 4 * d_in * d_out if cell.skip else 0
+    return batch_size * (d_in * 2 * (k + active) + d_out * (6 * active + auxiliary) + skip)

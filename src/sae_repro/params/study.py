@@ -154,6 +154,7 @@ def _problems(study: Study) -> Iterator[str]:
             stands_for(several, cell.hook) for several in study.extract.all_hooks
         ):
             yield f"cells.{name}.hook = {cell.hook}: not extracted; {_extracted(study)}"
+        yield from _target_problems(study, name, cell)
         if cell.tokens is not None and cell.tokens < study.train.batch_size:
             yield (
                 f"cells.{name}.tokens = {cell.tokens}: less than one batch "
@@ -215,6 +216,20 @@ def _hooks(study: Study) -> Iterator[tuple[str, str]]:
     ):
         for number, hook in enumerate(hooks):
             yield f"extract.{key}.{number}", hook
+
+
+def _target_problems(study: Study, name: str, cell: Cell) -> Iterator[str]:
+    """Faults of a transcoder's target beside its input, at most one line."""
+    target, hook = cell.target_hook, study.hook_of(cell)
+    key = f"cells.{name}.target_hook = {target}"
+    if target is None:
+        return
+    if target not in study.extract.all_hooks:
+        yield f"{key}: not extracted; {_extracted(study)}"
+    elif target == hook:
+        yield f"{key}: the hook that it reads (the first of extract.hooks); name another hook"
+    elif weights_of(target) != weights_of(hook):
+        yield f"{key}: of another model than {hook}; name two hooks of one model"
 
 
 def _extracted(study: Study) -> str:
