@@ -125,8 +125,8 @@ def test_zero_rows_are_left_alone() -> None:
 def test_an_architecture_that_is_unknown_is_named(tmp_path: Path) -> None:
     save(whole("standard"), tmp_path)
     config = json.loads((tmp_path / "cfg.json").read_text())
-    (tmp_path / "cfg.json").write_text(json.dumps(config | {"architecture": "transcoder"}))
-    with pytest.raises(StudyError, match=r"architecture = transcoder: unknown here; known are st"):
+    (tmp_path / "cfg.json").write_text(json.dumps(config | {"architecture": "crosscoder"}))
+    with pytest.raises(StudyError, match=r"architecture = crosscoder: unknown here; known are st"):
         load(tmp_path)
 
 

@@ -180,11 +180,11 @@ def _jump_relu_code(cell: Cell, weights: Weights, x_nd: Tensor, epsilon: float) 
 
 
 def _gated_code(cell: Cell, weights: Weights, x_nd: Tensor, epsilon: float) -> Code:
-    return Code(*gated(weights, x_nd, apply_b_dec_to_input=cell.apply_b_dec_to_input))
+    return Code(*gated(weights, x_nd, apply_b_dec_to_input=cell.subtracts_b_dec))
 
 
 def _training_u(cell: Cell, weights: Weights, x_nd: Tensor) -> Tensor:
-    u_nk = pre_activations(weights, x_nd, apply_b_dec_to_input=cell.apply_b_dec_to_input)
+    u_nk = pre_activations(weights, x_nd, apply_b_dec_to_input=cell.subtracts_b_dec)
     return u_nk.to(x_nd.dtype)  # autocast's product is of half the width
 
 

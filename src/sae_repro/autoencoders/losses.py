@@ -9,6 +9,7 @@ from torch import Tensor
 from sae_repro.autoencoders.activations import training_code
 from sae_repro.autoencoders.penalties import penalty
 from sae_repro.autoencoders.prefixes import prefix_error
+from sae_repro.autoencoders.transcoding import sides, skipped
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.params import Cell
 
@@ -32,7 +33,7 @@ def training_losses(
     dead_k: Tensor | None = None,
     epsilon: float = 0.0,
 ) -> Losses:
-    """The loss of a batch x [N, D].
+    """The loss of a batch x [N, D], of a transcoder with its targets beside it: [N, D + D_out].
 
     `lengths` are this step's prefixes, [K] for none; `lambda_` is λ at this step; `dead_k` [K]
     marks the latents that auxk revives (None: none); `epsilon` is JumpReLU's kernel width.
@@ -40,20 +41,27 @@ def training_losses(
     R(x, max(π, 0)·W_dec + b_dec), the decoder frozen, by which its gate learns to find what is
     there.
     """
-    code = training_code(cell, weights, x_nd, epsilon=epsilon)
+    seen_nd, x_nd = sides(cell, weights, x_nd)
+    code = training_code(cell, weights, seen_nd, epsilon=epsilon)
     per = x_nd.numel() if cell.reconstruction == "mean" else len(x_nd)
-    error, x_hat = _reconstruction(weights, x_nd, code.z_nk, lengths, per)
+    linear_nd = skipped(weights, seen_nd)
+    # what is left to the latents
+    left_nd = x_nd if linear_nd is None else x_nd - linear_nd.to(x_nd.dtype)
+    error, x_hat = _reconstruction(weights, left_nd, code.z_nk, lengths, per)
     terms = {"reconstruction": error}
     if cell.penalty != "none":
         terms["penalty"] = lambda_ * penalty(cell, weights, code, lengths=lengths, epsilon=epsilon)
     if cell.activation_row.gated:
         frozen = replace(weights, W_dec=weights.W_dec.detach(), b_dec=weights.b_dec.detach())
-        terms["gate"], _ = _reconstruction(frozen, x_nd, torch.relu(code.u_nk), lengths, per)
+        gate_nk = torch.relu(code.u_nk)
+        terms["gate"], _ = _reconstruction(frozen, left_nd.detach(), gate_nk, lengths, per)
     if cell.revival_row.auxiliary and dead_k is not None:
-        residual = (x_nd - x_hat).detach()
+        residual = (left_nd - x_hat).detach()
         terms["auxk"] = cell.auxk_coefficient * auxk_loss(
             weights, x_nd, code.u_nk, residual, dead_k, mean=cell.reconstruction == "mean"
         )
+    if linear_nd is not None:
+        x_hat = x_hat + linear_nd.to(x_nd.dtype)
     return Losses(torch.stack(list(terms.values())).sum(), terms, code.z_nk, x_hat)
 
 

@@ -92,7 +92,7 @@ class _PrefixError(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         z_nk, w_dec, errors_mnd = ctx.saved_tensors
         scale = gradients[0] * (2 / ctx.over)
-        _, for_z, for_w, for_b, _, _ = ctx.needs_input_grad
+        for_x, for_z, for_w, for_b, _, _ = ctx.needs_input_grad
         dz = torch.empty_like(z_nk) if for_z else None
         dw = torch.empty_like(w_dec) if for_w else None
         residual_nd = torch.zeros_like(errors_mnd[0])
@@ -103,7 +103,8 @@ class _PrefixError(torch.autograd.Function):
                 torch.mm(residual_nd, w_dec[a:b].T, out=dz[:, a:b])
             if dw is not None:
                 torch.mm(z_nk[:, a:b].T, residual_nd, out=dw[a:b])
-        return None, dz, dw, residual_nd.sum(0) if for_b else None, None, None
+        dx, db = -residual_nd if for_x else None, residual_nd.sum(0) if for_b else None
+        return dx, dz, dw, db, None, None
 
 
 def prefix_error(
@@ -113,7 +114,7 @@ def prefix_error(
 
     x̂_l = z[:, :l] @ W_dec[:l] + b_dec for each of the m lengths l, l_m = K, at the cost of one
     decode: the blocks between two lengths are decoded once and summed up; backward, the residuals
-    are summed up from the other end. x̂ carries no gradient, x needs none.
+    are summed up from the other end. x̂ carries no gradient.
     """
     error: Tensor
     error, x_hat = _PrefixError.apply(x_nd, z_nk, weights.W_dec, weights.b_dec, lengths, per)

@@ -3,7 +3,8 @@
 sae_weights.safetensors holds W_enc, b_enc, W_dec, b_dec (jumprelu: + threshold [K]; gated: b_gate,
 b_mag, r_mag in b_enc's place) and acts on raw activations; cfg.json names the architecture, a row
 of `params.axes.ARCHITECTURES`. What does not matter at inference is not kept: prefixes never, and
-BatchTopK is a JumpReLU with one threshold.
+BatchTopK is a JumpReLU with one threshold. A transcoder's folder is one of SAELens too, where it
+has the architecture: W_dec and b_dec lie at the target hook, W_skip [D_out, D] beside them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders.activations import INFERENCE, batchtopk_threshold, pre_activations
+from sae_repro.autoencoders.transcoding import skipped
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.contents import check_if_sealed
 from sae_repro.errors import StudyError
@@ -27,13 +29,18 @@ SAE_LENS_FORMAT = "6.54.12"  # the release whose format this is; < 6 makes SAELe
 
 @dataclass(frozen=True)
 class SAE:
-    """An SAE for use: `encode` and `decode` of raw activations. Rows of W_dec are unit or zero."""
+    """An SAE for use: `encode` and `decode` of raw activations. Rows of W_dec are unit or zero.
+
+    A transcoder encodes activations of its hook and decodes to its target's; `with_skip` adds what
+    its skip connection gives.
+    """
 
     architecture: str
     weights: Weights
     apply_b_dec_to_input: bool = True
     k: int | None = None
     metadata: Mapping[str, Any] | None = None
+    transcodes: bool = False
 
     @property
     def latents_compete(self) -> bool:
@@ -49,6 +56,24 @@ class SAE:
     def d_sae(self) -> int:
         """K."""
         return self.weights.d_sae
+
+    @property
+    def d_out(self) -> int:
+        """D_out, the width of x̂: D, but of a transcoder."""
+        return self.weights.d_out
+
+    @property
+    def stored_architecture(self) -> str:
+        """Its name in cfg.json."""
+        row = ARCHITECTURES[self.architecture]
+        skip = self.weights.W_skip is not None
+        return row.transcoder(skip=skip) if self.transcodes else row.name
+
+    @property
+    def in_saelens(self) -> bool:
+        """Whether SAELens has its architecture, under this name."""
+        row = ARCHITECTURES[self.architecture]
+        return row.transcoder_in_saelens if self.transcodes else row.in_saelens
 
     def encode(self, x_nd: Tensor) -> Tensor:
         """z [N, K] ≥ 0 of raw activations x [N, D]."""
@@ -66,6 +91,11 @@ class SAE:
         )
         return x_hat.add_(self.weights.b_dec)
 
+    def with_skip(self, x_hat_nd: Tensor, x_nd: Tensor) -> Tensor:
+        """The whole prediction [N, D_out]: a decode and what the skip connection adds, if any."""
+        linear_nd = skipped(self.weights, x_nd)
+        return x_hat_nd if linear_nd is None else x_hat_nd + linear_nd
+
 
 @torch.no_grad()
 def finished(
@@ -73,6 +103,8 @@ def finished(
     weights: Weights,
     *,
     scale: float = 1.0,
+    target_scale: float | None = None,
+    centre_d: Tensor | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> SAE:
     """Trained weights as an SAE on raw activations x, where training saw s·x (`scale` s).
@@ -80,8 +112,24 @@ def finished(
     W_enc·s, W_dec/s and b_dec/s leave the pre-activations as they are; then rows of W_dec become
     unit (zero rows are left alone) and their norms go to the encoder, thresholds and b_mag, so that
     z is in the units of x. A batchtopk SAE still needs its threshold: see `calibrated`.
+
+    Of a transcoder, training saw s·(x − c) and s'·y (`centre_d` c [D], `target_scale` s'): W_dec/s'
+    and b_dec/s'; W_skip·s/s', with its part of c in b_dec; b_enc, and by e^r b_mag, less s·c·W_enc.
+    z is in the units of y.
     """
-    w_dec = weights.W_dec.double() / scale
+    decoded = scale if target_scale is None else target_scale
+    w_dec, b_enc = weights.W_dec.double() / decoded, weights.b_enc.double()
+    b_dec, w_skip = weights.b_dec.double() / decoded, weights.W_skip
+    b_mag = weights.b_mag
+    if w_skip is not None:
+        w_skip = w_skip.double() * (scale / decoded)
+    if centre_d is not None:
+        shift_k = (centre_d.double() * scale) @ weights.W_enc.double()
+        b_enc = b_enc - shift_k
+        if b_mag is not None and weights.r_mag is not None:
+            b_mag = b_mag.double() - weights.r_mag.double().exp() * shift_k
+        if w_skip is not None:
+            b_dec = b_dec - centre_d.double() @ w_skip.T
     norm = w_dec.norm(dim=1)
     norm = torch.where(norm > 0, norm, 1.0)
     dtype = weights.W_enc.dtype
@@ -91,20 +139,22 @@ def finished(
 
     folded = Weights(
         W_enc=(weights.W_enc.double() * scale * norm).to(dtype).contiguous(),
-        b_enc=(weights.b_enc.double() * norm).to(dtype),
+        b_enc=(b_enc * norm).to(dtype),
         W_dec=(w_dec / norm[:, None]).to(dtype),
-        b_dec=(weights.b_dec.double() / scale).to(dtype),
+        b_dec=b_dec.to(dtype),
         threshold=normed(weights.threshold),
-        b_mag=normed(weights.b_mag),
+        b_mag=normed(b_mag),
         r_mag=None if weights.r_mag is None else weights.r_mag.detach(),
+        W_skip=None if w_skip is None else w_skip.to(dtype),
     )
     architecture = ARCHITECTURES[cell.activation_row.architecture]
     return SAE(
         architecture=architecture.name,
         weights=folded,
-        apply_b_dec_to_input=cell.apply_b_dec_to_input,
+        apply_b_dec_to_input=cell.subtracts_b_dec,
         k=cell.k if architecture.reads_k else None,
         metadata=metadata,
+        transcodes=cell.target_hook is not None,
     )
 
 
@@ -132,7 +182,7 @@ def save(sae: SAE, folder: Path) -> None:
     with replacing(folder / "sae_weights.safetensors") as path:
         save_file(tensors, path)
     config: dict[str, Any] = {
-        "architecture": sae.architecture,
+        "architecture": sae.stored_architecture,
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": "float32",
@@ -141,6 +191,8 @@ def save(sae: SAE, folder: Path) -> None:
         "normalize_activations": "none",
         "reshape_activations": "none",
     }
+    if sae.transcodes:
+        config["d_out"] = sae.d_out
     if architecture.reads_k:
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     config["metadata"] = {"sae_lens_version": SAE_LENS_FORMAT, **(sae.metadata or {})}
@@ -163,21 +215,25 @@ def load(folder: Path | str, *, device: str = "cpu") -> SAE:
     check_if_sealed(folder, "cfg.json", path.name)
     try:
         tensors = load_file(path, device=device)
-        architecture = ARCHITECTURES.get(config["architecture"])
+        row = STORED.get(config["architecture"])
         d_in, d_sae, metadata = config["d_in"], config["d_sae"], config["metadata"]
+        d_out = config["d_out"] if row is not None and row[1] else d_in
     except (OSError, SafetensorError) as error:
         raise StudyError(f"{path}: can't be read ({error}); {remedy(path)}") from None
     except (KeyError, TypeError) as error:
         raise StudyError(
             f"{folder / 'cfg.json'}: has no {error}; {remedy(folder / 'cfg.json')}"
         ) from None
-    if architecture is None:
+    if row is None:
         raise StudyError(
             f"{folder / 'cfg.json'}: architecture = {config['architecture']}: unknown here; known "
-            f"are {', '.join(ARCHITECTURES)}"
+            f"are {', '.join(STORED)}"
         )
+    architecture, transcodes, skip = row
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    expected = _shapes(architecture, d_in, d_sae)
+    expected = _shapes(architecture, d_in, d_sae, d_out)
+    if skip:
+        expected["W_skip"] = (d_out, d_in)
     if shapes != expected:
         raise StudyError(f"{path}: holds {shapes}, cfg.json wants {expected}")
     tensors["b_enc"] = tensors.pop(architecture.b_enc_name)
@@ -187,13 +243,24 @@ def load(folder: Path | str, *, device: str = "cpu") -> SAE:
         apply_b_dec_to_input=config.get("apply_b_dec_to_input", True),
         k=config.get("k"),
         metadata=metadata,
+        transcodes=transcodes,
     )
 
 
-def _shapes(architecture: Architecture, d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
+STORED = {row.name: (row, False, False) for row in ARCHITECTURES.values()} | {
+    row.transcoder(skip=skip): (row, True, skip)
+    for row in ARCHITECTURES.values()
+    for skip in (False, True)
+}
+"""By the name in cfg.json: (its row, whether it is a transcoder, whether that has W_skip)."""
+
+
+def _shapes(
+    architecture: Architecture, d_in: int, d_sae: int, d_out: int
+) -> dict[str, tuple[int, ...]]:
     return {
         "W_enc": (d_in, d_sae),
-        "W_dec": (d_sae, d_in),
-        "b_dec": (d_in,),
+        "W_dec": (d_sae, d_out),
+        "b_dec": (d_out,),
         **dict.fromkeys((architecture.b_enc_name, *architecture.extra), (d_sae,)),
     }

@@ -18,6 +18,9 @@ class Weights:
 
     While it is trained, W_enc lies in memory as [K, D]: what belongs to a latent lies together.
 
+    A transcoder's W_dec [K, D_out] and b_dec [D_out] lie at its target hook; with a skip connection
+    it has W_skip [D_out, D], oriented as in SAELens: x·W_skipᵀ is added to the decode.
+
     JumpReLU has thresholds θ [K] too. The gated SAE has the biases b_mag and log scales r_mag [K]
     of its magnitudes; its b_enc is the gate's bias (b_gate in the paper).
     """
@@ -29,6 +32,7 @@ class Weights:
     threshold: Tensor | None = None
     b_mag: Tensor | None = None
     r_mag: Tensor | None = None
+    W_skip: Tensor | None = None
 
     def named(self) -> dict[str, Tensor]:
         """The tensors that this architecture has, by name, in a fixed order."""
@@ -39,6 +43,11 @@ class Weights:
     def d_in(self) -> int:
         """D."""
         return self.W_enc.shape[0]
+
+    @property
+    def d_out(self) -> int:
+        """D_out, the width of what is reconstructed: D, but of a transcoder."""
+        return self.W_dec.shape[1]
 
     @property
     def d_sae(self) -> int:
@@ -54,20 +63,27 @@ def initial_weights(
     Rows of W_dec have norm 1, or .1 under `l1_decoder_norm` (whose penalty weighs them).
     `x_nd` [N, D] is the sample; only `b_dec_init` uses it. Trained thresholds start at `epsilon`,
     all other tensors per latent at 0.
+
+    Of a transcoder `x_nd` [N, D + D_out] has inputs and targets side by side; b_dec is of the
+    targets, columns of W_enc are directions of their own, W_skip is 0.
     """
-    directions = rng.standard_normal((cell.width(d_in), d_in))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    w_dec = torch.from_numpy(directions * cell.penalty_row.initial_norm).to(torch.float32)
+    d_out = x_nd.shape[1] - d_in if cell.target_hook is not None else d_in
+    w_dec = _directions(cell, cell.width(d_in), d_out, rng)
+    w_enc, w_skip = w_dec.clone().T, None
+    if cell.target_hook is not None:
+        x_nd = x_nd[:, d_in:]
+        w_enc = _directions(cell, cell.width(d_in), d_in, rng).T
+        w_skip = torch.zeros(d_out, d_in) if cell.skip else None
     match cell.b_dec_init:
         case "geometric_median":
             b_dec = geometric_median(x_nd)
         case "mean":
             b_dec = x_nd.double().mean(0)
         case _:
-            b_dec = torch.zeros(d_in, dtype=torch.float64)
+            b_dec = torch.zeros(d_out, dtype=torch.float64)
     k = len(w_dec)
     return Weights(
-        W_enc=w_dec.clone().T,
+        W_enc=w_enc,
         b_enc=torch.zeros(k),
         W_dec=w_dec,
         b_dec=b_dec.to(torch.float32),
@@ -75,7 +91,15 @@ def initial_weights(
             name: torch.full((k,), epsilon if name == "threshold" else 0.0)
             for name in cell.activation_row.extra
         },
+        W_skip=w_skip,
     )
+
+
+def _directions(cell: Cell, k: int, d: int, rng: np.random.Generator) -> Tensor:
+    """Random rows [K, D], fp32, of the norm that the decoder's have at the start."""
+    directions = rng.standard_normal((k, d))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return torch.from_numpy(directions * cell.penalty_row.initial_norm).to(torch.float32)
 
 
 def geometric_median(x_nd: Tensor, *, steps: int = 100, tolerance: float = 1e-7) -> Tensor:

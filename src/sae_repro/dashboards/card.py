@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sae_repro.autoencoders import SAE
 from sae_repro.compare.tables import number, with_interval
 from sae_repro.dashboards.sources import Source
 from sae_repro.errors import one_line
@@ -35,6 +36,12 @@ from sae_repro.autoencoders.interchange import import_sae
 sae = import_sae(Path("this-folder"))
 z_nk = sae.encode(x_nd)  # raw activations [N, D] at the hook
 x_hat_nd = sae.decode(z_nk)"""
+TRANSCODER_HERE = """\
+from sae_repro.autoencoders import load
+
+transcoder = load("this-folder")
+z_nk = transcoder.encode(x_nd)  # raw activations [N, D] at the hook
+y_hat_nd = transcoder.with_skip(transcoder.decode(z_nk), x_nd)  # at the target hook"""
 
 
 def model_card(source: Source, format: str) -> str:
@@ -45,7 +52,7 @@ def model_card(source: Source, format: str) -> str:
     return "\n".join([
         *_front_matter(source, format),
         "",
-        f"# {source.sae.architecture} SAE of {_name(source)}, {source.hook}",
+        f"# {_kind(source.sae)} of {_name(source)}, {source.hook}",
         "",
         *_origin(source),
         "",
@@ -61,9 +68,13 @@ def model_card(source: Source, format: str) -> str:
         "",
         "With sae-repro:",
         "",
-        f"```python\n{HERE}\n```",
+        f"```python\n{TRANSCODER_HERE if source.sae.transcodes else HERE}\n```",
         "",
     ])  # fmt: skip
+
+
+def _kind(sae: SAE) -> str:
+    return sae.stored_architecture if sae.transcodes else f"{sae.architecture} SAE"
 
 
 def _front_matter(source: Source, format: str) -> Iterator[str]:

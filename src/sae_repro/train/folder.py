@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, Any]]
 
 
-def hook_metadata(hook: str) -> dict[str, Any]:
-    """The hook of an SAE under SAELens's keys, by the model's own name for it."""
+def hook_metadata(hook: str, target: str | None = None) -> dict[str, Any]:
+    """The hook of an SAE, and a transcoder's target, under SAELens's keys, by the model's names."""
     random = {UNTRAINED: "random", EMBEDDINGS: "random, embeddings trained"}.get(weights_of(hook))
-    return {"hook_name": model_hook(hook), **({"model_weights": random} if random else {})}
+    out = {"hook_name_out": model_hook(target)} if target else {}
+    return {
+        "hook_name": model_hook(hook), **out, **({"model_weights": random} if random else {})
+    }  # fmt: skip
 
 
 def write_records(
@@ -27,6 +30,7 @@ def write_records(
     id: str | None,
     d_in: int,
     d_sae: int,
+    d_out: int | None = None,
     choices: Mapping[str, Any],
     steps: int = 0,
     metrics: Rows = (),
@@ -36,9 +40,9 @@ def write_records(
 ) -> None:
     """Write train.json, metrics.jsonl and revival.jsonl.
 
-    `id` names the SAE beyond this study, `choices` are what it was made by, `unreached` those of
-    them that its steps never came to, `outcome` is what training has to add; an SAE that no step of
-    ours has changed has neither steps nor rows.
+    `id` names the SAE beyond this study, `d_out` is the width of a transcoder's targets, `choices`
+    are what it was made by, `unreached` those of them that its steps never came to, `outcome` is
+    what training has to add; an SAE that no step of ours has changed has neither steps nor rows.
     """
     for name, rows in (("metrics", metrics), ("revival", revivals)):
         write_text(folder / f"{name}.jsonl", "".join(canonical_json(row) + "\n" for row in rows))
@@ -56,4 +60,6 @@ def write_records(
         "unreached": list(unreached),
         "train": job.settings.model_dump(mode="json") if steps else {},
     }
+    if d_out is not None:
+        record["d_out"] = d_out
     write_json(folder / "train.json", record | dict(outcome or {}))

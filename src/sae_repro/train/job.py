@@ -71,25 +71,30 @@ def cell_key(
     code: str,
 ) -> str:
     """Hash of everything a cell's folder follows from; metrics.jsonl makes logging a part of it."""
-    checksums = {
-        split: store.activations(hook, split).checksum for split in ("train", "calibration")
-    }
-    statistics = {
-        "rms": store.rms(hook),
-        "median_norm": store.median_norm(hook),
-        "mean": store.mean(hook).tolist(),
-    }
+    read = {"activations": _facts(store, hook, "train", "calibration")}
+    if cell.target_hook is not None:
+        read["targets"] = _facts(store, cell.target_hook, "train")
     return digest(
         {
             "cell": cell.identity(),
             "train": settings.model_dump(mode="json"),
             "hook": hook,
             "seed": seed,
-            "activations": checksums | statistics,
+            **read,
             "metadata": dict(metadata),
             "code": code,
         }
     )
+
+
+def _facts(store: ActivationStore, hook: str, *splits: str) -> dict[str, Any]:
+    """The checksums of a hook's `splits`, and what is measured over its training rows."""
+    return {
+        **{split: store.activations(hook, split).checksum for split in splits},
+        "rms": store.rms(hook),
+        "median_norm": store.median_norm(hook),
+        "mean": store.mean(hook).tolist(),
+    }
 
 
 def make_measured(job: CellJob, folder: Path, progress: Callable[[int], None]) -> None:

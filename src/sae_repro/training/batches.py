@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sae_repro.numerics.random import generator
 from sae_repro.readers.shards import Shards
+from sae_repro.training.pairs import Pairs
 
 
 class Batches:
@@ -22,7 +23,7 @@ class Batches:
     """
 
     def __init__(
-        self, shards: Shards, batch_size: int, steps: int, *, seed: int, cell_id: str
+        self, shards: Shards | Pairs, batch_size: int, steps: int, *, seed: int, cell_id: str
     ) -> None:
         self._shards, self._size = shards, batch_size
         self._seed, self._cell_id = seed, cell_id

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from sae_repro.autoencoders import SAE, Weights, calibrated, finished
 from sae_repro.params import Cell
@@ -31,9 +33,26 @@ def scale_of(cell: Cell, store: ActivationStore, hook: str) -> float:
     return math.sqrt(store.d_in(hook)) / norm if norm else 1.0
 
 
+def centre_of(store: ActivationStore, hook: str) -> Tensor:
+    """What is subtracted from a transcoder's inputs in training, [D] fp64: their mean.
+
+    An SAE's encoder sees x − b_dec; a transcoder's b_dec is no such centre, and with inputs far
+    from 0 all directions would learn the mean first.
+    """
+    return torch.from_numpy(np.array(store.mean(hook)))
+
+
 def finished_sae(cell: Cell, weights: Weights, store: ActivationStore, hook: str) -> SAE:
     """`weights` of any step as an SAE on raw activations, its threshold calibrated if need be."""
-    sae = finished(cell, weights, scale=scale_of(cell, store, hook))
+    scale, target = scale_of(cell, store, hook), cell.target_hook
+    if target is None:
+        sae = finished(cell, weights, scale=scale)
+    else:
+        target_scale, centre_d = scale_of(cell, store, target), centre_of(store, hook)
+        sae = finished(
+            cell, weights, scale=scale, target_scale=target_scale,
+            centre_d=centre_d.to(weights.W_enc.device),
+        )  # fmt: skip
     if cell.activation_row.threshold != "calibrated":
         return sae
     assert cell.k is not None

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import LATENT_AXIS, Weights, training_code
+from sae_repro.autoencoders.transcoding import sides, skipped
 from sae_repro.params import Cell
 from sae_repro.training.optimiser import Optimiser
 
@@ -18,8 +19,11 @@ def token_losses(cell: Cell, weights: Weights, x_nd: Tensor, *, epsilon: float) 
     losses = []
     with torch.no_grad():
         for x in x_nd.split(CHUNK):
-            z = training_code(cell, weights, x, epsilon=epsilon).z_nk
-            losses.append((x - weights.b_dec - z @ weights.W_dec).square().sum(1))
+            seen, target = sides(cell, weights, x)
+            z = training_code(cell, weights, seen, epsilon=epsilon).z_nk
+            error = target - weights.b_dec - z @ weights.W_dec
+            linear = skipped(weights, seen)
+            losses.append((error if linear is None else error - linear).square().sum(1))
     return torch.cat(losses)
 
 
@@ -41,6 +45,9 @@ def resample(
     (and b_mag) `resample_bias`, r_mag 0, θ its start `epsilon`; Adam's m and v become zero for
     those latents, and for no others.
 
+    Of a transcoder, whose rows are [N, D + D_out], the atom is the direction of the token's target
+    from b_dec, and the encoder column that of its input.
+
     `resample_published` is what the published GPT-2 grid did: p ∝ loss, the token's own direction
     (not from b_dec), of norm one in encoder and decoder alike, and all that Adam remembers is
     forgotten, the living latents' moments and the step count included.
@@ -56,15 +63,15 @@ def resample(
     weighed = 0 < total < np.inf
     rows = rng.choice(len(p), size=len(dead), p=p / total if weighed else None)
     with torch.no_grad():
-        direction = x_nd[torch.from_numpy(rows).to(x_nd.device)]
+        seen, direction = sides(cell, weights, x_nd[torch.from_numpy(rows).to(x_nd.device)])
         if not published:
             direction = direction - weights.b_dec
-        direction = direction / direction.norm(dim=1, keepdim=True).clamp_min(
-            torch.finfo(x_nd.dtype).tiny
-        )
+        direction = _unit(direction)
         encoder, atom = (1.0, 1.0) if published else _norms(cell, weights, ~dead_k)
         weights.W_dec[dead] = direction * atom
-        weights.W_enc[:, dead] = direction.T * encoder
+        # a transcoder's inputs are centred already
+        read = direction if cell.target_hook is None else _unit(seen)
+        weights.W_enc[:, dead] = read.T * encoder
         _start_afresh(cell, weights, dead, epsilon)
         if published:
             optimiser.forget()
@@ -74,6 +81,11 @@ def resample(
                     for moment in optimiser.moments(name):
                         moment.index_fill_(axis, dead, 0.0)
     return len(dead)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    norm: Tensor = rows.norm(dim=1, keepdim=True)
+    return rows / norm.clamp_min(torch.finfo(rows.dtype).tiny)
 
 
 def _norms(cell: Cell, weights: Weights, living_k: Tensor) -> tuple[Tensor | float, Tensor | float]:

@@ -50,6 +50,7 @@ from sae_repro.training.contribution import Contribution
 from sae_repro.training.finishing import finished_sae, scale_of, usual_norm
 from sae_repro.training.journal import Journal, as_json, metrics_row
 from sae_repro.training.optimiser import Optimiser
+from sae_repro.training.pairs import Pairs
 from sae_repro.training.resampling import resample
 from sae_repro.training.running_threshold import RunningThreshold
 from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
@@ -91,7 +92,12 @@ class Trainer:
         self.cell, self.settings, self.store, self.hook = cell, settings, store, hook
         self.seed, self.id, self.checkpoint = seed, cell_id(cell), checkpoint
         self.device = torch.device(settings.device)
-        shards = store.activations(hook, "train")
+        target = cell.target_hook or hook
+        self.pairs = (
+            Pairs.of(cell, store, hook, self.device) if cell.target_hook is not None else None
+        )
+        """Of a transcoder: its rows, inputs and targets side by side."""
+        shards = self.pairs or store.activations(hook, "train")
         steps = cell.steps(settings.batch_size, settings.epochs, shards.rows)
         if not steps:
             raise StudyError(
@@ -104,7 +110,9 @@ class Trainer:
         norm = usual_norm(store, hook) * self.scale
         self.epsilon = cell.jumprelu_bandwidth * norm
         """JumpReLU's kernel width, and where its thresholds start."""
-        power = norm**2 / (d_in if cell.reconstruction == "mean" else 1)
+        self.target_scale = scale_of(cell, store, target)
+        of_target = usual_norm(store, target) * self.target_scale
+        power = of_target**2 / (store.d_in(target) if cell.reconstruction == "mean" else 1)
         self.threshold = RunningThreshold(self.device)
         """Followed where the SAE's own threshold is calibrated."""
         self.watch = Watch(cell, settings, self.batches.steps, power)
@@ -178,7 +186,7 @@ class Trainer:
             self._steer(step, l0)
             if cell.activation_row.threshold == "calibrated":
                 self.threshold.follow(code.smallest(decoder_norm(cell, self.weights)))
-            self.watch.note(step, taken, l0, x_nd)
+            self.watch.note(step, taken, l0, self._target(x_nd))
             if cell.order == "contribution":
                 self._reorder(code)
         return taken
@@ -201,7 +209,7 @@ class Trainer:
         return as_json(
             {
                 "threshold_calibrated": sae.weights.threshold[0].item(),
-                "threshold_training_mean": self.threshold.mean.item() / self.scale,
+                "threshold_training_mean": self.threshold.mean.item() / self.target_scale,
             }
         )
 
@@ -249,12 +257,18 @@ class Trainer:
         if self.device.type == "cuda":
             # from pinned memory, or the copy would wait until the queue is empty
             x_nd = x_nd.pin_memory().to(self.device, non_blocking=True)
+        if self.pairs is not None:
+            return self.pairs.scaled(x_nd)
         return x_nd if self.scale == 1.0 else x_nd * self.scale
+
+    def _target(self, x_nd: Tensor) -> Tensor:
+        """What of a scaled batch is reconstructed."""
+        return x_nd if self.pairs is None else self.pairs.targets_of(x_nd)
 
     def _row(self, step: int, taken: Taken, batch: Tensor) -> dict[str, Any]:
         """One row of metrics.jsonl. Reads only."""
         lr = learning_rate(self.cell, self.weights.d_in, step, self.batches.steps)
-        x_nd = self._scaled(batch)
+        x_nd = self._target(self._scaled(batch))
         row = metrics_row(step, taken, x_nd, self.silent_k, lr=lr)
         if self.cell.revival_row.auxiliary:
             row.setdefault("auxk", 0.0)

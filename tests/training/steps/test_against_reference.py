@@ -45,12 +45,20 @@ def combinations() -> dict[str, Cell]:
 
 
 CELLS = combinations()
+TRANSCODERS = {
+    f"{name}-to-another{'-skip' if skip else ''}": cell.model_copy(
+        update={"target_hook": "another", "skip": skip}
+    )
+    for number, (name, cell) in enumerate(CELLS.items())
+    for skip in ((False, True) if number % 3 else (True,))
+}
+D_OUT = 5
 
 
 def weights_of(cell: Cell, dtype: torch.dtype, seed: int = 0) -> Weights:
     """Weights in the midst of training: biases of both signs, free norms of many sizes."""
     rng = np.random.default_rng(seed)
-    x = torch.from_numpy(rng.standard_normal((50, D)))
+    x = torch.from_numpy(rng.standard_normal((50, D + (D_OUT if cell.target_hook else 0))))
     weights = initial_weights(cell, D, x, rng, epsilon=0.4)
     moved = {n: t.double() + 0.2 * torch.from_numpy(rng.standard_normal(t.shape))
              for n, t in weights.named().items()}  # fmt: skip
@@ -96,14 +104,15 @@ def compare(cell: Cell, weights: Weights, x: torch.Tensor, lengths: list[int]) -
     torch.testing.assert_close(found.code.smallest(norm), expected.code.smallest(norm))
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", CELLS | TRANSCODERS)
 def test_every_combination_has_autograds_gradients(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Either layout, fp32 and fp64, the encoder with and without b_dec, both reductions."""
-    cell = CELLS[name]
+    cell = (CELLS | TRANSCODERS)[name]
     lengths = [24] if cell.prefixes == "none" else [1, 5, 6, 24]
-    x = torch.from_numpy(np.random.default_rng(1).standard_normal((N, D)))
+    width = D + (D_OUT if cell.target_hook else 0)
+    x = torch.from_numpy(np.random.default_rng(1).standard_normal((N, width)))
     for number, (below, dtype) in enumerate(
         itertools.product((0.0, 1.0), (torch.float64, torch.float32))
     ):

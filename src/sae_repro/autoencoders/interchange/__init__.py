@@ -35,7 +35,6 @@ from sae_repro.autoencoders.saved import SAE, save
 from sae_repro.errors import StudyError
 from sae_repro.files import replacing_folder, write_text
 from sae_repro.hub import fetching, one_line, reachable
-from sae_repro.params.axes import ARCHITECTURES
 
 FORMATS = ("saelens", "dictionary_learning", "sparsify")
 """The formats that are written."""
@@ -61,11 +60,13 @@ def export(sae: SAE, folder: Path, format: str, texts: Mapping[str, str] | None 
     }
     if format not in writers:
         raise StudyError(f"format {format!r}: unknown; allowed: {', '.join(FORMATS)}")
-    if format == "saelens" and not ARCHITECTURES[sae.architecture].in_saelens:
+    if format == "saelens" and not sae.in_saelens:
         raise StudyError(
-            f"format saelens: has no architecture {sae.architecture}; export a cell of another "
-            "activation"
+            f"format saelens: has no architecture {sae.stored_architecture}; export a cell of "
+            "another activation"
         )
+    if format != "saelens" and sae.transcodes:
+        raise StudyError(f"format {format}: no transcoder is written in it; use saelens")
     if format == "sparsify" and sae.architecture != SPARSIFY.architecture:
         raise StudyError(
             f"format sparsify: holds TopK only, not {sae.architecture}; export a topk cell, or use "

@@ -80,7 +80,7 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
         sae = untrained(cell, job.settings, store, hook, seed=job.seed)
     metadata = {
         "training_architecture": f"{cell.baseline}-{cell.activation}",
-        **hook_metadata(hook),
+        **hook_metadata(hook, cell.target_hook),
     }
     save(replace(sae, metadata={**metadata, **job.metadata}), folder)
     choices = {"activation": cell.activation, **cell.identity()}

@@ -43,6 +43,7 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
         id=cell_id(job.cell),
         d_in=trainer.weights.d_in,
         d_sae=trainer.weights.d_sae,
+        d_out=trainer.weights.d_out if job.cell.target_hook is not None else None,
         choices={
             **job.cell.model_dump(mode="json", by_alias=True),
             "lr": job.cell.peak_lr(trainer.weights.d_in),  # as it was, whatever the default says
@@ -61,7 +62,7 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
 def with_metadata(sae: SAE, job: "CellJob") -> SAE:
     """The SAE with the metadata of its training, for cfg.json."""
     metadata = {
-        **hook_metadata(job.hook),
+        **hook_metadata(job.hook, job.cell.target_hook),
         "training_architecture": _architecture(job.cell),
         **job.metadata,
     }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import Weights, decoder_norm
+from sae_repro.autoencoders.transcoding import sides, skipped
 from sae_repro.numerics.products import multiply
 from sae_repro.params import Cell
 from sae_repro.training.steps.activation import ACTIVATIONS, Small, where_positive
@@ -28,8 +29,9 @@ class _Batch:
     """A batch on its way: what was encoded, and the terms of its loss."""
 
     x_nd: Floats
+    """The batch to be reconstructed."""
     target_nd: Floats
-    """x − b_dec."""
+    """x − b_dec, less the prediction of a skip connection: what is left to the latents."""
     seen_nd: Floats
     """What the encoder sees."""
     lengths: list[int]
@@ -61,7 +63,7 @@ class ByHand:
     ) -> Taken:
         """The step on a batch x [N, D]; arguments as of `autoencoders.training_losses`."""
         cell, w_dec = self._cell, self._w_dec
-        batch = self._encoded(x_nd.numpy(), lengths, dead_k)
+        batch = self._encoded(x_nd, lengths, dead_k)
         layout, scale = batch.layout, 2 / self._per(batch)
         residual = layout.residual(batch.z, w_dec, batch.target_nd, "residual")
         batch.terms["reconstruction"] = residual.squares / self._per(batch)
@@ -77,7 +79,9 @@ class ByHand:
         if batch.dead is not None:
             self._revive(batch, residual, gradients, du_k)
         small["b_dec"] = residual.sum_d() * scale
-        if cell.apply_b_dec_to_input:
+        if cell.skip:
+            small["W_skip"] = np.matmul(residual.first_nd.T, batch.seen_nd) * scale
+        if cell.subtracts_b_dec:
             small["b_dec"] -= np.matmul(du_k, self._w_enc.T)
         code = (
             SparseCode(layout.col, batch.z, len(batch.x_nd), len(w_dec))
@@ -87,9 +91,14 @@ class ByHand:
         loss = sum(batch.terms.values())
         return Taken(loss, batch.terms, lambda: residual.full, code, gradients)
 
-    def _encoded(self, x_nd: Floats, lengths: list[int], dead_k: Tensor | None) -> _Batch:
+    def _encoded(self, batch_nd: Tensor, lengths: list[int], dead_k: Tensor | None) -> _Batch:
+        seen_nd, x_nd = (side.numpy() for side in sides(self._cell, self._weights, batch_nd))
         target_nd = x_nd - self._b_dec
-        seen_nd = target_nd if self._cell.apply_b_dec_to_input else x_nd
+        linear_nd = skipped(self._weights, torch.from_numpy(seen_nd))
+        if linear_nd is not None:
+            target_nd -= linear_nd.numpy()
+        if self._cell.subtracts_b_dec:
+            seen_nd = target_nd
         u_nk = self._workspace.empty("u", len(x_nd), len(self._w_dec), like=x_nd)
         multiply(seen_nd, self._w_enc, u_nk)
         u_nk += self._b_enc

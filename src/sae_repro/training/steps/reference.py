@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import Weights, training_losses
+from sae_repro.autoencoders.transcoding import sides
 from sae_repro.params import Cell
 from sae_repro.training.steps.codes import DenseCode, Taken
 
@@ -36,6 +37,7 @@ class Reference:
                 epsilon=self.epsilon,
             )
         x_hat_nd = losses.x_hat_nd.detach()
+        _, x_nd = sides(self.cell, self.weights, x_nd)
         return Taken(
             losses.loss,
             dict(losses.terms),
