@@ -34,6 +34,17 @@ def test_parameters_are_the_entries_of_the_trained_tensors(activation: str) -> N
     assert trained_parameters(cell, D) == sum(tensor.numel() for tensor in tensors)
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_transcoders_parameters_are_of_both_widths(skip: bool) -> None:
+    cell = Cell(expansion=4, activation="topk", k=2, target_hook="out", skip=skip)
+    rows = torch.zeros(1, D + 7)
+    tensors = initial_weights(cell, D, rows, generator(0, "weights")).named().values()
+    assert trained_parameters(cell, D, 7) == sum(tensor.numel() for tensor in tensors)
+    # encoder and its gradient, decoder and the gradients of it and of z, the same for W_skip
+    multiplications = 5 * (3 * 12 + 3 * 2 + 3 * 7 * 2 + (2 * 3 * 7 if skip else 0))
+    assert step_operations(cell, D, N, 7) == 2 * multiplications
+
+
 @pytest.mark.parametrize(
     ("choices", "multiplications"),
     [

@@ -22,7 +22,7 @@ from sae_repro.stage import STATE
 
 def summary(study: Study) -> str:
     """One line: how many cells, on which hooks, how wide."""
-    hooks = sorted({study.hook_of(cell) for cell in study.cells.values()})
+    hooks = sorted({_hook(cell, study) for cell in study.cells.values()})
     sized = [(c, study.d_in_of(c)) for c in study.cells.values() if c.import_ is None]
     widths = sorted({cell.width(d_in) for cell, d_in in sized if d_in})
     saes = sum(len(cell.members()) for cell in study.cells.values())
@@ -30,6 +30,11 @@ def summary(study: Study) -> str:
     return f"ok: {len(study.cells)} cells{more} on {', '.join(hooks)}" + (
         f", K {widths[0]} … {widths[-1]}" if widths else ""
     )
+
+
+def _hook(cell: Cell, study: Study) -> str:
+    hook = study.hook_of(cell)
+    return hook if cell.target_hook is None else f"{hook} → {cell.target_hook}"
 
 
 def cells_table(study: Study, folder: Path) -> str:
@@ -44,7 +49,7 @@ def cells_table(study: Study, folder: Path) -> str:
             for stage, file in (("train", "train.json"), ("evaluate", "metrics.json"))
         )
         rows.append(
-            [name, study.hook_of(cell), _width(cell, d_in),
+            [name, _hook(cell, study), _width(cell, d_in),
              _activation(cell), sparsity, cell.prefixes, cell.revival,
              ", ".join(map(str, cell.seeds or (cell.seed,))), *_length(cell, study, d_in),
              trained + _seconds(cell, folder, name), evaluated,

@@ -88,8 +88,9 @@ class Result:
 
     @property
     def hook(self) -> str:
-        """The hook it reads."""
-        return str(self.measured["hook"])
+        """The hook it reads, and of a transcoder the one it predicts: what is measured alike."""
+        hook, target = str(self.measured["hook"]), self.choices.get("target_hook")
+        return hook if target is None else f"{hook} → {target}"
 
     @property
     def architecture(self) -> str:
@@ -116,7 +117,9 @@ class Result:
         if self.cell.kind != "trained":
             return None
         d_in, batch_size = self.measured["d_in"], self.training["train"]["batch_size"]
-        return trained_parameters(self.cell, d_in), step_operations(self.cell, d_in, batch_size)
+        d_out = self.training.get("d_out")
+        operations = step_operations(self.cell, d_in, batch_size, d_out)
+        return trained_parameters(self.cell, d_in, d_out), operations
 
     @property
     def tokens(self) -> int | None:

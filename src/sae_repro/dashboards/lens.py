@@ -9,17 +9,17 @@ from sae_repro.params import in_stream, weights_of
 from sae_repro.readers.subject import load_plain
 
 
-def unembedding(subject: Path, hook: str, d_in: int) -> Tensor | None:
+def unembedding(subject: Path, hook: str, width: int) -> Tensor | None:
     """W_U [D, V] of the language model in `subject`, neither folded nor centred.
 
-    None where an atom has no meaning in it: activations that are not of the residual stream, or of
-    random weights.
+    None where an atom has no meaning in it: of activations that are not of the residual stream, of
+    another `width` than it, or of random weights.
     """
     if weights_of(hook) or not in_stream(hook):
         return None
     head = load_plain(subject, str(subject)).get_output_embeddings()
     weight = getattr(head, "weight", None)
-    if not isinstance(weight, Tensor) or weight.shape[1] != d_in:
+    if not isinstance(weight, Tensor) or weight.shape[1] != width:
         return None
     return weight.detach().float().T
 

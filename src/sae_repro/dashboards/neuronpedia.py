@@ -69,7 +69,7 @@ def write_neuronpedia(source: Source, folder: Path) -> int:
     """Write the files of all latents that fire on a held-out token into `folder`; their number."""
     place, sae = Place.of(source), source.sae
     fired = firings(sae, source.store, source.hook)
-    lens_dv = unembedding(source.study / "artifacts/subject", source.hook, sae.d_in)
+    lens_dv = unembedding(source.study / "artifacts/subject", source.hook, sae.d_out)
     contexts = _Contexts(source.corpus, source.table("contexts"))
     constant = {
         "n_prompts_total": source.measured["counts"]["documents"],

@@ -63,10 +63,11 @@ def reconstructed(
             z_nk.view(-1)[torch.from_numpy(flat).to(x_nd.device)] = torch.from_numpy(value).to(
                 x_nd.device
             )
-            return code, sae.decode(z_nk)
+            return code, sae.with_skip(sae.decode(z_nk), x_nd)
         begin_n = np.searchsorted(code.row, np.arange(n))
         parts = (code.value, code.latent, begin_n)
-        return code, sae.decode_nonzeros(*(torch.from_numpy(p).to(x_nd.device) for p in parts))
+        x_hat = sae.decode_nonzeros(*(torch.from_numpy(p).to(x_nd.device) for p in parts))
+        return code, sae.with_skip(x_hat, x_nd)
 
 
 def scaled(codes: Codes, norm_k: Array) -> Codes:

@@ -12,10 +12,11 @@ from sae_repro.autoencoders import SAE
 from sae_repro.autoencoders.encoder import Encoder
 from sae_repro.cellstore import CellStore
 from sae_repro.evaluate.codes import reconstructed
-from sae_repro.evaluate.fidelity import Spliced, Untouched, Windows, fidelity
+from sae_repro.evaluate.fidelity import Replace, Spliced, Untouched, Windows, fidelity
 from sae_repro.evaluate.first_pass import subject_of
-from sae_repro.evaluate.held_out import Counts
+from sae_repro.evaluate.held_out import Counts, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
+from sae_repro.evaluate.transcoded import prediction
 from sae_repro.params import on_random_weights, parts_of
 from sae_repro.params.hooks import HOOKS
 from sae_repro.readers.shards import ActivationStore
@@ -33,7 +34,12 @@ LOSSES = (
 
 
 def fidelity_columns(
-    study: Evaluation, sae: SAE, store: ActivationStore, hook: str, document: Counts
+    study: Evaluation,
+    sae: SAE,
+    store: ActivationStore,
+    hook: str,
+    document: Counts,
+    target: str | None = None,
 ) -> Columns:
     """Per document of the ids `document`: its targets, and the sum of each loss over them, nats.
 
@@ -41,8 +47,10 @@ def fidelity_columns(
     `evaluate.fidelity_tokens` have none. Nor has any document where rows are whole documents, on
     random weights, as the cross-entropy of a model that predicts nothing has nothing to lose or to
     recover, or where nothing can be put in the place of activations (`splice_fault`).
+
+    A transcoder's prediction takes the place of the activations at its `target` hook.
     """
-    if not _spliced(store, hook) or splice_fault(study, hook):
+    if not _spliced(store, hook) or splice_fault(study, target or hook):
         return _aligned({}, document)
 
     encoder = Encoder(sae)
@@ -50,7 +58,12 @@ def fidelity_columns(
     def x_hat(x_nd: Tensor) -> Tensor:
         return reconstructed(encoder, x_nd, np.empty((len(x_nd), 3), dtype=np.int32))[1]
 
-    sums = fidelity(_untouched(study, hook), {"sae": x_hat}).sums
+    replace: Replace = x_hat
+    if target is not None:
+        settings = study.settings
+        inputs = validation_batches(store, hook, settings.batch_size, settings.device)
+        hook, replace = target, prediction(sae, inputs)
+    sums = fidelity(_untouched(study, hook), {"sae": replace}).sums
     measured = {
         f"{among}{name}": sums[f"{among}{of}"]
         for among in ("", "unseen_")

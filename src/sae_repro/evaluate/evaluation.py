@@ -37,17 +37,20 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
         return
     metrics, study = study.settings.metrics, study.common
     settings, hook = study.settings, trained["hook"]
+    target = trained["choices"].get("target_hook")  # of a transcoder
     prepare(device=settings.device, threads=settings.threads)
     sae = load(trained_sae, device=settings.device)
     store = ActivationStore(study.activations)
 
-    def batches() -> Iterator[Batch]:
-        return validation_batches(store, hook, settings.batch_size, settings.device)
+    def batches(of: str = hook) -> Iterator[Batch]:
+        return validation_batches(store, of, settings.batch_size, settings.device)
 
-    shared = held_out(store, hook, settings.batch_size, settings.device)
+    read = held_out(store, hook, settings.batch_size, settings.device)
+    shared = held_out(store, target, settings.batch_size, settings.device) if target else read
     with TemporaryDirectory(dir=folder) as scratch:
         codes = CodeFile(Path(scratch))
-        totals = accumulate(sae, batches(), shared, codes.append)
+        targets = batches(target) if target else None
+        totals = accumulate(sae, batches(), shared, codes.append, targets)
         codes.close()
         broken = int((~np.isfinite(totals.document_error)).sum())
         if broken:
@@ -58,22 +61,23 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
             _write_failure(folder, summary | {"status": "failed"}, reason)
             return
         top, sample = contexts.collect(codes, totals.histogram_kb, settings, study.seed)
-        first_pass = FirstPass(study, sae, store, hook, batches, codes, totals, folder)
+        first_pass = FirstPass(study, sae, store, hook, batches, codes, totals, folder, target)
         chosen = chosen_metrics(first_pass, metrics)
-    fault = splice_fault(study, hook)
+    fault = splice_fault(study, target or hook)
     not_measured = [f"no fidelity: {fault}"] if fault else []
     if store.manifest["pooling"] == GIVEN_ROWS:
         left_out = ", ".join(["fidelity", *by_token(metrics)])
         not_measured.append(f"not measured, for want of a language model: {left_out}")
-    documents = totals.by_document() | fidelity_columns(study, sae, store, hook, shared.document)
-    measured = summarise(totals, sae.d_in, settings.dead_threshold)
+    fidelity = fidelity_columns(study, sae, store, hook, shared.document, target)
+    documents = totals.by_document() | fidelity
+    measured = summarise(totals, sae.d_out, settings.dead_threshold)
     measured |= values(FIDELITY | FIDELITY_UNSEEN, documents)
     bounds = _dead_intervals(totals, settings) | intervals(documents, study.seed)
     write_json(
         folder / "metrics.json",
         {
             **summary,
-            "input_offset": shared.offset,
+            "input_offset": read.offset,
             **({"not_measured": not_measured} if not_measured else {}),
             "metrics": measured | chosen.metrics,
             "counts": _counts(totals, documents) | chosen.counts,

@@ -36,6 +36,8 @@ class FirstPass:
     codes: Codes
     totals: Totals
     folder: Path
+    target: str | None = None
+    """The target hook of a transcoder."""
 
     @cached_property
     def canonical(self) -> Codes:
@@ -55,6 +57,11 @@ class FirstPass:
     def subject(self) -> "TransformerBridge":
         """The model that the hook is read from: the one with random weights too."""
         return subject_of(self.study, self.hook)
+
+    @property
+    def decodes_at(self) -> str:
+        """The hook at which rows of W_dec are directions."""
+        return self.target or self.hook
 
     def write(self, frame: "pd.DataFrame", name: str) -> None:
         """`name`.parquet in the cell's folder."""

@@ -73,10 +73,12 @@ def accumulate(
     batches: Iterable[Batch],
     held_out: HeldOut,
     keep: Callable[[Code], None] = lambda code: None,
+    targets: Iterable[Batch] | None = None,
 ) -> Totals:
     """Run the SAE over all batches, those that `held_out` was measured on.
 
-    `keep` receives each batch's code, so that it is encoded once.
+    `keep` receives each batch's code, so that it is encoded once. Of a transcoder `targets` are the
+    batches at its target hook, of the same tokens, and `held_out` was measured on them.
     """
     k, n = sae.d_sae, len(held_out.document)
     t = Totals(
@@ -98,14 +100,17 @@ def accumulate(
         norm_in_square=0.0,
     )
     encoder = Encoder(sae)
-    for x_nd, index in batches:
+    own = ((batch, batch[0]) for batch in batches) if targets is None else (
+        (batch, target[0]) for batch, target in zip(batches, targets, strict=True)
+    )  # fmt: skip
+    for (x_nd, index), target_nd in own:
         code, x_hat = reconstructed(encoder, x_nd, index)
         keep(code)
         _add_firing(t, code)
         l0_n = np.bincount(code.row, minlength=len(x_nd))
         for start in range(0, len(x_nd), ROWS):
             part = slice(start, start + ROWS)
-            _add_reconstruction(t, x_nd[part], x_hat[part], index[part], l0_n[part])
+            _add_reconstruction(t, target_nd[part], x_hat[part], index[part], l0_n[part])
         t.tokens += len(x_nd)
     return t
 

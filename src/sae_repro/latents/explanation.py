@@ -71,7 +71,7 @@ class Explanation:
     l0: float
     """Active latents per kept token."""
     fvu: float | None
-    """Unexplained variance of the kept tokens, around the text's own mean."""
+    """Unexplained variance of the kept tokens, around the text's own mean; None of a transcoder."""
     profiles: list[Profile]
     """The latents with the largest means over the text, largest first."""
     strongest: list[list[Active]]
@@ -172,6 +172,8 @@ def _strongest(z_tk: csr_array, t: int) -> list[tuple[int, float]]:
 
 
 def _fvu(cell: CellSAE, reading: Reading, z_tk: csr_array) -> float | None:
+    if cell.sae.transcodes:  # what it predicts was not read
+        return None
     x_nd = reading.x_td[reading.kept_t].double()
     total = float((x_nd - x_nd.mean(dim=0)).square().sum())
     weights = cell.sae.weights

@@ -62,12 +62,13 @@ class Source:
         return concept_bank(self.corpus.folder, self.store, self.evaluate, self.seed)
 
     def directions(self, shown: ShownSae) -> Directions | None:
-        """Those of concepts at the hook of an SAE; None of one that was not scored on concepts."""
+        """Those of concepts where an SAE's atoms lie; None of one that was not scored on concepts."""
         if shown.table("concepts") is None and shown.table("monosemantic") is None:
             return None
-        if shown.hook not in self._directions:
-            self._directions[shown.hook] = directions(self.bank, self.store, shown.hook)
-        return self._directions[shown.hook]
+        hook = shown.decodes_at
+        if hook not in self._directions:
+            self._directions[hook] = directions(self.bank, self.store, hook)
+        return self._directions[hook]
 
     @cached_property
     def _directions(self) -> dict[str, Directions]:
@@ -110,7 +111,8 @@ def write_data(
 
 
 def _comparable(one: Width, other: Width) -> bool:
-    return other is not one and other.shown.hook == one.shown.hook
+    hooks, others = ((o.shown.hook, o.shown.decodes_at) for o in (one, other))
+    return other is not one and hooks == others
 
 
 def _write_sae(

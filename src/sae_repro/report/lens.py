@@ -35,9 +35,10 @@ class Lens:
         """That of the model in artifacts/subject."""
         return cls(load_subject(folder), corpus)
 
-    def fits(self, hook: str, d_in: int) -> bool:
-        """Whether atoms at `hook` are directions of the residual stream of this very model."""
-        stream = in_stream(hook) and d_in == len(self._unembedding_dv)
+    def fits(self, hook: str, width: int) -> bool:
+        """Whether atoms of this width at `hook` are directions of the residual stream of this very
+        model."""
+        stream = in_stream(hook) and width == len(self._unembedding_dv)
         return stream and not on_random_weights(hook)
 
     @torch.no_grad()

@@ -63,6 +63,11 @@ class ShownSae:
         return str(self.measured["hook"])
 
     @property
+    def decodes_at(self) -> str:
+        """The hook at which its atoms are directions: a transcoder's target."""
+        return self.choices.target_hook or self.hook
+
+    @property
     def architecture(self) -> str:
         """Its name in tables."""
         imported = self.choices.import_ is not None

@@ -55,7 +55,12 @@ class Intervention:
 
 def edit_of(sae: SAE, interventions: Sequence[Intervention]) -> Edit:
     """What `interventions` add to activations; StudyError for a latent that `sae` has not, or that
-    is named twice."""
+    is named twice, or of a transcoder."""
+    if sae.transcodes:
+        raise StudyError(
+            "a transcoder can't be steered here: it reads one hook and its atoms are directions at "
+            "another; choose an SAE on that hook"
+        )
     latents = [intervention.latent for intervention in interventions]
     for latent in latents:
         decoder_weights(sae, latent)

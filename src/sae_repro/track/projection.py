@@ -122,8 +122,9 @@ def _size(cell: Cell, summary: Mapping[str, Any]) -> Iterator[Row]:
     """What the training takes by params.yaml; time is no part of a result: see `spent`."""
     if cell.kind == "trained":
         d_in, batch_size = summary["d_in"], summary["train"]["batch_size"]
-        yield f"{COST}parameters", 0, float(trained_parameters(cell, d_in))
-        yield f"{COST}flops_per_step", 0, float(step_operations(cell, d_in, batch_size))
+        d_out = summary.get("d_out")
+        yield f"{COST}parameters", 0, float(trained_parameters(cell, d_in, d_out))
+        yield f"{COST}flops_per_step", 0, float(step_operations(cell, d_in, batch_size, d_out))
 
 
 def with_spent(

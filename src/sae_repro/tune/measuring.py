@@ -76,10 +76,16 @@ class Measuring:
         prepare(device=settings.device, threads=settings.threads)
         sae = load(folder, device=settings.device)
         store = ActivationStore(job.activations)
+
+        def batches(hook: str) -> Iterator["Batch"]:
+            return tuning_batches(store, hook, settings.batch_size, settings.device)
+
+        target = job.cell.target_hook
         measured = measure(
             sae,
-            lambda: tuning_batches(store, job.hook, settings.batch_size, settings.device),
+            lambda: batches(job.hook),
             settings.dead_threshold,
+            None if target is None else lambda: batches(target),
         )
         if measured is None:
             reason = "the reconstruction is not finite on the tuning documents"
@@ -108,15 +114,22 @@ def tuning_batches(store: ActivationStore, hook: str, size: int, device: str) ->
 
 
 def measure(
-    sae: "SAE", batches: Callable[[], Iterator["Batch"]], dead_threshold: float
+    sae: "SAE",
+    batches: Callable[[], Iterator["Batch"]],
+    dead_threshold: float,
+    targets: Callable[[], Iterator["Batch"]] | None = None,
 ) -> tuple[dict[str, float | None], dict[str, int]] | None:
-    """(metrics by name, counts) of an SAE over `batches`; None where x̂ is not finite."""
+    """(metrics by name, counts) of an SAE over `batches`; None where x̂ is not finite.
+
+    `targets` are those at a transcoder's target hook.
+    """
     from math import isfinite
 
     from sae_repro.evaluate.held_out import HeldOut
     from sae_repro.evaluate.reconstruction import accumulate, summarise
 
-    totals = accumulate(sae, batches(), HeldOut.of(batches, sae.d_in))
+    held_out = HeldOut.of(targets or batches, sae.d_out)
+    totals = accumulate(sae, batches(), held_out, targets=targets and targets())
     if not isfinite(float(totals.document_error.sum())):
         return None
     counts = {
@@ -125,7 +138,7 @@ def measure(
         "latents": len(totals.fired_k),
         "latents_alive": int((totals.fired_k > 0).sum()),
     }
-    metrics = summarise(totals, sae.d_in, dead_threshold)
+    metrics = summarise(totals, sae.d_out, dead_threshold)
     return {name: metrics[name] for name in MEASURED}, counts
 
 

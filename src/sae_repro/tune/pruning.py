@@ -168,8 +168,15 @@ def tuning_fvu(job: CellJob, tokens: int) -> float:
     )
     store = ActivationStore(job.activations)
     sae = finished_sae(job.cell, weights, store, job.hook)
-    batches = list(_first(tuning_batches(store, job.hook, BATCH_ROWS, job.settings.device), tokens))
-    measured = measure(sae, lambda: iter(batches), 0.0)
+
+    def first(hook: str) -> list["Batch"]:
+        return list(_first(tuning_batches(store, hook, BATCH_ROWS, job.settings.device), tokens))
+
+    batches, target = first(job.hook), job.cell.target_hook
+    targets = None if target is None else first(target)
+    measured = measure(
+        sae, lambda: iter(batches), 0.0, None if targets is None else lambda: iter(targets)
+    )
     fvu = None if measured is None else measured[0]["fvu"]
     return WORST if fvu is None else fvu
 

@@ -16,6 +16,7 @@ def measure(first_pass: FirstPass) -> Summary:
         first_pass.codes,
         first_pass.passages,
         first_pass.study.seed,
+        model_hook(first_pass.decodes_at),
     )
     first_pass.write(frame, "ablation")
     return summary

@@ -41,17 +41,18 @@ def ablation_sparsity(
     codes: Codes,
     passages: Passages,
     seed: int,
+    target: str | None = None,
 ) -> tuple["pd.DataFrame", Summary]:
     """A row per sampled pair of a latent and a token on which it fires: latent, document, position,
     l1, l2 (of the logit differences), ablation_sparsity, ablation_effective_logits.
 
     The sample: the 256 pairs with the least hash of (seed, latent, document, position) among all
     firings that `codes` stream (of `sae`) with 15 further tokens behind them in the
-    model's row. At that token z_j·d_j is subtracted from the activation at `hook`, so that the
-    SAE's error stays. The differences, over V logits × 16 positions, each less its position's
-    median, count (L1/L2)² logits in effect, and their fraction (L1/L2)² / (V·16) is the sparsity:
-    the smaller, the sparser. Pairs whose differences are all zero are left out of the means, and
-    counted. The intervals resample latents.
+    model's row. At that token z_j·d_j is subtracted from the activation at `hook` (a transcoder's:
+    at `target`), so that the SAE's error stays. The differences, over V logits × 16 positions, each
+    less its position's median, count (L1/L2)² logits in effect, and their fraction (L1/L2)² /
+    (V·16) is the sparsity: the smaller, the sparser. Pairs whose differences are all zero are left
+    out of the means, and counted. The intervals resample latents.
     """
     import pandas as pd
 
@@ -61,7 +62,7 @@ def ablation_sparsity(
     for start in range(0, len(latent), ROWS):
         part = slice(start, start + ROWS)
         difference = _difference(
-            subject, sae, hook, passages, latent[part], row[part], column[part]
+            subject, sae, (hook, target or hook), passages, latent[part], row[part], column[part]
         )
         norms[part], vocabulary = _norms(difference), difference.shape[2]
     effect = norms[:, 1] > 0
@@ -106,13 +107,17 @@ def _sampled(codes: Codes, passages: Passages, seed: int) -> tuple[Ints, Ints, I
 def _difference(
     subject: "TransformerBridge",
     sae: SAE,
-    hook: str,
+    hooks: tuple[str, str],
     passages: Passages,
     latent: Ints,
     row: Ints,
     column: Ints,
 ) -> Tensor:
-    """Ablated less clean logits [n, 16, V] on the token and the next 15, fp64."""
+    """Ablated less clean logits [n, 16, V] on the token and the next 15, fp64.
+
+    `hooks` are the one that `sae` reads and the one that its atoms are directions at.
+    """
+    hook, target = hooks
     device = next(subject.parameters()).device
     tokens = torch.from_numpy(passages.tokens[row, : int(column.max()) + POSITIONS]).to(device)
     entries = torch.arange(len(row), device=device)
@@ -125,7 +130,7 @@ def _difference(
         z_n = sae.encode(x_nd.float())[entries, of]
         subtract = _subtract(entries, at, z_n[:, None] * sae.weights.W_dec[of])
         ablated = subject.run_with_hooks(
-            tokens, fwd_hooks=[(point_of(hook), edited(hook, subtract))]
+            tokens, fwd_hooks=[(point_of(target), edited(target, subtract))]
         )
     of_window = entries[:, None], window
     difference: Tensor = ablated[of_window].double() - clean[of_window].double()

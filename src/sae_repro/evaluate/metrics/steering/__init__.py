@@ -7,13 +7,20 @@ from sae_repro.evaluate.summary import Summary
 from sae_repro.params import model_hook, on_random_weights
 
 
+TRANSCODER = "a transcoder's atoms are directions at another hook than the one it reads"
+
+
 def measure(first_pass: FirstPass) -> Summary:
     """steering.parquet: a row per concept and condition, or one that says why there is none."""
     from sae_repro.evaluate.metrics.steering.conditions import measured_rows, unmeasured
     from sae_repro.evaluate.metrics.steering.scene import Scene, not_enough
     from sae_repro.evaluate.metrics.steering.table import MEANS, summary
 
-    reason = why_not(first_pass.study.corpus, first_pass.hook) or not_enough(first_pass)
+    reason = (
+        (TRANSCODER if first_pass.target else None)
+        or why_not(first_pass.study.corpus, first_pass.hook)
+        or not_enough(first_pass)
+    )
     if reason:
         first_pass.write(unmeasured(reason), "steering")
         nothing = {"steering_concepts": 0, "steering_next_concepts": 0}

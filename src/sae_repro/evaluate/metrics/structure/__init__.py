@@ -19,7 +19,8 @@ def measure(first_pass: FirstPass) -> Summary:
     from sae_repro.evaluate.metrics.structure.concept_tables import concept_structure
     from sae_repro.evaluate.metrics.structure.sample import collect
 
-    study, hook = first_pass.study, first_pass.hook
+    # a transcoder's probes and atoms meet at its target
+    study, hook = first_pass.study, first_pass.decodes_at
     sample = collect(
         first_pass.canonical,
         _tokens(study, hook),
