@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setenv("SAE_REPRO_JOBS", "1")
             declared = study(small_text(folder / "text.jsonl"))
             declared["extract"] |= {"hooks": [INPUT, TARGET]}
-            declared["evaluate"] |= {"metrics": ["structure", "dictionary", "ablation"]}
+            declared["evaluate"] |= {"metrics": ["structure", "dictionary", "ablation", "steering"]}
             declared |= {"cells": CELLS}
             carry_out(declared, "corpus", "subject", "extract", "train", "evaluate")
             yield folder / "artifacts"

@@ -109,7 +109,8 @@ def _unsteered(
     names: dict[str, list[str]] = {}
     for name, jobs in cells.items():
         if "steering" in evaluation.for_cell(name).settings.metrics:
-            reason = why_not(evaluation.corpus, next(iter(jobs.values())).hook)
+            first = next(iter(jobs.values()))
+            reason = why_not(evaluation.corpus, first.hook, first.target)
             names.setdefault(reason or "", []).append(name)
     for reason, of in names.items():
         if reason:

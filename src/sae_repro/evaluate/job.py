@@ -30,6 +30,12 @@ class EvaluateJob:
         """Where the SAE's activations are read."""
         return str(read_json(self.sae / "train.json")["hook"])
 
+    @property
+    def target(self) -> str | None:
+        """The target hook of a transcoder."""
+        target: str | None = read_json(self.sae / "train.json")["choices"].get("target_hook")
+        return target
+
     def __call__(self, progress: Callable[[int], None]) -> str:
         """Evaluate into the store, unless it is there by now; a line on it."""
         from sae_repro.evaluate.evaluation import evaluate_into

@@ -62,7 +62,7 @@ class Source:
         return concept_bank(self.corpus.folder, self.store, self.evaluate, self.seed)
 
     def directions(self, shown: ShownSae) -> Directions | None:
-        """Those of concepts where an SAE's atoms lie; None of one that was not scored on concepts."""
+        """Those of concepts where an SAE's atoms lie; None where it wasn't scored on concepts."""
         if shown.table("concepts") is None and shown.table("monosemantic") is None:
             return None
         hook = shown.decodes_at

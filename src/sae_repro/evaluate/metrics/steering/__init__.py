@@ -7,19 +7,14 @@ from sae_repro.evaluate.summary import Summary
 from sae_repro.params import model_hook, on_random_weights
 
 
-TRANSCODER = "a transcoder's atoms are directions at another hook than the one it reads"
-
-
 def measure(first_pass: FirstPass) -> Summary:
     """steering.parquet: a row per concept and condition, or one that says why there is none."""
     from sae_repro.evaluate.metrics.steering.conditions import measured_rows, unmeasured
     from sae_repro.evaluate.metrics.steering.scene import Scene, not_enough
     from sae_repro.evaluate.metrics.steering.table import MEANS, summary
 
-    reason = (
-        (TRANSCODER if first_pass.target else None)
-        or why_not(first_pass.study.corpus, first_pass.hook)
-        or not_enough(first_pass)
+    reason = why_not(first_pass.study.corpus, first_pass.hook, first_pass.target) or not_enough(
+        first_pass
     )
     if reason:
         first_pass.write(unmeasured(reason), "steering")
@@ -30,8 +25,13 @@ def measure(first_pass: FirstPass) -> Summary:
     return summary(frame, tallies, first_pass.study.seed)
 
 
-def why_not(corpus: Path, hook: str) -> str | None:
-    """Why latents of `hook` can't be measured on the text of `corpus`; None where they can."""
+def why_not(corpus: Path, hook: str, target: str | None) -> str | None:
+    """Why latents of `hook` can't be measured on the text of `corpus`; None where they can.
+
+    `target` is a transcoder's target hook.
+    """
+    if target is not None:
+        return "a transcoder's atoms are directions at another hook than the one it reads"
     if not (corpus / "concepts.json").is_file():
         return "no grammar labels the text that is written: corpus.source.kind is not stories"
     if on_random_weights(hook):
