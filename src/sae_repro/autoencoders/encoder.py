@@ -55,20 +55,20 @@ class Encoder:
         sae = self.sae
         if sae.architecture == "topk":
             assert sae.k is not None
-            return top_k(u_nk, sae.k)
+            return top_k(u_nk.numpy(), sae.k)
         if sae.architecture == "jumprelu":
             assert sae.weights.threshold is not None
             # not NaN, as a comparison has it
             bound_k = torch.clamp(sae.weights.threshold.detach(), min=0).numpy()
             return np.flatnonzero(np.greater(u_nk.numpy(), bound_k))
-        return np.flatnonzero(above(u_nk, 0.0))
+        return np.flatnonzero(above(u_nk.numpy(), 0.0))
 
     def _gated(self, a_nk: Tensor) -> tuple[Indices, Array]:
         weights = self.sae.weights
         assert weights.b_mag is not None and weights.r_mag is not None
         with torch.no_grad():
             grown_k, b_mag_k = weights.r_mag.exp().numpy(), weights.b_mag.numpy()
-            open_nk = above(a_nk + weights.b_enc, 0.0)
+            open_nk = above((a_nk + weights.b_enc).numpy(), 0.0)
         flat = np.flatnonzero(open_nk)
         latent = flat % self.sae.d_sae
         value = a_nk.numpy().reshape(-1).take(flat)

@@ -45,12 +45,11 @@ def lines_of(folder: Path) -> Iterator[str]:
     """A row per cell that is trained, in the order of params.yaml, and their sum."""
     from tabulate import tabulate
 
-    from sae_repro.cli.describe import width_of
     from sae_repro.params import load
 
     study = load(folder / "params.yaml")
     source, known = _known(folder, study)
-    d_in = width_of(study) or next((one.d_in for one in known), None)
+    measured = next((one.d_in for one in known), None)
     rows, all_operations, all_seconds, saes = [], 0, 0.0, 0
     unknown = 0
     for name, cell in study.cells.items():
@@ -58,6 +57,7 @@ def lines_of(folder: Path) -> Iterator[str]:
             continue
         tokens, seeds = _tokens(cell, study), len(cell.members())
         operations = seconds = None
+        d_in = study.d_in_of(cell) or measured
         if d_in is not None:
             operations = seeds * _operations(cell, study, d_in)
             seconds = _seconds(known, d_in, cell.width(d_in), seeds * tokens)
@@ -77,7 +77,7 @@ def lines_of(folder: Path) -> Iterator[str]:
         )
     headers = ["cell", "K", "tokens", "SAEs", "operations", "CPU s, estimated"]
     yield str(tabulate(rows, headers=headers, disable_numparse=True))
-    total = UNKNOWN if d_in is None else f"{all_operations:.2g} operations"
+    total = f"{all_operations:.2g} operations" if all_operations else UNKNOWN
     estimate = f"about {all_seconds:,.0f} s of CPU, by {source}"
     if unknown:
         estimate = "no comparable training to estimate the time from"

@@ -12,6 +12,7 @@ from sae_repro.numerics.hashing import fingerprint
 from sae_repro.params import (
     ActivationsSource,
     Corpus,
+    NoSubject,
     StoriesSource,
     Study,
     TrainedSubject,
@@ -36,9 +37,9 @@ def sample(study: Study, folder: Path, tokens: int, to: Path) -> TokenDocuments:
         made = folder / "artifacts" / "corpus"
         check(made)
         return TokenDocuments.load(made)
-    assert not isinstance(
-        corpus.source, StoriesSource | ActivationsSource
-    )  # the schema gives those a trained subject
+    # the schema gives stories a trained subject, and activations none, whose study has no probe
+    assert not isinstance(corpus.source, StoriesSource | ActivationsSource)
+    assert not isinstance(source, NoSubject)
     documents = _documents(corpus, study.seed, folder, tokens * CHARACTERS_PER_TOKEN)
     part = corpus.source.model_copy(update={"n_documents": documents})
     write_texts(corpus.model_copy(update={"source": part}), source, study.seed, to, study=folder)

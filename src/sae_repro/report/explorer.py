@@ -125,7 +125,8 @@ def _write_sae(
     """Write the data of one SAE; its entry of the index."""
     shown, lens = one.shown, source.lens
     width, d_in = one.atoms_kd.shape
-    tokens = lens.tokens(torch.from_numpy(one.atoms_kd)) if lens.fits(shown.hook, d_in) else None
+    hook = shown.decodes_at
+    tokens = lens.tokens(torch.from_numpy(one.atoms_kd)) if lens.fits(hook, d_in) else None
     table = columns(
         shown,
         one.top_tokens,

@@ -63,7 +63,7 @@ def _scaled(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats, 
     return x_bkm / scale[..., None], s_bm / total, w, scale
 
 
-def _coarse(x: Floats, s: Floats, w: Floats) -> tuple[Array, npt.NDArray[np.bool_]]:
+def _coarse(x: Array, s: Array, w: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
     """`_steps` in fp32, from 0 on."""
     start = np.zeros((len(x), x.shape[1] + 1), dtype=np.float32)
     x32, s32, w32 = (part.astype(np.float32) for part in (x, s, w))
