@@ -152,7 +152,7 @@ class ByHand:
         fraction_k = _fraction(batch.lengths, z.dtype) if len(batch.lengths) > 1 else None
         if cell.penalty_row.counts:
             # z = u > θ ≥ 0 where it fires
-            fired_k = layout.sum_k(np.sign(z, out=layout.scratch("near", z)))
+            fired_k = layout.sum_k(np.greater(z, 0, out=layout.scratch("near", z)))
             if cell.penalty_row.needs_target_l0:
                 assert cell.target_l0 is not None
                 excess = float(fired_k.sum()) / n / cell.target_l0 - 1
