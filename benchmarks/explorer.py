@@ -17,7 +17,6 @@ from tests.track.chromium import Chromium, installed
 
 TEXTS = ("river", "token:park", "#2457", "dense", "word1999")
 REGEXES = ("/^word1.*9$/", "/Lily|Sue/", "/ing$/i", "/^word(1|2)/", "/[aeiou]{2}/")
-ROWS = "document.querySelectorAll('.body .row').length"
 SEARCH = """(text => {
   window.took = null;
   const field = document.querySelector("input[type=search]");
@@ -44,9 +43,22 @@ def opened(browser: Chromium, page: str) -> float:
     """Milliseconds from the start of the navigation to the first rows, by frames."""
     browser.open("about:blank")
     browser.open(page)
-    browser.wait_for(f"location.protocol === 'file:' && {ROWS} > 10", 60)
     entries = "performance.getEntriesByName('first-rows')"
+    browser.wait_for(f"location.protocol === 'file:' && {entries}.length > 0", 60)
     return float(browser.evaluate(f"{entries}[0].startTime"))
+
+
+def measure(browser: Chromium, page: str, times: int) -> dict[str, list[float]]:
+    """Milliseconds of each opening and search."""
+    browser.resize(1280, 800)
+    starts = [opened(browser, page) for _ in range(times)]
+    # the first regular expression reads the index of tokens
+    searched(browser, "/zzz/")
+    texts, regexes = [], []
+    for _ in range(times):
+        texts += [searched(browser, text) for text in TEXTS]
+        regexes += [searched(browser, regex) for regex in REGEXES]
+    return {"opens": starts, "search": texts, "regular expression": regexes}
 
 
 def summary(name: str, values: list[float]) -> str:
@@ -70,17 +82,12 @@ def main() -> None:
         for path in sorted((page.parent / "data").glob("*-0/[lt]*.js")):
             print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
         browser = Chromium(program, Path(folder))
-        browser.resize(1280, 800)
-        starts = [opened(browser, page.as_uri()) for _ in range(chosen.times)]
-        # the first regular expression reads the index of tokens
-        searched(browser, "/zzz/")
-        texts, regexes = [], []
-        for _ in range(chosen.times):
-            texts += [searched(browser, text) for text in TEXTS]
-            regexes += [searched(browser, regex) for regex in REGEXES]
-        browser.close()
-    for line in (("opens", starts), ("search", texts), ("regular expression", regexes)):
-        print(summary(*line))
+        try:
+            measured = measure(browser, page.as_uri(), chosen.times)
+        finally:
+            browser.close()
+    for name, values in measured.items():
+        print(summary(name, values))
 
 
 if __name__ == "__main__":
