@@ -53,7 +53,9 @@ def trained(folder: Path) -> Path:
     return train_json(folder)
 
 
-def with_losses(study: Evaluation, sae: SAE, store: Any, hook: str, document: np.ndarray) -> dict:
+def with_losses(
+    study: Evaluation, sae: SAE, store: Any, hook: str, document: np.ndarray, target: str | None
+) -> dict:
     """Losses of a language model that is not there."""
     rng = np.random.default_rng(1)
     targets = np.where(np.arange(len(document)) < 40, 19, 0)

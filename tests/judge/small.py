@@ -90,7 +90,7 @@ def make_cell(artifacts: Path, name: str, weights: Weights | None, seed: int = 0
     with pytest.MonkeyPatch.context() as patch:
         # there is no language model
         patch.setattr(
-            evaluation, "fidelity_columns", lambda *given: document_fidelity._aligned({}, given[-1])
+            evaluation, "fidelity_columns", lambda *given: document_fidelity._aligned({}, given[4])
         )
         evaluate_into(study, trained, evaluated)
 
