@@ -18,6 +18,7 @@ from sae_repro.report.parts import (
     items,
     read_table,
 )
+from sae_repro.report.steered import steering_section
 
 VERDICT = {
     "architecture": "architecture",
@@ -84,6 +85,19 @@ STRUCTURE = {
     "decoder_near_copy_fraction": "near copies ↓",
     "description_length": "description length ↓",
 }
+SCALING = {
+    "family": "family",
+    "law": "law",
+    "at": "at",
+    "of": "loss",
+    "E": "irreducible",
+    "alpha": "α (width)",
+    "beta": "β (tokens or L0)",
+    "misfit": "misfit",
+    "held_out": "held out",
+    "predicted": "predicted",
+    "observed": "observed",
+}
 
 
 def sections(reports: Path, maker: Maker) -> Iterator[Section]:
@@ -139,6 +153,12 @@ def sections(reports: Path, maker: Maker) -> Iterator[Section]:
         "structure", "Splitting, holes, absorption, coverage", (),
         caption(tables / "structure.md"), drawn("coverage", "monosemantic_by_quantile"),
         maker.table("structure", "How latents divide concepts", STRUCTURE),
+    )  # fmt: skip
+    yield steering_section(tables, maker)
+    yield Section("layers", "By layer", figures=drawn("layers"))
+    yield Section(
+        "scaling", "Scaling laws", (), caption(tables / "scaling.md"), drawn("scaling"),
+        maker.table("scaling", "Laws, and the largest cell as predicted and measured", SCALING),
     )  # fmt: skip
 
 
