@@ -34,8 +34,10 @@ def by_layer(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
     """
     groups: dict[tuple[str, str], dict[int, Result]] = defaultdict(dict)
     for r in results:
+        if not r.ok or r.cell.import_ is not None or r.cell.target_hook is not None:
+            continue  # a transcoder lies between two layers
         hook = parts_of(r.hook)
-        if r.ok and hook.layer is not None and r.cell.import_ is None:
+        if hook.layer is not None:
             head = "" if hook.head is None else f".{hook.head}"
             place = f"{weights_of(r.hook)}{hook.place}{head}"
             choices = r.cell.model_dump_json(exclude={"hook"})
