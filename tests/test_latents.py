@@ -113,7 +113,7 @@ def test_words_the_tokenizer_lacks_and_hooks_the_model_lacks(study: Path) -> Non
     assert x_td.shape == (3, D) and x_td.dtype == torch.float32
     for text, hook, says in (
         ("a", "blocks.7.hook_mlp_out", r"layers are 0 … 2"),
-        ("a", "hook_embed", "is not a hook"),
+        ("a", "hook_embedding", "no such hook"),
         (" ", HOOK, "no token in it"),
     ):
         with pytest.raises(StudyError, match=says):

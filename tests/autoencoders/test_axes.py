@@ -15,6 +15,7 @@ from sae_repro.autoencoders.interchange import FORMATS, export
 from sae_repro.autoencoders.interchange.layouts import SAELENS
 from sae_repro.autoencoders.penalties import PHI
 from sae_repro.autoencoders.prefixes import LENGTHS
+from sae_repro.autoencoders.saved import STORED
 from sae_repro.errors import StudyError
 from sae_repro.evaluate.codes import code_of
 from sae_repro.judge.latent_activations import activations, restricted
@@ -101,6 +102,7 @@ def new_activation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     architecture = Architecture(NEW, NEW, reads_k=True, latents_compete=True, in_saelens=False)
     monkeypatch.setitem(ACTIVATIONS, NEW, row)
     monkeypatch.setitem(ARCHITECTURES, NEW, architecture)
+    monkeypatch.setitem(STORED, NEW, (architecture, False, False))
     monkeypatch.setitem(TRAINING, NEW, training)
     monkeypatch.setitem(INFERENCE, NEW, inference)
     readers.cache_clear()

@@ -24,7 +24,10 @@ PACKAGE = Path(sae_repro.__file__).parent
 
 READ_UNSEEN = {
     ("Cell", "seed"): "part of identity(), from which all randomness of a cell is drawn",
-    ("HubSubject", "n_layers"): "compared with the model once it is loaded, by getattr",
+    ("RowTable", "document"): "a column, named by getattr for each of the four",
+    ("RowTable", "position"): "likewise",
+    ("RowTable", "text"): "likewise",
+    ("RowTable", "label"): "likewise",
 }
 """(section, field) → how it is read where types do not show it."""
 

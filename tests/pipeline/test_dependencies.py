@@ -23,7 +23,7 @@ MEANT = {
         "control",
         "compare",
     },
-    "numerics/hashing.py": {"corpus", "evaluate", "extract", "judge", "compare"},
+    "numerics/hashing.py": {"corpus", "evaluate", "extract", "judge", "compare", "report"},
     "numerics/intervals.py": {"evaluate", "judge", "compare"},
     "numerics/determinism.py": {
         "subject",
@@ -46,7 +46,7 @@ MEANT = {
     "training/trainer.py": {"train", "evaluate", "control"},
     "autoencoders/losses.py": {"train", "evaluate", "control"},
     "autoencoders/interchange/formats.py": {"train"},
-    "stories/lexicon.py": {"corpus", "subject"},
+    "stories/lexicon.py": {"corpus", "subject", "evaluate"},
     "concepts/halves.py": {"evaluate", "judge"},
     "errors.py": set(),
     "progress.py": set(),

@@ -75,6 +75,7 @@ def test_a_part_of_stories260k_runs_from_text_to_tables(
         "untrained_hooks": [],
     }  # fmt: skip
     declared["train"] |= {"batch_size": 128, "epochs": 2}
+    declared["report"] = {}
     declared["evaluate"] |= {"fidelity_tokens": 200, "metrics": ["monosemanticity"]}
     declared["judge"] |= {"extremes": 5, "uniform": 10, "latents": 4}
     declared["compare"] |= {"matched_l0": [16], "bootstrap": 100}

@@ -127,7 +127,7 @@ def test_quantised_weights_are_those_that_they_stand_for(files: Path) -> None:
 
 def test_the_folder_is_a_model_that_can_be_studied(files: Path) -> None:
     folder = check_model(source(files / "quantised.gguf"), files)
-    assert f"blocks.{LAYERS - 1}.hook_resid_post" in examine(folder, "it")
+    assert f"blocks.{LAYERS - 1}.hook_resid_post" in examine(folder, "it").hooks
     tokenizer = pretrained(source(files / "quantised.gguf"), files)
     ids = tokenizer("on the map", add_special_tokens=False).input_ids
     assert tokenizer.decode(ids) == "on the map"

@@ -11,7 +11,7 @@ from sae_repro.errors import StudyError
 from sae_repro.files import read_json
 from sae_repro.params import Cell
 from sae_repro.pins import model_digest
-from sae_repro.preflight import imported_widths, width_problems
+from sae_repro.preflight import import_problems, imported_widths
 from sae_repro.stage import StageContext
 from sae_repro.train import run
 
@@ -52,8 +52,10 @@ def test_check_refuses_an_imported_sae_that_train_could_not_read(tmp_path: Path)
         "hub": Cell(import_="release:id", sha256="0" * 64),
     }
     assert imported_widths(cells, tmp_path) == {"own": D}
-    assert width_problems({"own": D}, D) == width_problems({"own": D}, None) == []
-    (problem,) = width_problems({"own": D}, D + 1)
+    assert (
+        import_problems({"own": D}, {"own": D}) == import_problems({"own": D}, {"own": None}) == []
+    )
+    (problem,) = import_problems({"own": D}, {"own": D + 1})
     assert problem.startswith("cells.own.import: an SAE on 8 dimensions, the model has 9")
     identity.W_enc[0, 1] = float("nan")
     save(SAE("standard", identity), tmp_path / "theirs")

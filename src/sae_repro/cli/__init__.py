@@ -289,11 +289,9 @@ def deps(
     raise typer.Exit(1 if lines and not write else 0)
 
 
-app.command()(explain)
-app.command()(steer)
 app.callback()(options)
-app.command()(export)
-app.command()(consensus)
+for command in (explain, steer, export, consensus):
+    app.command()(command)
 app.command("import")(import_)
 
 

@@ -89,7 +89,7 @@ class Result:
     @property
     def hook(self) -> str:
         """The hook it reads, and of a transcoder the one it predicts: what is measured alike."""
-        hook, target = str(self.measured["hook"]), self.choices.get("target_hook")
+        hook, target = str(self.measured["hook"]), self.cell.target_hook
         return hook if target is None else f"{hook} → {target}"
 
     @property

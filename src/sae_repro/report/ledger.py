@@ -1,4 +1,4 @@
-"""What others claim, and whether it is so here: a card for each claim, with its interval drawn."""
+"""The claims of others as cards: whether each is so here, with its interval drawn."""
 
 import math
 import re
