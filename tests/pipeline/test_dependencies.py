@@ -47,7 +47,7 @@ MEANT = {
     "autoencoders/losses.py": {"train", "evaluate", "control"},
     "autoencoders/interchange/formats.py": {"train"},
     "stories/lexicon.py": {"corpus", "subject", "evaluate"},
-    "concepts/halves.py": {"evaluate", "judge"},
+    "concepts/halves.py": {"evaluate", "judge", "report"},
     "errors.py": set(),
     "progress.py": set(),
     "sidebyside.py": set(),
