@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from sae_repro.report.shown import ShownSae
 BINS, WEIGHT_BINS = 20, 12
 EXTREME = 5
 """Decoder weights shown of either sign."""
+SPECIFIC = 3
+"""The judge's mark for the best fit."""
 Array = npt.NDArray[Any]
 Scores = Mapping[int, list[list[Any]]]
 """Per latent, rows that begin with a name."""
@@ -27,18 +30,21 @@ def details(
     atom_d: Array,
     contexts: Contexts,
     concepts: Scores,
-    judged: Scores,
+    judged: "Judged",
     around: Map,
     kin: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The entry of one latent in a file of contexts."""
     column = a_nk.data[a_nk.indptr[latent] : a_nk.indptr[latent + 1]]
+    shown = histogram(column, 0.0, BINS)
+    if shown is not None and latent in judged.specificity:
+        shown["specificity"] = by_bin(shown["counts"], judged.specificity[latent])
     return {
-        "histogram": histogram(column, 0.0, BINS),
+        "histogram": shown,
         "quantiles": contexts.get(latent, []),
         "concepts": concepts.get(latent, []),
         "decoder": weights(atom_d),
-        **({"judge": judged[latent]} if latent in judged else {}),
+        **({"judge": judged.scores[latent]} if latent in judged.scores else {}),
         **({"map": around} if around else {}),
         **kin,
     }
@@ -58,6 +64,19 @@ def histogram(values: Array, low: float | None, bins: int) -> dict[str, Any] | N
     place = np.minimum(((wide - least) / step).astype(np.int64), bins - 1)
     counts = np.bincount(place, minlength=bins)
     return {"edges": (least + step * np.arange(bins + 1)).tolist(), "counts": counts.tolist()}
+
+
+def by_bin(counts: list[int], means: list[float | None]) -> list[float | None]:
+    """Specificity per bin of a histogram, from its `means` by activation quantile.
+
+    That of the quantile which the bin's median activation is in; None of an empty bin.
+    """
+    upto, found = 0, list[float | None]()
+    for count in counts:
+        median = upto + count // 2
+        found.append(means[median * len(means) // sum(counts)] if count else None)
+        upto += count
+    return found
 
 
 def weights(atom_d: Array) -> dict[str, Any]:
@@ -97,15 +116,30 @@ def concepts_by_latent(
     return dict(found)
 
 
-def judge_scores(sae: ShownSae) -> dict[int, list[list[Any]]]:
-    """[score, balanced accuracy] of the judge's explanation, of each latent that it explained."""
-    found = {}
+@dataclass(frozen=True)
+class Judged:
+    """The judge's scores of the latents that it explained."""
+
+    scores: dict[int, list[list[Any]]] = field(default_factory=dict)
+    """[score, balanced accuracy] of the explanation."""
+    specificity: dict[int, list[float | None]] = field(default_factory=dict)
+    """Its mean fit to the marked token by activation quantile, as a fraction of the best fit."""
+
+
+def judge_scores(sae: ShownSae) -> Judged:
+    """What the judge's explanations of latents scored; empty where none was asked."""
+    found = Judged()
     for explained in sae.judged.get("explained", []):
+        if specificity := explained.get("specificity"):
+            # the first is that of contexts without the latent
+            found.specificity[int(explained["latent"])] = [
+                None if mean is None else mean / SPECIFIC for mean in specificity["mean"][1:]
+            ]
         scored = [
             [f"{name} (balanced accuracy)", value["balanced_accuracy"]]
             for name, value in explained.items()
             if isinstance(value, dict) and value.get("balanced_accuracy") is not None
         ]
         if scored:
-            found[int(explained["latent"])] = scored
+            found.scores[int(explained["latent"])] = scored
     return found
