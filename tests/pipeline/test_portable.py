@@ -29,7 +29,8 @@ PARAMS = """\
 root: .
 seed: 0
 compute: {bits: portable}
-corpus: {source: {kind: stories, n_documents: 100}, validation: 0.2, calibration: 0.1}
+corpus:
+  {source: {kind: stories, n_documents: 100}, validation: 0.2, calibration: 0.1, tuning: 0.1}
 subject:
   source: {kind: train}
   training:
@@ -40,6 +41,7 @@ extract:
   context: 64
   n_tokens: 512
   n_calibration_tokens: 128
+  n_tuning_tokens: 128
   n_validation_tokens: 300
   shard_rows: 256
   threads: 1
