@@ -81,7 +81,7 @@ def test_a_second_writer_waits_and_says_so(
     )
     assert first.stdin and first.stdout
     first.stdout.readline()
-    threading.Timer(0.3, first.stdin.close).start()
+    threading.Timer(1.5, first.stdin.close).start()
     with stage("corpus"):
         assert "waiting" in capsys.readouterr().err
     first.wait()
