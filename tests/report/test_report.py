@@ -84,6 +84,18 @@ def test_two_runs_write_the_same_bytes(finished: Finished, again: Callable[..., 
     assert sha256_folder(reports) == sha256_folder(finished[0] / "reports")
 
 
+def test_without_an_sae_to_show_the_explorer_is_one_page_that_says_so(
+    finished: Finished, again: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(finished[1], "report", {"explorer": []})
+    reports = again(lambda _: None)
+    assert [path.name for path in (reports / "explorer").rglob("*")] == ["index.html"]
+    said = " ".join(Structure((reports / "explorer" / "index.html").read_text("utf-8")).text)
+    assert "report.explorer" in said
+    page = (reports / "index.html").read_text("utf-8")
+    assert 'href="explorer/' not in page
+
+
 def test_the_explorer_holds_what_evaluation_measured(finished: Finished) -> None:
     folder, _ = finished
     explorer = folder / "reports" / "explorer" / "data"

@@ -13,7 +13,7 @@ export interface Route {
   with: string | null;
 }
 
-export const START: Route = { sae: null, latent: null, q: "", sort: "id", class: "", with: null };
+export const START: Route = { sae: null, latent: null, q: "", sort: "-m", class: "", with: null };
 
 function decoded(text: string): string {
   try {

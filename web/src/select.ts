@@ -1,7 +1,7 @@
 /** Which latents are listed, and in which order: search, filter and sort over columns. */
 
 import type { Latents, TokenIndex } from "./data";
-import { START, type Route } from "./route";
+import type { Route } from "./route";
 
 export const NUMBERS = ["density", "mean", "max", "selectivity", "m", "stability"] as const;
 export const TEXTS = ["class", "concept", "label"] as const;
@@ -80,7 +80,7 @@ export function select(from: Searchable, route: Route, within: Set<number> | nul
 function sorted(latents: Latents, ids: Int32Array, sort: string): Int32Array {
   const descending = sort.startsWith("-");
   const name = descending ? sort.slice(1) : sort;
-  if (name === START.sort) return descending ? ids.reverse() : ids;
+  if (name === "id") return descending ? ids.reverse() : ids;
   if ((NUMBERS as readonly string[]).includes(name)) {
     const column = latents[name as (typeof NUMBERS)[number]];
     const sign = descending ? -1 : 1;

@@ -6,7 +6,7 @@ const ROUTES: Partial<Route>[] = [
   {},
   { sae: "topk.seed-0" },
   { sae: "a/b ?#%", latent: 7 },
-  { sae: "a", q: "/a?b#c&d=%20+/i", sort: "-m", class: "dead" },
+  { sae: "a", q: "/a?b#c&d=%20+/i", sort: "-density", class: "dead" },
   { sae: "a", latent: 0, with: "b.seed-1", q: "שלום 👧" },
 ];
 

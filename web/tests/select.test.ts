@@ -52,7 +52,8 @@ test("a sort that no column has leaves the order of the numbers", () => {
 
 test("classes filter, and alive is all but dead", () => {
   expect(listed({ class: "rare" })).toEqual([0, 3]);
-  expect(listed({ class: "alive" })).toEqual([0, 2, 3]);
+  expect(listed({ class: "alive" })).toEqual([2, 0, 3]);
+  expect(listed({ class: "alive", sort: "id" })).toEqual([0, 2, 3]);
   expect(from.classes()).toEqual([["rare", 2], ["dead", 1], ["dense", 1]]);
 });
 

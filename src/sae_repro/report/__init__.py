@@ -20,7 +20,7 @@ def run(context: StageContext) -> None:
     prepare(device="cpu", threads=1)
 
     from sae_repro.report.explorer import Source, mebibytes, write_data
-    from sae_repro.report.page import copy_application, study_facts, write_page
+    from sae_repro.report.page import copy_application, study_facts, write_empty, write_page
     from sae_repro.report.shown import shown_saes
 
     settings = context.section(Report, "report")
@@ -34,9 +34,12 @@ def run(context: StageContext) -> None:
     saes = shown_saes(cells, settings, targets, artifacts)
     study = study_facts(cells, artifacts)
     with replacing_folder(reports / "explorer") as folder:
-        copy_application(folder)
-        source = Source.read(artifacts, settings, evaluate, context.value("seed"))
-        write_data(folder / "data", cells, saes, source, study)
+        if saes:
+            copy_application(folder)
+            source = Source.read(artifacts, settings, evaluate, context.value("seed"))
+            write_data(folder / "data", cells, saes, source, study)
+        else:
+            write_empty(folder, study)
     size = mebibytes(reports / "explorer")
     page = write_page(reports, cells, saes, artifacts, {**study, "explorer": size})
     say(f"report: {page}, {mebibytes(page)}; {len(saes)} SAEs in {reports / 'explorer'}, {size}")

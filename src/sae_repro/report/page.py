@@ -127,3 +127,9 @@ def copy_application(folder: Path) -> None:
     for path in sorted(WEB.glob("*")):
         name = "index.html" if path.name == "explorer.html" else path.name
         (folder / name).write_bytes(path.read_bytes())
+
+
+def write_empty(folder: Path, study: Mapping[str, Any]) -> None:
+    """Write the page that stands in `folder` where the explorer has no SAE to show."""
+    template = environment().get_template("no_explorer.html.j2")
+    write_text(folder / "index.html", bare(template.render(study=study)))
