@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from sae_repro.control.settled import has_settled, loss_change
+from sae_repro.control.settled import compared, has_settled, loss_change
 
 STEPS = 1000
 
@@ -29,6 +29,15 @@ def test_the_change_is_between_the_last_two_tenths_before_the_decay() -> None:
         rows(lambda t: 9 if t < 0.6 else 3 if t < 0.7 else 2 if t < 0.8 else 0.1), STEPS, 0.2
     )
     assert (change, error) == (pytest.approx(0.5), 0)
+
+
+def test_only_the_rows_between_the_edges_are_read() -> None:
+    """So that no other step of a trial need be logged."""
+    every = rows(lambda t: 2 - t, 0.1)
+    first, _, last = compared(STEPS, 0.2)
+    within = [row for row in every if first <= row["step"] < last]
+    assert len(within) == len(every) // 5
+    assert loss_change(within, STEPS, 0.2) == loss_change(every, STEPS, 0.2)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ class Matching:
     atoms are orthogonal, > 0 is absorption."""
     l0: float
     fvu: float
+    z_nk: npt.NDArray[np.float32]
+    """The code of the sample."""
 
     def summary(self, atoms: Atoms) -> dict[str, float | None]:
         """The row of a table; None where the sample has nothing to measure on."""
@@ -108,6 +110,7 @@ def measure(sae: SAE, atoms: Atoms, sample: Sample) -> Matching:
         child_parent_cosine=float(to_parent.mean()),
         l0=float(fires.sum() / len(fires)),
         fvu=float(np.square(sample.x_nd - x_hat).sum() / np.square(centred).sum()),
+        z_nk=z_nk.numpy(),
     )
 
 

@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sae_repro.control import worlds
 from sae_repro.control.measure import Matching, measure
 from sae_repro.control.recipes import Trial
 from sae_repro.control.scores import scores
-from sae_repro.control.settled import has_settled, loss_change
+from sae_repro.control.settled import compared, has_settled, loss_change
 from sae_repro.control.stability import Learnt
 from sae_repro.control.worlds import Atoms, Sample
 from sae_repro.files import read_json, sha256_file, write_json
@@ -30,6 +31,7 @@ HOOK = "control"
 HELD_OUT, CALIBRATION = 20_000, 20_000
 SMALL, FAR = 0.01, 10.0
 LOG_EVERY = 4  # enough rows to tell whether the loss has settled
+PROGRESS_EVERY = 100
 SHOWN = 64  # held-out rows kept for the heat maps
 
 
@@ -73,14 +75,13 @@ def _try(
 ) -> Outcome:
     trainer = Trainer(
         trial.cell,
-        Train(batch_size=trial.batch_size, epochs=trial.epochs, log_every=LOG_EVERY,
-              checkpoint_every=10**9),
+        Train(batch_size=trial.batch_size, epochs=trial.epochs, checkpoint_every=10**9),
         store, HOOK, seed=study_seed + trial.seed, checkpoint=checkpoint,
     )  # fmt: skip
     if trial.half_dead:
         silence_half(trainer)
     try:
-        trained = trainer.run(progress)
+        trained = trainer.run(progress, logs=partial(_logged, trial))
     except Diverged as failure:
         return {"status": "failed", "reason": str(failure)}, None
     matching = measure(trained.sae, atoms, held_out)
@@ -89,6 +90,12 @@ def _try(
     if not math.isnan(change):
         outcome["summary"] |= {"loss_change": change, "settled": has_settled(change, error)}
     return outcome, learnt
+
+
+def _logged(trial: Trial, step: int) -> bool:
+    """Where `loss_change` reads, and, as a row takes a good part of a small step, else seldom."""
+    first, _, last = compared(trial.steps, trial.cell.lr_decay)
+    return step % (LOG_EVERY if first <= step < last else PROGRESS_EVERY) == 0
 
 
 def silence_half(trainer: Trainer) -> None:
@@ -188,8 +195,7 @@ def _outcome(
     trial: Trial, atoms: Atoms, sae: SAE, held_out: Sample, matching: Matching
 ) -> tuple[dict[str, Any], Learnt]:
     """The JSON of a trial that trained to its end, and its latents."""
-    with torch.no_grad():
-        z_nk = sae.encode(torch.from_numpy(held_out.x_nd)).numpy()
+    z_nk = matching.z_nk
     fires_k: npt.NDArray[np.bool_] = np.any(z_nk > 0, axis=0)
     outcome: dict[str, Any] = {
         "status": "ok",

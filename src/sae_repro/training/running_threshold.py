@@ -3,6 +3,8 @@
 The threshold of the saved SAE is calibrated after training: `finishing.finished_sae`.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,14 @@ class RunningThreshold:
 
     def follow(self, smallest: Tensor) -> None:
         """Take in the smallest selected score of a step; +∞: nothing fired."""
+        if self.mean.device.type == "cpu":  # where asking costs less than computing all outcomes
+            if not math.isfinite(smallest.item()):
+                return
+            if math.isnan(self.mean.item()):
+                self.mean.copy_(smallest)
+            else:
+                self.mean.lerp_(smallest, 1 - THRESHOLD_DECAY)
+            return
         moved = self.mean.lerp(smallest, 1 - THRESHOLD_DECAY)
         moved = torch.where(self.mean.isnan(), smallest, moved)
         self.mean.copy_(torch.where(smallest.isfinite(), moved, self.mean))

@@ -135,8 +135,17 @@ class Trainer:
         self.lambda_ = torch.tensor(cell.lambda_ or 0.0, dtype=torch.float64, device=self.device)
         """λ after its warm-up; moved only by the controller of `target_l0`."""
 
-    def run(self, progress: Callable[[int], None] = lambda step: None) -> Trained:
-        """Train to the end, or from the last checkpoint: numbers 1, 11 and 12 of the map."""
+    def run(
+        self,
+        progress: Callable[[int], None] = lambda step: None,
+        *,
+        logs: Callable[[int], bool] | None = None,
+    ) -> Trained:
+        """Train to the end, or from the last checkpoint: numbers 1, 11 and 12 of the map.
+
+        `logs` says of a step whether it is logged (None: every `log_every` steps); the last one is.
+        """
+        logged = logs or (lambda step: step % self.settings.log_every == 0)
         if not self.store.rms(self.hook):
             raise Diverged("all training activations are 0: there is nothing to learn", Journal())
         start, journal = self._resumed()
@@ -145,9 +154,9 @@ class Trainer:
             if self._resamples_after(step):
                 journal.revivals.append({"step": step, **self._resample(step)})
             done = step + 1
-            logs = step % self.settings.log_every == 0 or done == self.batches.steps
+            logging = logged(step) or done == self.batches.steps
             saves = done % self.settings.checkpoint_every == 0 and done < self.batches.steps
-            if logs or (saves and self.watch.fault()):  # the failure's terms
+            if logging or (saves and self.watch.fault()):  # the failure's terms
                 row = self._row(step, taken, batch)
                 journal.metrics.append(as_json(row))
                 self.watch.check(row, journal, self.checkpoint)
