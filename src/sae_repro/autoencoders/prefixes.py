@@ -1,6 +1,7 @@
 """Matryoshka prefixes: the truncations of z that must reconstruct x by themselves."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -36,21 +37,36 @@ def _fixed(cell: Cell, width: int, rng: np.random.Generator) -> list[int]:
 
 
 def _random(cell: Cell, width: int, rng: np.random.Generator) -> list[int]:
-    lengths, alpha = np.arange(1, width, dtype=np.float64), cell.prefix_alpha
-    return _sampled_lengths(lengths**-alpha - (lengths + 1) ** -alpha, cell, width, rng)
+    return _sampled_lengths(_log_weights(cell.prefix_alpha, width), cell, width, rng)
 
 
 def _random_published(cell: Cell, width: int, rng: np.random.Generator) -> list[int]:
-    lengths, alpha = np.arange(1, width, dtype=np.float64), cell.prefix_alpha
-    return _sampled_lengths(lengths**alpha - (lengths - 1) ** alpha, cell, width, rng)
+    return _sampled_lengths(_published_log_weights(cell.prefix_alpha, width), cell, width, rng)
+
+
+@lru_cache(maxsize=8)  # of every step the same, and longer to compute than to draw by
+def _log_weights(alpha: float, width: int) -> npt.NDArray[np.float64]:
+    lengths = np.arange(1, width, dtype=np.float64)
+    return _constant(np.log(lengths**-alpha - (lengths + 1) ** -alpha))
+
+
+@lru_cache(maxsize=8)
+def _published_log_weights(alpha: float, width: int) -> npt.NDArray[np.float64]:
+    lengths = np.arange(1, width, dtype=np.float64)
+    return _constant(np.log(lengths**alpha - (lengths - 1) ** alpha))
+
+
+def _constant(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    values.setflags(write=False)
+    return values
 
 
 def _sampled_lengths(
-    weight_l: npt.NDArray[np.float64], cell: Cell, width: int, rng: np.random.Generator
+    log_weight_l: npt.NDArray[np.float64], cell: Cell, width: int, rng: np.random.Generator
 ) -> list[int]:
-    """K, and n − 1 others drawn without replacement with p ∝ `weight_l` of 1 … K − 1."""
+    """K, and n − 1 others drawn without replacement whose log p is `log_weight_l` of 1 … K − 1."""
     # the n − 1 largest of log p + Gumbel noise are a draw without replacement (Efraimidis-Spirakis)
-    key = np.log(weight_l) + rng.gumbel(size=width - 1)
+    key = log_weight_l + rng.gumbel(size=width - 1)
     n_drawn = min(cell.n_prefixes, width) - 1
     chosen = np.argpartition(-key, n_drawn - 1)[:n_drawn] + 1 if n_drawn else np.empty(0, dtype=int)
     return [*sorted(chosen.tolist()), width]

@@ -111,8 +111,9 @@ def geometric_median(x_nd: Tensor, *, steps: int = 100, tolerance: float = 1e-7)
     x_nd = x_nd.double()
     y = x_nd.mean(0)
     scale = (x_nd - y).norm(dim=1).mean().clamp_min(torch.finfo(torch.float64).tiny)
+    difference = torch.empty_like(x_nd)  # one for all: fresh memory costs more than a pass over it
     for _ in range(steps):
-        difference = x_nd - y
+        torch.sub(x_nd, y, out=difference)
         distance = difference.norm(dim=1)
         coincident = distance <= 1e-12 * scale
         weight = torch.where(
@@ -120,7 +121,7 @@ def geometric_median(x_nd: Tensor, *, steps: int = 100, tolerance: float = 1e-7)
         )
         if not bool(weight.any()):
             return y  # all points are one
-        pull = (weight[:, None] * difference).sum(0)
+        pull = difference.mul_(weight[:, None]).sum(0)
         step = pull / weight.sum()
         # points that coincide with y hold it back; they are the median once they outweigh the pull
         hold = (

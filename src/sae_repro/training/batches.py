@@ -80,7 +80,7 @@ class Batches:
         rng = generator(self._seed, self._cell_id, *name)
         parts: list[np.ndarray] = []
         for number in rng.permutation(len(self._shards.entries)).tolist():
-            shard = self._shards.load(number)
+            shard = self._loaded(number)
             # a copy: a shard that stays mapped stays open
             parts.append(np.array(shard[: rows - sum(map(len, parts))], dtype=np.float32))
             if sum(map(len, parts)) >= rows:
@@ -90,4 +90,4 @@ class Batches:
 
 def _rows(shard: npt.NDArray[np.floating], which: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Copies of these rows of a shard, fp32."""
-    return shard[which].astype(np.float32, copy=False)
+    return shard.take(which, axis=0).astype(np.float32, copy=False)

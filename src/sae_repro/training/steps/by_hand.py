@@ -5,6 +5,7 @@ Beyond the encoder's product the cost is that of the entries that fire, where th
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -198,4 +199,4 @@ def _fraction(lengths: list[int], dtype: npt.DTypeLike) -> Floats:
     """`autoencoders.prefixes.prefix_fraction`."""
     m = len(lengths)
     fraction_m = np.arange(m, 0, -1, dtype=dtype) / m
-    return fraction_m.repeat(np.diff(lengths, prepend=0))
+    return fraction_m.repeat([b - a for a, b in pairwise([0, *lengths])])

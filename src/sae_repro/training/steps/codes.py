@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -56,13 +57,21 @@ class DenseCode:
     def l0(self) -> Tensor | float:
         """Latents that fire, per token."""
         if self.z_nk.device.type == "cpu":
-            return int(np.count_nonzero(self.z_nk.numpy() > 0)) / len(self.z_nk)
+            return int(np.count_nonzero(self._fires)) / len(self.z_nk)
         fired_n = self.z_nk.sign().sum(dim=1, dtype=torch.float32)  # z ≥ 0
         return fired_n.sum(dtype=torch.float64).float() / len(self.z_nk)
 
     def fired_k(self) -> Tensor:
         """Whether each latent fires in the batch, [K]."""
+        if self.z_nk.device.type == "cpu":
+            return torch.from_numpy(self._fires.any(axis=0))
         return self.z_nk.amax(dim=0) > 0
+
+    @cached_property
+    def _fires(self) -> npt.NDArray[np.bool_]:
+        """Where z > 0, [N, K], on a CPU: read once, a quarter of the size of z for the rest."""
+        fires: npt.NDArray[np.bool_] = self.z_nk.numpy() > 0
+        return fires
 
     def square_k(self) -> Tensor:
         """The mean of z² over the batch, [K]."""
