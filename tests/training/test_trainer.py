@@ -90,10 +90,11 @@ def train(make_store: Callable[..., Path], tmp_path: Path) -> Callable[..., Trai
     count = itertools.count()
 
     def run(
-        cell: Cell, *, settings: Train = SETTINGS, seed: int = 0, checkpoint: Path | None = None
-    ) -> Trained:
+        cell: Cell, *, settings: Train = SETTINGS, seed: int = 0, checkpoint: Path | None = None,
+        logs: Callable[[int], bool] | None = None,
+    ) -> Trained:  # fmt: skip
         folder = checkpoint or tmp_path / f"checkpoint-{next(count)}"
-        return Trainer(cell, settings, store, HOOK, seed=seed, checkpoint=folder).run()
+        return Trainer(cell, settings, store, HOOK, seed=seed, checkpoint=folder).run(logs=logs)
 
     return run
 
@@ -150,6 +151,16 @@ def test_logging_and_checkpoints_change_no_bit(name: str, train: Callable[..., T
     often = SETTINGS.model_copy(update={"log_every": 1, "checkpoint_every": 3})
     never = SETTINGS.model_copy(update={"log_every": 10_000, "checkpoint_every": 10_000})
     assert bits(train(CELLS[name], settings=often)) == bits(train(CELLS[name], settings=never))
+
+
+def test_the_steps_that_a_caller_chose_are_logged_and_the_last(
+    train: Callable[..., Trained],
+) -> None:
+    every = train(CELLS["vanilla"], settings=SETTINGS.model_copy(update={"log_every": 1}))
+    chosen = train(CELLS["vanilla"], logs=lambda step: 7 <= step < 10)
+    rows = every.journal.metrics
+    assert chosen.journal.metrics == [*rows[7:10], rows[-1]]
+    assert bits(chosen) == bits(every)
 
 
 @pytest.mark.parametrize("name", CELLS)
