@@ -8,8 +8,8 @@ Arguments name folders of a stage `extract`, whose first hook is read, or name=f
 bench-defaults gives the root study's. With --tried ours alone is trained, with the changes that
 follow. Both trainers see the same rows, as many, in as large batches, at the same width; ours has
 its defaults and no further choice, SAELens inputs of one scale (expected_average_only_in) and each
-learning rate of `RATES`. Where a penalty sets the sparsity, ours is trained once for every L0 that
-SAELens came to. Every SAE is evaluated by the same code. Rows are added to
+learning rate of `RATES` (or --rates). Where a penalty sets the sparsity, ours is trained once for
+every L0 that SAELens came to. Every SAE is evaluated by the same code. Rows are added to
 reports/benchmarks/defaults.csv as they are measured; defaults.md is written anew from it
 (`benchmarks.defaults_page`).
 """
@@ -264,7 +264,11 @@ def main(options: argparse.Namespace) -> None:
         at = {"activations": name, **sizes}
         for seed in options.seeds:
             if options.tried is None:
-                table, key, rows = "defaults", KEY, measure(data, seed, RATES, options.only)
+                table, key, rows = (
+                    "defaults",
+                    KEY,
+                    measure(data, seed, tuple(options.rates), options.only),
+                )
             else:
                 table, key = "defaults_tried", TRIED_KEY
                 at |= {"change": json.dumps(options.tried), "normalisation":
@@ -284,6 +288,8 @@ def asked(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(OURS), default=list(OURS), metavar="NAME",
                         help="architectures, of: " + ", ".join(OURS))  # fmt: skip
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--rates", nargs="+", type=float, default=list(RATES),
+                        help="SAELens' learning rates")  # fmt: skip
     parser.add_argument("--expansion", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=300_000)
     parser.add_argument("--batch", type=int, default=512)

@@ -3,8 +3,12 @@
 from importlib.metadata import version
 from typing import Any
 
+from scipy.stats import ttest_ind
+
 from .defaults import OURS, K
 from .tables import read, write_page
+
+SEEDS_OF_AN_INTERVAL = 3
 
 
 def write_report() -> None:
@@ -73,8 +77,28 @@ def _same_l0(table: Any) -> str:
     return (
         "## At the L0 of SAELens\n\nWhere a penalty sets the sparsity, ours was asked for the L0 "
         "that SAELens came to at each rate.\n\n"
-        f"{_markdown(table)}"
+        f"{_markdown(table)}{_intervals(shown)}"
     )
+
+
+def _intervals(shown: Any) -> str:
+    """Ours less SAELens' FVU where three seeds of both or more came to one L0."""
+    lines = []
+    for (activations, architecture, rate), rows in shown.groupby(
+        ["activations", "architecture", "beside"], sort=False
+    ):
+        ours, peers = (
+            rows.loc[rows["library"] == library, "fvu"] for library in ("sae-repro", "SAELens")
+        )
+        if min(len(ours), len(peers)) >= SEEDS_OF_AN_INTERVAL:
+            found = ttest_ind(ours, peers, equal_var=False)
+            low, high = found.confidence_interval()
+            lines.append(
+                f"- {activations}, {architecture}, SAELens at {rate}: FVU of ours less that of "
+                f"SAELens {ours.mean() - peers.mean():+.4f} [{low:+.4f}, {high:+.4f}] (Welch, 95 "
+                f"%; {len(ours)} and {len(peers)} seeds)"
+            )
+    return "\n\n" + "\n".join(lines) if lines else ""
 
 
 def _way(row: Any) -> str:

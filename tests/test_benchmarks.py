@@ -146,5 +146,17 @@ def test_defaults_of_both_libraries_are_measured_at_one_l0(
     assert str(slow.fvu) in page and f"**{best:.4f}" in page
 
 
+def test_three_seeds_of_both_libraries_give_an_interval(of: Any) -> None:
+    def rows(of_ours: tuple[float, ...], of_peers: tuple[float, ...]) -> pd.DataFrame:
+        both = [("sae-repro", fvu) for fvu in of_ours] + [("SAELens", fvu) for fvu in of_peers]
+        named = {"activations": "small", "architecture": "gated", "beside": "0.01"}
+        return pd.DataFrame([{**named, "library": library, "fvu": fvu} for library, fvu in both])
+
+    intervals = of("defaults_page")._intervals
+    # t of 4 degrees of freedom is 2.776, the standard error .01·√(2/3)
+    assert "+0.0300 [+0.0073, +0.0527]" in intervals(rows((0.22, 0.23, 0.24), (0.19, 0.2, 0.21)))
+    assert intervals(rows((0.22, 0.23), (0.19, 0.2, 0.21))) == ""
+
+
 def _table(tmp_path: Path, name: str) -> list[Any]:
     return [*pd.read_csv(tmp_path / f"tables/{name}.csv").itertuples()]
