@@ -29,6 +29,8 @@ NUMBER = re.compile(
     r"(?<![\w.#])[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<decimals>\d+))?"
     r"(?:[eE](?P<exponent>[-+]?\d+))?(?![\w])"
 )
+MOST_DIGITS = 300
+"""Exponents that a float has on either side, less a few for decimals."""
 # matplotlib names clips and markers by a hash of what they show
 HASHED = re.compile(r'(?<=id=")[^"]*|(?<=#)[0-9a-zA-Z]{9,}')
 # columns of a text are as wide as their longest number
@@ -40,7 +42,8 @@ def text_values(path: Path) -> Values:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         line = HASHED.sub("", line) if path.suffix == ".svg" else line
         end, position = 0, 0
-        for position, found in enumerate(NUMBER.finditer(line), 1):
+        numbers = (found for found in NUMBER.finditer(line) if _finite(found))
+        for position, found in enumerate(numbers, 1):
             yield f"line {number}, text {position}", _words(line[end : found.start()])
             yield f"line {number}, number {position}", _printed(found)
             end = found.end()
@@ -49,6 +52,11 @@ def text_values(path: Path) -> Values:
 
 def _words(text: str) -> str:
     return WIDTH.sub(" ", text).strip()
+
+
+def _finite(found: re.Match[str]) -> bool:
+    """Whether it is a number: a piece of a hash, such as 12e345, is text."""
+    return abs(int(found["exponent"] or 0)) < MOST_DIGITS
 
 
 def _printed(found: re.Match[str]) -> Printed:
