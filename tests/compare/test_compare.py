@@ -39,7 +39,7 @@ def test_the_grid_is_laid_out_as_published(write: Callable[..., Result]) -> None
         write("a", vanilla(4, 1e-2), dead=64),
         write("b", vanilla(4, 1e-2, revival="resample"), dead=10),
         write("c", vanilla(8, 1e-2), dead=2),
-        write("d", vanilla(8, 1e-2, revival="resample"), dead=1),
+        write("d", vanilla(8, 1e-2, revival="resample_published"), dead=1),
         write("e", vanilla(4, 1e-4), dead=0),
         write("f", topk(4), dead=99),
     ]

@@ -16,7 +16,8 @@ BLOCKS = ((False, "no resampling"), (True, "resampling"))
 def grid_of(results: Sequence[Result]) -> dict[tuple[bool, float, float], Result]:
     """The finished vanilla cells by (resampling, λ, expansion): relu, l1, no prefixes, first hook.
 
-    Where a study has several such cells (other seeds, say), the first in params.yaml stands.
+    Resampling is either kind, ours or as published. Where a study has several such cells (other
+    seeds, say), the first in params.yaml stands.
     """
     grid: dict[tuple[bool, float, float], Result] = {}
     trained = [r for r in results if not r.negative]
@@ -25,9 +26,9 @@ def grid_of(results: Sequence[Result]) -> dict[tuple[bool, float, float], Result
         c = r.cell
         vanilla = c.activation == "relu" and c.penalty == "l1" and c.prefixes == "none"
         vanilla = vanilla and c.target_l0 is None
-        if r.ok and vanilla and c.revival in ("none", "resample") and r.hook == hook:
+        if r.ok and vanilla and not c.revival_row.auxiliary and r.hook == hook:
             assert c.lambda_ is not None
-            grid.setdefault((c.revival == "resample", c.lambda_, c.expansion), r)
+            grid.setdefault((c.resamples, c.lambda_, c.expansion), r)
     return grid
 
 
