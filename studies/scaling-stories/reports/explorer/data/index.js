@@ -1,1 +1,0 @@
-saeData("index",{"cells":48,"cells_with_seeds":48,"controls":0,"corpus":"stories","hooks":["blocks.1.hook_resid_post"],"model":"gpt2-3l-64d-trained-here","most_seeds":3,"parameters":191616,"rows":{"calibration":20000,"train":500000,"validation":60000},"saes":[],"study":"gpt2-3l-64d-trained-here on stories"});
