@@ -29,8 +29,8 @@ NUMBER = re.compile(
     r"(?<![\w.#])[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<decimals>\d+))?"
     r"(?:[eE](?P<exponent>[-+]?\d+))?(?![\w])"
 )
-MOST_DIGITS = 300
-"""Exponents that a float has on either side, less a few for decimals."""
+LARGEST_EXPONENT = 300
+"""About that of a float, on either side."""
 # matplotlib names clips and markers by a hash of what they show
 HASHED = re.compile(r'(?<=id=")[^"]*|(?<=#)[0-9a-zA-Z]{9,}')
 # columns of a text are as wide as their longest number
@@ -56,7 +56,7 @@ def _words(text: str) -> str:
 
 def _finite(found: re.Match[str]) -> bool:
     """Whether it is a number: a piece of a hash, such as 12e345, is text."""
-    return abs(int(found["exponent"] or 0)) < MOST_DIGITS
+    return abs(int(found["exponent"] or 0)) < LARGEST_EXPONENT
 
 
 def _printed(found: re.Match[str]) -> Printed:
