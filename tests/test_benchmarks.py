@@ -2,8 +2,10 @@
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -156,6 +158,59 @@ def test_three_seeds_of_both_libraries_give_an_interval(of: Any) -> None:
     # t of 4 degrees of freedom is 2.776, the standard error .01·√(2/3)
     assert "+0.0300 [+0.0073, +0.0527]" in intervals(rows((0.22, 0.23, 0.24), (0.19, 0.2, 0.21)))
     assert intervals(rows((0.22, 0.23), (0.19, 0.2, 0.21))) == ""
+
+
+def test_fidelity_of_a_spliced_identity_is_whole_and_of_zero_none(of: Any, tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from sae_repro.corpus.tokenizers import word_level
+    from sae_repro.evaluate.fidelity import Untouched, Windows
+    from sae_repro.readers.subject import load_subject
+
+    config = GPT2Config(vocab_size=23, n_positions=12, n_embd=16, n_layer=2, n_head=2,
+                        initializer_range=0.3, bos_token_id=1, eos_token_id=1)  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        GPT2LMHeadModel(config).save_pretrained(tmp_path)
+        tokens = torch.randint(3, 23, (20, 12)).numpy().astype(np.int32)
+    word_level([chr(97 + i) for i in range(20)]).save_pretrained(tmp_path)
+    arrays = {"tokens": tokens, "mask": np.ones((20, 12), dtype=bool),
+              "length": np.full((20, 1), 12, dtype=np.int32),
+              "document": np.arange(20, dtype=np.int32)[:, None] // 2}  # fmt: skip
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    hook = "blocks.0.hook_resid_post"
+    untouched = Untouched.of(load_subject(tmp_path), Windows(tmp_path, 10_000), hook)
+
+    def scaled(by: float) -> Any:
+        return SimpleNamespace(encode=lambda x_nd: x_nd * by, decode=lambda z_nk: z_nk)
+
+    whole, most, none = of("spliced").spliced(untouched, [scaled(1.0), scaled(0.5), scaled(0.0)])
+    assert (whole["ce_recovered"], whole["kl"], none["ce_recovered"]) == (1, 0, 0)
+    assert none["ce_spliced"] == none["ce_zero"] and 0 < most["kl"] < none["kl"]
+    assert (whole["targets"], whole["documents"]) == (20 * 11, 10)
+
+
+def test_fidelity_beside_saelens_is_a_difference_with_its_interval(
+    of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = of("tables")
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    sizes = {"activations": "small", "architecture": "TopK", "expansion": 4, "tokens": 9,
+             "batch": 3, "l0": 16.0, "ce_clean": 1.0, "ce_zero": 3.0, "targets": 7, "documents": 2,
+             "fvu": 0.5, "kl": 0.25}  # fmt: skip
+    of_ours, of_peers = (0.92, 0.93, 0.94), (0.89, 0.90, 0.91)
+    rows = [
+        {**sizes, "library": library, "seed": seed, "ce_recovered": value,
+         **tables.machine_of("portable")}
+        for library, values in (("sae-repro", of_ours), ("SAELens", of_peers))
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    tables.renew("spliced", rows, of("spliced").KEY)
+    of("spliced").report()
+    page = (tmp_path / "spliced.md").read_text(encoding="utf-8")
+    # t of 4 degrees of freedom is 2.776, the standard error .01·√(2/3)
+    assert "| 0.930 " in page and "+0.030 [+0.007, +0.053]" in page
 
 
 def _table(tmp_path: Path, name: str) -> list[Any]:
