@@ -24,6 +24,7 @@ PACKAGE = Path(sae_repro.__file__).parent
 
 READ_UNSEEN = {
     ("Cell", "seed"): "part of identity(), from which all randomness of a cell is drawn",
+    ("CellSource", "seed"): "likewise",
     ("RowTable", "document"): "a column, named by getattr for each of the four",
     ("RowTable", "position"): "likewise",
     ("RowTable", "text"): "likewise",
@@ -40,7 +41,8 @@ def sections() -> list[type[Section]]:
     """Every section of the schema."""
     for module in pkgutil.walk_packages(params.__path__, f"{params.__name__}."):
         importlib.import_module(module.name)
-    return [s for s in _subclasses(Section) if s.__module__.startswith(f"{params.__name__}.")]
+    found = dict.fromkeys(_subclasses(Section))  # a section that joins several is met several times
+    return [s for s in found if s.__module__.startswith(f"{params.__name__}.")]
 
 
 def _subclasses(base: type[Section]) -> Iterator[type[Section]]:

@@ -43,6 +43,15 @@ MEANT = {
         "report",
         "track",
     },
+    **{
+        f"params/{module}.py": {
+            *("train", "evaluate", "judge", "control", "compare", "report", "track"),
+        }
+        for module in (
+            *("cell_source", "cell_code", "cell_prefixes", "cell_revival", "cell_training"),
+            "fp32",
+        )
+    },
     "training/trainer.py": {"train", "evaluate", "control"},
     "autoencoders/losses.py": {"train", "evaluate", "control"},
     "autoencoders/interchange/formats.py": {"train"},

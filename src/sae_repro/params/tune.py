@@ -14,7 +14,8 @@ from pydantic import BeforeValidator, Field, PrivateAttr, StringConstraints, mod
 
 from sae_repro.errors import shown
 from sae_repro.params.base import Count, Many, Section, Seed, Text
-from sae_repro.params.cell import Cell, Positive
+from sae_repro.params.cell import Cell
+from sae_repro.params.fp32 import Positive
 from sae_repro.params.recipes import NULL_IS_A_VALUE, RECIPE, merged
 
 Scalar = bool | int | float | Text
