@@ -147,6 +147,20 @@ def test_keys_move_open_and_lead_back_to_the_same_place(quiet: Chromium, page: s
     assert quiet.evaluate("document.querySelector('dialog').open")
 
 
+def test_a_key_pressed_as_the_list_leaves_is_not_the_lists(quiet: Chromium, page: str) -> None:
+    """Between the list's removal and the next frame, where effects have not been cleaned up."""
+    visit(quiet, page, f"#/{SECOND}", f"{ROWS}.length > 10")
+    quiet.evaluate(
+        "(table => new MutationObserver((_, observer) => { if (table.isConnected) return; "
+        "observer.disconnect(); for (const key of ['j', 'k']) document.body.dispatchEvent("
+        "new KeyboardEvent('keydown', {key, bubbles: true})); window.pressed = true; })"
+        ".observe(document.body, {childList: true, subtree: true}))"
+        "(document.querySelector('.table'))"
+    )
+    quiet.evaluate(f"{ROWS}[5].querySelector('a').click()")
+    quiet.wait_for(f"window.pressed && {HEADING} !== undefined", 30)
+
+
 def test_a_point_of_the_map_opens_its_latent(quiet: Chromium, page: str) -> None:
     quiet.resize(1280, 2400)
     charts = "[...document.querySelectorAll('.chart')]"

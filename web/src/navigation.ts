@@ -1,6 +1,6 @@
 /** The route as state, kept equal to location.hash. */
 
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { format, parse, type Route } from "./route";
 
@@ -61,7 +61,8 @@ export function useRoute(): [Route, Go] {
 export function useKeys(listener: (key: string) => boolean): void {
   const latest = useRef(listener);
   latest.current = listener;
-  useEffect(() => {
+  // a layout effect: it ends when its view is taken away, while an effect would hear keys until the next frame
+  useLayoutEffect(() => {
     const pressed = (event: KeyboardEvent) => {
       if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
       if (event.target instanceof Element && event.target.closest("input, select, textarea")) return;
