@@ -55,6 +55,10 @@ def test_a_transcoders_parameters_are_of_both_widths(skip: bool) -> None:
         ({"activation": "topk", "k": 12, "revival": "auxk"}, 5 * 3 * 12 + 4 * (5 * 3 * 12)),
         # once more the decoder, and the gradient of what it decodes
         ({"activation": "gated", "penalty": "l1", "lambda": 1}, 5 * (5 * 3 * 12) + 2 * 5 * 3 * 12),
+        (
+            {"activation": "gated", "penalty": "l1", "lambda": 1, "gated_auxiliary": "trained"},
+            5 * (5 * 3 * 12) + 3 * 5 * 3 * 12,
+        ),
     ],
 )
 def test_operations_are_those_counted_by_hand(

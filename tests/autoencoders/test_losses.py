@@ -31,6 +31,16 @@ SPARSE = [
             ("sqrt", "free"),
         )
     ),
+    *(
+        {
+            "activation": "gated",
+            "gated_auxiliary": "trained",
+            "penalty": penalty,
+            "lambda": 0.3,
+            "decoder": decoder,
+        }
+        for penalty, decoder in (("l1", "unit_norm"), ("l1_decoder_norm", "free"))
+    ),
     {"activation": "jumprelu", "penalty": "l0", "lambda": 0.3},
     {"activation": "jumprelu", "penalty": "l0_quadratic", "lambda": 0.3, "target_l0": 5},
 ]
@@ -51,8 +61,8 @@ COMBINATIONS = [
 
 def name(cell: Cell) -> str:
     return "-".join(
-        [cell.activation, cell.penalty, cell.decoder, cell.prefixes, cell.revival,
-         cell.reconstruction]
+        [cell.activation, cell.gated_auxiliary, cell.penalty, cell.decoder, cell.prefixes,
+         cell.revival, cell.reconstruction]
     )  # fmt: skip
 
 
@@ -135,8 +145,11 @@ def dense_loss(
             phi = dense_penalty(cell, w, u, z)[:, :length]
             total = total + cell.lambda_ * phi.sum(1).mean() / len(lengths)
         if cell.activation == "gated":
-            frozen = torch.relu(u)[:, :length] @ w.W_dec[:length].detach() + w.b_dec.detach()
-            total = total + ((x - frozen) ** 2).sum(1).mean() / over / len(lengths)
+            w_dec, b_dec = w.W_dec[:length], w.b_dec
+            if cell.gated_auxiliary == "frozen":
+                w_dec, b_dec = w_dec.detach(), b_dec.detach()
+            by_gate = torch.relu(u)[:, :length] @ w_dec + b_dec
+            total = total + ((x - by_gate) ** 2).sum(1).mean() / over / len(lengths)
     if cell.penalty == "l0_quadratic":
         l0 = dense_penalty(cell, w, u, z).sum(1).mean()
         total = total + cell.lambda_ * (l0 / cell.target_l0 - 1) ** 2

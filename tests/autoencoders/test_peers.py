@@ -12,6 +12,7 @@ from torch import Tensor
 from sae_repro.autoencoders import Weights, batch_top_k, prefix_lengths, top_k, training_losses
 from sae_repro.autoencoders.activations import jump_relu, step
 from sae_repro.params import Cell
+from sae_repro.training.steps import ByHand, layouts
 
 D, K, N = 6, 12, 40
 
@@ -63,22 +64,22 @@ class TestGatedAuxiliary:
         cell = self.cell.model_copy(update=changes)
         return training_losses(cell, w, self.x, lengths=[K], lambda_=1.0).terms["gate"]
 
-    def theirs(self, w: Weights) -> tuple[Tensor, dict[str, Tensor | None]]:
+    def theirs(self, w: Weights, *, term: str = "auxiliary_reconstruction_loss", l1: float = 0.0
+               ) -> tuple[Tensor, dict[str, Tensor | None]]:  # fmt: skip
+        """(SAELens' term, or the whole "loss"; its gradients by our names)."""
         pytest.importorskip("sae_lens")
         from sae_lens.saes.gated_sae import GatedTrainingSAE, GatedTrainingSAEConfig
         from sae_lens.saes.sae import TrainStepInput
 
-        config = GatedTrainingSAEConfig(d_in=D, d_sae=K, apply_b_dec_to_input=True)
-        sae = GatedTrainingSAE(config).double()
+        config = GatedTrainingSAEConfig(d_in=D, d_sae=K, dtype="float64")
+        sae = GatedTrainingSAE(config)
         named = {"b_gate" if n == "b_enc" else n: t for n, t in w.named().items()}
         sae.load_state_dict(named)
-        given = TrainStepInput(self.x, {"l1": 0.0}, None, 0, False)
-        unused = torch.empty(0)
-        loss = sae.calculate_aux_loss(given, unused, unused, unused)
-        term = loss["auxiliary_reconstruction_loss"]
+        out = sae.training_forward_pass(TrainStepInput(self.x, {"l1": l1}, None, 0, False))
+        value = out.loss if term == "loss" else out.losses[term]
         tensors = [getattr(sae, name) for name in named]
-        found = torch.autograd.grad(term, tensors, allow_unused=True)
-        return term, dict(zip(w.named(), found, strict=True))
+        found = torch.autograd.grad(value, tensors, allow_unused=True)
+        return value, dict(zip(w.named(), found, strict=True))
 
     def test_saelens_has_its_value_but_lets_the_decoder_learn_from_it(self) -> None:
         w = gated_weights()
@@ -90,6 +91,34 @@ class TestGatedAuxiliary:
         assert theirs["W_dec"] is not None
         assert theirs["W_dec"].norm() > 0.1
         assert ours["W_dec"] is None
+
+    def test_trained_it_is_saelens_in_every_gradient(self) -> None:
+        w = gated_weights()
+        term, theirs = self.theirs(w)
+        ours = self.ours(w, gated_auxiliary="trained")
+        torch.testing.assert_close(ours, term)
+        torch.testing.assert_close(gradients(ours, w), theirs)
+
+    @pytest.mark.parametrize("below", [0.0, 1.0], ids=["all entries", "few"])
+    def test_a_step_by_hand_is_saelens_step(
+        self, below: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Free rows, their norms in the penalty, the auxiliary loss trained: no other choice."""
+        monkeypatch.setattr(layouts, "SPARSE_BELOW", below)
+        monkeypatch.setattr(layouts, "DENSE_TO", 0)
+        cell = Cell(expansion=K / D, activation="gated", gated_auxiliary="trained",
+                    penalty="l1_decoder_norm", decoder="free", lambda_=0.7,
+                    reconstruction="sum")  # fmt: skip
+        w = gated_weights()
+        loss, theirs = self.theirs(w, term="loss", l1=0.7)
+        taken = ByHand(cell, w, epsilon=0.0).take(self.x, lengths=[K], lambda_=0.7, dead_k=None)
+        assert taken.loss == pytest.approx(loss.item(), rel=1e-12)
+        assert taken.gradients is not None
+        encoder, decoder = taken.gradients.rows(0, K)
+        ours = {**taken.gradients.small, "W_enc": encoder.T, "W_dec": decoder}
+        assert ours.keys() == theirs.keys()
+        for name, gradient in theirs.items():
+            torch.testing.assert_close(torch.from_numpy(ours[name]), gradient)
 
     def test_b_dec_learns_from_it_as_the_centre_only(self) -> None:
         w = gated_weights()

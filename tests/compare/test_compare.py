@@ -158,6 +158,11 @@ def test_a_study_in_which_everything_failed_still_has_its_table(
     assert "No cell finished" in (folder / "tables/matched_l0.md").read_text()
 
 
+def gated_trained(penalty: str) -> Cell:
+    return Cell(expansion=8, activation="gated", gated_auxiliary="trained", decoder="free",
+                penalty=penalty, lambda_=1)  # fmt: skip
+
+
 def test_an_architecture_is_named_by_what_differs_from_the_usual() -> None:
     jumprelu = {"expansion": 8, "activation": "jumprelu", "lambda": 1e-3}
     named = {
@@ -168,6 +173,8 @@ def test_an_architecture_is_named_by_what_differs_from_the_usual() -> None:
         "gated + auxk": Cell(
             expansion=8, activation="gated", penalty="l1", revival="auxk", **{"lambda": 1}
         ),
+        "gated (trained auxiliary)": gated_trained("l1_decoder_norm"),
+        "gated (trained auxiliary, tanh)": gated_trained("tanh"),
         "topk": topk(8),
         "topk without revival": Cell(expansion=8, activation="topk", k=8),
         "matryoshka-random over topk": topk(8, prefixes="random"),

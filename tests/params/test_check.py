@@ -156,6 +156,13 @@ FAULTS = {
     "gated without a penalty": (
         change("cells/vanilla", {"expansion": 4, "activation": "gated"}),
         "nothing keeps gated sparse"),
+    "an auxiliary loss that is not there": (
+        change("cells/topk/gated_auxiliary", "trained"),
+        "gated_auxiliary is read only with activation: gated, here activation: topk"),
+    "an auxiliary loss before training": (
+        change("cells/vanilla", {"expansion": 4, "activation": "gated", "baseline": "untrained",
+                                 "gated_auxiliary": "trained"}),
+        "nothing reads gated_auxiliary"),
     "l0 without thresholds": (
         change("cells/vanilla/penalty", "l0"), "which only activation jumprelu has"),
     "quadratic without its target": (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sae_repro.params import Cell, Train
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.training.steps import Taken
-from sae_repro.training.steps.codes import DenseCode
+from sae_repro.training.steps.codes import HostCode
 from sae_repro.training.trainer import Trainer
 from sae_repro.training.watch import EXPLODED, Diverged, Watch
 
@@ -33,7 +33,7 @@ RELU = Cell(expansion=4, penalty="l1", lambda_=1e-2)
 def note_all(watch: Watch, errors: Sequence[float], batches: Sequence[torch.Tensor]) -> int | None:
     """The step of the fault that the watch names, if any."""
     for step, (error, x_nd) in enumerate(zip(errors, batches, strict=True)):
-        taken = Taken(error, {"reconstruction": error}, lambda: 0.0, DenseCode(x_nd))
+        taken = Taken(error, {"reconstruction": error}, lambda: 0.0, HostCode(x_nd))
         watch.note(step, taken, 3.0, x_nd)
     fault = watch.fault()
     return None if fault is None else fault[0]

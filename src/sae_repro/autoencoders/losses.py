@@ -38,8 +38,9 @@ def training_losses(
     `lengths` are this step's prefixes, [K] for none; `lambda_` is λ at this step; `dead_k` [K]
     marks the latents that auxk revives (None: none); `epsilon` is JumpReLU's kernel width.
     `reconstruction: mean` divides squared errors by D. A gated SAE has the term `gate`:
-    R(x, max(π, 0)·W_dec + b_dec), the decoder frozen, by which its gate learns to find what is
-    there.
+    R(x, max(π, 0)·W_dec + b_dec), by which its gate learns to find what is there. The decoder,
+    W_skip with it, is a constant there (`gated_auxiliary: frozen`; Rajamanoharan et al. 2024,
+    arXiv:2404.16014, eq. 8) or learns from it too (`trained`, as SAELens's gated SAE does).
     """
     seen_nd, x_nd = sides(cell, weights, x_nd)
     code = training_code(cell, weights, seen_nd, epsilon=epsilon)
@@ -52,9 +53,12 @@ def training_losses(
     if cell.penalty != "none":
         terms["penalty"] = lambda_ * penalty(cell, weights, code, lengths=lengths, epsilon=epsilon)
     if cell.activation_row.gated:
-        frozen = replace(weights, W_dec=weights.W_dec.detach(), b_dec=weights.b_dec.detach())
+        decoder, gate_left_nd = weights, left_nd
+        if cell.gated_auxiliary == "frozen":
+            decoder = replace(weights, W_dec=weights.W_dec.detach(), b_dec=weights.b_dec.detach())
+            gate_left_nd = left_nd.detach()
         gate_nk = torch.relu(code.u_nk)
-        terms["gate"], _ = _reconstruction(frozen, left_nd.detach(), gate_nk, lengths, per)
+        terms["gate"], _ = _reconstruction(decoder, gate_left_nd, gate_nk, lengths, per)
     if cell.revival_row.auxiliary and dead_k is not None:
         residual = (left_nd - x_hat).detach()
         terms["auxk"] = cell.auxk_coefficient * auxk_loss(

@@ -5,6 +5,7 @@ from sae_repro.params.axis_labels import (
     BASIS_LABELS,
     FROZEN_LABELS,
     REVIVAL_LABELS,
+    TRAINED_AUXILIARY,
     WEIGHTS_LABELS,
 )
 from sae_repro.params.cell import Cell
@@ -26,9 +27,14 @@ def _architecture(cell: Cell, activation: str) -> str:
     if cell.is_basis:
         return BASIS_LABELS[str(cell.baseline)]
     row = ACTIVATION_LABELS[cell.activation]
-    base = row.label
-    if cell.penalty not in ("none", row.usual_penalty):
-        base += f" ({cell.penalty.replace('_', ' ')})"
+    base, usual, notes = row.label, row.usual_penalty, []
+    if cell.gated_auxiliary == "trained":
+        note, usual = TRAINED_AUXILIARY
+        notes.append(note)
+    if cell.penalty not in ("none", usual):
+        notes.append(cell.penalty.replace("_", " "))
+    if notes:
+        base += f" ({', '.join(notes)})"
     if cell.prefixes != "none":
         ordered = "-ordered" if cell.order == "contribution" else ""
         base = f"matryoshka-{cell.prefixes}{ordered}" + (

@@ -63,6 +63,13 @@ class Activation(Row):
     """Source of the saved threshold: training, or calibration tokens after it."""
     gated: bool = False
     """Whether u is a gate's pre-activation π: penalties and auxiliary losses see max(π, 0)."""
+    loss_reads: tuple[str, ...] = ()
+    """Of `reads`, what the loss alone reads: no SAE before training depends on it."""
+
+    @property
+    def reads_untrained(self) -> tuple[str, ...]:
+        """Of `reads`, what decides the SAE before training."""
+        return tuple(name for name in self.reads if name not in self.loss_reads)
 
     @property
     def extra(self) -> tuple[str, ...]:
@@ -158,6 +165,8 @@ ACTIVATIONS = _by_name(
         description="a magnitude where a gate is open",
         architecture="gated",
         l0_set_by="penalty",
+        reads=("gated_auxiliary",),
+        loss_reads=("gated_auxiliary",),
         gated=True,
     ),
 )

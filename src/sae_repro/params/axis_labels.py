@@ -38,6 +38,10 @@ ACTIVATION_LABELS = {
     ),
 }
 
+TRAINED_AUXILIARY = ("trained auxiliary", "l1_decoder_norm")
+"""What stands behind the name of a gated SAE with `gated_auxiliary: trained`, which is trained by
+another loss, and its default penalty: its decoder is free as a rule."""
+
 REVIVAL_LABELS = {
     "none": "without revival",
     "resample": "+ resampling",

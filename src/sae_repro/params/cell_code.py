@@ -30,6 +30,12 @@ class CellCode(Section):
         description="jumprelu: width ε of the straight-through kernel, and every θ's start, as a "
         "fraction of the median norm of the inputs trained on",
     )
+    gated_auxiliary: Literal["frozen", "trained"] = Field(
+        "frozen",
+        description="gated: whether the loss by which the gate learns, the reconstruction from "
+        "max(π, 0), sees the decoder as a constant (frozen, as the paper) or trains it too "
+        "(trained, as SAELens)",
+    )
     apply_b_dec_to_input: bool = Field(True, description="whether the encoder sees x − b_dec")
 
     penalty: Penalty = Field(

@@ -45,7 +45,7 @@ def fields_read(cell: Cell) -> tuple[str, ...]:
     if cell.is_basis:
         return ("hook", "baseline")
     if cell.baseline is not None:
-        read = {"baseline", *READ_UNTRAINED, *cell.activation_row.reads}
+        read = {"baseline", *READ_UNTRAINED, *cell.activation_row.reads_untrained}
         return tuple(name for name in Cell.model_fields if name in read)
     return tuple(
         name for name in Cell.model_fields if name not in NOT_TRAINED and _reads(cell, name)

@@ -147,7 +147,7 @@ def faults(cell: "Cell") -> Iterator[str]:
         )
         return
     if cell.baseline == "untrained":
-        read = (*READ_UNTRAINED, *cell.activation_row.reads)
+        read = (*READ_UNTRAINED, *cell.activation_row.reads_untrained)
         unread = list(_unread(cell, read, "baseline: untrained is the SAE before training"))
         if unread:
             yield from unread

@@ -7,8 +7,9 @@ token may be active:
 
     encoder, all latents                                2 N D K
     decoder, and the gradients of z, W_dec and W_enc    8 N D A
-    a gated SAE's auxiliary reconstruction, decoder
-    frozen: its decoder and the gradient of its code    4 N D K
+    a gated SAE's auxiliary reconstruction: its
+    decoder and the gradient of its code                4 N D K
+    and W_dec's, with gated_auxiliary: trained          2 N D K
 
 A is k where the activation keeps k a token, and K where a penalty sets how many are active: how
 many that will be, params.yaml doesn't say. Prefixes share one decode and add nothing. Of a
@@ -38,6 +39,8 @@ def step_operations(cell: Cell, d_in: int, batch_size: int, d_out: int | None = 
     if cell.activation_row.l0_set_by == "k":
         assert cell.k is not None  # the schema sees to it
         active = min(cell.k, k)
-    auxiliary = 4 * k if cell.activation_row.gated else 0
+    auxiliary = 0
+    if cell.activation_row.gated:
+        auxiliary = 6 * k if cell.gated_auxiliary == "trained" else 4 * k
     skip = 4 * d_in * d_out if cell.skip else 0
     return batch_size * (d_in * 2 * (k + active) + d_out * (6 * active + auxiliary) + skip)

@@ -20,15 +20,20 @@ LARGEST_ERROR = {torch.float32: 5e-6, torch.float64: 1e-13}
 def combinations() -> dict[str, Cell]:
     """By name: all cells that differ in what a step computes; prefixes come to it as lengths."""
     found = {}
-    for activation, penalty, prefixes, decoder, auxk in itertools.product(
-        ACTIVATIONS, PENALTIES, ("none", "fixed"), ("unit_norm", "free"), (False, True)
-    ):
+    for activation, penalty, prefixes, decoder, auxk, auxiliary in itertools.product(
+        ACTIVATIONS, PENALTIES, ("none", "fixed"), ("unit_norm", "free"), (False, True),
+        ("", "frozen", "trained"),
+    ):  # fmt: skip
+        if ACTIVATIONS[activation].gated != bool(auxiliary):
+            continue
         choices: dict[str, Any] = {
             "expansion": 4, "activation": activation, "penalty": penalty, "prefixes": prefixes,
             "decoder": decoder, "revival": "auxk" if auxk else "none",
         }  # fmt: skip
         if ACTIVATIONS[activation].l0_set_by == "k":
             choices["k"] = 3
+        if auxiliary:
+            choices["gated_auxiliary"] = auxiliary
         if activation == "jumprelu":
             choices["jumprelu_bandwidth"] = 0.4
         if penalty != "none":
@@ -40,6 +45,7 @@ def combinations() -> dict[str, Cell]:
         except ValidationError:
             continue
         name = f"{activation}-{penalty}-{prefixes}-{decoder}{'-auxk' if auxk else ''}"
+        name += "-trained" if auxiliary == "trained" else ""
         found[name] = cell
     return found
 

@@ -23,6 +23,14 @@ CELLS = {
         expansion=6, activation="jumprelu", penalty="l0", lambda_=0.01, jumprelu_bandwidth=0.1
     ),
     "gated": Cell(expansion=6, activation="gated", penalty="l1", lambda_=0.02),
+    "gated-trained": Cell(
+        expansion=6,
+        activation="gated",
+        gated_auxiliary="trained",
+        penalty="l1_decoder_norm",
+        decoder="free",
+        lambda_=0.02,
+    ),
 }
 
 
@@ -99,6 +107,8 @@ def test_a_batch_in_which_nothing_fires_teaches_b_dec_alone(
     assert taken.code.smallest(None) == torch.inf
     small = dict(taken.gradients.small)
     direct = 2 * (weights.b_dec.detach() - x).sum(0) / x.numel()
+    if cell.gated_auxiliary == "trained":
+        direct *= 2  # of both reconstructions
     torch.testing.assert_close(torch.from_numpy(small.pop("b_dec")), direct)
     assert not any(t.any() for t in (*taken.gradients.rows(0, 48), *small.values()))
 

@@ -18,9 +18,9 @@ from sae_repro.numerics.products import multiply
 from sae_repro.params import Cell
 from sae_repro.training.steps.activation import ACTIVATIONS, Small, where_positive
 from sae_repro.training.steps.auxiliary import revived
-from sae_repro.training.steps.codes import DenseCode, SparseCode, Taken
-from sae_repro.training.steps.gradients import Gradients
-from sae_repro.training.steps.layouts import Few, Layout, Residual, laid_out
+from sae_repro.training.steps.codes import HostCode, SparseCode, Taken
+from sae_repro.training.steps.gradients import Gradients, Rows
+from sae_repro.training.steps.layouts import Few, Layout, Residual, laid_out, sum_rows
 from sae_repro.training.steps.slopes import penalised
 from sae_repro.training.steps.workspace import Floats, Workspace
 
@@ -43,6 +43,8 @@ class _Batch:
     """The latents that auxk revives, and their pre-activations [N, n]."""
     u_dead: Floats | None
     terms: dict[str, Tensor | float] = field(default_factory=dict)
+    gate: tuple[Floats, Residual] | None = None
+    """max(π, 0) and how it misses the batch, where the decoder learns from that too."""
 
 
 class ByHand:
@@ -73,21 +75,25 @@ class ByHand:
         gradients = Gradients(
             small,
             encoder=layout.outer(du, batch.seen_nd, 1.0, "encoder"),
-            decoder=layout.outer(batch.z, residual, scale, "decoder"),
+            decoder=self._decoder(batch, residual, scale),
             w_dec=w_dec,
             norm_slope_k=norm_slope_k,
         )
         if batch.dead is not None:
             self._revive(batch, residual, gradients, du_k)
-        small["b_dec"] = residual.sum_d() * scale
+        # x̂ − x of all reconstructions that the decoder learns from
+        missed_nd = residual.first_nd
+        if batch.gate is not None:
+            missed_nd = missed_nd + batch.gate[1].first_nd
+        small["b_dec"] = sum_rows(missed_nd) * scale
         if cell.skip:
-            small["W_skip"] = np.matmul(residual.first_nd.T, batch.seen_nd) * scale
+            small["W_skip"] = np.matmul(missed_nd.T, batch.seen_nd) * scale
         if cell.subtracts_b_dec:
             small["b_dec"] -= np.matmul(du_k, self._w_enc.T)
         code = (
             SparseCode(layout.col, batch.z, len(batch.x_nd), len(w_dec))
             if isinstance(layout, Few)
-            else DenseCode(torch.from_numpy(batch.z))
+            else HostCode(torch.from_numpy(batch.z))
         )
         loss = sum(batch.terms.values())
         return Taken(loss, batch.terms, lambda: residual.full, code, gradients)
@@ -112,6 +118,21 @@ class ByHand:
         z = self._activation.z(layout, u)
         return _Batch(x_nd, target_nd, seen_nd, lengths, layout, u, z, dead, u_dead)
 
+    def _decoder(self, batch: _Batch, residual: Residual, scale: float) -> Rows:
+        """The gradient of W_dec, beside what revival and norms add."""
+        layout = batch.layout
+        rows = layout.outer(batch.z, residual, scale, "decoder")
+        if batch.gate is None:
+            return rows
+        more = layout.outer(*batch.gate, scale, "decoder of the gate")
+
+        def both(a: int, b: int) -> Floats:
+            found = rows(a, b)
+            found += more(a, b)
+            return found
+
+        return both
+
     def _per(self, batch: _Batch) -> int:
         """By what squared errors are divided."""
         x_nd = batch.x_nd
@@ -131,6 +152,8 @@ class ByHand:
         # the gate learns from the penalty, and from what it would reconstruct by itself
         gate = np.maximum(batch.u, 0, out=layout.scratch("gate", batch.u))
         missed = layout.residual(gate, w_dec, batch.target_nd, "missed")
+        if self._cell.gated_auxiliary == "trained":
+            batch.gate = gate, missed
         dgate = layout.back(missed, w_dec, 2 / per, "missed")
         _, norm_slope_k = self._penalise(batch, gate, dgate, lambda_)
         batch.terms["gate"] = missed.squares / per

@@ -49,29 +49,19 @@ class Taken:
 
 @dataclass
 class DenseCode:
-    """A code with its zeros."""
+    """A code with its zeros, on any device, which is never waited for."""
 
     z_nk: Tensor
 
     @property
     def l0(self) -> Tensor | float:
         """Latents that fire, per token."""
-        if self.z_nk.device.type == "cpu":
-            return int(np.count_nonzero(self._fires)) / len(self.z_nk)
         fired_n = self.z_nk.sign().sum(dim=1, dtype=torch.float32)  # z ≥ 0
         return fired_n.sum(dtype=torch.float64).float() / len(self.z_nk)
 
     def fired_k(self) -> Tensor:
         """Whether each latent fires in the batch, [K]."""
-        if self.z_nk.device.type == "cpu":
-            return torch.from_numpy(self._fires.any(axis=0))
         return self.z_nk.amax(dim=0) > 0
-
-    @cached_property
-    def _fires(self) -> npt.NDArray[np.bool_]:
-        """Where z > 0, [N, K], on a CPU: read once, a quarter of the size of z for the rest."""
-        fires: npt.NDArray[np.bool_] = self.z_nk.numpy() > 0
-        return fires
 
     def square_k(self) -> Tensor:
         """The mean of z² over the batch, [K]."""
@@ -81,6 +71,30 @@ class DenseCode:
         """The smallest positive z·‖d‖, +∞ where nothing fires."""
         score_nk = self.z_nk if norm_k is None else self.z_nk * norm_k
         return torch.where(score_nk > 0, score_nk, torch.inf).amin()
+
+
+class HostCode(DenseCode):
+    """The same on a CPU, in a fraction of the time: numpy's masks are faster than torch's."""
+
+    @property
+    def l0(self) -> Tensor | float:
+        """Latents that fire, per token."""
+        return int(np.count_nonzero(self._fires)) / len(self.z_nk)
+
+    def fired_k(self) -> Tensor:
+        """Whether each latent fires in the batch, [K]."""
+        return torch.from_numpy(self._fires.any(axis=0))
+
+    @cached_property
+    def _fires(self) -> npt.NDArray[np.bool_]:
+        """Where z > 0, [N, K]: read once, a quarter of the size of z for the rest."""
+        fires: npt.NDArray[np.bool_] = self.z_nk.numpy() > 0
+        return fires
+
+
+def dense_code(z_nk: Tensor) -> DenseCode:
+    """The code with its zeros, in the form of its device."""
+    return HostCode(z_nk) if z_nk.device.type == "cpu" else DenseCode(z_nk)
 
 
 @dataclass

@@ -45,10 +45,6 @@ class Residual:
             self._scaled = scale, self.summed * scale
         return self._scaled[1]
 
-    def sum_d(self) -> Floats:
-        """Σ of x̂ − x over prefixes and tokens, [D]."""
-        return sum_rows(self.first_nd)
-
 
 class Layout(Protocol):
     """Entries of [N, K] and what a step does with values of them."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from sae_repro.autoencoders import Weights, training_losses
 from sae_repro.autoencoders.transcoding import sides
 from sae_repro.params import Cell
-from sae_repro.training.steps.codes import DenseCode, Taken
+from sae_repro.training.steps.codes import Taken, dense_code
 
 
 @dataclass
@@ -42,5 +42,5 @@ class Reference:
             losses.loss,
             dict(losses.terms),
             lambda: (x_nd - x_hat_nd).square().sum(),
-            DenseCode(losses.z_nk.detach()),
+            dense_code(losses.z_nk.detach()),
         )
