@@ -53,6 +53,7 @@ MEANT = {
         )
     },
     "training/trainer.py": {"train", "evaluate", "control"},
+    "parallel/micro_batches.py": {"train"},
     "autoencoders/losses.py": {"train", "evaluate", "control"},
     "autoencoders/interchange/formats.py": {"train"},
     "stories/lexicon.py": {"corpus", "subject", "evaluate"},

@@ -19,11 +19,12 @@ from sae_repro.params.cell_revival import CellRevival
 from sae_repro.params.cell_rules import faults
 from sae_repro.params.cell_source import CellSource
 from sae_repro.params.cell_training import CellTraining
+from sae_repro.params.division import Divided
 
 LR_OF_UNIT_ROWS = 0.08  # chosen by measurement: reports/benchmarks/defaults.md
 
 
-class Cell(CellTraining, CellRevival, CellPrefixes, CellCode, CellSource):
+class Cell(Divided, CellTraining, CellRevival, CellPrefixes, CellCode, CellSource):
     """An SAE of width K = expansion · D on one hook. Formulas: docs of `sae_repro.autoencoders`."""
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from sae_repro.params.axes import readers
 from sae_repro.params.cell import Cell
 from sae_repro.params.cell_rules import READ_UNTRAINED
+from sae_repro.params.division import Divided
 from sae_repro.params.hooks import on_random_weights
 
 NOT_TRAINED = ("import_", "sha256", "baseline")
@@ -57,6 +58,8 @@ def _reads(cell: Cell, field: str) -> bool:
         return cell.target_hook is not None
     if field == "apply_b_dec_to_input":
         return cell.target_hook is None
+    if field in Divided.model_fields:
+        return cell.parts > 1
     axis_and_values = readers(field)
     return axis_and_values is None or getattr(cell, axis_and_values[0]) in axis_and_values[1]
 

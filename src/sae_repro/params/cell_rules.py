@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from sae_repro.params.axes import ACTIVATIONS, PENALTIES, readers
+from sae_repro.params.division import division_faults
 
 if TYPE_CHECKING:
     from sae_repro.params.cell import Cell
@@ -160,6 +161,7 @@ def faults(cell: "Cell") -> Iterator[str]:
     for broken, message in RULES:
         if broken(cell):
             yield message(cell)
+    yield from division_faults(cell)
 
 
 def width_faults(cell: "Cell", d_in: int) -> Iterator[str]:
@@ -176,6 +178,8 @@ def width_faults(cell: "Cell", d_in: int) -> Iterator[str]:
         yield f"k = {cell.k}: allowed are 1 … {width} ({product})"
     elif cell.target_l0 is not None and cell.target_l0 > width:
         yield f"target_l0 = {cell.target_l0:g}: allowed are at most {width} ({product})"
+    elif width % cell.latent_shards:
+        yield f"latent_shards = {cell.latent_shards}: must divide K = {width} ({product})"
     elif cell.prefixes == "fixed" and min(cell.prefix_shares) * width < 1:
         yield f"prefix_shares: the smallest group of K = {width} latents would be empty"
 

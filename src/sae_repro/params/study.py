@@ -161,6 +161,13 @@ def _problems(study: Study) -> Iterator[str]:
                 f"(train.batch_size = {study.train.batch_size})"
             )
             continue
+        if study.train.batch_size % cell.micro_batches:
+            yield (
+                f"cells.{name}.micro_batches = {cell.micro_batches}: must divide "
+                f"train.batch_size = {study.train.batch_size}"
+            )
+        if cell.latent_shards > 1 and study.train.device != "cpu":
+            yield f"cells.{name}.latent_shards: written for train.device = cpu only"
         rows, size = study.extract.n_tokens, study.train.batch_size
         steps = cell.steps(size, study.train.epochs, rows)
         if study.extract.pooling == "token" and steps < 1:

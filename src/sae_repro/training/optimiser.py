@@ -1,7 +1,7 @@
 """Adam as in the papers, with gradient clipping and decoder rows held at norm one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,16 @@ class _Block:
     """Those of the two that are not frozen."""
     rows: Floats
     """The weights of W_dec."""
+
+
+@dataclass
+class Pending:
+    """Gradients of a step that wait for the norm they are clipped by."""
+
+    small: list[Floats]
+    blocks: list[list[Floats]]
+    square: float
+    """Their squared norm."""
 
 
 class Optimiser:
@@ -122,21 +132,38 @@ class Optimiser:
         A block is read once for its gradient, without radial part, and its norm, and once for Adam,
         with the clipping folded in, and rows of norm one.
         """
+        pending = self.pending(gradients)
+        self.finish(pending, pending.square, lr)
+
+    def pending(self, gradients: Gradients, *, counted_elsewhere: Collection[str] = ()) -> Pending:
+        """A step's gradients, without radial parts, ready for `finish`.
+
+        `counted_elsewhere` are weights whose gradients are left out of the norm.
+        """
         small = [gradients.small[name] for name in self._small]
-        square = sum(map(squared, small))
-        found: list[list[Floats]] = []
+        square = sum(
+            squared(gradient)
+            for name, gradient in zip(self._small, small, strict=True)
+            if name not in counted_elsewhere
+        )
+        blocks: list[list[Floats]] = []
         for block in self._blocks:
             encoder, decoder = gradients.rows(block.first, block.last)
             if self._cell.decoder == "unit_norm":
                 decoder -= np.vecdot(decoder, block.rows)[:, None] * block.rows
             rows = {"W_enc": encoder, "W_dec": decoder}
-            found.append([rows[name] for name in block.trained])
-            square += sum(map(squared, found[-1]))
+            blocks.append([rows[name] for name in block.trained])
+            square += sum(map(squared, blocks[-1]))
+        return Pending(small, blocks, square)
+
+    def finish(self, pending: Pending, square: float, lr: float) -> None:
+        """Clip by `square`, the squared norm of all gradients; Adam; rows to norm one; θ ≥ 0."""
         with torch.no_grad():
             divisor = self._divisor(square)
             self._step_counts.add_(1)
-            of = list(zip((self._whole[name] for name in self._small), small, strict=True))
-            for block, trained in zip(self._blocks, found, strict=True):
+            small = (self._whole[name] for name in self._small)
+            of = list(zip(small, pending.small, strict=True))
+            for block, trained in zip(self._blocks, pending.blocks, strict=True):
                 of += zip(block.trained.values(), trained, strict=True)
                 adams = [(adam, torch.from_numpy(gradient)) for adam, gradient in of]
                 self._update(adams, divisor, lr)

@@ -54,7 +54,7 @@ from sae_repro.training.pairs import Pairs
 from sae_repro.training.resampling import resample
 from sae_repro.training.running_threshold import RunningThreshold
 from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
-from sae_repro.training.steps import StepCode, Taken, step_of
+from sae_repro.training.steps import Step, StepCode, Taken, step_of
 from sae_repro.training.watch import Diverged, Watch, check_finite
 
 INITIAL_ROWS = 16_384  # inputs whose geometric median b_dec starts from
@@ -118,22 +118,21 @@ class Trainer:
         self.watch = Watch(cell, settings, self.batches.steps, power)
         sample = self._scaled(self.batches.sample(INITIAL_ROWS, "b_dec"))
         rng = generator(seed, self.id, "weights")
-        first = initial_weights(cell, d_in, sample.cpu(), rng, epsilon=self.epsilon)
-        self.weights = Weights(**{n: t.to(self.device) for n, t in first.named().items()})
-        self.optimiser = Optimiser(cell, self.weights)
-        self.step_of_cell = step_of(
-            cell,
-            self.weights,
-            epsilon=self.epsilon,
-            autocast=settings.precision == "bfloat16",
-        )
-        k = self.weights.d_sae
-        self.silent_k = torch.zeros(k, dtype=torch.int64, device=self.device)
+        self._begin(d_in, sample.cpu(), rng)
+        self.silent_k = torch.zeros(self.weights.d_sae, dtype=torch.int64, device=self.device)
         """Tokens since a latent last fired (or was resampled)."""
-        self.contribution = Contribution(k, self.device)
+        self.contribution = Contribution(self.weights.d_sae, self.device)
         """Moved only by `order: contribution`."""
         self.lambda_ = torch.tensor(cell.lambda_ or 0.0, dtype=torch.float64, device=self.device)
         """λ after its warm-up; moved only by the controller of `target_l0`."""
+
+    def _begin(self, d_in: int, sample: Tensor, rng: np.random.Generator) -> None:
+        """Initial weights, their optimiser, and the step."""
+        first = initial_weights(self.cell, d_in, sample, rng, epsilon=self.epsilon)
+        self.weights = Weights(**{n: t.to(self.device) for n, t in first.named().items()})
+        self.optimiser = Optimiser(self.cell, self.weights)
+        bf16, epsilon = self.settings.precision == "bfloat16", self.epsilon
+        self.step_of_cell: Step = step_of(self.cell, self.weights, epsilon=epsilon, autocast=bf16)
 
     def run(
         self,
@@ -162,7 +161,7 @@ class Trainer:
                 self.watch.check(row, journal, self.checkpoint)
                 progress(done)
             if saves:
-                save_checkpoint(self.checkpoint, done, self._state(), journal)
+                self._save(done, journal)
         sae = self.sae()
         check_finite(sae, journal)  # the last step may have broken what its loss has not seen
         return Trained(sae, journal, self._thresholds(sae))
@@ -183,12 +182,7 @@ class Trainer:
             else 0.0,
             dead_k=self._dead() if cell.revival_row.auxiliary else None,
         )
-        lr = learning_rate(cell, self.weights.d_in, step, steps)
-        if isinstance(taken.loss, torch.Tensor):
-            self.optimiser.step(taken.loss, lr)
-        else:
-            assert taken.gradients is not None
-            self.optimiser.apply(taken.gradients, lr)
+        self._update(taken, learning_rate(cell, self.weights.d_in, step, steps))
         with torch.no_grad():
             code, l0 = taken.code, taken.code.l0
             self.silent_k.add_(len(x_nd)).masked_fill_(code.fired_k(), 0)
@@ -199,6 +193,13 @@ class Trainer:
             if cell.order == "contribution":
                 self._reorder(code)
         return taken
+
+    def _update(self, taken: Taken, lr: float) -> None:
+        if isinstance(taken.loss, torch.Tensor):
+            self.optimiser.step(taken.loss, lr)
+        else:
+            assert taken.gradients is not None
+            self.optimiser.apply(taken.gradients, lr)
 
     def _steer(self, step: int, l0: Tensor | float) -> None:
         """Multiplicative control: λ up where the batch has at least the target L0, else down."""
@@ -215,12 +216,9 @@ class Trainer:
         if self.cell.activation_row.threshold != "calibrated":
             return {}
         assert sae.weights.threshold is not None
-        return as_json(
-            {
-                "threshold_calibrated": sae.weights.threshold[0].item(),
-                "threshold_training_mean": self.threshold.mean.item() / self.target_scale,
-            }
-        )
+        threshold, mean = sae.weights.threshold[0].item(), self.threshold.mean.item()
+        mean /= self.target_scale
+        return as_json({"threshold_calibrated": threshold, "threshold_training_mean": mean})
 
     def _reorder(self, code: StepCode) -> None:
         """Latents by falling contribution; everything that is indexed by latent moves along."""
@@ -300,6 +298,9 @@ class Trainer:
             "threshold_mean": self.threshold.mean,
             **self.watch.state(),
         }
+
+    def _save(self, done: int, journal: Journal) -> None:
+        save_checkpoint(self.checkpoint, done, self._state(), journal)
 
     def _resumed(self) -> tuple[int, Journal]:
         checkpoint = load_checkpoint(self.checkpoint)

@@ -7,25 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 from sae_repro.autoencoders import SAE, save
 from sae_repro.numerics.determinism import prepare
+from sae_repro.parallel import ALONE, Ranks, trainer_of
 from sae_repro.params import Cell
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.folder import hook_metadata, write_records
 from sae_repro.train.unreached import unreached
-from sae_repro.training import Diverged, Trainer, cell_id, drop_checkpoint
+from sae_repro.training import Diverged, cell_id, drop_checkpoint
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
 
 
-def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
+def make(
+    job: "CellJob", folder: Path | None, progress: Callable[[int], None], *, ranks: Ranks = ALONE
+) -> None:
     """Train one cell and write its folder: SAE, metrics.jsonl, revival.jsonl, train.json.
 
-    A cell that diverges is a result too: its folder says so and holds no SAE.
+    A cell that diverges is a result too: its folder says so and holds no SAE. Of several `ranks`
+    that train it together, all but the first have no folder.
     """
     prepare(device=job.settings.device, threads=job.settings.threads)
     store = ActivationStore(job.activations)
-    trainer = Trainer(
-        job.cell, job.settings, store, job.hook, seed=job.seed, checkpoint=job.checkpoint
+    trainer = trainer_of(
+        job.cell,
+        job.settings,
+        store,
+        job.hook,
+        seed=job.seed,
+        checkpoint=job.checkpoint,
+        ranks=ranks,
     )
     outcome: dict[str, Any]
     try:
@@ -35,8 +45,11 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
         outcome = {"status": "failed", "reason": str(failure)}
     else:
         journal = trained.journal
-        save(with_metadata(trained.sae, job), folder)
+        if folder is not None:
+            save(with_metadata(trained.sae, job), folder)
         outcome = {"final": journal.metrics[-1], **trained.thresholds}
+    if folder is None:
+        return
     write_records(
         folder,
         job,

@@ -14,6 +14,10 @@ codes       losses and code, for the trainer
 workspace   memory that outlives a step
 """
 
+from typing import Protocol
+
+from torch import Tensor
+
 from sae_repro.autoencoders import Weights
 from sae_repro.params import Cell
 from sae_repro.training.steps.activation import ACTIVATIONS
@@ -23,7 +27,16 @@ from sae_repro.training.steps.gradients import Gradients
 from sae_repro.training.steps.reference import Reference
 from sae_repro.training.steps.slopes import PHI
 
-__all__ = ["ByHand", "Gradients", "Reference", "StepCode", "Taken", "step_of"]
+__all__ = ["ByHand", "Gradients", "Reference", "Step", "StepCode", "Taken", "step_of"]
+
+
+class Step(Protocol):
+    """The steps of one cell."""
+
+    def take(
+        self, x_nd: Tensor, *, lengths: list[int], lambda_: float | Tensor, dead_k: Tensor | None
+    ) -> Taken:
+        """The step on a batch x [N, D]; arguments as of `autoencoders.training_losses`."""
 
 
 def step_of(

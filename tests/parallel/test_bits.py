@@ -1,0 +1,122 @@
+"""Parts and ranks: the parts decide the bits, and the number of ranks does not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sae_repro.parallel import trainer_of
+from sae_repro.params import Cell, Train
+from sae_repro.readers.shards import ActivationStore
+from sae_repro.training import Trainer
+from sae_repro.training.steps import Reference
+
+from .ranked import HOOK, train_alone, train_on
+
+TOPK: dict[str, Any] = {"expansion": 4, "activation": "topk", "k": 3}
+RELU: dict[str, Any] = {"expansion": 4, "penalty": "l1", "lambda": 1e-2, "target_l0": 4}
+BATCHTOPK: dict[str, Any] = {"expansion": 4, "activation": "batchtopk", "k": 3}
+WHOLE: dict[str, dict[str, Any]] = {
+    "topk": TOPK,
+    "relu": RELU,
+    "batchtopk": BATCHTOPK,
+    "jumprelu": {
+        "expansion": 4, "activation": "jumprelu", "penalty": "l0", "lambda": 1e-2, "target_l0": 5,
+        "jumprelu_bandwidth": 0.1,
+    },
+    "gated": {"expansion": 4, "activation": "gated", "penalty": "l1", "lambda": 1e-2},
+    "resample": {
+        "expansion": 4, "penalty": "l1", "lambda": 0.3, "lr": 0.05, "revival": "resample",
+        "resample_every": 20, "resample_tokens": 500,
+    },
+    "matryoshka": {
+        "expansion": 4, "penalty": "l1", "lambda": 1e-2, "prefixes": "random",
+        "order": "contribution",
+    },
+    "free": {
+        "expansion": 4, "penalty": "l1_decoder_norm", "lambda": 1e-2, "decoder": "free",
+        "reconstruction": "sum",
+    },
+}  # fmt: skip
+CUT: dict[str, dict[str, Any]] = {
+    f"{name}-{field}": {**fields, field: 4}
+    for name, fields in WHOLE.items()
+    for field in ("micro_batches", "latent_shards")
+    if (field == "micro_batches" and name != "batchtopk")
+    or (field == "latent_shards" and name in ("topk", "relu", "batchtopk"))
+}
+SETTINGS = {"batch_size": 64, "epochs": 4, "log_every": 10, "checkpoint_every": 100}
+
+
+@pytest.fixture
+def same_generators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All cells draw alike, whatever their choices."""
+    monkeypatch.setattr("sae_repro.training.trainer.cell_id", lambda cell: "any")
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("name", CUT)
+@pytest.mark.usefixtures("same_generators")
+def test_the_first_steps_in_parts_are_those_of_the_whole_to_rounding(
+    name: str, by_hand: bool, make_store: Callable[..., Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if not by_hand:
+        if "latent_shards" in CUT[name]:
+            pytest.skip("shards are computed by hand only")
+        monkeypatch.setattr(
+            "sae_repro.training.trainer.step_of",
+            lambda cell, weights, epsilon, autocast: Reference(cell, weights, epsilon),
+        )
+    store, short = ActivationStore(make_store()), {"tokens": 25 * 64}
+    of_name = (WHOLE[name.split("-")[0]], CUT[name])
+    cells = [Cell.model_validate(fields | short) for fields in of_name]
+    trainers = [
+        of(cell, Train(batch_size=64, log_every=1), store, HOOK, seed=0, checkpoint=tmp_path / "no")
+        for of, cell in zip((Trainer, trainer_of), cells, strict=True)
+    ]
+    if not by_hand:
+        trainers[1].by_hand = False  # type: ignore[attr-defined]
+    whole, parts = (trainer.run() for trainer in trainers)
+    for row, same in zip(whole.journal.metrics, parts.journal.metrics, strict=True):
+        # tokens that lie at b_dec have pre-activations of 0, to rounding
+        assert same.pop("l0") == pytest.approx(row.pop("l0"), abs=0.2)
+        assert same == pytest.approx(row, rel=2e-3, abs=1e-6), row["step"]
+    for weight, tensor in whole.sae.weights.named().items():
+        torch.testing.assert_close(parts.sae.weights.named()[weight], tensor, atol=2e-3, rtol=2e-3)
+    assert whole.journal.revivals == parts.journal.revivals
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "names"), [(2, tuple(CUT)), (4, ("topk-micro_batches",))])
+def test_the_number_of_ranks_changes_no_bit(
+    number: int, names: tuple[str, ...], make_store: Callable[..., Path]
+) -> None:
+    """In weights and every logged number; in 200 steps of TopK, and in 40 of the others."""
+    folder = make_store()
+    cells = {
+        name: {**CUT[name], "tokens": 64 * (200 if name.startswith("topk") else 40)}
+        for name in names
+    }
+    alone = train_alone(folder, cells, SETTINGS)
+    by_rank = train_on(number, folder, cells, SETTINGS)
+    for name, one in alone.items():
+        assert by_rank[0][name].sha256 == one.sha256, name
+        assert all(results[name].metrics == one.metrics for results in by_rank), name
+        assert len(one.metrics) == (21 if name.startswith("topk") else 5)
+
+
+def test_other_parts_are_other_bits(make_store: Callable[..., Path]) -> None:
+    """What a number of parts decides, and so what a cell's key must hold."""
+    cells = {
+        str(parts): {**TOPK, "micro_batches": parts, "tokens": 64 * 20, "seed": 0}
+        for parts in (2, 4)
+    }
+    alone = train_alone(make_store(), cells, SETTINGS)
+    assert alone["2"].sha256 != alone["4"].sha256
+    assert (
+        Cell.model_validate({**TOPK, "micro_batches": 1}).identity()
+        == Cell.model_validate(TOPK).identity()
+    )
