@@ -13,10 +13,11 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 
@@ -68,13 +69,13 @@ def side_by_side(
         run = _on_ray if executor == "ray" else _on_this_machine
         try:
             with _sigterm_as_ctrl_c():
-                lines, seconds = run([work for work, _ in pieces], display)
+                ended = run({number: work for number, (work, _) in enumerate(pieces)}, display)
         except WorkerLostError as error:
             raise WorkerLostError(f"{error}{display.in_work()}; {_again(kept)}") from None
         except KeyboardInterrupt:
             raise StudyError(f"stopped from outside; {_again(kept)}") from None
-        display.finish(lines)
-    return seconds
+        display.finish([ended[number][0] for number in range(len(pieces))])
+    return [ended[number][1] for number in range(len(pieces))]
 
 
 def _again(kept: bool) -> str:
@@ -102,9 +103,11 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _on_this_machine(
-    works: Sequence[Work], display: "_Display"
-) -> tuple[list[str | None], list[float]]:
+Ended = dict[int, tuple[str | None, float]]
+"""By the number of a job, its line and its seconds."""
+
+
+def _on_this_machine(works: Mapping[int, Work], display: "_Display") -> Ended:
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
@@ -116,13 +119,10 @@ def _on_this_machine(
         try:
             ended = Parallel(
                 n_jobs=jobs, backend="loky" if jobs > 1 else "sequential", batch_size=1
-            )(
-                delayed(_run)(work, display.folder, number, parent)
-                for number, work in enumerate(works)
-            )
+            )(delayed(_run)(work, display.folder, number, parent) for number, work in works.items())
         except BrokenProcessPool as error:
             raise WorkerLostError(_loss(str(error), jobs)) from None
-    return [line for line, _ in ended], [seconds for _, seconds in ended]
+    return dict(zip(works, ended, strict=True))
 
 
 def _loss(message: str, jobs: int) -> str:
@@ -136,34 +136,33 @@ def _loss(message: str, jobs: int) -> str:
     )
 
 
-def _on_ray(works: Sequence[Work], display: "_Display") -> tuple[list[str | None], list[float]]:
-    from sae_repro.raycluster import LostError, results
+def _on_ray(works: Mapping[int, Work], display: "_Display") -> Ended:
+    """On the cluster those jobs that say what they read and write, the others on this machine."""
+    from sae_repro.dispatch import LostError, results
+    from sae_repro.orders import can_travel
 
-    ended: dict[int, tuple[str | None, float]] = {}
-    study = Path.cwd()
-    calls = [(_run_in, study, work, display.folder, n) for n, work in enumerate(works)]
-    try:
-        for number, result in results(calls, workers_asked_for()):
-            ended[number] = result
-            display.say_once(number, result[0])
-    except LostError as error:
-        raise WorkerLostError(str(error)) from None
-    return [ended[n][0] for n in range(len(works))], [ended[n][1] for n in range(len(works))]
+    numbers = [number for number, work in works.items() if can_travel(work)]
+    here = {number: work for number, work in works.items() if number not in numbers}
+    ended: Ended = {}
+
+    if numbers:
+        jobs: list[Any] = [works[number] for number in numbers]
+        report = lambda place, done: display.report(numbers[place], done)  # noqa: E731
+        try:
+            for place, result in results(jobs, _away, workers_asked_for(), report):
+                ended[numbers[place]] = result
+                display.arrived(numbers[place], result[0])
+        except LostError as error:
+            raise WorkerLostError(str(error)) from None
+    return ended | (_on_this_machine(here, display) if here else {})
 
 
-def _run_in(study: Path, work: Work, folder: Path, number: int) -> tuple[str | None, float]:
-    """As `_run`, in the study's folder: a cluster's nodes were started anywhere.
-
-    Jobs name their files from there; what runs below them reads settings from there, too.
-    """
-    try:
-        os.chdir(study)
-    except OSError as error:
-        raise StudyError(
-            f"{os.uname().nodename}: {study}: {error.strerror}; each node of the cluster needs the "
-            "study's folder under the same path, on a file system that they share"
-        ) from None
-    return _run(work, folder, number, None)
+def _away(work: Work, number: int, report: Callable[[int], None]) -> tuple[str | None, float]:
+    """As `_run`, on another machine."""
+    start = time.monotonic()
+    line = _named(work, number, report)
+    seconds = time.monotonic() - start
+    return line and f"{line}, {seconds:.1f} s", seconds
 
 
 def _run(work: Work, folder: Path, number: int, parent: int | None) -> tuple[str | None, float]:
@@ -261,8 +260,8 @@ class _Display:
         self.folder = folder
         self._names = [_name(work, number) for number, (work, _) in enumerate(pieces)]
         self._done = np.memmap(folder / "done", dtype=np.int64, mode="w+", shape=(len(pieces),))
-        total = sum(units for _, units in pieces)
-        self._bar = bar(f"{what} ×{len(pieces)}", unit=unit, total=total)
+        self._units = [units for _, units in pieces]
+        self._bar = bar(f"{what} ×{len(pieces)}", unit=unit, total=sum(self._units))
         self._printed: set[int] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -283,6 +282,15 @@ class _Display:
                 self._printed.add(number)
                 if line:
                     say(line)
+
+    def report(self, number: int, done: int) -> None:
+        """Note the units done of a job on another machine."""
+        self._done[number] = done
+
+    def arrived(self, number: int, line: str | None) -> None:
+        """Note that a job on another machine has ended."""
+        self._done[number] = self._units[number]
+        self.say_once(number, line)
 
     def in_work(self) -> str:
         """The jobs that were begun on this machine and have not ended, to follow a message."""

@@ -16,7 +16,7 @@ from sae_repro.control.recipes import Trial, trials
 from sae_repro.files import read_json, write_json, write_text
 from sae_repro.params import Control
 from sae_repro.sidebyside import side_by_side
-from sae_repro.stage import StageContext
+from sae_repro.stage import STATE, StageContext
 
 STABILITY = ("tree", "oracle")
 """Worlds of many atoms, of which an SAE finds some."""
@@ -36,8 +36,10 @@ def run(context: StageContext) -> None:
     rows: list[dict[str, Any]] = []
     atoms: list[dict[str, Any]] = []
     heat: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    STATE.mkdir(exist_ok=True)
+    # in the study's folder: what jobs write elsewhere does not come back from another machine
+    with tempfile.TemporaryDirectory(dir=STATE) as name:
+        folder = STATE / Path(name).name
         if planned:
             pieces = [
                 (job, job.steps) for job in jobs(planned, context.value("seed"), corpus, folder)

@@ -32,6 +32,14 @@ class WorldJob:
         """Training steps of all trials."""
         return sum(trial.steps for trial in self.trials)
 
+    def reads(self) -> list[Path]:
+        """What it needs of the study's folder, if it is there."""
+        return [self.corpus]
+
+    def writes(self) -> list[Path]:
+        """What it leaves in the study's folder."""
+        return [path for out in self.outs for path in (out, out.with_suffix(".npz"))]
+
     def __call__(self, progress: Callable[[int], None]) -> str:
         """Train, measure, and write each outcome to its place."""
         from sae_repro.control.trial import carry_out

@@ -1,6 +1,6 @@
 """The jobs that workers are handed: one evaluation, one reference SAE."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,20 @@ class EvaluateJob:
         target: str | None = read_json(self.sae / "train.json")["choices"].get("target_hook")
         return target
 
+    def reads(self) -> list[Path]:
+        """What it needs of the study's folder, if it is there."""
+        study, needed = self.study, [self.sae]
+        if study.settings.concepts is not None:
+            needed.append(Path(study.settings.concepts.path))
+        if "references" in study.settings.metrics and self.hook in _hooks(study):
+            family = study.family()
+            needed += [family.place(self.hook, width) for width in study.settings.references]
+        return [study.corpus, study.subject, study.activations, *needed]
+
+    def writes(self) -> list[Path]:
+        """What it leaves in the study's folder."""
+        return [self.study.store / self.key]
+
     def __call__(self, progress: Callable[[int], None]) -> str:
         """Evaluate into the store, unless it is there by now; a line on it."""
         from sae_repro.evaluate.evaluation import evaluate_into
@@ -63,6 +77,14 @@ class ReferenceJob:
     hook: str
     width: int
 
+    def reads(self) -> list[Path]:
+        """What it needs of the study's folder."""
+        return [self.family.activations]
+
+    def writes(self) -> list[Path]:
+        """What it leaves in the study's folder."""
+        return [self.family.place(self.hook, self.width)]
+
     def __call__(self, progress: Callable[[int], None]) -> str:
         """Train it, unless it is there by now."""
         from sae_repro.evaluate.metrics.references.family import references
@@ -70,6 +92,11 @@ class ReferenceJob:
         references(self.family, self.hook, (self.width,))
         progress(1)
         return f"evaluate: reference of {self.width} latents on {self.hook}"
+
+
+def _hooks(study: Evaluation) -> Collection[str]:
+    hooks: dict[str, object] = read_json(study.activations / "manifest.json")["hooks"]
+    return hooks
 
 
 def job_of(evaluation: Evaluation, sae: Path, name: str) -> EvaluateJob:

@@ -36,6 +36,19 @@ class CellJob:
         rows = ActivationStore(self.activations).activations(self.hook, "train").rows
         return self.cell.steps(self.settings.batch_size, self.settings.epochs, rows)
 
+    def reads(self) -> list[Path]:
+        """What it needs of the study's folder, if it is there; hooks of other cells left out."""
+        hooks = ActivationStore(self.activations).manifest["hooks"]
+        own = {self.hook, self.cell.target_hook}
+        others = set() if self.hook not in hooks else set(hooks) - own
+        kept = [path for path in self.activations.iterdir() if path.name not in others]
+        imported = self.cell.import_
+        return [*kept, *([Path(imported)] if imported else [])]
+
+    def writes(self) -> list[Path]:
+        """What it leaves in the study's folder; a checkpoint that is gone is none."""
+        return [self.store / self.key, path_of(self.store, self.key), self.checkpoint]
+
     def __call__(self, progress: Callable[[int], None]) -> str:
         """Make the cell into the store, unless it is there by now; a line on it."""
         with CellStore(self.store).making(self.key) as folder:

@@ -6,6 +6,7 @@ already.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.progress import measured
@@ -31,6 +32,18 @@ class TrialJob:
     def name(self) -> str:
         """The trial's name for people."""
         return self.cell.name
+
+    def reads(self) -> list[Path]:
+        """What it needs of the study's folder, if it is there."""
+        return self.cell.reads()
+
+    def writes(self) -> list[Path]:
+        """What it leaves in the study's folder."""
+        return [
+            *self.cell.writes(),
+            self.cell.store / self.measuring.key(self.cell),
+            *([] if self.rungs is None else [self.rungs.path(self.cell)]),
+        ]
 
     def __call__(self, progress: Callable[[int], None]) -> str:
         """Train and measure, each unless it is done by now; a stopped trial is not measured.

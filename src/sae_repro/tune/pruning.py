@@ -60,7 +60,7 @@ class Rungs:
 
     def train(self, job: CellJob, progress: Callable[[int], None]) -> Looks:
         """Train `job` into its store until it ends or the pruner stops it."""
-        path = self._path(job)
+        path = self.path(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             result = self.replay(job)
@@ -84,7 +84,7 @@ class Rungs:
             max_resource=self.steps,
             reduction_factor=self.tune.pruner.reduction_factor,
         )
-        reports, _ = _read(self._path(job))
+        reports, _ = _read(self.path(job))
         with quiet():
             study, trial = self._trial(pruner)
             scores: dict[int, float] = {}
@@ -128,20 +128,21 @@ class Rungs:
             # made by the stage train, without reports: trained again, for these
             with tempfile.TemporaryDirectory() as scratch:
                 make_into(job, Path(scratch), watched)
-        _write(self._path(job), _read(self._path(job))[0], ended=True)
+        _write(self.path(job), _read(self.path(job))[0], ended=True)
 
     def _report(self, job: CellJob, done: int) -> bool:
         """Report the last checkpoint before step `done`; False without one, or once recorded."""
         assert self.tune.pruner is not None
         step = last_checkpoint(job, done)
-        reports, _ = _read(self._path(job))
+        reports, _ = _read(self.path(job))
         if not step or step in reports:
             return False
         reports[step] = tuning_fvu(job, self.tune.pruner.tokens)
-        _write(self._path(job), reports, ended=False)
+        _write(self.path(job), reports, ended=False)
         return True
 
-    def _path(self, job: CellJob) -> Path:
+    def path(self, job: CellJob) -> Path:
+        """The file of the cell's reports."""
         assert self.tune.pruner is not None
         return self.folder / f"{digest([job.key, self.tune.pruner.tokens])}.json"
 

@@ -30,6 +30,14 @@ class ConsistencyJob:
     key: str
     """Path of the result in the store."""
 
+    def reads(self) -> list[Path]:
+        """What it needs of the study's folder."""
+        return [self.study.activations, *(path for pair in self.saes.values() for path in pair)]
+
+    def writes(self) -> list[Path]:
+        """What it leaves in the study's folder."""
+        return [self.study.store / self.key]
+
     def __call__(self, progress: Callable[[int], None]) -> str:
         """Compare, unless the result is in the store by now; a line on it."""
         store = CellStore(self.study.store)

@@ -37,6 +37,11 @@ class Family:
     device: str
     threads: int
 
+    def place(self, hook: str, width: int) -> Path:
+        """The folder in the store of the reference of `width` latents on `hook`."""
+        store = ActivationStore(self.activations)
+        return self.store / _key(self, *_planned(self, store, hook, width), store, hook)
+
 
 def recipe(width: int, d_in: int) -> Cell:
     """TopK with k = 4 and auxk: the same L0 at every hook and width without a λ to search for.
@@ -59,18 +64,21 @@ def references(family: Family, hook: str, widths: Sequence[int]) -> dict[int, SA
     return {width: _reference(family, hook, width) for width in widths}
 
 
-def _reference(family: Family, hook: str, width: int) -> SAE | None:
-    store, cells = ActivationStore(family.activations), CellStore(family.store)
-    shards = store.activations(hook, "train")
-    cell = recipe(width, store.d_in(hook))
+def _planned(family: Family, store: ActivationStore, hook: str, width: int) -> tuple[Cell, Train]:
+    """The reference as a cell, and how it is trained."""
     settings = Train(
-        batch_size=min(BATCH, shards.rows),
+        batch_size=min(BATCH, store.activations(hook, "train").rows),
         epochs=1,
         checkpoint_every=NEVER,
         threads=family.threads,
         device=family.device,
     )
-    key = digest(
+    return recipe(width, store.d_in(hook)), settings
+
+
+def _key(family: Family, cell: Cell, settings: Train, store: ActivationStore, hook: str) -> str:
+    shards = store.activations(hook, "train")
+    return digest(
         {
             "reference": cell.identity(),
             "train": settings.model_dump(mode="json"),
@@ -80,6 +88,12 @@ def _reference(family: Family, hook: str, width: int) -> SAE | None:
             "code": family.code,
         }
     )
+
+
+def _reference(family: Family, hook: str, width: int) -> SAE | None:
+    store, cells = ActivationStore(family.activations), CellStore(family.store)
+    cell, settings = _planned(family, store, hook, width)
+    key = _key(family, cell, settings, store, hook)
     with cells.making(key) as folder:
         if folder is not None:
             _train_into(folder, cell, settings, store, hook, family.seed)
