@@ -187,7 +187,7 @@ def _equivalent_size(test: EquivalentSize, tables: Tables) -> Measured:
     log_k = np.log([tables.axis(cell, "K") for cell in than])
     own_n, curve_cn = tables.by_seed(cells, test.metric)[0], tables.by_seed(than, test.metric)
     n = min(len(own_n), curve_cn.shape[1])
-    sizes = np.array([_crossing(log_k, curve_cn[:, i], float(own_n[i])) for i in range(n)])
+    sizes = np.array([crossing(log_k, curve_cn[:, i], float(own_n[i])) for i in range(n)])
     if not np.isfinite(sizes).all():
         low, high = (f"{np.exp(end):.0f}" for end in (log_k[0], log_k[-1]))
         raise UndecidedError(
@@ -198,7 +198,7 @@ def _equivalent_size(test: EquivalentSize, tables: Tables) -> Measured:
     return Measured(value, value - half, value + half, n, "seeds")
 
 
-def _crossing(log_k: Floats, metric: Floats, value: float) -> float:
+def crossing(log_k: Floats, metric: Floats, value: float) -> float:
     """Where the line through (`log_k`, `metric`) first has `value`; NaN where it never does."""
     points = zip(log_k, metric, strict=True)
     for (a, at_a), (b, at_b) in pairwise(points):

@@ -32,6 +32,8 @@ from sae_repro.compare.scaling.surfaces import fits
 from sae_repro.compare.scaling.tables import write_scaling
 from sae_repro.compare.steering import write_steering
 from sae_repro.compare.tables import write_cells
+from sae_repro.compare.widths.figure import draw_widths
+from sae_repro.compare.widths.tables import measure_widths, write_widths
 from sae_repro.files import replacing_folder
 from sae_repro.params import Compare
 from sae_repro.params.claims import Claim
@@ -115,6 +117,9 @@ def _tables(
         fitted = list(fits(families, results, settings.bootstrap, seed))
         write_scaling(folder, fitted, settings.bootstrap, seed)
         draw_scaling(figures, fitted)
+        widths = measure_widths(results, seed)
+        write_widths(folder, widths)
+        draw_widths(figures, widths)
         if claims:
             write_claims(folder, claims)
         write_index(folder)

@@ -44,6 +44,10 @@ INDEX = {
     "scaling": "laws of the loss over width, tokens and sparsity, and the largest cell predicted",
     "scaling_budgets": "the width and tokens with the lowest loss at a budget of compute",
     "scaling_cells": "the cells behind the laws, with their residuals",
+    "widths": "what a wider SAE adds, splits and keeps of a narrower one; hedging",
+    "widths_correlations": "whether an SAE holds the latents of reference SAEs, by their width",
+    "widths_equivalent": "the width at which another architecture has the same value",
+    "widths_trees": "how latents split from width to width, the largest trees",
     "claims": "what others claim, and whether it is so here: numbers, intervals, verdicts",
     "METRICS": "every metric: definition, unit, denominator, kind of interval, source; and its "
     "card: noise, separation from controls, truth on known atoms, correlation with FVU",

@@ -85,6 +85,30 @@ STRUCTURE = {
     "decoder_near_copy_fraction": "near copies ↓",
     "description_length": "description length ↓",
 }
+WIDTHS = {
+    "narrow": "narrow",
+    "wide": "wide",
+    "K_narrow": "K",
+    "K_wide": "K, wide",
+    "target_l0": "target L0",
+    "new": "new",
+    "new_same_width": "new, same width",
+    "split": "split",
+    "split_same_width": "split, same width",
+    "copy": "copy",
+    "hedging_beyond_seeds": "hedging",
+    "leaning_beyond_seeds": "leaning",
+}
+EQUIVALENT = {
+    "architecture": "in units of",
+    "target_l0": "target L0",
+    "cell": "cell",
+    "metric": "metric",
+    "K": "K",
+    "K_equivalent": "equivalent K",
+    "ratio": "ratio",
+    "reading": "read",
+}
 SCALING = {
     "family": "family",
     "law": "law",
@@ -159,6 +183,12 @@ def sections(reports: Path, maker: Maker) -> Iterator[Section]:
     yield Section(
         "scaling", "Scaling laws", (), caption(tables / "scaling.md"), drawn("scaling"),
         maker.table("scaling", "Laws, and the largest cell as predicted and measured", SCALING),
+    )  # fmt: skip
+    yield Section(
+        "widths", "Across widths", (), caption(tables / "widths.md"), drawn("widths"),
+        [*maker.table("widths", "What a wider SAE makes of a narrower one", WIDTHS),
+         *maker.table("widths_equivalent", "Width at which the ladder has the same value",
+                      EQUIVALENT)],
     )  # fmt: skip
 
 

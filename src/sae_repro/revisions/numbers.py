@@ -32,12 +32,15 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "control": ("world", "recipe"),
     "scaling": ("family", "at", "law", "metric"),
     "scaling_budgets": ("family", "at", "operations"),
+    "widths": ("narrow", "wide"),
+    "widths_correlations": ("reference", "cell"),
+    "widths_equivalent": ("architecture", "target_l0", "training_tokens", "cell", "metric"),
 }
 """The columns that say what a table's row is of. Of other tables: their first columns of text."""
 ORDER = tuple(KEYS)
 SKIPPED = (
     "claims", "published", "seeds", "judged", "control_trials", "control_atoms", "scaling_cells",
-    "METRICS",
+    "widths_curve", "widths_trees", "METRICS",
 )  # fmt: skip
 """Claims are compared as claims; the others hold members of what other tables have as a mean, the
 same numbers in another layout, or numbers of numbers."""
