@@ -31,6 +31,7 @@ VERBS: dict[str, list[str]] = {
     "renew": ["init", "--renew", "{study}"],
     "plan": ["plan", "{study}"],
     "costs": ["costs", "{study}"],
+    "parallel": ["parallel", "topk", "--study", "{study}"],
     "claims": ["claims", "--study", "{study}"],
     "adopt": ["adopt", "--study", "{study}"],
     "track": ["track", "{study}"],

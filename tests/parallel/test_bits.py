@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from sae_repro.cli.footprint import finished_bytes, footprint
 from sae_repro.parallel import trainer_of
 from sae_repro.params import Cell, Train
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.training import Trainer
 from sae_repro.training.steps import Reference
 
-from .ranked import HOOK, train_alone, train_on
+from .ranked import HOOK, Result, train_alone, train_on
 
 TOPK: dict[str, Any] = {"expansion": 4, "activation": "topk", "k": 3}
 RELU: dict[str, Any] = {"expansion": 4, "penalty": "l1", "lambda": 1e-2, "target_l0": 4}
@@ -106,6 +107,21 @@ def test_the_number_of_ranks_changes_no_bit(
         assert by_rank[0][name].sha256 == one.sha256, name
         assert all(results[name].metrics == one.metrics for results in by_rank), name
         assert len(one.metrics) == (21 if name.startswith("topk") else 5)
+    for name in names:
+        if name.split("-")[0] in ("topk", "relu", "batchtopk"):
+            _check_footprint(Cell.model_validate(cells[name]), [r[name] for r in by_rank])
+
+
+def _check_footprint(cell: Cell, results: list[Result]) -> None:
+    """What is computed of memory and traffic is what the processes held and sent, to the byte."""
+    number, steps = len(results), cell.steps(64, 1, 4096)
+    computed = footprint(cell, 8, 64, number)
+    # states are compared at the start and at each checkpoint
+    compared = 32 * (number - 1) * (1 + (steps - 1) // 100) if cell.micro_batches > 1 else 0
+    for rank, result in enumerate(results):
+        at_the_end = finished_bytes(cell, 8, number) if rank else 0
+        assert result.sent == steps * computed.sent + compared + at_the_end
+        assert result.held == computed.state
 
 
 def test_other_parts_are_other_bits(make_store: Callable[..., Path]) -> None:

@@ -17,6 +17,7 @@ from sae_repro.cli.explaining import explain
 from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
 from sae_repro.cli.output import echo
+from sae_repro.cli.parallel import parallel
 from sae_repro.cli.planning import plan
 from sae_repro.cli.results import track, tune_ui, ui
 from sae_repro.cli.saes import export, import_
@@ -97,10 +98,8 @@ def cells(study: StudyFolder = Path()) -> None:
         echo(f"\n{norms}")
 
 
-app.command()(plan)
-app.command()(costs)
-app.command()(claims)
-app.command()(diff)
+for listed in (plan, costs, parallel, claims, diff):
+    app.command()(listed)
 app.command("metrics")(list_metrics)
 app.command()(init)
 
