@@ -50,9 +50,13 @@ OURS: Mapping[str, Mapping[str, Any]] = {
         "jumprelu_bandwidth": 0.02,
     },
     "gated": {"activation": "gated", "penalty": "l1", "lambda": 1e-2},
+    "gated (trained auxiliary)": {
+        "activation": "gated", "gated_auxiliary": "trained", "penalty": "l1_decoder_norm",
+        "decoder": "free", "lambda": 1.6e-2,
+    },
 }  # fmt: skip
-"""Our cells beside lr and what is the same for all."""
-L1 = {"ReLU + L1": 0.06, "gated": 0.13}
+"""Our cells beside lr and what is the same for all; SAELens has one gated SAE."""
+L1 = {"ReLU + L1": 0.06, "gated": 0.13, "gated (trained auxiliary)": 0.13}
 """SAELens' coefficient over √D, the mean norm of its inputs."""
 THRESHOLDED = ("BatchTopK", "Matryoshka BatchTopK")
 TRIED_KEY = ["activations", "change", "normalisation", "architecture", "seed"]
@@ -113,7 +117,7 @@ def peer(architecture: str, d: int, k_all: int) -> Any:
             return standard_sae.StandardTrainingSAE(
                 standard_sae.StandardTrainingSAEConfig(**common, l1_coefficient=l1)
             )
-        case "gated":
+        case "gated" | "gated (trained auxiliary)":
             return gated_sae.GatedTrainingSAE(
                 gated_sae.GatedTrainingSAEConfig(**common, l1_coefficient=l1)
             )

@@ -33,7 +33,8 @@ def _introduction(table: Any) -> str:
         "defaults (lr 0.08 / √D, grad_clip 0.01, normalisation expected_norm). SAELens "
         f"{version('sae-lens')}: its trainer and its defaults beside lr, inputs of mean norm √D "
         "(expected_average_only_in), with the same warm-up and decay. Of SAELens' rates the best "
-        "is in bold."
+        "is in bold. The root study's rows of gated SAEs, ours and SAELens', are of activations of "
+        "a later subject than its other rows."
     )
 
 
