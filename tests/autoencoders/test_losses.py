@@ -49,20 +49,26 @@ PREFIXES = [
     {"prefixes": "fixed"},
     {"prefixes": "random", "n_prefixes": 4},
     {"prefixes": "random_published", "n_prefixes": 4},
+    {"prefixes": "fixed", "prefix_weights": [5, 1, 0.5, 2, 1]},
+    {"prefixes": "all"},
+    {"prefixes": "hierarchical"},
+    {"prefixes": "hierarchical", "prefix_k": [1, 3], "prefix_weights": [2, 0.5]},
 ]
 REVIVALS = [{}, {"revival": "auxk", "dead_tokens": 10}]
+FREE_TOPK = [{"activation": name, "k": 3, "decoder": "free"} for name in ("topk", "batchtopk")]
 COMBINATIONS = [
     Cell(expansion=K / D, reconstruction=reconstruction, **sparse, **prefix, **revival)
     for sparse, prefix, revival, reconstruction in itertools.product(
-        SPARSE, PREFIXES, REVIVALS, ["mean", "sum"]
+        [*SPARSE, *FREE_TOPK], PREFIXES, REVIVALS, ["mean", "sum"]
     )
+    if "k" in sparse or not axes.PREFIXES[prefix.get("prefixes", "none")].by_token
 ]
 
 
 def name(cell: Cell) -> str:
     return "-".join(
         [cell.activation, cell.gated_auxiliary, cell.penalty, cell.decoder, cell.prefixes,
-         cell.revival, cell.reconstruction]
+         cell.revival, cell.reconstruction, *(["weighted"] if cell.prefix_weights else [])]
     )  # fmt: skip
 
 
@@ -131,6 +137,27 @@ def dense_penalty(cell: Cell, w: Weights, u: torch.Tensor, z: torch.Tensor) -> t
             raise NotImplementedError(f"restate penalty {cell.penalty} densely here")
 
 
+def dense_prefixes(
+    cell: Cell, w: Weights, z: torch.Tensor, lengths: list[int]
+) -> list[tuple[torch.Tensor, float]]:
+    """Of each prefix the entries [N, K] that it keeps, as 0 and 1, and its part in the loss."""
+    weight = cell.prefix_weights or [1.0] * len(lengths)
+    shares = [float(each) / sum(weight) for each in weight]
+    if cell.prefixes == "hierarchical":
+        score = z.detach() * (w.W_dec.detach().norm(dim=1) if cell.decoder == "free" else 1.0)
+        rows = score if cell.activation == "topk" else score.reshape(1, -1)
+        per = 1 if cell.activation == "topk" else len(z)
+        kept = [
+            (rows >= rows.sort(dim=1).values[:, -k * per, None]).double().view_as(z)
+            for k in cell.prefix_k or range(1, cell.k + 1)
+        ]
+        return list(zip(kept, shares, strict=True))
+    if cell.prefixes == "all":
+        lengths, shares = list(range(1, K + 1)), [1 / K] * K
+    index = torch.arange(K).expand_as(z)
+    return [((index < end).double(), part) for end, part in zip(lengths, shares, strict=True)]
+
+
 def dense_loss(
     cell: Cell, w: Weights, x: torch.Tensor, lengths: list[int], dead: torch.Tensor
 ) -> torch.Tensor:
@@ -138,18 +165,18 @@ def dense_loss(
     u, z = dense_code(cell, w, x)
     over = D if cell.reconstruction == "mean" else 1
     total = torch.zeros((), dtype=torch.float64)
-    for length in lengths:
-        x_hat = z[:, :length] @ w.W_dec[:length] + w.b_dec
-        total = total + ((x - x_hat) ** 2).sum(1).mean() / over / len(lengths)
+    for kept, share in dense_prefixes(cell, w, z, lengths):
+        x_hat = (z * kept) @ w.W_dec + w.b_dec
+        total = total + ((x - x_hat) ** 2).sum(1).mean() / over * share
         if cell.penalty not in ("none", "l0_quadratic"):
-            phi = dense_penalty(cell, w, u, z)[:, :length]
-            total = total + cell.lambda_ * phi.sum(1).mean() / len(lengths)
+            phi = dense_penalty(cell, w, u, z) * kept
+            total = total + cell.lambda_ * phi.sum(1).mean() * share
         if cell.activation == "gated":
-            w_dec, b_dec = w.W_dec[:length], w.b_dec
+            w_dec, b_dec = w.W_dec, w.b_dec
             if cell.gated_auxiliary == "frozen":
                 w_dec, b_dec = w_dec.detach(), b_dec.detach()
-            by_gate = torch.relu(u)[:, :length] @ w_dec + b_dec
-            total = total + ((x - by_gate) ** 2).sum(1).mean() / over / len(lengths)
+            by_gate = (torch.relu(u) * kept) @ w_dec + b_dec
+            total = total + ((x - by_gate) ** 2).sum(1).mean() / over * share
     if cell.penalty == "l0_quadratic":
         l0 = dense_penalty(cell, w, u, z).sum(1).mean()
         total = total + cell.lambda_ * (l0 / cell.target_l0 - 1) ** 2

@@ -183,6 +183,20 @@ FAULTS = {
     "empty group": (
         change("cells/topk", {"expansion": 4, "activation": "topk", "k": 3, "prefixes": "fixed",
                               "prefix_shares": [0.001, 0.999]}), "smallest group"),
+    "all prefixes without k": (
+        change("cells/vanilla/prefixes", "all"), "early in training half of relu's do"),
+    "prefixes that don't end at k": (
+        change("cells/topk", {"expansion": 4, "activation": "topk", "k": 3,
+                              "prefixes": "hierarchical", "prefix_k": [1, 2]}),
+        "prefix_k must rise to k = 3"),
+    "too few weights": (
+        change("cells/topk", {"expansion": 4, "activation": "topk", "k": 3,
+                              "prefixes": "hierarchical", "prefix_weights": [1, 2]}),
+        "prefix_weights are 2, prefixes 3"),
+    "weights of drawn prefixes": (
+        change("cells/topk", {"expansion": 4, "activation": "topk", "k": 3,
+                              "prefixes": "random", "prefix_weights": [1, 2]}),
+        "prefix_weights is read only with prefixes: fixed | hierarchical"),
     "never resampled": (
         change("cells/vanilla/revival", "resample"),
         "cells.vanilla.resample_every = 25000: no resampling would ever happen"),

@@ -220,7 +220,7 @@ def test_what_is_long_but_within_limits_is_read(tmp_path: Path) -> None:
 
 def test_random_studies_are_accepted_and_of_every_kind() -> None:
     rng = random.Random(0)
-    studies = [random_study(rng, STUDY) for _ in range(60)]
+    studies = [random_study(rng, STUDY) for _ in range(120)]
     cells = [cell for study in studies for cell in parse(study).cells.values()]
     for axis, rows in AXES.items():
         assert {getattr(cell, axis) for cell in cells} == set(rows), axis

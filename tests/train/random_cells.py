@@ -25,6 +25,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "prefix_alpha": (1e-300, 1e-3, 0.5, 1.0, 30.0, 1e3, 1e300),
     "n_prefixes": (2, 3, 10, 10**6),
     "prefix_shares": ((1.0,), (0.5, 0.5), (0.125, 0.875)),
+    "prefix_k": ((1,), (1, 3), (2, 8)),
+    "prefix_weights": ((1e-30,), (1e38, 1e-3), (1.0, 2.0, 3.0)),
     "resample_every": (1, 2, 7, 15),
     "resample_until": (0.5, 0.8, 1.0),
     "resample_tokens": (1, 50, 10**6),

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders.activations import training_code
+from sae_repro.autoencoders.nested import nested_error
 from sae_repro.autoencoders.penalties import penalty
-from sae_repro.autoencoders.prefixes import prefix_error
+from sae_repro.autoencoders.prefixes import prefix_error, prefix_weights
 from sae_repro.autoencoders.transcoding import sides, skipped
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.params import Cell
@@ -35,12 +36,12 @@ def training_losses(
 ) -> Losses:
     """The loss of a batch x [N, D], of a transcoder with its targets beside it: [N, D + D_out].
 
-    `lengths` are this step's prefixes, [K] for none; `lambda_` is λ at this step; `dead_k` [K]
-    marks the latents that auxk revives (None: none); `epsilon` is JumpReLU's kernel width.
-    `reconstruction: mean` divides squared errors by D. A gated SAE has the term `gate`:
-    R(x, max(π, 0)·W_dec + b_dec), by which its gate learns to find what is there. The decoder,
-    W_skip with it, is a constant there (`gated_auxiliary: frozen`; Rajamanoharan et al. 2024,
-    arXiv:2404.16014, eq. 8) or learns from it too (`trained`, as SAELens's gated SAE does).
+    `lengths` are this step's prefixes (`prefix_lengths`), [K] for none; `lambda_` is λ at this
+    step; `dead_k` [K] marks the latents that auxk revives (None: none); `epsilon` is JumpReLU's
+    kernel width. `reconstruction: mean` divides squared errors by D. A gated SAE has the term
+    `gate`: R(x, max(π, 0)·W_dec + b_dec), by which its gate learns to find what is there. The
+    decoder, W_skip with it, is a constant there (`gated_auxiliary: frozen`; Rajamanoharan et al.
+    2024, arXiv:2404.16014, eq. 8) or learns from it too (`trained`, as SAELens's gated SAE does).
     """
     seen_nd, x_nd = sides(cell, weights, x_nd)
     code = training_code(cell, weights, seen_nd, epsilon=epsilon)
@@ -48,7 +49,7 @@ def training_losses(
     linear_nd = skipped(weights, seen_nd)
     # what is left to the latents
     left_nd = x_nd if linear_nd is None else x_nd - linear_nd.to(x_nd.dtype)
-    error, x_hat = _reconstruction(weights, left_nd, code.z_nk, lengths, per)
+    error, x_hat = _reconstruction(cell, weights, left_nd, code.z_nk, lengths, per)
     terms = {"reconstruction": error}
     if cell.penalty != "none":
         terms["penalty"] = lambda_ * penalty(cell, weights, code, lengths=lengths, epsilon=epsilon)
@@ -58,7 +59,7 @@ def training_losses(
             decoder = replace(weights, W_dec=weights.W_dec.detach(), b_dec=weights.b_dec.detach())
             gate_left_nd = left_nd.detach()
         gate_nk = torch.relu(code.u_nk)
-        terms["gate"], _ = _reconstruction(decoder, gate_left_nd, gate_nk, lengths, per)
+        terms["gate"], _ = _reconstruction(cell, decoder, gate_left_nd, gate_nk, lengths, per)
     if cell.revival_row.auxiliary and dead_k is not None:
         residual = (left_nd - x_hat).detach()
         terms["auxk"] = cell.auxk_coefficient * auxk_loss(
@@ -70,13 +71,16 @@ def training_losses(
 
 
 def _reconstruction(
-    weights: Weights, x_nd: Tensor, z_nk: Tensor, lengths: list[int], per: int
+    cell: Cell, weights: Weights, x_nd: Tensor, z_nk: Tensor, lengths: list[int], per: int
 ) -> tuple[Tensor, Tensor]:
     """(squared error, mean over the prefixes; x̂ of the full code)."""
+    if cell.prefixes_row.by_token:
+        return nested_error(cell, weights, x_nd, z_nk, lengths, per)
     if len(lengths) == 1:
         x_hat = torch.addmm(weights.b_dec, z_nk, weights.W_dec).to(x_nd.dtype)
         return (x_nd - x_hat).square().sum() / per, x_hat
-    return prefix_error(weights, x_nd, z_nk, lengths, per)
+    weight_m = prefix_weights(cell, z_nk.shape[1])
+    return prefix_error(weights, x_nd, z_nk, lengths, per, weight_m)
 
 
 def auxk_loss(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders.activations import Code, decoder_norm, step
-from sae_repro.autoencoders.prefixes import prefix_fraction
+from sae_repro.autoencoders.prefixes import prefix_fraction, prefix_weights
 from sae_repro.autoencoders.weights import Weights
 from sae_repro.params import Cell
 
@@ -37,12 +37,16 @@ def penalty(
         assert cell.target_l0 is not None  # the schema sees to it
         return (phi_nk.sum() / n / cell.target_l0 - 1).square()
     per_latent = phi_nk.sum(0)
-    weight = None if len(lengths) == 1 else prefix_fraction(lengths, phi_nk)
+    weight = None if len(lengths) == 1 else _fraction(cell, lengths, phi_nk)
     if cell.penalty == "l1_decoder_norm":
         norm = weights.W_dec.norm(dim=1)
         weight = norm if weight is None else weight * norm
     # no matrix product: under autocast that would round to 8 bits
     return (per_latent if weight is None else per_latent * weight).sum() / n
+
+
+def _fraction(cell: Cell, lengths: list[int], phi_nk: Tensor) -> Tensor:
+    return prefix_fraction(lengths, phi_nk, prefix_weights(cell, phi_nk.shape[1]))
 
 
 def _z(cell: Cell, weights: Weights, code: Code, epsilon: float) -> Tensor:

@@ -35,7 +35,8 @@ SPARSITY = {
 TUNED = {
     "lr", "lr_warmup", "lr_decay", "batch_size", "adam_eps", "grad_clip", "lambda_warmup",
     "auxk_coefficient", "dead_tokens", "resample_every", "resample_until", "resample_tokens",
-    "jumprelu_bandwidth", "prefix_shares", "n_prefixes", "prefix_alpha",
+    "jumprelu_bandwidth", "prefix_shares", "prefix_weights", "prefix_k", "n_prefixes",
+    "prefix_alpha",
 }  # fmt: skip
 """Choices that tuning may have made for each sparsity: they set no cell of a frontier apart, but
 where two cells have one sparsity and are told apart by them alone."""

@@ -99,6 +99,8 @@ class Prefixes(Row):
 
     published: bool = False
     """Whether it repeats published code, which is allowed what the schema refuses otherwise."""
+    by_token: bool = False
+    """Whether errors follow what fires on each token, in one cumulative pass over it: needs k."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +199,9 @@ _DRAWN = ("n_prefixes", "prefix_alpha", "order")
 PREFIXES = _by_name(
     Prefixes("none", description="the full code alone"),
     Prefixes(
-        "fixed", description="the same lengths on every step", reads=("prefix_shares", "order")
+        "fixed",
+        description="the same lengths on every step",
+        reads=("prefix_shares", "prefix_weights", "order"),
     ),
     Prefixes("random", description="lengths drawn from a truncated Pareto", reads=_DRAWN),
     Prefixes(
@@ -205,6 +209,18 @@ PREFIXES = _by_name(
         description="lengths drawn with the published code's weaker tilt to short ones",
         reads=_DRAWN,
         published=True,
+    ),
+    Prefixes(
+        "all",
+        description="every length 1 … K, of topk and batchtopk",
+        reads=("order",),
+        by_token=True,
+    ),
+    Prefixes(
+        "hierarchical",
+        description="one SAE for all k: the k' ≤ k strongest of what fires",
+        reads=("prefix_k", "prefix_weights"),
+        by_token=True,
     ),
 )
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from sae_repro.params import axes
-from sae_repro.params.base import Many, Section
+from sae_repro.params.base import Count, Many, Section
+from sae_repro.params.fp32 import InFp32
 
 if TYPE_CHECKING:
     Prefixes = str
@@ -24,6 +25,16 @@ class CellPrefixes(Section):
     )
     prefix_shares: Many[Annotated[float, Field(gt=0, le=1)]] = Field(
         MATRYOSHKA_SHARES, description="fixed: the groups' fractions of K; they sum to 1"
+    )
+    prefix_k: Annotated[Many[Count], Field(min_length=1)] | None = Field(
+        None, description="hierarchical: the k', rising to k; default: 1, 2, … k"
+    )
+    prefix_weights: (
+        Annotated[Many[Annotated[float, Field(gt=0), InFp32]], Field(min_length=1)] | None
+    ) = Field(
+        None,
+        description="fixed, hierarchical: each prefix's part in the loss relative to the others, "
+        "the shortest first; their sum counts as 1; default: all the same",
     )
     n_prefixes: Annotated[int, Field(ge=2, le=10**6)] = Field(
         10, description="random, random_published: lengths per step, the full K always among them"

@@ -116,6 +116,24 @@ RULES: tuple[tuple[Callable[["Cell"], bool], Callable[["Cell"], str]], ...] = (
         lambda c: "prefix_shares must sum to 1",
     ),
     (
+        lambda c: c.prefixes_row.by_token and c.activation_row.l0_set_by != "k",
+        lambda c: (
+            f"prefixes {c.prefixes} costs a prefix for each latent that fires, and early in "
+            f"training half of {c.activation}'s do: use an activation with k, or prefixes: random"
+        ),
+    ),
+    (
+        lambda c: c.prefix_k is not None and not _rises_to_k(c),
+        lambda c: f"prefix_k must rise to k = {c.k}, without one twice",
+    ),
+    (
+        lambda c: c.prefix_weights is not None and len(c.prefix_weights) != _n_prefixes(c),
+        lambda c: (
+            f"prefix_weights are {len(c.prefix_weights or ())}, prefixes {_n_prefixes(c)}: give "
+            "one for each"
+        ),
+    ),
+    (
         lambda c: c.lr_warmup + c.lr_decay > 1,
         lambda c: "lr_warmup + lr_decay must be ≤ 1: they are fractions of the same steps",
     ),
@@ -131,6 +149,18 @@ def _penalties(cell: "Cell") -> str:
         f"{name} (decoder: {PENALTIES[name].decoder})" if PENALTIES[name].decoder else name
         for name in names
     )
+
+
+def _rises_to_k(cell: "Cell") -> bool:
+    k = cell.prefix_k or ()
+    return k[-1] == cell.k and list(k) == sorted(set(k))
+
+
+def _n_prefixes(cell: "Cell") -> int:
+    """The prefixes that weights are for."""
+    if cell.prefixes == "fixed":
+        return len(cell.prefix_shares)
+    return len(cell.prefix_k) if cell.prefix_k is not None else cell.k or 0
 
 
 def _with_trained_threshold() -> list[str]:

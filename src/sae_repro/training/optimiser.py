@@ -11,7 +11,7 @@ from torch import Tensor
 from sae_repro.autoencoders import LATENT_AXIS, Weights
 from sae_repro.params import Cell
 from sae_repro.training.steps import Gradients
-from sae_repro.training.steps.layouts import squared
+from sae_repro.training.steps.bags import squared
 from sae_repro.training.steps.workspace import Floats
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from sae_repro.autoencoders import Weights, initial_weights
+from sae_repro.autoencoders import Weights, initial_weights, prefix_lengths
 from sae_repro.params import Cell
 from sae_repro.params.axes import ACTIVATIONS, PENALTIES
 from sae_repro.training.steps import ByHand, Reference, Taken, layouts
@@ -17,17 +17,29 @@ D, N = 6, 40
 LARGEST_ERROR = {torch.float32: 5e-6, torch.float64: 1e-13}
 
 
+PREFIXES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "fixed": {"prefixes": "fixed"},
+    "weighted": {"prefixes": "fixed", "prefix_shares": [0.25, 0.25, 0.25, 0.25],
+                 "prefix_weights": [4, 1, 2, 0.5]},
+    "all": {"prefixes": "all"},
+    "hierarchical": {"prefixes": "hierarchical"},
+    "hierarchical-weighted": {"prefixes": "hierarchical", "prefix_k": [1, 3],
+                              "prefix_weights": [2, 0.5]},
+}  # fmt: skip
+
+
 def combinations() -> dict[str, Cell]:
     """By name: all cells that differ in what a step computes; prefixes come to it as lengths."""
     found = {}
     for activation, penalty, prefixes, decoder, auxk, auxiliary in itertools.product(
-        ACTIVATIONS, PENALTIES, ("none", "fixed"), ("unit_norm", "free"), (False, True),
+        ACTIVATIONS, PENALTIES, PREFIXES, ("unit_norm", "free"), (False, True),
         ("", "frozen", "trained"),
     ):  # fmt: skip
         if ACTIVATIONS[activation].gated != bool(auxiliary):
             continue
         choices: dict[str, Any] = {
-            "expansion": 4, "activation": activation, "penalty": penalty, "prefixes": prefixes,
+            "expansion": 4, "activation": activation, "penalty": penalty, **PREFIXES[prefixes],
             "decoder": decoder, "revival": "auxk" if auxk else "none",
         }  # fmt: skip
         if ACTIVATIONS[activation].l0_set_by == "k":
@@ -59,6 +71,7 @@ TRANSCODERS = {
     for skip in ((False, True) if number % 3 else (True,))
 }
 D_OUT = 5
+UNUSED = np.random.default_rng(0)
 
 
 def weights_of(cell: Cell, dtype: torch.dtype, seed: int = 0) -> Weights:
@@ -116,7 +129,9 @@ def test_every_combination_has_autograds_gradients(
 ) -> None:
     """Either layout, fp32 and fp64, the encoder with and without b_dec, both reductions."""
     cell = (CELLS | TRANSCODERS)[name]
-    lengths = [24] if cell.prefixes == "none" else [1, 5, 6, 24]
+    lengths = [1, 5, 6, 24] if cell.prefixes == "fixed" else prefix_lengths(cell, 24, UNUSED)
+    if cell.prefix_weights and cell.prefixes == "fixed":
+        lengths = [6, 12, 18, 24]
     width = D + (D_OUT if cell.target_hook else 0)
     x = torch.from_numpy(np.random.default_rng(1).standard_normal((N, width)))
     for number, (below, dtype) in enumerate(

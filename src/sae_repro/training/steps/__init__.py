@@ -6,6 +6,7 @@
 reference   autograd on `autoencoders.training_losses`, dense: the GPU's way
 by_hand     the same without autograd: the CPU's way
 layouts     all entries of a code, or only those that may fire
+nesting     which of those belong to which prefix, where that differs from token to token
 activation  z from u, ∂u from ∂z
 slopes      penalties and their slopes
 auxiliary   auxk on the dead latents alone

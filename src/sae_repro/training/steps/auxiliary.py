@@ -5,8 +5,9 @@ import numpy.typing as npt
 
 from sae_repro.autoencoders import selection
 from sae_repro.training.steps.activation import where_positive
+from sae_repro.training.steps.bags import squared
 from sae_repro.training.steps.gradients import Revived
-from sae_repro.training.steps.layouts import laid_out, squared
+from sae_repro.training.steps.layouts import laid_out
 from sae_repro.training.steps.workspace import Floats, Workspace
 
 

@@ -6,6 +6,7 @@ Beyond the encoder's product the cost is that of the entries that fire, where th
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +14,17 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import Weights, decoder_norm
+from sae_repro.autoencoders.prefixes import prefix_weights
+from sae_repro.autoencoders.selection import Indices, Mask
 from sae_repro.autoencoders.transcoding import sides, skipped
 from sae_repro.numerics.products import multiply
 from sae_repro.params import Cell
 from sae_repro.training.steps.activation import ACTIVATIONS, Small, where_positive
 from sae_repro.training.steps.auxiliary import revived
+from sae_repro.training.steps.bags import sum_rows
 from sae_repro.training.steps.codes import HostCode, SparseCode, Taken
 from sae_repro.training.steps.gradients import Gradients, Rows
-from sae_repro.training.steps.layouts import Few, Layout, Residual, laid_out, sum_rows
+from sae_repro.training.steps.layouts import Few, Layout, Residual, laid_out, nested_out
 from sae_repro.training.steps.slopes import penalised
 from sae_repro.training.steps.workspace import Floats, Workspace
 
@@ -114,9 +118,22 @@ class ByHand:
             dead = np.flatnonzero(dead_k.numpy())
             u_dead = u_nk.take(dead, axis=1)  # now: a code may take the place of u
         found = self._activation.entries(u_nk)
-        layout, u = laid_out(u_nk, found, lengths, self._workspace, "kept")
+        layout, u = self._laid_out(u_nk, found, lengths)
         z = self._activation.z(layout, u)
         return _Batch(x_nd, target_nd, seen_nd, lengths, layout, u, z, dead, u_dead)
+
+    def _laid_out(
+        self, u_nk: Floats, found: Mask | Indices, lengths: list[int]
+    ) -> tuple[Layout, Floats]:
+        cell = self._cell
+        if cell.prefixes_row.by_token:
+            norm = decoder_norm(cell, self._weights)
+            norm_k = None if norm is None else norm.numpy()
+            # activations with k give indices, never a mask
+            at = cast(Indices, found)
+            return nested_out(cell, u_nk, at, norm_k, lengths, self._workspace)
+        weight_m = prefix_weights(cell, u_nk.shape[1]) if len(lengths) > 1 else None
+        return laid_out(u_nk, found, lengths, self._workspace, "kept", weight_m)
 
     def _decoder(self, batch: _Batch, residual: Residual, scale: float) -> Rows:
         """The gradient of W_dec, beside what revival and norms add."""
@@ -173,7 +190,7 @@ class ByHand:
         if cell.penalty == "none":
             return 0.0, None
         share, layout = lambda_ / n, batch.layout
-        fraction_k = _fraction(batch.lengths, z.dtype) if len(batch.lengths) > 1 else None
+        fraction_k = _fraction(cell, batch.lengths, z) if len(batch.lengths) > 1 else None
         if cell.penalty_row.counts:
             # z = u > θ ≥ 0 where it fires
             fired_k = layout.sum_k(np.greater(z, 0, out=layout.scratch("near", z)))
@@ -218,8 +235,12 @@ class ByHand:
         du_k[batch.dead] += db
 
 
-def _fraction(lengths: list[int], dtype: npt.DTypeLike) -> Floats:
+def _fraction(cell: Cell, lengths: list[int], like: Floats) -> Floats:
     """`autoencoders.prefixes.prefix_fraction`."""
-    m = len(lengths)
-    fraction_m = np.arange(m, 0, -1, dtype=dtype) / m
+    m, weight_m = len(lengths), prefix_weights(cell, lengths[-1])
+    fraction_m = (
+        np.arange(m, 0, -1, dtype=like.dtype) / m
+        if weight_m is None
+        else (weight_m[::-1].cumsum()[::-1] / m).astype(like.dtype)
+    )
     return fraction_m.repeat([b - a for a, b in pairwise([0, *lengths])])

@@ -6,18 +6,19 @@ errors are summed up over the parts, and residuals from the other end.
 """
 
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from sae_repro.autoencoders.selection import Indices, Mask, row_starts
 from sae_repro.numerics.products import multiply
+from sae_repro.params import Cell
+from sae_repro.training.steps.bags import bag, dots, squared, starts, sum_rows
 from sae_repro.training.steps.gradients import Rows
+from sae_repro.training.steps.nesting import Nesting, nested
 from sae_repro.training.steps.workspace import Floats, Workspace
 
 BLOCK_BYTES = 1 << 20  # of rows that are written and read again while in the cache
@@ -71,8 +72,10 @@ class Layout(Protocol):
 class All:
     """Every entry: matrix products."""
 
-    def __init__(self, n: int, d_sae: int, lengths: list[int], workspace: Workspace) -> None:
-        self._shape, self._workspace = (n, d_sae), workspace
+    def __init__(
+        self, n: int, d_sae: int, lengths: list[int], workspace: Workspace, weight_m: Floats | None
+    ) -> None:
+        self._shape, self._workspace, self._weight_m = (n, d_sae), workspace, weight_m
         self._groups = list(pairwise([0, *lengths]))
 
     def per_latent(self, p_k: Floats) -> Floats:
@@ -97,6 +100,12 @@ class All:
             part += shorter
         squares, left = squared(summed), summed[-1]
         full = squares if len(summed) == 1 else squared(left)
+        if self._weight_m is not None:
+            weight_m, left = self._weight_m.astype(z.dtype), left.copy()
+            squares = sum(
+                float(w) * squared(part) for w, part in zip(weight_m, summed, strict=True)
+            )
+            summed *= weight_m[:, None, None]
         for part, shorter in pairwise(summed[::-1]):
             shorter += part
         return Residual(squares, full, left, summed[0], summed)
@@ -135,9 +144,13 @@ class Few:
         d_sae: int,
         lengths: list[int],
         workspace: Workspace,
+        weight_m: Floats | None,
+        nesting: Nesting | None = None,
     ) -> None:
         self._n, self._d_sae, self._m = n, d_sae, len(lengths)
-        self._workspace = workspace
+        self._workspace, self._weight = workspace, weight_m
+        if nesting is not None:
+            flat, self._m, self._weight = nesting.flat, nesting.m, nesting.weight
         start_n = row_starts(flat, n, d_sae)
         row = np.arange(n).repeat(np.diff(start_n))
         self._latent = flat - row * d_sae
@@ -145,14 +158,18 @@ class Few:
         small = self._latent.astype(np.uint16) if d_sae <= 1 << 16 else self.col
         by_latent = np.argsort(small, kind="stable")  # a radix sort of small numbers
         self._col, self._by_latent = torch.from_numpy(self.col), by_latent
-        self._latent_start = _starts(self.col, d_sae)
+        self._latent_start = starts(self.col, d_sae)
         row_by_latent = row.astype(np.int32).take(by_latent)
         self._row_by_latent = self._part_by_latent = torch.from_numpy(row_by_latent)
         self._start = torch.from_numpy(start_n.astype(np.int32))
         if self._m > 1:
-            ends = np.array(lengths)
-            part = row * self._m + np.searchsorted(ends, self._latent, side="right")
-            self._start = _starts(part, n * self._m)
+            group = (
+                np.searchsorted(np.array(lengths), self._latent, side="right")
+                if nesting is None
+                else nesting.group
+            )
+            part = row * self._m + group
+            self._start = starts(part, n * self._m)
             self._part_by_latent = torch.from_numpy(part.astype(np.int32).take(by_latent))
 
     def per_latent(self, p_k: Floats) -> Floats:
@@ -171,7 +188,7 @@ class Few:
     def residual(self, z: Floats, w_dec: Floats, target_nd: Floats, name: str) -> Residual:
         """The residuals summed up are [N, D], or with prefixes [N·m, D] in rows of groups."""
         if self._m == 1:
-            left = _bag(w_dec, self._col, self._start, z)
+            left = bag(w_dec, self._col, self._start, z)
             left -= target_nd
             squares = squared(left)
             return Residual(squares, squares, left, left, left)
@@ -183,14 +200,20 @@ class Few:
             b = min(a + rows, self._n)
             start = self._start[a * m : b * m + 1]
             first, last = int(start[0]), int(start[-1])
-            bag = _bag(w_dec, self._col[first:last], start - first, z[first:last])
-            part = bag.reshape(b - a, m, d_in)
+            sums = bag(w_dec, self._col[first:last], start - first, z[first:last])
+            part = sums.reshape(b - a, m, d_in)
             group = part.transpose(1, 0, 2)
             group[0] -= target_nd[a:b]
             for shorter, longer in pairwise(group):
                 longer += shorter
-            squares += squared(part)
             left[a:b] = group[-1]
+            if self._weight is None:
+                squares += squared(part)
+            else:
+                weight = self._weight if self._weight.ndim == 1 else self._weight[a:b]
+                weight = weight.astype(z.dtype)
+                squares += float((np.square(part).sum(2) * weight).sum())
+                part *= weight[..., None]
             for longer, shorter in pairwise(group[::-1]):
                 shorter += longer
             summed[a:b] = part
@@ -199,7 +222,7 @@ class Few:
     def back(self, residual: Residual, w_dec: Floats, scale: float, name: str) -> Floats:
         """[nnz]."""
         left = residual.summed.reshape(-1, w_dec.shape[1])
-        return _dots(left, w_dec, self._start, self._col, scale)
+        return dots(left, w_dec, self._start, self._col, scale)
 
     def outer(self, values: Floats, of: Residual | Floats, scale: float, name: str) -> Rows:
         """Computed in blocks, when asked for."""
@@ -213,69 +236,30 @@ class Few:
 
         def rows(a: int, b: int) -> Floats:
             if b - a == self._d_sae:
-                return _bag(source, index, self._latent_start, weight)
+                return bag(source, index, self._latent_start, weight)
             start = self._latent_start[a : b + 1]
             first, last = int(start[0]), int(start[-1])
-            bag = _bag(source, index[first:last], start - first, weight[first:last])
-            out = self._workspace.empty(name, self._d_sae, bag.shape[1], like=bag)
-            out[a:b] = bag
+            sums = bag(source, index[first:last], start - first, weight[first:last])
+            out = self._workspace.empty(name, self._d_sae, sums.shape[1], like=sums)
+            out[a:b] = sums
             return out[a:b]
 
         return rows
 
 
-def squared(x: Floats) -> float:
-    """Σ x² of an array that lies in one piece."""
-    flat = x.reshape(-1)
-    return float(np.dot(flat, flat))
-
-
-def sum_rows(x: Floats) -> Floats:
-    """[N, M] summed over its rows."""
-    sums: Floats = torch.from_numpy(x).sum(0).numpy()
-    return sums
-
-
-def _starts(sorted_or_not: npt.NDArray[np.integer], bins: int) -> Tensor:
-    """Where each bin starts once entries are sorted, and the end, [bins + 1] int32."""
-    start = np.zeros(bins + 1, np.int32)
-    np.cumsum(np.bincount(sorted_or_not, minlength=bins), out=start[1:])
-    return torch.from_numpy(start)
-
-
-def _bag(source: Floats, index: Tensor, start: Tensor, weight: Floats) -> Floats:
-    """Rows of `source` summed with weights, in the order of the entries: [len(start) − 1, D]."""
-    if not len(weight):
-        return np.zeros((start.shape[0] - 1, source.shape[1]), source.dtype)
-    rows, weights = torch.from_numpy(source), torch.from_numpy(weight)
-    sums = torch.embedding_bag(rows, index, start, False, 0, False, weights, True)[0]
-    bags: Floats = sums.numpy()
-    return bags
-
-
-def _dots(left: Floats, right: Floats, start: Tensor, col: Tensor, scale: float) -> Floats:
-    """scale · left[row]·right[col] of the entries of a matrix by rows."""
-    _silence_beta()
-    rows, columns = torch.from_numpy(left), torch.from_numpy(right)
-    pattern = torch.sparse_csr_tensor(
-        start, col, rows.new_zeros(col.shape[0]), (len(left), len(right)), check_invariants=False
-    )
-    dots = torch.sparse.sampled_addmm(pattern, rows, columns.T, beta=0.0, alpha=scale)
-    values: Floats = dots.values().numpy()
-    return values
-
-
-@cache
-def _silence_beta() -> None:
-    """Torch says once in a process that matrices by rows are in beta: let it say so unheard."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        none = torch.zeros(1, dtype=torch.int32)
-        torch.sparse_csr_tensor(
-            torch.cat([none, none]), none[:0], torch.zeros(0), (1, 1), check_invariants=False
-        )
+def nested_out(
+    cell: Cell,
+    u_nk: Floats,
+    found: Indices,
+    norm_k: Floats | None,
+    lengths: list[int],
+    workspace: Workspace,
+) -> tuple[Few, Floats]:
+    """As `laid_out` for prefixes that follow what fires on each token."""
+    nesting = nested(cell, u_nk, found, norm_k, lengths)
+    n, d_sae = u_nk.shape
+    layout = Few(nesting.flat, n, d_sae, lengths, workspace, None, nesting)
+    return layout, u_nk.reshape(-1).take(nesting.flat)
 
 
 DENSE_TO = 1 << 14
@@ -291,10 +275,12 @@ def laid_out(
     lengths: list[int],
     workspace: Workspace,
     name: str,
+    weight_m: Floats | None = None,
 ) -> tuple["All | Few", Floats]:
     """(layout, pre-activations at its entries) of the entries `found`: a mask or rising indices.
 
     The batch alone decides which layout. In `All`, those that are no entry of indices are 0.
+    `weight_m` are the prefixes' weights, with mean 1; None: all the same.
     """
     n, d_sae = u_nk.shape
     masked = found.dtype == np.bool_
@@ -303,10 +289,10 @@ def laid_out(
         and (np.count_nonzero(found) if masked else len(found)) <= SPARSE_BELOW * u_nk.size
     ):
         flat = np.flatnonzero(found) if masked else found.astype(np.int64, copy=False)
-        return Few(flat, n, d_sae, lengths, workspace), u_nk.reshape(-1).take(flat)
+        return Few(flat, n, d_sae, lengths, workspace, weight_m), u_nk.reshape(-1).take(flat)
     if not masked:
         kept = workspace.empty(name, n, d_sae, like=u_nk)
         kept.fill(0)
         kept.reshape(-1)[found] = u_nk.reshape(-1).take(found)
         u_nk = kept
-    return All(n, d_sae, lengths, workspace), u_nk
+    return All(n, d_sae, lengths, workspace, weight_m), u_nk

@@ -1,0 +1,64 @@
+"""Sums over a few entries of a matrix: of rows by index, and of rows' products."""
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sae_repro.training.steps.workspace import Floats
+
+
+def squared(x: Floats) -> float:
+    """Σ x² of an array that lies in one piece."""
+    flat = x.reshape(-1)
+    return float(np.dot(flat, flat))
+
+
+def sum_rows(x: Floats) -> Floats:
+    """[N, M] summed over its rows."""
+    sums: Floats = torch.from_numpy(x).sum(0).numpy()
+    return sums
+
+
+def starts(sorted_or_not: npt.NDArray[np.integer], bins: int) -> Tensor:
+    """Where each bin starts once entries are sorted, and the end, [bins + 1] int32."""
+    start = np.zeros(bins + 1, np.int32)
+    np.cumsum(np.bincount(sorted_or_not, minlength=bins), out=start[1:])
+    return torch.from_numpy(start)
+
+
+def bag(source: Floats, index: Tensor, start: Tensor, weight: Floats) -> Floats:
+    """Rows of `source` summed with weights, in the order of the entries: [len(start) − 1, D]."""
+    if not len(weight):
+        return np.zeros((start.shape[0] - 1, source.shape[1]), source.dtype)
+    rows, weights = torch.from_numpy(source), torch.from_numpy(weight)
+    sums = torch.embedding_bag(rows, index, start, False, 0, False, weights, True)[0]
+    bags: Floats = sums.numpy()
+    return bags
+
+
+def dots(left: Floats, right: Floats, start: Tensor, col: Tensor, scale: float) -> Floats:
+    """scale · left[row]·right[col] of the entries of a matrix by rows."""
+    _silence_beta()
+    rows, columns = torch.from_numpy(left), torch.from_numpy(right)
+    pattern = torch.sparse_csr_tensor(
+        start, col, rows.new_zeros(col.shape[0]), (len(left), len(right)), check_invariants=False
+    )
+    dots = torch.sparse.sampled_addmm(pattern, rows, columns.T, beta=0.0, alpha=scale)
+    values: Floats = dots.values().numpy()
+    return values
+
+
+@cache
+def _silence_beta() -> None:
+    """Torch says once in a process that matrices by rows are in beta: let it say so unheard."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        none = torch.zeros(1, dtype=torch.int32)
+        torch.sparse_csr_tensor(
+            torch.cat([none, none]), none[:0], torch.zeros(0), (1, 1), check_invariants=False
+        )
