@@ -31,7 +31,8 @@ from sae_repro.params import Cell
 from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.steps import Gradients
 from sae_repro.training.steps.activation import where_positive
-from sae_repro.training.steps.layouts import Residual, laid_out, squared, sum_rows
+from sae_repro.training.steps.bags import squared, sum_rows
+from sae_repro.training.steps.layouts import Residual, laid_out
 from sae_repro.training.steps.workspace import Floats, Workspace
 
 
