@@ -25,6 +25,7 @@ from sae_repro.params import (
     shape_problems,
     width_problems,
 )
+from sae_repro.params.joint import hooks_in
 from sae_repro.pins import (
     check_imports,
     check_model,
@@ -127,7 +128,7 @@ def _check_model(
     if problems:
         raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
     hooks = study.extract.by_layer(shape.n_layers).model_hooks
-    read = [study.hook_of(cell) for cell in study.cells.values()]
+    read = [hook for cell in study.cells.values() for hook in hooks_in(study.hook_of(cell))]
     stream = {model_hook(hook): shape.d_model for hook in read if in_stream(hook)}
     if problems := _misfits(study, stream, widths):
         raise StudyError("\n".join(f"params.yaml: {line}" for line in problems))
@@ -147,6 +148,7 @@ def _check_model(
 
 def _misfits(study: Study, d_in: Mapping[str, int], imported: Mapping[str, int]) -> list[str]:
     """A line for each cell that can't be on hooks so wide."""
+    # those of imported SAEs, which read one hook
     of_cells = {name: d_in.get(model_hook(study.hook_of(c))) for name, c in study.cells.items()}
     return [*width_problems(study, d_in), *import_problems(imported, of_cells)]
 

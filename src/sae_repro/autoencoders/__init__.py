@@ -18,6 +18,7 @@ from sae_repro.autoencoders.activations import (
     top_k,
     training_code,
 )
+from sae_repro.autoencoders.crosscoding import Crosscoder, crosscoder_of, levelled
 from sae_repro.autoencoders.losses import Losses, training_losses
 from sae_repro.autoencoders.prefixes import prefix_lengths
 from sae_repro.autoencoders.saved import SAE, calibrated, finished, load, save
@@ -26,15 +27,18 @@ from sae_repro.autoencoders.weights import LATENT_AXIS, Weights, geometric_media
 __all__ = [
     "LATENT_AXIS",
     "SAE",
+    "Crosscoder",
     "Losses",
     "Weights",
     "batch_top_k",
     "batchtopk_threshold",
     "calibrated",
+    "crosscoder_of",
     "decoder_norm",
     "finished",
     "geometric_median",
     "initial_weights",
+    "levelled",
     "load",
     "prefix_lengths",
     "save",

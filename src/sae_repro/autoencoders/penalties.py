@@ -22,14 +22,16 @@ def penalty(
     """The penalty without its λ: the mean over prefixes of Σ_k φ(z_k) on the prefix's latents.
 
     l1               Σ z_k
-    l1_decoder_norm  Σ z_k‖d_k‖
+    l1_decoder_norm  Σ z_k‖d_k‖, of a crosscoder Σ z_k Σ_h ‖d_k,h‖ over its hooks h
     log              Σ [ln(z_k‖d_k‖ + .1) − ln .1]
     tanh             Σ tanh(4 z_k‖d_k‖)
     sqrt             Σ [√(z_k‖d_k‖ + 1e-4) − .01]
     l0               Σ 1[u_k > θ_k]
     l0_quadratic     (L0/L0* − 1)², once, on the full code
 
-    For a gated SAE max(π, 0) stands in z's place. Under `unit_norm` ‖d_k‖ is 1.
+    For a gated SAE max(π, 0) stands in z's place. Under `unit_norm` ‖d_k‖ is 1. The sum over hooks
+    is that of Lindsey et al. 2024, "Sparse Crosscoders", by which a latent that writes to one hook
+    costs less than one of the same norm that is spread over several.
     """
     n = len(code.u_nk)
     phi_nk = PHI[cell.penalty](cell, weights, code, epsilon)
@@ -39,7 +41,7 @@ def penalty(
     per_latent = phi_nk.sum(0)
     weight = None if len(lengths) == 1 else _fraction(cell, lengths, phi_nk)
     if cell.penalty == "l1_decoder_norm":
-        norm = weights.W_dec.norm(dim=1)
+        norm = weights.norm_over_hooks()
         weight = norm if weight is None else weight * norm
     # no matrix product: under autocast that would round to 8 bits
     return (per_latent if weight is None else per_latent * weight).sum() / n

@@ -32,7 +32,9 @@ class SAE:
     """An SAE for use: `encode` and `decode` of raw activations. Rows of W_dec are unit or zero.
 
     A transcoder encodes activations of its hook and decodes to its target's; `with_skip` adds what
-    its skip connection gives.
+    its skip connection gives. A crosscoder's x are those of its hooks side by side, to be taken
+    apart by `crosscoding`; rows of its W_dec are unit once each hook's part is multiplied by the
+    hook's scale.
     """
 
     architecture: str
@@ -103,6 +105,7 @@ def finished(
     weights: Weights,
     *,
     scale: float = 1.0,
+    scale_d: Tensor | None = None,
     target_scale: float | None = None,
     centre_d: Tensor | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -116,6 +119,10 @@ def finished(
     Of a transcoder, training saw s·(x − c) and s'·y (`centre_d` c [D], `target_scale` s'): W_dec/s'
     and b_dec/s'; W_skip·s/s', with its part of c in b_dec; b_enc, and by e^r b_mag, less s·c·W_enc.
     z is in the units of y.
+
+    Of a crosscoder training saw s_d·x_d, with `scale_d` [D] the scale of each entry's hook, and s
+    is that of all hooks together: what becomes unit are the rows of W_dec as trained, so that
+    latents that compete keep their order, and z is in the units of x, all hooks together.
     """
     decoded = scale if target_scale is None else target_scale
     w_dec, b_enc = weights.W_dec.double() / decoded, weights.b_enc.double()
@@ -133,12 +140,18 @@ def finished(
     norm = w_dec.norm(dim=1)
     norm = torch.where(norm > 0, norm, 1.0)
     dtype = weights.W_enc.dtype
+    w_enc = weights.W_enc.double()
+    if scale_d is None:
+        w_enc = w_enc * scale
+    else:
+        w_enc, relative_d = w_enc * scale_d[:, None], scale_d / scale
+        w_dec, b_dec = w_dec / relative_d, b_dec / relative_d
 
     def normed(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else (tensor.double() * norm).to(dtype)
 
     folded = Weights(
-        W_enc=(weights.W_enc.double() * scale * norm).to(dtype).contiguous(),
+        W_enc=(w_enc * norm).to(dtype).contiguous(),
         b_enc=(b_enc * norm).to(dtype),
         W_dec=(w_dec / norm[:, None]).to(dtype),
         b_dec=b_dec.to(dtype),

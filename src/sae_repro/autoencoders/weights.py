@@ -1,6 +1,6 @@
 """The trained tensors of an SAE and their initial values."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ class Weights:
     A transcoder's W_dec [K, D_out] and b_dec [D_out] lie at its target hook; with a skip connection
     it has W_skip [D_out, D], oriented as in SAELens: x·W_skipᵀ is added to the decode.
 
+    A crosscoder's D are the entries of several hooks side by side, `widths` of each.
+
     JumpReLU has thresholds θ [K] too. The gated SAE has the biases b_mag and log scales r_mag [K]
     of its magnitudes; its b_enc is the gate's bias (b_gate in the paper).
     """
@@ -33,11 +35,27 @@ class Weights:
     b_mag: Tensor | None = None
     r_mag: Tensor | None = None
     W_skip: Tensor | None = None
+    widths: tuple[int, ...] = field(default=(), init=False)
+    """Of a crosscoder in training: D_h of each of its hooks. No tensor, and so set by itself."""
 
     def named(self) -> dict[str, Tensor]:
         """The tensors that this architecture has, by name, in a fixed order."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        tensors = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: t for name, t in tensors.items() if isinstance(t, Tensor)}
+
+    def norm_over_hooks(self) -> Tensor:
+        """‖d_k‖ [K]; of a crosscoder Σ_h ‖d_k,h‖, over the parts of d_k at its hooks."""
+        if not self.widths:
+            norm_k: Tensor = self.W_dec.norm(dim=1)
+            return norm_k
+        return torch.stack(
+            [torch.linalg.vector_norm(part, dim=1) for part in self.by_hook(self.W_dec)]
+        ).sum(0)
+
+    def by_hook(self, x_nd: Tensor) -> tuple[Tensor, ...]:
+        """The columns [N, D_h] of `x_nd` [N, D] that belong to each of a crosscoder's hooks."""
+        parts: tuple[Tensor, ...] = torch.split(x_nd, [*(self.widths or x_nd.shape[1:])], dim=1)
+        return parts
 
     @property
     def d_in(self) -> int:
@@ -56,7 +74,12 @@ class Weights:
 
 
 def initial_weights(
-    cell: Cell, d_in: int, x_nd: Tensor, rng: np.random.Generator, *, epsilon: float = 0.0
+    cell: Cell,
+    d_in: int,
+    x_nd: Tensor,
+    rng: np.random.Generator,
+    *,
+    epsilon: float = 0.0,
 ) -> Weights:
     """Random unit directions, W_enc = W_decᵀ, biases 0, b_dec from a sample of inputs.
 

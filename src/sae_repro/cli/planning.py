@@ -57,7 +57,7 @@ def lines_of(folder: Path) -> Iterator[str]:
             continue
         tokens, seeds = _tokens(cell, study), len(cell.members())
         operations = seconds = None
-        d_in = study.d_in_of(cell) or measured
+        d_in = study.d_in_of(cell) or (None if cell.hooks else measured)
         if d_in is not None:
             operations = seeds * _operations(cell, study, d_in)
             seconds = _seconds(known, d_in, cell.width(d_in), seeds * tokens)

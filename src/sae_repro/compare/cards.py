@@ -17,7 +17,7 @@ from sae_repro.compare.training_lengths import Lengths, lengths_of, shorter_of
 from sae_repro.metrics import METRICS, Metric, find
 from sae_repro.numerics.intervals import Z_95
 from sae_repro.numerics.ranks import partial_spearman, pearson, ranks, spearman
-from sae_repro.params.hooks import model_hook
+from sae_repro.params.joint import by_model
 from sae_repro.remarks import TOLERANCE
 
 APART = 2.0
@@ -234,7 +234,7 @@ def _comparable(metric: Metric, cell: Result, control: Result) -> bool:
     """
     if not control.cell.is_basis and not _same_l0(cell, control):
         return False
-    place = model_hook if metric.controls == "all" else str
+    place = by_model if metric.controls == "all" else str
     return place(cell.hook) == place(control.hook)
 
 

@@ -28,7 +28,7 @@ SAME_L0 = 0.02
 STEEPEST = 1.5
 """Bound on |d log FVU / d log L0| where a frontier has too few cells to measure it."""
 SPARSITY = {
-    "k", "lambda", "target_l0", "seed", "seeds", "sha256", "import", "hook", "target_hook",
+    "k", "lambda", "target_l0", "seed", "seeds", "sha256", "import", "hook", "hooks", "target_hook",
     "expansion", "tokens",
 }  # fmt: skip
 """Choices in which the cells of a frontier may differ, or that group them already."""

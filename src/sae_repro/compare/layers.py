@@ -34,8 +34,8 @@ def by_layer(results: Sequence[Result]) -> dict[tuple[str, str], Line]:
     """
     groups: dict[tuple[str, str], dict[int, Result]] = defaultdict(dict)
     for r in results:
-        if not r.ok or r.cell.import_ is not None or r.cell.target_hook is not None:
-            continue  # a transcoder lies between two layers
+        if not r.ok or r.cell.import_ is not None or r.cell.target_hook or r.cell.hooks:
+            continue  # a transcoder lies between two layers, a crosscoder at several
         hook = parts_of(r.hook)
         if hook.layer is not None:
             head = "" if hook.head is None else f".{hook.head}"

@@ -9,6 +9,7 @@ from sae_repro.autoencoders import SAE, load
 from sae_repro.contents import check
 from sae_repro.errors import StudyError
 from sae_repro.files import read_object
+from sae_repro.params.joint import is_joint
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
 
@@ -91,7 +92,12 @@ def source(study: Path, name: str) -> Source:
 
 
 def check_tokens(source: Source) -> None:
-    """StudyError where latents fire on whole documents, and on no token of their own."""
+    """StudyError where latents fire on whole documents, or belong to several hooks at once."""
+    if is_joint(source.hook):
+        raise StudyError(
+            f"{source.name}: a crosscoder of {source.hook}, and the format has latents of one "
+            "hook; leave --format neuronpedia out, or choose a cell of one hook"
+        )
     if source.store.manifest["pooling"] != "token":
         raise StudyError(
             f"{source.name}: activations are means over documents, and the format has activations "

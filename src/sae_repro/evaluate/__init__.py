@@ -17,6 +17,7 @@ from sae_repro.evaluate.job import EvaluateJob, ReferenceJob, job_of
 from sae_repro.evaluate.over_seeds import over_seeds
 from sae_repro.files import read_json, write_json
 from sae_repro.params import ConceptLabels, Evaluate, read_cells
+from sae_repro.params.joint import is_joint
 from sae_repro.pins import pinned_concepts
 from sae_repro.progress import say, say_kept
 from sae_repro.sidebyside import Work, side_by_side
@@ -145,7 +146,8 @@ def _references(evaluation: Evaluation, jobs: Sequence[EvaluateJob]) -> list[Ref
         return []
     wanted = [job for job in jobs if "references" in job.study.settings.metrics]
     trained = [read_json(job.sae / "train.json") for job in wanted]
-    hooks = dict.fromkeys(summary["hook"] for summary in trained if summary["status"] == "ok")
+    read = (summary["hook"] for summary in trained if summary["status"] == "ok")
+    hooks = dict.fromkeys(hook for hook in read if not is_joint(hook))
     return [
         ReferenceJob(evaluation.family(), hook, width)
         for hook in hooks

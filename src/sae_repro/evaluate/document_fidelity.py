@@ -17,8 +17,11 @@ from sae_repro.evaluate.first_pass import subject_of
 from sae_repro.evaluate.held_out import Counts, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.transcoded import prediction
+from sae_repro.files import digest
 from sae_repro.params import on_random_weights, parts_of
 from sae_repro.params.hooks import HOOKS
+from sae_repro.params.joint import hooks_in, is_joint
+from sae_repro.readers.joined import JoinedStore
 from sae_repro.readers.shards import ActivationStore
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -48,7 +51,8 @@ def fidelity_columns(
     random weights, as the cross-entropy of a model that predicts nothing has nothing to lose or to
     recover, or where nothing can be put in the place of activations (`splice_fault`).
 
-    A transcoder's prediction takes the place of the activations at its `target` hook.
+    A crosscoder's x̂, of the untouched activations at all its hooks, takes their place at all of
+    them at once. A transcoder's prediction takes the place of the activations at its `target` hook.
     """
     if not _spliced(store, hook) or splice_fault(study, target or hook):
         return _aligned({}, document)
@@ -84,6 +88,9 @@ def splice_fault(study: Evaluation, hook: str) -> str | None:
     it computes with elsewhere.
     """
     store = ActivationStore(study.activations)
+    if is_joint(hook):
+        faults = (splice_fault(study, one) for one in hooks_in(hook))
+        return next((fault for fault in faults if fault), None)
     if not _spliced(store, hook) or parts_of(hook).place in HOOKS:
         return None
     clean = _untouched(study, hook).batches[0].clean
@@ -129,10 +136,11 @@ def _baseline(study: Evaluation, hook: str) -> Columns:
     """
     import pandas as pd
 
-    mean_d = torch.from_numpy(ActivationStore(study.activations).mean(hook)).float()
+    mean_d = torch.from_numpy(JoinedStore(study.activations).mean(hook)).float()
     mean_d = mean_d.to(study.settings.device)
     cells = CellStore(study.store)
-    key = f"{study.shared_by_cells}-{hook}"
+    # many hooks' names are longer than a file's may be
+    key = f"{study.shared_by_cells}-{digest(hook) if is_joint(hook) else hook}"
     with cells.making(key) as folder:
         if folder is not None:
             measured = fidelity(

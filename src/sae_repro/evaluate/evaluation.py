@@ -8,20 +8,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sae_repro.autoencoders import SAE, load
+from sae_repro.autoencoders import SAE, crosscoder_of, levelled, load
 from sae_repro.evaluate import contexts
 from sae_repro.evaluate.codes import CodeFile
+from sae_repro.evaluate.crosscoded import by_hook, owners
 from sae_repro.evaluate.document_fidelity import fidelity_columns, splice_fault
 from sae_repro.evaluate.first_pass import FirstPass, corpus_of
 from sae_repro.evaluate.held_out import Batch, held_out, validation_batches
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.ratios import FIDELITY, FIDELITY_UNSEEN, intervals, values
 from sae_repro.evaluate.reconstruction import Totals, accumulate, relative_threshold, summarise
-from sae_repro.evaluate.registry import by_token, chosen_metrics
+from sae_repro.evaluate.registry import at_one_hook, by_token, chosen_metrics
 from sae_repro.files import read_json, write_json
 from sae_repro.numerics.intervals import wilson
 from sae_repro.params import Evaluate
-from sae_repro.readers.shards import GIVEN_ROWS, ActivationStore
+from sae_repro.readers.joined import LevelledStore
+from sae_repro.readers.shards import GIVEN_ROWS
 
 
 def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
@@ -39,8 +41,10 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
     settings, hook = study.settings, trained["hook"]
     target = trained["choices"].get("target_hook")  # of a transcoder
     prepare(device=settings.device, threads=settings.threads)
-    sae = load(trained_sae, device=settings.device)
-    store = ActivationStore(study.activations)
+    store = LevelledStore(study.activations)
+    as_trained = load(trained_sae, device=settings.device)
+    sae = levelled(as_trained, store.levels(hook))
+    cross = crosscoder_of(sae)
 
     def batches(of: str = hook) -> Iterator[Batch]:
         return validation_batches(store, of, settings.batch_size, settings.device)
@@ -50,7 +54,8 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
     with TemporaryDirectory(dir=folder) as scratch:
         codes = CodeFile(Path(scratch))
         targets = batches(target) if target else None
-        totals = accumulate(sae, batches(), shared, codes.append, targets)
+        widths = cross.widths if cross else ()
+        totals = accumulate(sae, batches(), shared, codes.append, targets, widths)
         codes.close()
         broken = int((~np.isfinite(totals.document_error)).sum())
         if broken:
@@ -68,7 +73,9 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
     if store.manifest["pooling"] == GIVEN_ROWS:
         left_out = ", ".join(["fidelity", *by_token(metrics)])
         not_measured.append(f"not measured, for want of a language model: {left_out}")
-    fidelity = fidelity_columns(study, sae, store, hook, shared.document, target)
+    if cross is not None and (left := at_one_hook(metrics)):
+        not_measured.append(f"not measured, of several hooks at once: {', '.join(left)}")
+    fidelity = fidelity_columns(study, as_trained, store, hook, shared.document, target)
     documents = totals.by_document() | fidelity
     measured = summarise(totals, sae.d_out, settings.dead_threshold)
     measured |= values(FIDELITY | FIDELITY_UNSEEN, documents)
@@ -82,8 +89,11 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
             "metrics": measured | chosen.metrics,
             "counts": _counts(totals, documents) | chosen.counts,
             "intervals": bounds | chosen.intervals,
+            **({"hooks": by_hook(cross, store, totals, settings, study.seed)} if cross else {}),
         },
     )
+    if cross is not None:
+        _write_frame(owners(cross), folder / "crosscoder.parquet")
     _write_latents(totals, sae, folder)
     _write_frame(documents, folder / "documents.parquet")
     contexts.table(top, sample, corpus_of(study), settings).to_parquet(

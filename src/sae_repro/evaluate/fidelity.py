@@ -11,8 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sae_repro.evaluate.crosscoded import SideBySide
 from sae_repro.evaluate.held_out import Counts, Floats
 from sae_repro.evaluate.resumed import Edit, Resumable
+from sae_repro.params.joint import is_joint
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -84,7 +86,7 @@ class Spliced:
 class _Batch:
     """One batch of windows, and its untouched pass."""
 
-    clean: Resumable
+    clean: Resumable | SideBySide
     few: bool
     """Whether the log-probabilities of all batches are few enough to be kept."""
     mask: Tensor
@@ -131,7 +133,8 @@ class Untouched:
             row = np.repeat(np.arange(len(tokens)), valid.sum(dim=1).cpu().numpy())
             place = np.searchsorted(document, document_of_row[row])
             with torch.no_grad():
-                clean = Resumable.of(subject, tokens, hook)
+                way = SideBySide if is_joint(hook) else Resumable
+                clean = way.of(subject, tokens, hook)
             target = tokens[:, 1:][valid]
             batches.append(_Batch(clean, few, mask, valid, target, place, of_target))
         return cls(document, batches)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sae_repro.readers.joined import LevelledStore
 from sae_repro.readers.shards import DOCUMENT, POSITION, ActivationStore, row_key
 
 Floats = npt.NDArray[np.float64]
@@ -126,7 +127,7 @@ def _measured(
     folder: Path, hook: str, size: int, device: str, checksums: tuple[str, ...]
 ) -> HeldOut:
     """`checksums` are those of the activations and of their index."""
-    store = ActivationStore(folder)
+    store = LevelledStore(folder)
     return HeldOut.of(
         lambda: validation_batches(store, hook, size, device), store.d_in(hook), unseen_key(store)
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE
@@ -46,6 +47,10 @@ class Totals:
     norm_in: float
     norm_out: float
     norm_in_square: float
+    hook_error: list[Floats]
+    """Of a crosscoder: ‖x_h − x̂_h‖² per document, at each of its hooks."""
+    widths: tuple[int, ...] = ()
+    """Of a crosscoder: D_h of its hooks."""
 
     @property
     def zero_norm(self) -> int:
@@ -74,11 +79,13 @@ def accumulate(
     held_out: HeldOut,
     keep: Callable[[Code], None] = lambda code: None,
     targets: Iterable[Batch] | None = None,
+    widths: tuple[int, ...] = (),
 ) -> Totals:
     """Run the SAE over all batches, those that `held_out` was measured on.
 
     `keep` receives each batch's code, so that it is encoded once. Of a transcoder `targets` are the
     batches at its target hook, of the same tokens, and `held_out` was measured on them.
+    `widths` are those of a crosscoder's hooks.
     """
     k, n = sae.d_sae, len(held_out.document)
     t = Totals(
@@ -98,6 +105,8 @@ def accumulate(
         norm_in=0.0,
         norm_out=0.0,
         norm_in_square=0.0,
+        hook_error=[np.zeros(n) for _ in widths],
+        widths=widths,
     )
     encoder = Encoder(sae)
     own = ((batch, batch[0]) for batch in batches) if targets is None else (
@@ -139,6 +148,9 @@ def _add_reconstruction(
     np.add.at(t.document_l0, place, l0_n)
     np.add.at(t.document_error, place, square)
     np.add.at(t.document_unseen_error, place[unseen], square[unseen])
+    parts = torch.split(error, [*t.widths], dim=1) if t.widths else ()
+    for hook_error, part in zip(t.hook_error, parts, strict=True):
+        np.add.at(hook_error, place, part.square().sum(1).cpu().numpy())
     norm_in, norm_out = x_nd.norm(dim=1), x_hat.norm(dim=1)
     usable = (norm_in > 0) & (norm_out > 0)
     cosine = ((x_nd * x_hat).sum(1) / (norm_in * norm_out))[usable]

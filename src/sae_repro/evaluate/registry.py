@@ -14,6 +14,7 @@ from sae_repro.evaluate.metrics import (
     structure,
 )
 from sae_repro.evaluate.summary import Summary
+from sae_repro.params.joint import is_joint
 
 
 class Measure(NamedTuple):
@@ -23,16 +24,18 @@ class Measure(NamedTuple):
     """Writes tables of its own into the cell's folder and returns its entries of metrics.json."""
     by_token: bool = True
     """Whether its rows must be tokens: whole documents carry neither concepts nor words."""
+    of_several: bool = True
+    """Whether it is measured of a crosscoder too: its atoms are directions at no one hook."""
 
 
 MEASURES = {
     "monosemanticity": Measure(monosemanticity.measure),
     "structure": Measure(structure.measure),
     "dictionary": Measure(dictionary.measure, by_token=False),
-    "references": Measure(references.measure),
-    "ngram": Measure(ngram.measure),
-    "ablation": Measure(ablation.measure),
-    "steering": Measure(steering.measure),
+    "references": Measure(references.measure, of_several=False),
+    "ngram": Measure(ngram.measure, of_several=False),
+    "ablation": Measure(ablation.measure, of_several=False),
+    "steering": Measure(steering.measure, of_several=False),
 }
 
 
@@ -41,12 +44,18 @@ def by_token(metrics: Iterable[str]) -> list[str]:
     return [name for name in metrics if name in MEASURES and MEASURES[name].by_token]
 
 
+def at_one_hook(metrics: Iterable[str]) -> list[str]:
+    """Those of `metrics` that need latents of one hook."""
+    return [name for name in metrics if name in MEASURES and not MEASURES[name].of_several]
+
+
 def chosen_metrics(first_pass: FirstPass, metrics: Iterable[str]) -> Summary:
     """The summary of all chosen `metrics`; one that makes no sense for the rows is left out."""
     tokens = first_pass.store.manifest["pooling"] == "token"
+    several = is_joint(first_pass.hook)
     total = Summary({}, {}, {})
     for name in metrics:
         row = MEASURES.get(name)  # none for what is measured between SAEs
-        if row and (tokens or not row.by_token):
+        if row and (tokens or not row.by_token) and (row.of_several or not several):
             total |= row.measure(first_pass)
     return total

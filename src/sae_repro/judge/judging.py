@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_repro.autoencoders import load
+from sae_repro.autoencoders import levelled, load
 from sae_repro.files import read_json
 from sae_repro.judge.backends import open_backend
 from sae_repro.judge.cell_results import ExplainedLatent, agreement, rates, score_results
@@ -30,7 +30,8 @@ from sae_repro.judge.scores import SCORES, ScoringQuestion
 from sae_repro.params import Cell, Judge, saes_by_name
 from sae_repro.pins import PinnedFile
 from sae_repro.readers.documents import TokenDocuments
-from sae_repro.readers.shards import GIVEN_ROWS, ActivationStore
+from sae_repro.readers.joined import LevelledStore
+from sae_repro.readers.shards import GIVEN_ROWS
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def judge_cells(
 
     prepare(device=settings.device, threads=settings.threads)
     artifacts = study / "artifacts"
-    store = ActivationStore(artifacts / "extract")
+    store = LevelledStore(artifacts / "extract")
     states = {sae: _state(artifacts / "evaluate" / sae, sae) for sae in saes_by_name(cells)}
     if store.manifest["pooling"] != "token":
         reason = (
@@ -98,7 +99,7 @@ def _state(evaluated: Path, name: str) -> dict[str, Any]:
 def _case(
     name: str,
     artifacts: Path,
-    store: ActivationStore,
+    store: LevelledStore,
     tokens: HeldOutTokens,
     settings: Judge,
     seed: int,
@@ -107,8 +108,9 @@ def _case(
     latents = selected_latents(evaluated, tokens, settings, seed)
     if not latents.explained:
         return Case(name, evaluated, latents, [])
-    sae = load(artifacts / "train" / name, device=settings.device)
     hook = read_json(evaluated / "metrics.json")["hook"]
+    trained = load(artifacts / "train" / name, device=settings.device)
+    sae = levelled(trained, store.levels(hook))
     neighbours = nearest(sae, latents.explained, latents.alive_k)
     columns = sorted({k for k in (*latents.explained, *neighbours) if k is not None})
 

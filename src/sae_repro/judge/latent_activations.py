@@ -39,7 +39,7 @@ def activations(sae: SAE, batches: Iterable[Tensor], latents: Sequence[int]) -> 
 
 def restricted(sae: SAE, latents: Tensor) -> SAE:
     """The SAE with `latents` alone, in their order; each is computed as in the whole."""
-    named = {
+    named: dict[str, Any] = {
         name: tensor.index_select(LATENT_AXIS[name], latents) if name in LATENT_AXIS else tensor
         for name, tensor in sae.weights.named().items()
     }

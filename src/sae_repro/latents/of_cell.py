@@ -12,6 +12,7 @@ from sae_repro.errors import StudyError, did_you_mean, shown
 from sae_repro.files import read_object
 from sae_repro.judge.parsers import POLYSEMANTIC
 from sae_repro.params import Cell, saes_by_name
+from sae_repro.params.joint import is_joint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,11 @@ class CellSAE:
         record = read_object(folder / "train.json")
         if record["status"] != "ok":
             raise StudyError(f"{name}: its training ended as {record['status']}; choose another")
+        if is_joint(record["hook"]):
+            raise StudyError(
+                f"{name}: a crosscoder of {record['hook']}; texts are read and steered at one "
+                "hook: choose a cell of one"
+            )
         return cls(name, load(folder), str(record["hook"]), artifacts)
 
     def names(self, latents: Iterable[int]) -> dict[int, str]:

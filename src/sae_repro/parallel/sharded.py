@@ -107,6 +107,7 @@ class ShardedTrainer(Trainer):
         if self.ranks.rank and self.ranks.number > 1:
             for weights in own:
                 self._sent(weights)
+            assert isinstance(self.scale, float)  # a crosscoder is not sharded
             return finished(self.cell, _joined(own), scale=self.scale)
         each = len(own)
         for rank in range(1, self.ranks.number):

@@ -10,6 +10,7 @@ from sae_repro.params.axis_labels import (
 )
 from sae_repro.params.cell import Cell
 from sae_repro.params.hooks import weights_of
+from sae_repro.params.joint import read_by
 
 
 def architecture_of(cell: Cell, *, activation: str | None = None) -> str:
@@ -18,7 +19,7 @@ def architecture_of(cell: Cell, *, activation: str | None = None) -> str:
     `activation` is what an imported SAE was found to have. Negative controls say what they are.
     """
     name = _architecture(cell, activation or cell.activation)
-    return name + WEIGHTS_LABELS[weights_of(cell.hook or "")]
+    return name + WEIGHTS_LABELS[weights_of(read_by(cell) or "")]
 
 
 def _architecture(cell: Cell, activation: str) -> str:
@@ -40,6 +41,8 @@ def _architecture(cell: Cell, activation: str) -> str:
         base = f"matryoshka-{cell.prefixes}{ordered}" + (
             "" if base == "batchtopk" else f" over {base}"
         )
+    if cell.hooks is not None:
+        base += " crosscoder"
     if cell.target_hook is not None:
         base += " skip transcoder" if cell.skip else " transcoder"
     if cell.baseline == "untrained":

@@ -14,6 +14,7 @@ from sae_repro.params.cell import Cell
 from sae_repro.params.cell_rules import READ_UNTRAINED
 from sae_repro.params.division import Divided
 from sae_repro.params.hooks import on_random_weights
+from sae_repro.params.joint import read_by
 
 NOT_TRAINED = ("import_", "sha256", "baseline")
 
@@ -24,7 +25,9 @@ def is_control(cell: Cell) -> bool:
     Such a cell is in the tables of cells, but no point of a frontier or a grid.
     """
     return (
-        cell.baseline is not None or cell.frozen is not None or on_random_weights(cell.hook or "")
+        cell.baseline is not None
+        or cell.frozen is not None
+        or on_random_weights(read_by(cell) or "")
     )
 
 
@@ -56,6 +59,8 @@ def fields_read(cell: Cell) -> tuple[str, ...]:
 def _reads(cell: Cell, field: str) -> bool:
     if field in ("skip", "target_hook"):
         return cell.target_hook is not None
+    if field in ("hook", "hooks"):
+        return (field == "hooks") == (cell.hooks is not None)
     if field == "apply_b_dec_to_input":
         return cell.target_hook is None
     if field in Divided.model_fields:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from sae_repro.params.axes import ACTIVATIONS, PENALTIES, readers
 from sae_repro.params.division import division_faults
+from sae_repro.params.joint import JOINT_RULES
 
 if TYPE_CHECKING:
     from sae_repro.params.cell import Cell
 
 # what an untrained SAE depends on beside its activation; normalisation is folded out again before
 # anything was learnt
-READ_UNTRAINED = ("hook", "target_hook", "expansion", "seed", "seeds", "activation",
+READ_UNTRAINED = ("hook", "hooks", "target_hook", "expansion", "seed", "seeds", "activation",
                   "apply_b_dec_to_input", "b_dec_init")  # fmt: skip
 
 
@@ -137,6 +138,7 @@ RULES: tuple[tuple[Callable[["Cell"], bool], Callable[["Cell"], str]], ...] = (
         lambda c: c.lr_warmup + c.lr_decay > 1,
         lambda c: "lr_warmup + lr_decay must be ≤ 1: they are fractions of the same steps",
     ),
+    *JOINT_RULES,
 )
 """(whether a cell breaks the rule, the message)."""
 

@@ -15,11 +15,17 @@ class CellSource(Section):
         description="the hook whose activations it reads; default: the first of extract.hooks; "
         "blocks.0-5.… and blocks.0,2.… make a cell <name>-layer<n> for each layer",
     )
+    hooks: Annotated[Many[Text], Field(min_length=2)] | None = Field(
+        None,
+        description="instead of hook, a crosscoder: the hooks whose activations it reads and "
+        "reconstructs by one code, among extract.hooks, of any widths; D is the sum of these. "
+        "blocks.0-5.… and blocks.0,2.… stand for each layer's",
+    )
     target_hook: Text | None = Field(
         None,
         description="a transcoder: the hook whose activations it predicts from those of `hook`, "
         "instead of these themselves; among extract.hooks, of any width. b_dec and rows of W_dec "
-        "lie there",
+        "lie there. With layers (blocks.0-3.…) in both, they make pairs, layer by layer",
     )
     skip: bool = Field(
         False, description="target_hook: adds x·W_skip, trained too and never penalised"

@@ -23,8 +23,9 @@ class CellTraining(Section):
     normalisation: Literal["none", "expected_norm"] = Field(
         "expected_norm",
         description="one scalar by which training multiplies all inputs, so that their median norm "
-        "is √D (expected_norm), and which is folded into the saved weights; λ, lr and grad_clip "
-        "then mean the same on every model. none for the published grids",
+        "is √D (expected_norm; of a crosscoder one per hook, for its own D), and which is folded "
+        "into the saved weights; λ, lr and grad_clip then mean the same on every model. none for "
+        "the published grids",
     )
     b_dec_init: Literal["geometric_median", "mean", "zero"] = Field(
         "geometric_median", description="start of b_dec, from ≥ 10,000 training tokens"

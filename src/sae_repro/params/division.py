@@ -83,6 +83,7 @@ def _shard_faults(cell: "Cell") -> Iterator[str]:
         ("decoder", "unit_norm", "norms of rows are not exchanged"),
         ("frozen", None, "controls are small"),
         ("target_hook", None, "only autoencoders are sharded"),
+        ("hooks", None, "only autoencoders of one hook are sharded"),
     ):
         if getattr(cell, field) != value:
             yield f"{key}: {why}: {field} must be {'unset' if value is None else value}"

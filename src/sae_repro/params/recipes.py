@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 from sae_repro.errors import StudyError, shown
 from sae_repro.params.base import Section
 from sae_repro.params.cell import Cell
-from sae_repro.params.hooks import each_layer, layer_of, of_several_layers
+from sae_repro.params.layered import HOOK_KEYS, of_layers, several
 from sae_repro.params.scaling import SCALING, Family, Scaling, family
 from sae_repro.params.validation import BELOW, FAULTS, check_section
 
@@ -154,32 +154,27 @@ def _found(recipes: dict[str, BaseModel]) -> dict[str, BaseModel]:
 def by_layer(cells: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """`cells`, each whose hook stands for several layers replaced by `<name>-layer<n>` of each.
 
-    ValueError, `name.hook = …`, where it does not say which layers, or a name is taken.
+    A target_hook that does makes pairs with it, layer by layer; among `hooks` each layer is one of
+    them. ValueError, `name.hook = …`, where it does not say which layers, where hook and
+    target_hook have other numbers of them, or a name is taken.
     """
-    in_recipes = any(_several(recipes[name].get("hook")) for name in recipes)
+    in_recipes = any(several(recipes[name].get(key)) for name in recipes for key in HOOK_KEYS)
     each: dict[str, Any] = {}
     for name, entry in cells.items():
-        hook = entry.get("hook") if isinstance(entry, Mapping) else None
-        if hook is None and in_recipes and isinstance(entry, Mapping):
-            hook = merged(entry, recipes).get("hook")
-        if not isinstance(hook, str) or not _several(hook):
+        if not isinstance(entry, Mapping):
             each[name] = entry
             continue
-        for one in each_layer(hook):
-            if one == hook:
-                raise ValueError(
-                    f"{name}.hook = {hook}: a cell says which layers it is repeated at; write "
-                    "blocks.0-5.… or blocks.0,2.…"
-                )
-            copy = f"{name}-layer{layer_of(one)}"
-            if copy in cells:
-                raise ValueError(f"{name}.hook = {hook}: there is a cell {copy}; rename it")
-            each[copy] = {**entry, "hook": one}
+        whole = merged(entry, recipes) if in_recipes and RECIPE in entry else entry
+        copies = of_layers(name, {key: whole.get(key) for key in HOOK_KEYS})
+        if copies is None:
+            each[name] = entry
+            continue
+        for copy, hooks in copies.items():
+            if copy in cells and copy != name:
+                at = f"{name}.hook = {whole.get('hook')}"
+                raise ValueError(f"{at}: there is a cell {copy}; rename it")
+            each[copy] = {**entry, **hooks}
     return each
-
-
-def _several(hook: Any) -> bool:
-    return isinstance(hook, str) and of_several_layers(hook)
 
 
 def _each_layer(cells: Any, info: ValidationInfo) -> Any:

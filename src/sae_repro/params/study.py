@@ -30,6 +30,7 @@ from sae_repro.params.hooks import (
     stands_for,
     weights_of,
 )
+from sae_repro.params.joint import hooks_in, read_by, unextracted
 from sae_repro.params.judge import Judge
 from sae_repro.params.recipes import Cells, Name, PartialCell, Recipes
 from sae_repro.params.report import Report
@@ -70,8 +71,8 @@ class Study(Section):
         return self
 
     def hook_of(self, cell: Cell) -> str:
-        """The hook that `cell` reads."""
-        return cell.hook or self.extract.by_layer(self.n_layers).hooks[0]
+        """The hook that `cell` reads; of a crosscoder the name of its hooks side by side."""
+        return read_by(cell) or self.extract.by_layer(self.n_layers).hooks[0]
 
     @property
     def n_layers(self) -> int | None:
@@ -83,8 +84,12 @@ class Study(Section):
 
     def d_in_of(self, cell: Cell) -> int | None:
         """D of what `cell` reads, where params.yaml alone determines it."""
+        widths = [self._width_of(hook) for hook in hooks_in(self.hook_of(cell))]
+        known = [width for width in widths if width is not None]
+        return sum(known) if len(known) == len(widths) else None
+
+    def _width_of(self, hook: str) -> int | None:
         source, training = self.subject.source, self.subject.training
-        hook = self.hook_of(cell)
         try:
             if training is not None:
                 return gpt2_width(hook, d_model=training.d_model, n_heads=training.n_heads)
@@ -154,6 +159,8 @@ def _problems(study: Study) -> Iterator[str]:
             stands_for(several, cell.hook) for several in study.extract.all_hooks
         ):
             yield f"cells.{name}.hook = {cell.hook}: not extracted; {_extracted(study)}"
+        for hook in unextracted(cell, study.extract.all_hooks):
+            yield f"cells.{name}.hooks = {hook}: not extracted; {_extracted(study)}"
         yield from _target_problems(study, name, cell)
         if cell.tokens is not None and cell.tokens < study.train.batch_size:
             yield (
@@ -282,7 +289,8 @@ def shape_problems(study: Study, *, n_layers: int) -> Iterator[str]:
 def width_problems(study: Study, widths: Mapping[str, int]) -> Iterator[str]:
     """Faults of cells for hooks as wide as `widths` or params.yaml says, one line each."""
     for name, cell in study.cells.items():
-        d_in = widths.get(model_hook(study.hook_of(cell))) or study.d_in_of(cell)
+        read = [widths.get(model_hook(hook)) for hook in hooks_in(study.hook_of(cell))]
+        d_in = sum(d for d in read if d) if all(read) else study.d_in_of(cell)
         if d_in is not None:
             for fault in width_faults(cell, d_in):
                 yield f"cells.{name}.{fault}"

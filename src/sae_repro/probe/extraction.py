@@ -16,6 +16,7 @@ from sae_repro.extract.norms import squared_norms
 from sae_repro.extract.resumption import States
 from sae_repro.params import Extract, blocks_to_run, model_hook
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.joined import JoinedStore
 from sae_repro.readers.shards import ActivationStore
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def extraction(
     with redirect_stdout(StringIO()):  # the table says what it says of norms
         extract(Inputs(subject, corpus, {}), batch, seed=seed, states=States(folder))
     seconds = time.perf_counter() - start
-    store = ActivationStore(folder)
+    store = JoinedStore(folder)
     manifest = store.manifest
     beyond, at = _beyond(store)
     return Extraction(

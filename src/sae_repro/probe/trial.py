@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from sae_repro.params import Cell, Study, Train, model_hook, saes_by_name
+from sae_repro.params import Cell, Study, Train, saes_by_name
+from sae_repro.params.joint import by_model
 from sae_repro.readers.shards import ActivationStore
 
 STEPS = 4
@@ -41,7 +42,7 @@ def kinds(study: Study, store: ActivationStore, rows: int, checkpoint: Path) -> 
     by_kind: dict[str, list[tuple[str, Cell]]] = {}
     for name, cell in saes_by_name(study.cells).items():
         if cell.kind == "trained":
-            d_in = store.d_in(model_hook(study.hook_of(cell)))
+            d_in = store.d_in(by_model(study.hook_of(cell)))
             key = repr((d_in, cell.model_dump(exclude=set(SAME_TIME))))
             by_kind.setdefault(key, []).append((name, cell))
     for saes in by_kind.values():
@@ -57,7 +58,7 @@ def _kind(
 ) -> Kind:
     cell, settings = saes[0][1], study.train
     # random weights take no other time
-    hook = model_hook(study.hook_of(cell))
+    hook = by_model(study.hook_of(cell))
     size = min(settings.batch_size, store.activations(hook, "train").rows)
     each, fault = _step_seconds(cell, settings, size, store, hook, study.seed, checkpoint)
     each *= settings.batch_size / size

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from sae_repro.autoencoders import load
+from sae_repro.autoencoders import levelled, load
 from sae_repro.concepts.bank import ConceptBank
 from sae_repro.params import Cell, Evaluate, Report
 from sae_repro.progress import say
 from sae_repro.readers.documents import TokenDocuments
-from sae_repro.readers.shards import ActivationStore
+from sae_repro.readers.joined import LevelledStore
 from sae_repro.report.codes import ValidationRows, activations
 from sae_repro.report.columns import columns, frequent_tokens
 from sae_repro.report.contexts import contexts_of, peaks
@@ -39,7 +39,7 @@ from sae_repro.report.splitting import Width, family, kin
 class Source:
     """What all SAEs of a study share."""
 
-    store: ActivationStore
+    store: LevelledStore
     rows: ValidationRows
     corpus: TokenDocuments
     lens: Lens
@@ -50,7 +50,7 @@ class Source:
     @classmethod
     def read(cls, artifacts: Path, report: Report, evaluate: Evaluate, seed: int) -> "Source":
         """That of the study with these artifacts."""
-        store = ActivationStore(artifacts / "extract")
+        store = LevelledStore(artifacts / "extract")
         corpus = TokenDocuments.load(artifacts / "corpus")
         model = (artifacts / "subject" / "config.json").is_file()
         lens = Lens.read(artifacts / "subject", corpus) if model else Lens(None, corpus)
@@ -76,7 +76,7 @@ class Source:
 
     def dictionary(self, shown: ShownSae) -> Width:
         """An SAE's atoms, and its code of all validation tokens."""
-        sae = load(shown.trained)
+        sae = levelled(load(shown.trained), self.store.levels(shown.hook))
         a_nk = activations(sae, self.store, shown.hook)
         tokens = [self.lens.texts(ids) for ids in frequent_tokens(a_nk, self.rows.tokens)]
         return Width(shown, sae.weights.W_dec.numpy(), np.diff(a_nk.indptr) > 0, a_nk, tokens)

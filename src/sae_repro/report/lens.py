@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.params import in_stream, on_random_weights
+from sae_repro.params.joint import is_joint
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.subject import load_subject
 
@@ -38,6 +39,8 @@ class Lens:
     def fits(self, hook: str, width: int) -> bool:
         """Whether atoms of this width at `hook` are directions of the residual stream of this very
         model."""
+        if is_joint(hook):
+            return False  # directions of several hooks at once
         stream = in_stream(hook) and width == len(self._unembedding_dv)
         return stream and not on_random_weights(hook)
 

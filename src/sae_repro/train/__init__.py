@@ -18,8 +18,10 @@ from sae_repro.errors import StudyError
 from sae_repro.live import Followed, curves
 from sae_repro.params import Cell, Train, read_cells
 from sae_repro.params.cell_rules import width_faults
+from sae_repro.params.joint import read_by
 from sae_repro.pins import check_imports
 from sae_repro.progress import say_kept
+from sae_repro.readers.joined import JoinedStore
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
@@ -33,7 +35,7 @@ def run(context: StageContext) -> None:
     # before any cell is trained
     check_imports(cells, Path())
     check(context.artifacts("extract"), "manifest.json")
-    _check_widths(cells, ActivationStore(context.artifacts("extract")))
+    _check_widths(cells, JoinedStore(context.artifacts("extract")))
     by_name: dict[str, dict[str, CellJob]] = {name: {} for name in cells}
     for (name, place), job in jobs_of(context, store, cells).items():
         by_name[name][place] = job
@@ -59,7 +61,7 @@ def _check_widths(cells: Mapping[str, Cell], activations: ActivationStore) -> No
     faults = [
         f"cells.{name}.{fault}"
         for name, cell in cells.items()
-        for fault in width_faults(cell, activations.d_in(cell.hook or first))
+        for fault in width_faults(cell, activations.d_in(read_by(cell) or first))
     ]
     if faults:
         raise StudyError("\n".join(faults))
@@ -87,7 +89,7 @@ def jobs_of(
     """
     settings = context.section(Train, "train")
     folder = context.artifacts("extract")
-    activations = ActivationStore(folder)
+    activations = JoinedStore(folder)
     codes = {
         # a cell follows from its own maker alone: other formats' converters retrain nothing
         kind: context.code(f"sae_repro.train.makers.{kind}")
@@ -100,7 +102,7 @@ def jobs_of(
         (name, place): sae for name, cell in cells.items() for place, sae in cell.members().items()
     }
     for member, cell in saes.items():
-        hook = cell.hook or next(iter(activations.manifest["hooks"]))
+        hook = read_by(cell) or next(iter(activations.manifest["hooks"]))
         key = cell_key(cell, settings, hook, seed, activations, metadata, codes[cell.kind])
         jobs[member] = CellJob(
             name=PurePath(*member).as_posix(),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_repro.files import canonical_json, write_json, write_text
 from sae_repro.params import EMBEDDINGS, UNTRAINED, model_hook, weights_of
+from sae_repro.params.joint import by_model
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
@@ -18,9 +19,7 @@ def hook_metadata(hook: str, target: str | None = None) -> dict[str, Any]:
     """The hook of an SAE, and a transcoder's target, under SAELens's keys, by the model's names."""
     random = {UNTRAINED: "random", EMBEDDINGS: "random, embeddings trained"}.get(weights_of(hook))
     out = {"hook_name_out": model_hook(target)} if target else {}
-    return {
-        "hook_name": model_hook(hook), **out, **({"model_weights": random} if random else {})
-    }  # fmt: skip
+    return {"hook_name": by_model(hook), **out, **({"model_weights": random} if random else {})}
 
 
 def write_records(

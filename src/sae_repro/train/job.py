@@ -10,7 +10,9 @@ from sae_repro.cellstore import CellStore
 from sae_repro.costs import measuring, path_of
 from sae_repro.files import digest, read_json
 from sae_repro.params import Cell, Train
+from sae_repro.params.joint import hooks_in, is_joint
 from sae_repro.progress import measured, say
+from sae_repro.readers.joined import JoinedStore
 from sae_repro.readers.shards import ActivationStore
 
 
@@ -33,7 +35,7 @@ class CellJob:
     @property
     def steps(self) -> int:
         """Of its training, for progress; where nothing is trained, those that it would have."""
-        rows = ActivationStore(self.activations).activations(self.hook, "train").rows
+        rows = JoinedStore(self.activations).activations(self.hook, "train").rows
         return self.cell.steps(self.settings.batch_size, self.settings.epochs, rows)
 
     def reads(self) -> list[Path]:
@@ -101,7 +103,12 @@ def cell_key(
 
 
 def _facts(store: ActivationStore, hook: str, *splits: str) -> dict[str, Any]:
-    """The checksums of a hook's `splits`, and what is measured over its training rows."""
+    """The checksums of a hook's `splits`, and what is measured over its training rows.
+
+    Of several hooks side by side, of each: a scale of its own follows from it.
+    """
+    if is_joint(hook):
+        return {one: _facts(store, one, *splits) for one in hooks_in(hook)}
     return {
         **{split: store.activations(hook, split).checksum for split in splits},
         "rms": store.rms(hook),

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE, Weights, calibrated, finished
+from sae_repro.autoencoders.crosscoding import of_hooks
 from sae_repro.params import Cell
+from sae_repro.params.joint import hooks_in, is_joint
+from sae_repro.readers.joined import widths_of
 from sae_repro.readers.shards import ActivationStore
 
 CALIBRATION_CHUNK = 4096  # activations read at once
@@ -33,6 +36,32 @@ def scale_of(cell: Cell, store: ActivationStore, hook: str) -> float:
     return math.sqrt(store.d_in(hook)) / norm if norm else 1.0
 
 
+def scaled_norm(cell: Cell, store: ActivationStore, hook: str) -> float:
+    """The norm of a usual activation as training sees it."""
+    return usual_norm(store, hook) * scale_of(cell, store, hook)
+
+
+def factor_of(
+    cell: Cell, store: ActivationStore, hook: str, device: torch.device
+) -> float | Tensor:
+    """By what training multiplies activations: `scale_of`, or of a crosscoder [ΣD_h], fp32."""
+    scale_d = column_scales(cell, store, hook)
+    return scale_of(cell, store, hook) if scale_d is None else scale_d.float().to(device)
+
+
+def column_scales(cell: Cell, store: ActivationStore, hook: str) -> Tensor | None:
+    """Of a crosscoder: the factor of each entry [ΣD_h], `scale_of` its own hook; None of others.
+
+    Together its hooks are then as `scale_of` their name says: √Σ_h (s_h·‖x_h‖)² is √ΣD_h.
+    """
+    if not is_joint(hook):
+        return None
+    scales = [scale_of(cell, store, one) for one in hooks_in(hook)]
+    return torch.tensor(scales, dtype=torch.float64).repeat_interleave(
+        torch.tensor(widths_of(store, hook))
+    )
+
+
 def centre_of(store: ActivationStore, hook: str) -> Tensor:
     """What is subtracted from a transcoder's inputs in training, [D] fp64: their mean.
 
@@ -45,7 +74,11 @@ def centre_of(store: ActivationStore, hook: str) -> Tensor:
 def finished_sae(cell: Cell, weights: Weights, store: ActivationStore, hook: str) -> SAE:
     """`weights` of any step as an SAE on raw activations, its threshold calibrated if need be."""
     scale, target = scale_of(cell, store, hook), cell.target_hook
-    if target is None:
+    scale_d = column_scales(cell, store, hook)
+    if scale_d is not None:
+        sae = finished(cell, weights, scale=scale, scale_d=scale_d.to(weights.W_enc.device))
+        sae = of_hooks(sae, hooks_in(hook), widths_of(store, hook), scale_d / scale)
+    elif target is None:
         sae = finished(cell, weights, scale=scale)
     else:
         target_scale, centre_d = scale_of(cell, store, target), centre_of(store, hook)

@@ -43,11 +43,12 @@ from sae_repro.errors import StudyError
 from sae_repro.files import digest
 from sae_repro.numerics.random import generator
 from sae_repro.params import Cell, Train
+from sae_repro.readers.joined import widths_of
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.training.batches import Batches
 from sae_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from sae_repro.training.contribution import Contribution
-from sae_repro.training.finishing import finished_sae, scale_of, usual_norm
+from sae_repro.training.finishing import factor_of, finished_sae, scale_of, scaled_norm
 from sae_repro.training.journal import Journal, as_json, metrics_row
 from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.pairs import Pairs
@@ -106,13 +107,12 @@ class Trainer:
             )
         self.batches = Batches(shards, settings.batch_size, steps, seed=seed, cell_id=self.id)
         d_in = store.d_in(hook)
-        self.scale = scale_of(cell, store, hook)
-        norm = usual_norm(store, hook) * self.scale
-        self.epsilon = cell.jumprelu_bandwidth * norm
+        self.scale = factor_of(cell, store, hook, self.device)
+        self.epsilon = cell.jumprelu_bandwidth * scaled_norm(cell, store, hook)
         """JumpReLU's kernel width, and where its thresholds start."""
         self.target_scale = scale_of(cell, store, target)
-        of_target = usual_norm(store, target) * self.target_scale
-        power = of_target**2 / (store.d_in(target) if cell.reconstruction == "mean" else 1)
+        per = store.d_in(target) if cell.reconstruction == "mean" else 1
+        power = scaled_norm(cell, store, target) ** 2 / per
         self.threshold = RunningThreshold(self.device)
         """Followed where the SAE's own threshold is calibrated."""
         self.watch = Watch(cell, settings, self.batches.steps, power)
@@ -130,9 +130,10 @@ class Trainer:
         """Initial weights, their optimiser, and the step."""
         first = initial_weights(self.cell, d_in, sample, rng, epsilon=self.epsilon)
         self.weights = Weights(**{n: t.to(self.device) for n, t in first.named().items()})
+        self.weights.widths = widths_of(self.store, self.hook) if self.cell.hooks else ()
         self.optimiser = Optimiser(self.cell, self.weights)
-        bf16, epsilon = self.settings.precision == "bfloat16", self.epsilon
-        self.step_of_cell: Step = step_of(self.cell, self.weights, epsilon=epsilon, autocast=bf16)
+        bf16, of = self.settings.precision == "bfloat16", (self.cell, self.weights)
+        self.step_of_cell: Step = step_of(*of, epsilon=self.epsilon, autocast=bf16)
 
     def run(
         self,
@@ -266,6 +267,8 @@ class Trainer:
             x_nd = x_nd.pin_memory().to(self.device, non_blocking=True)
         if self.pairs is not None:
             return self.pairs.scaled(x_nd)
+        if isinstance(self.scale, Tensor):
+            return x_nd * self.scale
         return x_nd if self.scale == 1.0 else x_nd * self.scale
 
     def _target(self, x_nd: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from sae_repro.errors import StudyError
 from sae_repro.files import digest, read_json, write_json
 from sae_repro.params import Cell, Evaluate
 from sae_repro.params.tune import AT_L0, L0_OFF
+from sae_repro.readers.joined import JoinedStore, LevelledStore
 from sae_repro.readers.shards import ActivationStore
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Measuring:
 
     def key(self, job: "CellJob") -> str:
         """Hash of everything that the measurement of a trained cell follows from."""
-        store = ActivationStore(job.activations)
+        store = JoinedStore(job.activations)
         shards = store.activations(job.hook, SPLIT), store.index(SPLIT)
         used = {"batch_size", "dead_threshold", "threads", "device"}
         return digest(
@@ -64,7 +65,7 @@ class Measuring:
         return {**read_json(store.folder / key / "metrics.json"), "evaluation": key}
 
     def _measured(self, job: "CellJob") -> dict[str, Any]:
-        from sae_repro.autoencoders import load
+        from sae_repro.autoencoders import levelled, load
         from sae_repro.numerics.determinism import prepare
 
         folder = job.store / job.key
@@ -74,8 +75,8 @@ class Measuring:
             return {"status": trained["status"], "reason": trained["reason"], **nothing}
         settings = self.settings
         prepare(device=settings.device, threads=settings.threads)
-        sae = load(folder, device=settings.device)
-        store = ActivationStore(job.activations)
+        store = LevelledStore(job.activations)
+        sae = levelled(load(folder, device=settings.device), store.levels(job.hook))
 
         def batches(hook: str) -> Iterator["Batch"]:
             return tuning_batches(store, hook, settings.batch_size, settings.device)

@@ -20,7 +20,7 @@ from sae_repro.cellstore import CellStore
 from sae_repro.errors import StudyError
 from sae_repro.files import digest, read_object, write_json
 from sae_repro.params import Tune
-from sae_repro.readers.shards import ActivationStore
+from sae_repro.readers.joined import JoinedStore, LevelledStore
 from sae_repro.train.job import CellJob, make_into, make_measured
 from sae_repro.tune.measuring import measure, tuning_batches
 from sae_repro.tune.proposals import Proposal, quiet, study_of
@@ -154,7 +154,7 @@ def last_checkpoint(job: CellJob, done: int) -> int:
 
 def tuning_fvu(job: CellJob, tokens: int) -> float:
     """FVU of a cell's last checkpoint on the first `tokens` tuning activations."""
-    from sae_repro.autoencoders import Weights
+    from sae_repro.autoencoders import Weights, levelled
     from sae_repro.training import finished_sae, load_checkpoint
 
     checkpoint = load_checkpoint(job.checkpoint)
@@ -167,8 +167,10 @@ def tuning_fvu(job: CellJob, tokens: int) -> float:
             if name in names
         }
     )
-    store = ActivationStore(job.activations)
-    sae = finished_sae(job.cell, weights, store, job.hook)
+    store = LevelledStore(job.activations)
+    # from the activations as they are training's scales follow, from those of one loudness fvu
+    sae = finished_sae(job.cell, weights, JoinedStore(job.activations), job.hook)
+    sae = levelled(sae, store.levels(job.hook))
 
     def first(hook: str) -> list["Batch"]:
         return list(_first(tuning_batches(store, hook, BATCH_ROWS, job.settings.device), tokens))

@@ -123,6 +123,23 @@ def compare(cell: Cell, weights: Weights, x: torch.Tensor, lengths: list[int]) -
     torch.testing.assert_close(found.code.smallest(norm), expected.code.smallest(norm))
 
 
+@pytest.mark.parametrize("name", [name for name in CELLS if "norm" in name])
+@pytest.mark.parametrize("widths", [(2, 4), (1, 2, 3)])
+def test_norms_of_several_hooks_have_autograds_gradients(
+    name: str, widths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crosscoder's penalty weighs each hook's part of a row by its own norm."""
+    cell = CELLS[name]
+    lengths = [24] if cell.prefixes == "none" else [1, 5, 6, 24]
+    x = torch.from_numpy(np.random.default_rng(1).standard_normal((N, D)))
+    for below in (0.0, 1.0):
+        monkeypatch.setattr(layouts, "SPARSE_BELOW", below)
+        monkeypatch.setattr(layouts, "DENSE_TO", 0)
+        weights = weights_of(cell, torch.float64)
+        weights.widths = widths
+        compare(cell, weights, x, lengths)
+
+
 @pytest.mark.parametrize("name", CELLS | TRANSCODERS)
 def test_every_combination_has_autograds_gradients(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from sae_repro.autoencoders.crosscoding import crosscoder_of
 from sae_repro.autoencoders.interchange.formats import (
     read_dictionary_learning,
     read_gemma_scope,
@@ -67,6 +68,11 @@ def export(sae: SAE, folder: Path, format: str, texts: Mapping[str, str] | None 
         )
     if format != "saelens" and sae.transcodes:
         raise StudyError(f"format {format}: no transcoder is written in it; use saelens")
+    if format != "saelens" and crosscoder_of(sae) is not None:
+        raise StudyError(
+            f"format {format}: no crosscoder is written in it; use saelens, which reads one as an "
+            "SAE on the activations of its hooks side by side"
+        )
     if format == "sparsify" and sae.architecture != SPARSIFY.architecture:
         raise StudyError(
             f"format sparsify: holds TopK only, not {sae.architecture}; export a topk cell, or use "

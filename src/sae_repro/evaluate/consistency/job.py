@@ -55,18 +55,21 @@ class ConsistencyJob:
     def _write(self, folder: Path) -> None:
         import pandas as pd
 
-        from sae_repro.autoencoders import load
+        from sae_repro.autoencoders import levelled, load
         from sae_repro.autoencoders.partners import Directions
         from sae_repro.evaluate.consistency.activations import Activations
         from sae_repro.evaluate.consistency.measure import LARGEST, measure
         from sae_repro.evaluate.held_out import validation_batches
         from sae_repro.numerics.determinism import prepare
-        from sae_repro.readers.shards import ActivationStore
+        from sae_repro.readers.joined import LevelledStore
 
         settings = self.study.settings
         prepare(device=settings.device, threads=settings.threads)
+        store = LevelledStore(self.study.activations)
+        hook = read_json(next(iter(self.saes.values()))[1] / "metrics.json")["hook"]
+        levels = store.levels(hook)
         finished = {
-            place: (load(trained, device=settings.device), _alive(evaluated))
+            place: (levelled(load(trained, device=settings.device), levels), _alive(evaluated))
             for place, (trained, evaluated) in self.saes.items()
             if read_json(evaluated / "metrics.json")["status"] == "ok"
         }
@@ -75,8 +78,6 @@ class ConsistencyJob:
         }
         activations = None
         if len(members) > 1 and all(0 < len(m.latent) <= LARGEST for m in members.values()):
-            store = ActivationStore(self.study.activations)
-            hook = read_json(next(iter(self.saes.values()))[1] / "metrics.json")["hook"]
 
             def batches() -> "Iterator[Batch]":
                 return validation_batches(store, hook, settings.batch_size, settings.device)

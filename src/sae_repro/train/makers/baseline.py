@@ -16,6 +16,7 @@ from torch import Tensor
 from sae_repro.autoencoders import SAE, Weights, save
 from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell, Train
+from sae_repro.readers.joined import JoinedStore
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.train.folder import hook_metadata, write_records
 from sae_repro.training import Trainer, cell_id
@@ -69,7 +70,7 @@ def untrained(cell: Cell, settings: Train, store: ActivationStore, hook: str, *,
 def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
     """Write the folder of a cell that is not trained."""
     prepare(device=job.settings.device, threads=job.settings.threads)
-    cell, hook, store = job.cell, job.hook, ActivationStore(job.activations)
+    cell, hook, store = job.cell, job.hook, JoinedStore(job.activations)
     mean_d = torch.from_numpy(np.array(store.mean(hook)))
     if cell.baseline == "neurons":
         sae = neurons(mean_d)
@@ -80,6 +81,7 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
         sae = untrained(cell, job.settings, store, hook, seed=job.seed)
     metadata = {
         "training_architecture": f"{cell.baseline}-{cell.activation}",
+        **(sae.metadata or {}),
         **hook_metadata(hook, cell.target_hook),
     }
     save(replace(sae, metadata={**metadata, **job.metadata}), folder)

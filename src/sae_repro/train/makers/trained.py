@@ -9,7 +9,7 @@ from sae_repro.autoencoders import SAE, save
 from sae_repro.numerics.determinism import prepare
 from sae_repro.parallel import ALONE, Ranks, trainer_of
 from sae_repro.params import Cell
-from sae_repro.readers.shards import ActivationStore
+from sae_repro.readers.joined import JoinedStore
 from sae_repro.train.folder import hook_metadata, write_records
 from sae_repro.train.unreached import unreached
 from sae_repro.training import Diverged, cell_id, drop_checkpoint
@@ -27,7 +27,7 @@ def make(
     that train it together, all but the first have no folder.
     """
     prepare(device=job.settings.device, threads=job.settings.threads)
-    store = ActivationStore(job.activations)
+    store = JoinedStore(job.activations)
     trainer = trainer_of(
         job.cell,
         job.settings,
@@ -75,6 +75,7 @@ def make(
 def with_metadata(sae: SAE, job: "CellJob") -> SAE:
     """The SAE with the metadata of its training, for cfg.json."""
     metadata = {
+        **(sae.metadata or {}),
         **hook_metadata(job.hook, job.cell.target_hook),
         "training_architecture": _architecture(job.cell),
         **job.metadata,

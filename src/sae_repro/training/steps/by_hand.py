@@ -74,14 +74,14 @@ class ByHand:
         layout, scale = batch.layout, 2 / self._per(batch)
         residual = layout.residual(batch.z, w_dec, batch.target_nd, "residual")
         batch.terms["reconstruction"] = residual.squares / self._per(batch)
-        du, small, norm_slope_k = self._back(batch, residual, float(lambda_))
+        du, small, norm_slope = self._back(batch, residual, float(lambda_))
         du_k = layout.sum_k(du) if cell.activation_row.gated else small["b_enc"].copy()
         gradients = Gradients(
             small,
             encoder=layout.outer(du, batch.seen_nd, 1.0, "encoder"),
             decoder=self._decoder(batch, residual, scale),
             w_dec=w_dec,
-            norm_slope_k=norm_slope_k,
+            norm_slope=norm_slope,
         )
         if batch.dead is not None:
             self._revive(batch, residual, gradients, du_k)
@@ -159,32 +159,33 @@ class ByHand:
     def _back(
         self, batch: _Batch, residual: Residual, lambda_: float
     ) -> tuple[Floats, Small, Floats | None]:
-        """(∂/∂u at the entries, small gradients, ∂/∂‖d‖ / ‖d‖ [K] if any)."""
+        """(∂/∂u at the entries, small gradients, ∂/∂‖d‖ / ‖d‖ if any)."""
         layout, w_dec, per = batch.layout, self._w_dec, self._per(batch)
         dz = layout.back(residual, w_dec, 2 / per, "residual")
         if not self._cell.activation_row.gated:
-            fires_slope_k, norm_slope_k = self._penalise(batch, batch.z, dz, lambda_)
+            fires_slope_k, norm_slope = self._penalise(batch, batch.z, dz, lambda_)
             du, small = self._activation.back(layout, batch.u, batch.z, dz, fires_slope_k)
-            return du, {"b_enc": layout.sum_k(du), **small}, norm_slope_k
+            return du, {"b_enc": layout.sum_k(du), **small}, norm_slope
         # the gate learns from the penalty, and from what it would reconstruct by itself
         gate = np.maximum(batch.u, 0, out=layout.scratch("gate", batch.u))
         missed = layout.residual(gate, w_dec, batch.target_nd, "missed")
         if self._cell.gated_auxiliary == "trained":
             batch.gate = gate, missed
         dgate = layout.back(missed, w_dec, 2 / per, "missed")
-        _, norm_slope_k = self._penalise(batch, gate, dgate, lambda_)
+        _, norm_slope = self._penalise(batch, gate, dgate, lambda_)
         batch.terms["gate"] = missed.squares / per
         where_positive(dgate, gate, out=dgate)
         da, small = self._activation.back(layout, batch.u, batch.z, dz, 0.0)
         da += dgate
-        return da, {"b_enc": layout.sum_k(dgate), **small}, norm_slope_k
+        return da, {"b_enc": layout.sum_k(dgate), **small}, norm_slope
 
     def _penalise(
         self, batch: _Batch, z: Floats, dz: Floats, lambda_: float
     ) -> tuple[Floats | float, Floats | None]:
         """Take the penalty of `z` into the terms and into `dz`.
 
-        What dz doesn't hold: the slope in 1[u > θ] of each latent, and ∂/∂‖d‖ / ‖d‖.
+        What dz doesn't hold: the slope in 1[u > θ] of each latent, and ∂/∂‖d‖ / ‖d‖ [K, 1], or
+        [K, D] where each hook has a norm of its own.
         """
         cell, n = self._cell, len(batch.x_nd)
         if cell.penalty == "none":
@@ -202,7 +203,10 @@ class ByHand:
             weighed_k = fired_k if fraction_k is None else fired_k * fraction_k
             batch.terms["penalty"] = share * float(weighed_k.sum())
             return share if fraction_k is None else share * fraction_k, None
-        norm = None if cell.penalty == "l1" else decoder_norm(cell, self._weights)
+        weights, summed = self._weights, cell.penalty == "l1_decoder_norm"
+        norm = None if cell.penalty == "l1" else decoder_norm(cell, weights)
+        if summed and weights.widths:
+            norm = weights.norm_over_hooks()
         norm_k = None if norm is None else norm.numpy()
         value, slope, norm_slope_k = penalised(
             cell.penalty, layout, z, norm_k=norm_k, fraction_k=fraction_k
@@ -211,7 +215,13 @@ class ByHand:
         dz += slope * share
         if norm_slope_k is None or norm_k is None:
             return 0.0, None
-        return 0.0, norm_slope_k * (share / np.maximum(norm_k, np.finfo(norm_k.dtype).tiny))
+        tiny = np.finfo(norm_k.dtype).tiny
+        if summed and weights.widths:
+            slopes = [share / np.maximum(part.norm(dim=1).numpy(), tiny)
+                      for part in weights.by_hook(weights.W_dec)]  # fmt: skip
+            each = np.stack([norm_slope_k * slope for slope in slopes], axis=1)
+            return 0.0, each.repeat(weights.widths, axis=1)
+        return 0.0, (norm_slope_k * (share / np.maximum(norm_k, tiny)))[:, None]
 
     def _revive(self, batch: _Batch, residual: Residual, into: Gradients, du_k: Floats) -> None:
         """Take auxk into the terms and gradients, and into Σ ∂u [K]."""

@@ -29,15 +29,16 @@ class Gradients:
     encoder: Rows
     decoder: Rows
     w_dec: Floats
-    norm_slope_k: Floats | None = None
-    """∂/∂‖d‖ / ‖d‖ [K], where the penalty weighs by norms."""
+    norm_slope: Floats | None = None
+    """∂/∂‖d‖ / ‖d‖, where the penalty weighs by norms: [K, 1], or [K, D] where each entry of d_k
+    has a norm of its own hook's."""
     revived: Revived | None = None
 
     def rows(self, a: int, b: int) -> tuple[Floats, Floats]:
         """(of W_encᵀ, of W_dec), [b − a, D] each, to be asked for once."""
         encoder, decoder = self.encoder(a, b), self.decoder(a, b)
-        if self.norm_slope_k is not None:
-            decoder += self.norm_slope_k[a:b, None] * self.w_dec[a:b]
+        if self.norm_slope is not None:
+            decoder += self.norm_slope[a:b] * self.w_dec[a:b]
         if self.revived is not None:
             latents = self.revived.latents  # each once
             first, last = np.searchsorted(latents, [a, b])

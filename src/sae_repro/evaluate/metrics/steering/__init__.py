@@ -5,6 +5,7 @@ from pathlib import Path
 from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.summary import Summary
 from sae_repro.params import model_hook, on_random_weights
+from sae_repro.params.joint import is_joint
 
 
 def measure(first_pass: FirstPass) -> Summary:
@@ -30,6 +31,8 @@ def why_not(corpus: Path, hook: str, target: str | None) -> str | None:
 
     `target` is a transcoder's target hook.
     """
+    if is_joint(hook):
+        return "a crosscoder's atoms are directions at several hooks"
     if target is not None:
         return "a transcoder's atoms are directions at another hook than the one it reads"
     if not (corpus / "concepts.json").is_file():

@@ -7,7 +7,7 @@ from sae_repro.evaluate.first_pass import FirstPass, bank_of
 from sae_repro.evaluate.held_out import validation_batches
 from sae_repro.evaluate.inputs import Evaluation
 from sae_repro.evaluate.summary import Summary
-from sae_repro.readers.shards import ActivationStore
+from sae_repro.readers.joined import LevelledStore
 
 if TYPE_CHECKING:
     from sae_repro.evaluate.metrics.structure.absorption import DenseProbe
@@ -38,7 +38,7 @@ def _tokens(study: Evaluation, hook: str) -> "SampledTokens":
     """The sample's tokens that a process's cells on a hook share."""
     from sae_repro.evaluate.metrics.structure.sample import sampled_tokens
 
-    store, settings = ActivationStore(study.activations), study.settings
+    store, settings = LevelledStore(study.activations), study.settings
     batches = validation_batches(store, hook, settings.batch_size, settings.device)
     return sampled_tokens(batches, bank_of(study), study.seed, settings.structure_tokens)
 
