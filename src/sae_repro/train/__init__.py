@@ -18,7 +18,7 @@ from sae_repro.errors import StudyError
 from sae_repro.live import Followed, curves
 from sae_repro.params import Cell, Train, read_cells
 from sae_repro.params.cell_rules import width_faults
-from sae_repro.params.joint import read_by
+from sae_repro.params.joint import joint
 from sae_repro.pins import check_imports
 from sae_repro.progress import say_kept
 from sae_repro.readers.joined import JoinedStore
@@ -61,10 +61,15 @@ def _check_widths(cells: Mapping[str, Cell], activations: ActivationStore) -> No
     faults = [
         f"cells.{name}.{fault}"
         for name, cell in cells.items()
-        for fault in width_faults(cell, activations.d_in(read_by(cell) or first))
+        for fault in width_faults(cell, activations.d_in(_hook_of(cell, first)))
     ]
     if faults:
         raise StudyError("\n".join(faults))
+
+
+def _hook_of(cell: Cell, first: str) -> str:
+    """What a cell reads: its hooks side by side, its hook, or the `first` that was extracted."""
+    return joint(cell.hooks) if cell.hooks is not None else cell.hook or first
 
 
 def _followed(
@@ -102,7 +107,7 @@ def jobs_of(
         (name, place): sae for name, cell in cells.items() for place, sae in cell.members().items()
     }
     for member, cell in saes.items():
-        hook = read_by(cell) or next(iter(activations.manifest["hooks"]))
+        hook = _hook_of(cell, next(iter(activations.manifest["hooks"])))
         key = cell_key(cell, settings, hook, seed, activations, metadata, codes[cell.kind])
         jobs[member] = CellJob(
             name=PurePath(*member).as_posix(),
