@@ -62,6 +62,14 @@ def lines_of(study: Path, name: str | None, *, check: bool) -> tuple[list[str], 
     return (faults, 1) if faults else ([f"{len(decided)} claims: as in claims.csv"], 0)
 
 
+def check_worlds(study: "Study", folder: Path) -> None:
+    """StudyError for a spec file of a world that is not as it was pinned, or is none."""
+    from sae_repro.control.recipes import trials
+
+    if any(not isinstance(world, str) for world in study.control.worlds):
+        trials(study.control, folder)
+
+
 def check_claims(study: "Study", folder: Path) -> Mapping[str, "Claim"]:
     """The claims of the study in `folder`, whose cells and controls are all there."""
     from sae_repro.compare.claims import pinned
@@ -70,7 +78,7 @@ def check_claims(study: "Study", folder: Path) -> Mapping[str, "Claim"]:
 
     found = pinned(study.compare, folder)
     if study.compare.claims is not None:
-        controls = [f"{trial.name}: {trial.recipe}" for trial in trials(study.control)]
+        controls = [f"{trial.name}: {trial.recipe}" for trial in trials(study.control, folder)]
         names = [*study.cells, *dict.fromkeys(controls)]
         check_cells(found, names, str(folder / study.compare.claims.path))
     return found

@@ -162,7 +162,8 @@ def _bring_inputs(raw: Any, base: Path, folder: Path) -> list[str]:
         model["path"] = moved(model["path"], model=True)
     labels = (raw.get("evaluate") or {}).get("concepts")
     prompts = (raw.get("judge") or {}).get("prompts") or {}
-    for entry in [*([labels] if labels else []), *prompts.values()]:
+    worlds = [w for w in (raw.get("control") or {}).get("worlds") or [] if not isinstance(w, str)]
+    for entry in [*([labels] if labels else []), *prompts.values(), *worlds]:
         entry["path"] = moved(entry["path"])
     for cell in _choices(raw):
         if "import" in cell and (base / cell["import"]).is_dir():

@@ -72,7 +72,9 @@ def _pins(raw: Any, folder: Path) -> Iterator[tuple[str, Any, str, str]]:
     labels = (raw.get("evaluate") or {}).get("concepts")
     claims = (raw.get("compare") or {}).get("claims")
     prompts = (raw.get("judge") or {}).get("prompts") or {}
+    worlds = [w for w in (raw.get("control") or {}).get("worlds") or [] if not isinstance(w, str)]
     for key, entry in [
+        *((f"control.worlds.{number}", world) for number, world in enumerate(worlds)),
         *([("evaluate.concepts", labels)] if labels else []),
         *([("compare.claims", claims)] if claims else []),
         *((f"judge.prompts.{name}", prompt) for name, prompt in prompts.items()),

@@ -17,7 +17,8 @@ from sae_repro.compare.collect import Result
 from sae_repro.compare.common_pairs import common_pairs
 from sae_repro.compare.consistency import write_consistency
 from sae_repro.compare.consistency_figure import draw_consistency
-from sae_repro.compare.controls import heat_maps, write_control
+from sae_repro.compare.control_ranking import write_ranking
+from sae_repro.compare.controls import heat_maps, read_trials, write_control
 from sae_repro.compare.curves import write_curves
 from sae_repro.compare.examples import write_examples
 from sae_repro.compare.features import write_features
@@ -99,6 +100,7 @@ def _tables(
         write_grid(folder, results, seed)
         write_judged(folder, results, artifacts, seed)
         write_control(folder, artifacts)
+        write_ranking(folder, read_trials(artifacts / "control"), results, seed)
         write_consistency(folder, results)
         write_features(folder, results, seed)
         write_steering(folder, results)

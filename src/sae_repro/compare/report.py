@@ -33,6 +33,7 @@ INDEX = {
     "matched_l0": "architectures at equal L0, with intervals",
     "matched_l0_pairs": "the same, pair by pair as a matrix: lower, higher or undecided",
     "control": "the same autoencoders on known atoms, with the expected and the observed outcome",
+    "control_ranking": "architectures ranked on worlds of spec files, and which metric predicts it",
     "monosemantic": "each cell's latents against the concept bank: classes, fractions, intervals",
     "examples": "latents chosen by rule, not by hand, with the contexts in which they fire",
     "monosemantic_by_quantile": "whether weak activations carry a latent's concept less often",

@@ -15,6 +15,7 @@ from sae_repro.control.job import jobs
 from sae_repro.control.recipes import Trial, trials
 from sae_repro.files import read_json, write_json, write_text
 from sae_repro.params import Control
+from sae_repro.params.architecture import architecture_of
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import STATE, StageContext
 
@@ -30,7 +31,7 @@ def run(context: StageContext) -> None:
     corpus = context.artifacts("corpus")
     if corpus.is_dir():  # no other world than the oracle's asks for one
         check(corpus)
-    planned = trials(settings)
+    planned = trials(settings)  # errors of spec files come before any training
     if not (corpus / "concepts.json").is_file():
         planned = [trial for trial in planned if trial.world != "oracle"]
     rows: list[dict[str, Any]] = []
@@ -53,6 +54,7 @@ def run(context: StageContext) -> None:
                     **labels,
                     "status": outcome["status"],
                     "target_l0": trial.cell.l0_target,
+                    **_of_spec(trial),
                     **outcome.get("summary", {}),
                     "reason": outcome.get("reason"),
                 }
@@ -66,6 +68,18 @@ def run(context: StageContext) -> None:
             text = pd.DataFrame(table).to_csv(index=False, lineterminator="\n")
             write_text(out / f"{file}.csv", text)
         write_json(out / "heat.json", heat)
+
+
+def _of_spec(trial: Trial) -> dict[str, Any]:
+    """Columns of trials on worlds of spec files."""
+    if trial.spec is None:
+        return {}
+    return {
+        "method": trial.method,
+        "architecture": architecture_of(trial.cell),
+        "width": trial.cell.width(trial.d_in),
+        "l0_multiple": trial.l0_multiple,
+    }
 
 
 def _stability(planned: Sequence[Trial], folder: Path) -> list[dict[str, Any]]:

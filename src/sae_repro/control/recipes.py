@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from sae_repro.errors import StudyError
 from sae_repro.params import Cell, Control
+from sae_repro.params.worlds import World
 
 BATCH = 200
 ORACLE_BATCH = 256
@@ -70,9 +73,9 @@ class Trial:
     """One recipe on one world, for one seed."""
 
     world: str
-    """tree, two_atoms, oracle or sparse."""
+    """tree, two_atoms, oracle, sparse or, of a spec file, spec."""
     name: str
-    """The world as tables call it: `tree d=20`, `oracle K=128`."""
+    """The world as tables call it: `tree d=20`, `oracle K=128`, or the spec file's name."""
     recipe: str
     seed: int
     d_in: int
@@ -82,6 +85,11 @@ class Trial:
     """Training rows, of which `steps` batches are whole passes."""
     cell: Cell
     half_dead: bool = False
+    spec: World | None = None
+    method: str | None = None
+    """Of a spec file: the recipe without width and L0."""
+    l0_multiple: float | None = None
+    """Of a spec file: the L0 that is asked for, in units of the world's own."""
 
     @property
     def epochs(self) -> int:
@@ -89,16 +97,33 @@ class Trial:
         return self.steps * self.batch_size // self.rows
 
 
-def trials(settings: Control) -> list[Trial]:
-    """All trials that the settings ask for, in the order of the tables."""
-    planned = []
-    for seed in range(settings.seeds):
-        for world in settings.worlds:
-            planned += _TRIALS[world](settings, seed)
-    return sorted(planned, key=lambda trial: settings.worlds.index(_SETTING[trial.world]))
+def trials(settings: Control, folder: Path = Path()) -> list[Trial]:
+    """All trials that the settings ask for, in the order of the tables.
+
+    `folder` holds params.yaml. StudyError for a spec file that is not as it was pinned, or is none.
+    """
+    by_world: list[list[Trial]] = []
+    for world in settings.worlds:
+        if isinstance(world, str):
+            by_world.append(
+                [t for seed in range(settings.seeds) for t in _TRIALS[world](settings, seed)]
+            )
+        else:
+            from sae_repro.control.spec_recipes import spec_trials
+
+            by_world.append(spec_trials(world, settings.seeds, folder))
+    planned = [trial for of_world in by_world for trial in of_world]
+    _check_names(planned)
+    return planned
 
 
-_SETTING = {"tree": "tree", "two_atoms": "two_atoms", "oracle": "oracle", "sparse": "revival"}
+def _check_names(planned: list[Trial]) -> None:
+    specs: dict[str, World | None] = {}
+    for trial in planned:
+        if specs.setdefault(trial.name, trial.spec) is not trial.spec:
+            raise StudyError(
+                f"control.worlds: two worlds are called {trial.name}; rename a spec file"
+            )
 
 
 def _tree(settings: Control, seed: int) -> list[Trial]:

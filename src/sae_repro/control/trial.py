@@ -17,6 +17,8 @@ from sae_repro.control.measure import Matching, measure
 from sae_repro.control.recipes import Trial
 from sae_repro.control.scores import scores
 from sae_repro.control.settled import compared, has_settled, loss_change
+from sae_repro.control.spec_trial import spec_drawing, spec_measures, spec_samples
+from sae_repro.control.spec_world import Drawing
 from sae_repro.control.stability import Learnt
 from sae_repro.control.worlds import Atoms, Sample
 from sae_repro.files import read_json, sha256_file, write_json
@@ -47,7 +49,11 @@ def carry_out(
     `progress` takes the steps of all so far.
     """
     prepare(device="cpu", threads=1)
-    atoms, samples = make_world(trials[0], study_seed, corpus)
+    drawn = spec_drawing(trials[0], study_seed)
+    if drawn is None:
+        atoms, samples = make_world(trials[0], study_seed, corpus)
+    else:
+        atoms, samples = drawn.atoms, spec_samples(drawn, trials[0], study_seed)
     done = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -60,7 +66,7 @@ def carry_out(
                 progress(before + steps)
 
             checkpoint = folder / f"checkpoint-{number}"
-            yield _try(trial, study_seed, store, atoms, held_out, checkpoint, report)
+            yield _try(trial, study_seed, store, atoms, drawn, held_out, checkpoint, report)
             done += trial.steps
 
 
@@ -69,6 +75,7 @@ def _try(
     study_seed: int,
     store: ActivationStore,
     atoms: Atoms,
+    drawn: Drawing | None,
     held_out: Sample,
     checkpoint: Path,
     progress: Callable[[int], None],
@@ -86,6 +93,8 @@ def _try(
         return {"status": "failed", "reason": str(failure)}, None
     matching = measure(trained.sae, atoms, held_out)
     outcome, learnt = _outcome(trial, atoms, trained.sae, held_out, matching)
+    if drawn is not None:
+        outcome["summary"] |= spec_measures(trial, drawn, trained.sae, held_out, matching)
     change, error = loss_change(trained.journal.metrics, trial.steps, trial.cell.lr_decay)
     if not math.isnan(change):
         outcome["summary"] |= {"loss_change": change, "settled": has_settled(change, error)}
