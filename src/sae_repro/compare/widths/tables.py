@@ -189,7 +189,7 @@ def _write_trees(folder: Path, frame: pd.DataFrame) -> None:
                 "tree": row["tree"],
                 "from": f"K {row['K']:,}, latent {row['latent']}",
                 "latents by K": ", ".join(f"{len(of)} of {of['K'].iloc[0]:,}" for of in by_width),
-                "concept at first": row["concept"] or ABSENT,
+                "concept at first": row["concept"] if isinstance(row["concept"], str) else ABSENT,
                 "concepts at last": _counted(by_width[-1]["concept"]),
             }
         )
