@@ -132,8 +132,8 @@ class Trainer:
         self.weights = Weights(**{n: t.to(self.device) for n, t in first.named().items()})
         self.weights.widths = widths_of(self.store, self.hook) if self.cell.hooks else ()
         self.optimiser = Optimiser(self.cell, self.weights)
-        bf16, of = self.settings.precision == "bfloat16", (self.cell, self.weights)
-        self.step_of_cell: Step = step_of(*of, epsilon=self.epsilon, autocast=bf16)
+        bf16, epsilon = self.settings.precision == "bfloat16", self.epsilon
+        self.step_of_cell: Step = step_of(self.cell, self.weights, epsilon=epsilon, autocast=bf16)
 
     def run(
         self,
@@ -267,9 +267,8 @@ class Trainer:
             x_nd = x_nd.pin_memory().to(self.device, non_blocking=True)
         if self.pairs is not None:
             return self.pairs.scaled(x_nd)
-        if isinstance(self.scale, Tensor):
-            return x_nd * self.scale
-        return x_nd if self.scale == 1.0 else x_nd * self.scale
+        plain = isinstance(self.scale, float) and self.scale == 1.0
+        return x_nd if plain else x_nd * self.scale
 
     def _target(self, x_nd: Tensor) -> Tensor:
         """What of a scaled batch is reconstructed."""
