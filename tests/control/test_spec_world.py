@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sae_repro.control.spec_files import read_world
 from sae_repro.control.spec_world import (
     base_frequencies,
     drawing,
@@ -22,7 +23,6 @@ from sae_repro.params.worlds import (
     Hierarchy,
     Magnitudes,
     World,
-    read_world,
 )
 
 TREES = Hierarchy(roots=6, branching=3, depth=3)

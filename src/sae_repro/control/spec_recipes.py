@@ -5,10 +5,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sae_repro.control.recipes import Trial
+from sae_repro.control.spec_files import read_world
 from sae_repro.control.spec_world import true_l0
 from sae_repro.params import Cell
 from sae_repro.params.control import WorldFile
-from sae_repro.params.worlds import World, read_world
+from sae_repro.params.worlds import World
 from sae_repro.pins import PinnedFile
 
 REVIVED = {"revival": "auxk", "dead_tokens": 20_000}

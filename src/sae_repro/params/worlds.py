@@ -2,17 +2,14 @@
 
 `sae_repro.control.spec_world` draws from it. The generators of atoms, firing, hierarchy and
 magnitudes are those of SynthSAEBench (Chanin and Garriga-Alonso 2026, arXiv:2602.14687), whose own
-configuration a spec of `kind: sae_lens` holds as SAELens writes it.
+configuration a spec of `kind: sae_lens` holds as SAELens writes it (`control.spec_files`).
 """
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sae_repro.params.base import Count, Fraction, Many, Section
-from sae_repro.params.validation import check_section
-from sae_repro.params.yaml_files import read_yaml
 
 Probability = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
@@ -176,117 +173,3 @@ class World(Section):
                 f"circles.count: {self.circles.count} planes do not fit into {self.d_in} dimensions"
             )
         return self
-
-
-class SaeLensWorld(Section):
-    """A world of SAELens: its SyntheticModelConfig as its `to_dict` writes it."""
-
-    kind: Literal["sae_lens"] = Field(description="SAELens's own format")
-    config: dict[str, Any] = Field(description="num_features, hidden_dim, firing_probability, …")
-    saes: Saes = Field(Saes(), description="what is tried on it")
-
-
-def read_world(path: Path) -> World:
-    """The world in the spec file at `path`; StudyError for what is no such file."""
-    raw = read_yaml(path)
-    if raw.get("kind") == "sae_lens":
-        spec = check_section(SaeLensWorld, raw, source=str(path))
-        converted = {**_of_sae_lens(spec.config, str(path)), "saes": raw.get("saes", {})}
-        return check_section(World, converted, source=str(path), within="config")
-    return check_section(World, raw, source=str(path))
-
-
-class _Zipf(Section):
-    generator_name: Literal["zipfian", "linear"] = "zipfian"
-    max_prob: Probability = 0.3
-    min_prob: Probability = 0.01
-    exponent: Positive = 1.0
-
-
-class _Magnitude(Section):
-    generator_name: Literal["constant", "linear", "folded_normal"]
-    value: Positive = 1.0
-    start: Positive = 1.0
-    end: Positive = 1.0
-    mean: NotNegative = 0.0
-    std: NotNegative = 0.1
-    min_value: None = None
-    max_value: None = None
-
-
-class _Tree(Section):
-    total_root_nodes: Few = 100
-    branching_factor: Annotated[int, Field(ge=2)] = 100
-    max_depth: Annotated[int, Field(ge=1)] = 2
-    mutually_exclusive_portion: Fraction = 0.0
-    mutually_exclusive_min_depth: Literal[0] = 0
-    mutually_exclusive_max_depth: None = None
-    compensate_probabilities: bool = False
-    scale_children_by_parent: bool = False
-
-
-class _LowRank(Section):
-    rank: Few = 32
-    correlation_scale: NotNegative = 0.1
-    seed: int | None = None
-
-
-class _Config(Section):
-    num_features: int
-    hidden_dim: int
-    firing_probability: _Zipf = _Zipf()
-    hierarchy: _Tree | None = None
-    orthogonalization: dict[str, Any] | None = None
-    correlation: _LowRank | None = None
-    std_firing_magnitudes: float | _Magnitude = 0.0
-    mean_firing_magnitudes: float | _Magnitude = 1.0
-    bias: bool | float = 1.0
-    dtype: Literal["float32"] = "float32"
-    seed: int | None = None
-
-
-def _of_sae_lens(raw: dict[str, Any], source: str) -> dict[str, Any]:
-    """The same in this format; the seed is the study's, and orthogonalisation is by ρ alone.
-
-    StudyError for what this format has no word for.
-    """
-    config = check_section(_Config, raw, source=source, within="config")
-    mean, spread = (
-        value if isinstance(value, _Magnitude)
-        else _Magnitude(generator_name="constant", value=value or 1e-6)
-        for value in (config.mean_firing_magnitudes, config.std_firing_magnitudes)
-    )  # fmt: skip
-    linear = mean.generator_name == "linear"
-    folded = spread.generator_name == "folded_normal"
-    flat = config.std_firing_magnitudes == 0.0
-    world: dict[str, Any] = {
-        "atoms": config.num_features,
-        "d_in": config.hidden_dim,
-        "frequencies": {
-            "kind": "zipf" if config.firing_probability.generator_name == "zipfian" else "linear",
-            "highest": config.firing_probability.max_prob,
-            "lowest": config.firing_probability.min_prob,
-            "exponent": config.firing_probability.exponent,
-        },
-        "magnitudes": {
-            "first": mean.start if linear else mean.value,
-            "last": mean.end if linear else mean.value,
-            "spread": 0.0 if flat else spread.mean if folded else spread.value,
-            "spread_sd": spread.std if folded else 0.0,
-        },
-        "bias": float(config.bias),
-    }
-    if config.correlation is not None:
-        low_rank = config.correlation
-        world["correlation"] = {"rank": low_rank.rank, "scale": low_rank.correlation_scale}
-    if config.hierarchy is not None:
-        tree = config.hierarchy
-        world["hierarchy"] = {
-            "roots": tree.total_root_nodes,
-            "branching": tree.branching_factor,
-            "depth": tree.max_depth,
-            "exclusive": tree.mutually_exclusive_portion,
-            "compensated": tree.compensate_probabilities,
-            "scaled": tree.scale_children_by_parent,
-        }
-    return world
