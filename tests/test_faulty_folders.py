@@ -32,6 +32,7 @@ VERBS: dict[str, list[str]] = {
     "plan": ["plan", "{study}"],
     "costs": ["costs", "{study}"],
     "parallel": ["parallel", "topk", "--study", "{study}"],
+    "store": ["store", "{study}"],
     "claims": ["claims", "--study", "{study}"],
     "adopt": ["adopt", "--study", "{study}"],
     "track": ["track", "{study}"],

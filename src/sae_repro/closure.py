@@ -38,6 +38,8 @@ EXEMPT: Mapping[str, str] = {
     "sae_repro.installation": "as stage",
     "sae_repro.live": "shows curves in MLflow; only reads what training wrote",
     "sae_repro.progress": "shows work to people; no result depends on it",
+    "sae_repro.sharedstore": "moves finished cells, as sealed; only sharing calls it",
+    "sae_repro.sharing": "as sharedstore; only sidebyside calls it",
     "sae_repro.sidebyside": "distribution of jobs over workers; no result depends on it",
     "sae_repro.stage": "locks, errors and access to parameters: it only refuses",
     "sae_repro.syntax": "as closure",

@@ -23,6 +23,7 @@ import numpy as np
 
 from sae_repro.errors import StudyError
 from sae_repro.progress import bar, say
+from sae_repro.sharing import sharing, written
 
 Work = Callable[[Callable[[int], None]], str | None]
 """A job: called with a function that takes the units done so far; the line to print, if any."""
@@ -68,7 +69,7 @@ def side_by_side(
     ):
         run = _on_ray if executor == "ray" else _on_this_machine
         try:
-            with _sigterm_as_ctrl_c():
+            with _sigterm_as_ctrl_c(), sharing(written(pieces), what):
                 ended = run({number: work for number, (work, _) in enumerate(pieces)}, display)
         except WorkerLostError as error:
             raise WorkerLostError(f"{error}{display.in_work()}; {_again(kept)}") from None
@@ -144,7 +145,6 @@ def _on_ray(works: Mapping[int, Work], display: "_Display") -> Ended:
     numbers = [number for number, work in works.items() if can_travel(work)]
     here = {number: work for number, work in works.items() if number not in numbers}
     ended: Ended = {}
-
     if numbers:
         jobs: list[Any] = [works[number] for number in numbers]
         report = lambda place, done: display.report(numbers[place], done)  # noqa: E731

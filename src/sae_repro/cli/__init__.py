@@ -22,6 +22,7 @@ from sae_repro.cli.planning import plan
 from sae_repro.cli.results import track, tune_ui, ui
 from sae_repro.cli.saes import export, import_
 from sae_repro.cli.steering import steer
+from sae_repro.cli.store import store
 from sae_repro.cli.version import options
 from sae_repro.errors import StudyError, one_line, print_any_text
 from sae_repro.files import disk_fault
@@ -98,7 +99,7 @@ def cells(study: StudyFolder = Path()) -> None:
         echo(f"\n{norms}")
 
 
-for listed in (plan, costs, parallel, claims, diff):
+for listed in (plan, costs, store, parallel, claims, diff):
     app.command()(listed)
 app.command("metrics")(list_metrics)
 app.command()(init)
