@@ -1,4 +1,4 @@
-"""Exchange of a grid's finished cells with the store that a team shares, before and after it runs."""
+"""Exchange of finished cells with the store that a team shares, before and after a grid runs."""
 
 import os
 import sys

@@ -56,6 +56,8 @@ def division_faults(cell: "Cell") -> Iterator[str]:
 
 def _batch_faults(cell: "Cell") -> Iterator[str]:
     key = f"micro_batches = {cell.micro_batches}"
+    if cell.hooks is not None:
+        yield f"{key}: crosscoders are trained whole: hooks must be unset"
     if cell.activation_row.threshold == "calibrated":
         yield (
             f"{key}: {cell.activation} selects over the whole batch, and of a part it would select "
