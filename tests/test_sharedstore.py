@@ -19,7 +19,7 @@ from sae_repro.cellstore import CellStore, deliver
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_folder, write_json
 from sae_repro.sharedstore import ADDRESS, SharedStore, shared_store, whole
-from sae_repro.sharing import sharing
+from sae_repro.sharing import sharing, written
 
 from .test_cellstore import Study, WriteKey
 
@@ -312,3 +312,16 @@ def test_pruning_takes_what_is_old_and_what_was_never_finished(
     assert not store().files.isfile(unfinished)
     assert [old.key for old in store().prune(datetime.now(UTC) - timedelta(days=8))] == [KEY]
     assert store().files.find(store().root) == []
+
+
+class Leaving:
+    """A job that says what it leaves."""
+
+    def writes(self) -> list[Path]:
+        state = Path(".sae-repro")
+        return [state / "cells" / KEY, state / "checkpoints" / KEY, state / "costs" / f"{KEY}.json"]
+
+
+def test_only_entries_of_the_cell_store_are_shared() -> None:
+    """A checkpoint is named by the key of its cell, whose entry it is not."""
+    assert written([(Leaving(), 3), (object(), 1)]) == [Path(".sae-repro/cells") / KEY]

@@ -16,8 +16,12 @@ from sae_repro.sharedstore import RefusedError, SharedStore, UnreachableError, s
 
 
 def written(pieces: Sequence[tuple[Any, int]]) -> list[Path]:
-    """The folders by key that jobs leave, of those that say it; of (job, its units)."""
-    return [path for work, _ in pieces if hasattr(work, "writes") for path in work.writes()]
+    """The entries of the cell store that jobs leave, of those that say it; of (job, its units).
+
+    Checkpoints and costs are named by the same keys, and no results: they stay here.
+    """
+    paths = [path for work, _ in pieces if hasattr(work, "writes") for path in work.writes()]
+    return [path for path in paths if path.parent.name == "cells"]
 
 
 @contextmanager
