@@ -37,6 +37,8 @@ CELLS = {
     "matryoshka-random": Cell(
         expansion=4, activation="batchtopk", k=3, prefixes="random", revival="auxk", dead_tokens=200
     ),
+    "hierarchical": Cell(expansion=4, activation="topk", k=3, prefixes="hierarchical"),
+    "all": Cell(expansion=4, activation="batchtopk", k=3, prefixes="all"),
     "matryoshka-relu": Cell(expansion=4, penalty="l1", lambda_=1e-2, prefixes="random"),
     "jumprelu": Cell(
         expansion=4, activation="jumprelu", penalty="l0", lambda_=1e-2, target_l0=5,

@@ -123,6 +123,13 @@ def compare(cell: Cell, weights: Weights, x: torch.Tensor, lengths: list[int]) -
     torch.testing.assert_close(found.code.smallest(norm), expected.code.smallest(norm))
 
 
+def lengths_of(cell: Cell) -> list[int]:
+    """Of the prefixes: uneven where they are fixed, as many as their weights are."""
+    if cell.prefixes != "fixed":
+        return prefix_lengths(cell, 24, UNUSED)
+    return [6, 12, 18, 24] if cell.prefix_weights else [1, 5, 6, 24]
+
+
 @pytest.mark.parametrize("name", [name for name in CELLS if "norm" in name])
 @pytest.mark.parametrize("widths", [(2, 4), (1, 2, 3)])
 def test_norms_of_several_hooks_have_autograds_gradients(
@@ -130,7 +137,7 @@ def test_norms_of_several_hooks_have_autograds_gradients(
 ) -> None:
     """A crosscoder's penalty weighs each hook's part of a row by its own norm."""
     cell = CELLS[name]
-    lengths = [24] if cell.prefixes == "none" else [1, 5, 6, 24]
+    lengths = lengths_of(cell)
     x = torch.from_numpy(np.random.default_rng(1).standard_normal((N, D)))
     for below in (0.0, 1.0):
         monkeypatch.setattr(layouts, "SPARSE_BELOW", below)
@@ -146,9 +153,7 @@ def test_every_combination_has_autograds_gradients(
 ) -> None:
     """Either layout, fp32 and fp64, the encoder with and without b_dec, both reductions."""
     cell = (CELLS | TRANSCODERS)[name]
-    lengths = [1, 5, 6, 24] if cell.prefixes == "fixed" else prefix_lengths(cell, 24, UNUSED)
-    if cell.prefix_weights and cell.prefixes == "fixed":
-        lengths = [6, 12, 18, 24]
+    lengths = lengths_of(cell)
     width = D + (D_OUT if cell.target_hook else 0)
     x = torch.from_numpy(np.random.default_rng(1).standard_normal((N, width)))
     for number, (below, dtype) in enumerate(
