@@ -109,7 +109,7 @@ def _connected() -> tuple[Any, str]:
             f"`ray start --head` starts one here, {ADDRESS} names another"
         ) from None
     url = context.dashboard_url
-    return ray, f"dashboard http://{url}" if url else "no dashboard (pip install 'ray[default]')"
+    return ray, f"dashboard http://{url}" if url else "no dashboard"
 
 
 def value_of(ray: Any, ended: Any) -> Any:
