@@ -16,7 +16,8 @@ from sae_repro.autoencoders import training_code
 from sae_repro.compare.controls import write_control
 from sae_repro.control import run
 from sae_repro.control.job import WorldJob, jobs
-from sae_repro.control.recipes import REVIVAL, TREE, TWO_ATOMS, Trial, trials
+from sae_repro.control.planned import Trial
+from sae_repro.control.recipes import REVIVAL, TREE, TWO_ATOMS, trials
 from sae_repro.control.trial import as_store, labels, make_world, silence_half
 from sae_repro.files import sha256_folder
 from sae_repro.params import Control, Train

@@ -12,7 +12,8 @@ import torch
 from sae_repro.autoencoders import SAE, Weights
 from sae_repro.autoencoders.partners import Match
 from sae_repro.control.measure import measure
-from sae_repro.control.recipes import BATCH, L1, MATRYOSHKA, Trial, _cell
+from sae_repro.control.planned import Trial
+from sae_repro.control.recipes import BATCH, L1, MATRYOSHKA, _cell
 from sae_repro.control.stability import Learnt, prediction, stability_auc
 from sae_repro.control.trial import HOOK, as_store, make_world
 from sae_repro.control.worlds import Atoms, Sample, tree_atoms, tree_sample

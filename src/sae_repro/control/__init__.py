@@ -12,7 +12,8 @@ from typing import Any
 
 from sae_repro.contents import check, sealed_folder
 from sae_repro.control.job import jobs
-from sae_repro.control.recipes import Trial, trials
+from sae_repro.control.planned import Trial
+from sae_repro.control.recipes import trials
 from sae_repro.files import read_json, write_json, write_text
 from sae_repro.params import Control
 from sae_repro.params.architecture import architecture_of

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_repro.control.recipes import Trial
+from sae_repro.control.planned import Trial
 from sae_repro.files import write_json
 
 AT_MOST = 5  # trials one after another, so that many cores find work, too

@@ -1,10 +1,11 @@
 """The trials: every recipe on the toy tree, the most instructive ones on the other worlds."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sae_repro.control.planned import Trial
+from sae_repro.control.spec_recipes import spec_trials
 from sae_repro.errors import StudyError
 from sae_repro.params import Cell, Control
 from sae_repro.params.worlds import World
@@ -68,35 +69,6 @@ REVIVAL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One recipe on one world, for one seed."""
-
-    world: str
-    """tree, two_atoms, oracle, sparse or, of a spec file, spec."""
-    name: str
-    """The world as tables call it: `tree d=20`, `oracle K=128`, or the spec file's name."""
-    recipe: str
-    seed: int
-    d_in: int
-    batch_size: int
-    steps: int
-    rows: int
-    """Training rows, of which `steps` batches are whole passes."""
-    cell: Cell
-    half_dead: bool = False
-    spec: World | None = None
-    method: str | None = None
-    """Of a spec file: the recipe without width and L0."""
-    l0_multiple: float | None = None
-    """Of a spec file: the L0 that is asked for, in units of the world's own."""
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the rows."""
-        return self.steps * self.batch_size // self.rows
-
-
 def trials(settings: Control, folder: Path = Path()) -> list[Trial]:
     """All trials that the settings ask for, in the order of the tables.
 
@@ -109,8 +81,6 @@ def trials(settings: Control, folder: Path = Path()) -> list[Trial]:
                 [t for seed in range(settings.seeds) for t in _TRIALS[world](settings, seed)]
             )
         else:
-            from sae_repro.control.spec_recipes import spec_trials
-
             by_world.append(spec_trials(world, settings.seeds, folder))
     planned = [trial for of_world in by_world for trial in of_world]
     _check_names(planned)

@@ -4,7 +4,7 @@ import math
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sae_repro.control.recipes import Trial
+from sae_repro.control.planned import Trial
 from sae_repro.control.spec_files import read_world
 from sae_repro.control.spec_world import true_l0
 from sae_repro.params import Cell

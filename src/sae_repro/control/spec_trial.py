@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from sae_repro.autoencoders import SAE
 from sae_repro.control.measure import Matching
-from sae_repro.control.recipes import Trial
+from sae_repro.control.planned import Trial
 from sae_repro.control.spec_world import Drawing, drawing
 from sae_repro.control.truth import (
     decoder_projection,

@@ -14,7 +14,7 @@ import torch
 from sae_repro.autoencoders import SAE
 from sae_repro.control import worlds
 from sae_repro.control.measure import Matching, measure
-from sae_repro.control.recipes import Trial
+from sae_repro.control.planned import Trial
 from sae_repro.control.scores import scores
 from sae_repro.control.settled import compared, has_settled, loss_change
 from sae_repro.control.spec_trial import spec_drawing, spec_measures, spec_samples

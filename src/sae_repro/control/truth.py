@@ -1,4 +1,4 @@
-"""What an SAE learnt of a spec file's world, in the measures of the literature on known atoms.
+"""Scores of an SAE on a spec file's world, in the measures of the literature on known atoms.
 
 MCC, uniqueness, precision, recall and F1 are those of SynthSAEBench (arXiv:2602.14687): a latent is
 compared with its nearest atom by |cosine|, and means are over latents, dead ones counting 0. The
