@@ -22,6 +22,8 @@ TRUTH = "mcc"
 SHOWN = ("mcc", "latent_f1", "hole_rate", "hedging", "composed_fraction", "l0_ratio", "fvu")
 RESAMPLED = 1000
 LEAST_CELLS = 5
+FROZEN = "frozen-"
+"""How the recipes begin of which a part stays as it was drawn."""
 GROUP = ["world", "width", "l0_multiple"]
 """What is ranked together: SAEs of one width at one L0 in one world."""
 
@@ -53,7 +55,8 @@ def write_ranking(folder: Path, trials: pd.DataFrame, results: Sequence[Result],
         "# Worlds of spec files: architectures ranked by the truth\n\nMean over seeds [95 % "
         "interval: Student's t, of fractions on their angles]; each seed draws atoms, data and "
         f"weights of its own. rank: by {TRUTH}, 1 the best, among the SAEs of one world, width and "
-        f"L0; its interval is over seeds.\n\n{lines}\n\n{definitions}\n\n"
+        "L0 that trained; its interval is over seeds, cut at the first and the last "
+        f"place.\n\n{lines}\n\n{definitions}\n\n"
         f"{_predictors_section(predictors)}\n\n## All trials"
     )
     write_table(folder, "control_ranking", table, caption, printed)
@@ -75,7 +78,9 @@ def ranking(trials: pd.DataFrame) -> pd.DataFrame:
             "seeds": len(group),
             "failed": len(group) - len(ok),
         }
-        row["rank"], row["rank_low"], row["rank_high"] = student(ok["rank"].dropna().tolist())
+        mean, low, high = student(ok["rank"].dropna().tolist())
+        places = ok["places"].max()
+        row |= {"rank": mean, "rank_low": np.maximum(low, 1), "rank_high": np.minimum(high, places)}
         for metric in [*WORLDS, *CONTROLS]:
             if metric.name not in ok or not ok[metric.name].notna().any():
                 continue
@@ -86,30 +91,38 @@ def ranking(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_ranks(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials with their rank by `TRUTH` within world, width, L0 and seed; 1 is the best."""
+    """The trials with their rank by `TRUTH` within world, width, L0 and seed; 1 is the best.
+
+    `places` is how many trained there, the last rank.
+    """
     ok = trials[trials["status"] == "ok"]
     by_seed = ok.groupby([*GROUP, "seed"], sort=False)[TRUTH]
-    return trials.assign(rank=by_seed.rank(ascending=False))
+    return trials.assign(rank=by_seed.rank(ascending=False), places=by_seed.transform("size"))
+
+
+def complete(trials: pd.DataFrame) -> pd.DataFrame:
+    """The ranked trials of those groups that hold every method: only their ranks are comparable."""
+    ranked = with_ranks(trials)
+    full = ranked.groupby(GROUP)["method"].transform("nunique") == ranked["method"].nunique()
+    return ranked[full & (ranked["status"] == "ok")]
 
 
 def overall(trials: pd.DataFrame) -> Iterator[str]:
     """The mean place of each method over the groups that hold all of them, in order."""
-    ranked = with_ranks(trials)
-    methods = set(ranked["method"])
-    full = ranked.groupby(GROUP)["method"].transform("nunique") == len(methods)
-    ranked = ranked[full & (ranked["status"] == "ok")]
-    if not len(ranked) or len(methods) < 2:
+    ranked = complete(trials)
+    methods = ranked["method"].nunique()
+    if methods < 2:
         return
     places = [
         (student(group.groupby("seed")["rank"].mean().tolist()), method)
         for method, group in ranked.groupby("method", sort=False)
     ]
     listing = ", ".join(
-        f"{method} {with_interval(mean, (low, high))}"
+        f"{method} {with_interval(mean, (max(low, 1), min(high, methods)))}"
         for (mean, low, high), method in sorted(places, key=lambda place: place[0][0])
     )
     worlds = ", ".join(dict.fromkeys(ranked["world"]))
-    yield f"Mean rank by {TRUTH} of {len(methods)} methods ({worlds}): {listing}."
+    yield f"Mean rank by {TRUTH} of {methods} methods ({worlds}): {listing}."
 
 
 def signs(trials: pd.DataFrame) -> Iterator[str]:
@@ -167,27 +180,30 @@ def predictions(trials: pd.DataFrame, results: Sequence[Result], seed: int) -> p
     """A row per metric: its rank correlation with the truth, in the worlds and in the study.
 
     `in_worlds`: over cells (world and recipe, means over seeds), both ranked within world, width
-    and L0, which does not count how hard worlds are. `in_study`: over architectures, between the
-    mean of the metric over the study's own cells and the mean rank in the worlds. Intervals:
+    and L0, which does not count how hard worlds are; `trained`: without the frozen baselines, which
+    any metric should tell. `in_study`: over architectures, between the mean of the metric over the
+    study's own cells and the mean rank in the worlds where all methods were tried. Intervals:
     bootstrap over cells, or architectures. Signed so that > 0 is a metric whose better means truer.
     """
     rows = []
     cells, truth = _cells(trials), _architectures(trials)
+    trained = cells[~cells["method"].str.startswith(FROZEN)]
     for metric in METRICS:
         if metric.better == "none":
             continue
         sign = 1 if metric.better == "higher" else -1
         for name in _names(metric.name, cells, results):
             row: dict[str, Any] = {"metric": name}
-            within = _within(cells, name) if name in cells else np.empty((0, 2))
-            row |= _correlation(within, sign, seed, "in_worlds", name)
+            for column, among in (("in_worlds", cells), ("trained", trained)):
+                within = _within(among, name) if name in among else np.empty((0, 2))
+                row |= _correlation(within, sign, seed, column, name)
             real = _real(results, name)
             both = [(real[a], -truth[a]) for a in truth if a in real]
             row |= _correlation(np.array(both).reshape(-1, 2), sign, seed, "in_study", name)
             if row["in_worlds_n"] or row["in_study_n"]:
                 rows.append(row)
     frame = pd.DataFrame(rows)
-    return frame.sort_values("in_worlds", ascending=False, kind="stable") if rows else frame
+    return frame.sort_values("trained", ascending=False, kind="stable") if rows else frame
 
 
 def _names(name: str, cells: pd.DataFrame, results: Sequence[Result]) -> list[str]:
@@ -201,7 +217,8 @@ def _names(name: str, cells: pd.DataFrame, results: Sequence[Result]) -> list[st
 
 def _cells(trials: pd.DataFrame) -> pd.DataFrame:
     ok = trials[trials["status"] == "ok"]
-    return ok.groupby([*GROUP, "recipe"], sort=False).mean(numeric_only=True).reset_index()
+    by = [*GROUP, "recipe", "method"]
+    return ok.groupby(by, sort=False).mean(numeric_only=True).reset_index()
 
 
 def _within(cells: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
@@ -215,11 +232,13 @@ def _within(cells: pd.DataFrame, name: str) -> npt.NDArray[np.float64]:
 
 
 def _architectures(trials: pd.DataFrame) -> dict[str, float]:
-    """Mean rank in the worlds by architecture, of those at the world's own L0."""
-    ranked = with_ranks(trials)
-    ranked = ranked[(ranked["status"] == "ok") & (ranked["l0_multiple"] == 1)]
-    share = ranked["rank"] / ranked.groupby([*GROUP, "seed"])["rank"].transform("size")
-    means = share.groupby(ranked["architecture"]).mean()
+    """Mean rank by architecture in the worlds where all methods were tried at the world's own L0.
+
+    Rank 2 of 2 is worse than rank 2 of 13: what was tried elsewhere with others has no place here.
+    """
+    ranked = complete(trials)
+    ranked = ranked[ranked["l0_multiple"] == 1]
+    means = ranked.groupby("architecture")["rank"].mean()
     return {str(name): float(value) for name, value in means.items()}
 
 
@@ -253,9 +272,10 @@ def _predictors_section(frame: pd.DataFrame) -> str:
     head = (
         "## Which metric predicts the rank\n\nSpearman's ρ with the rank by "
         f"{TRUTH} [95 % bootstrap interval], signed so that above 0 better means truer. In the "
-        "worlds: over cells, ranked within world, width and L0. In the study: over architectures, "
-        "between the study's own cells and the worlds. Metrics are all tried here and none is "
-        "corrected for that."
+        "worlds: over cells, ranked within world, width and L0; trained: without the frozen "
+        "baselines. In the study: over architectures, between the study's own cells and the worlds "
+        "where all methods were tried. Intervals resample cells or architectures as if they were "
+        "independent. Metrics are all tried here and none is corrected for that."
     )
     if not len(frame):
         return head + f"\n\nFewer than {LEAST_CELLS} cells: nothing is said."
@@ -264,9 +284,14 @@ def _predictors_section(frame: pd.DataFrame) -> str:
             "metric": frame["metric"],
             **{
                 title: [_shown(row, column) for row in frame.to_dict("records")]
-                for title, column in (("in the worlds", "in_worlds"), ("in the study", "in_study"))
+                for title, column in (
+                    ("in the worlds", "in_worlds"),
+                    ("trained", "trained"),
+                    ("in the study", "in_study"),
+                )
             },
             "cells": frame["in_worlds_n"],
+            "trained cells": frame["trained_n"],
             "architectures": frame["in_study_n"],
         }
     )
