@@ -49,13 +49,20 @@ MEANT = {
         }
         for module in (
             *("cell_source", "cell_code", "cell_prefixes", "cell_revival", "cell_training"),
-            "fp32",
+            *("division", "fp32", "joint"),
         )
     },
     "params/worlds.py": {"control"},
     "training/trainer.py": {"train", "evaluate", "control"},
+    "training/steps/nesting.py": {"train", "evaluate", "control"},
     "parallel/micro_batches.py": {"train"},
+    "parallel/shards.py": {"train"},
+    "params/layered.py": {"train", "evaluate", "judge", "compare", "report", "track"},
+    "autoencoders/crosscoding.py": {"train", "evaluate", "judge", "control", "report"},
     "autoencoders/losses.py": {"train", "evaluate", "control"},
+    "autoencoders/nested.py": {"train", "evaluate", "control"},
+    "evaluate/crosscoded.py": {"evaluate"},
+    "readers/joined.py": {"train", "evaluate", "judge", "control", "report"},
     "autoencoders/interchange/formats.py": {"train"},
     "stories/lexicon.py": {"corpus", "subject", "evaluate"},
     "concepts/halves.py": {"evaluate", "judge", "report"},
