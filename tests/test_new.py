@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from sae_repro.cli import app, bringing
+from sae_repro.cli.claims import check_worlds
 from sae_repro.cli.grid import Fit
 from sae_repro.cli.measuring import MIN_TOKENS, TextSize
 from sae_repro.cli.own_text import study_yaml
@@ -125,10 +126,12 @@ def test_a_copy_of_a_study_elsewhere_brings_all_that_it_reads(
     spans = {"document": [0], "start": [0], "end": [1], "concept": ["x"]}
     pd.DataFrame(spans).to_parquet(elsewhere / "spans.parquet")
     (elsewhere / "prompt.md").write_text("version: 1\n\nwords")
+    (elsewhere / "world.yaml").write_text("atoms: 12\n")
     yaml = YAML()
     raw = yaml.load(elsewhere / "params.yaml")
     raw["evaluate"]["concepts"] = {"path": "spans.parquet", "sha256": "0" * 64}
     raw["judge"]["prompts"] = {"explain": {"path": "prompt.md", "sha256": "0" * 64}}
+    raw["control"]["worlds"] = [{"path": "world.yaml", "sha256": "0" * 64}]
     yaml.dump(raw, elsewhere / "params.yaml")
     pin_inputs(elsewhere)
     pinned = load(elsewhere / "params.yaml")
@@ -138,9 +141,12 @@ def test_a_copy_of_a_study_elsewhere_brings_all_that_it_reads(
     study = load(folder / "params.yaml")
     check_inputs(study, folder)
     inputs = sorted(p.name for p in (folder / "inputs").iterdir())
-    assert inputs == ["mine.csv", "prompt.md", "spans.parquet"]
+    assert inputs == ["mine.csv", "prompt.md", "spans.parquet", "world.yaml"]
     assert study.evaluate.concepts is not None and pinned.evaluate.concepts is not None
     assert study.evaluate.concepts.sha256 == pinned.evaluate.concepts.sha256
+    (world,) = study.control.worlds
+    assert not isinstance(world, str) and world.path == "inputs/world.yaml"
+    check_worlds(study, folder)
 
 
 def test_text_of_ones_own_is_copied_pinned_and_given_a_grid(checkout: Path, text: Path) -> None:

@@ -19,7 +19,8 @@ from sae_repro.control.job import WorldJob, jobs
 from sae_repro.control.planned import Trial
 from sae_repro.control.recipes import REVIVAL, TREE, TWO_ATOMS, trials
 from sae_repro.control.trial import as_store, labels, make_world, silence_half
-from sae_repro.files import sha256_folder
+from sae_repro.errors import StudyError
+from sae_repro.files import sha256_file, sha256_folder
 from sae_repro.params import Control, Train
 from sae_repro.params.axes import ACTIVATIONS
 from sae_repro.stage import StageContext
@@ -371,3 +372,24 @@ def test_the_published_contrast_is_reproduced(
     assert revived["topk"] <= 0.25
     assert revived["vanilla + resample"] >= 0.75
     assert revived["topk + auxk"] >= 0.9
+
+
+def test_a_world_is_tried_that_no_code_knows(go: Go, tmp_path: Path) -> None:
+    """By a spec file alone; of another seed it is another one."""
+    (tmp_path / "study" / "worlds").mkdir(parents=True)
+    path = tmp_path / "study" / "worlds" / "mine.yaml"
+    path.write_text(
+        "atoms: 12\nd_in: 8\nfrequencies: {highest: 0.3, lowest: 0.1}\n"
+        "hierarchy: {roots: 3, branching: 3, depth: 1}\ncircles: {count: 1}\n"
+        "saes: {recipes: [topk, frozen-decoder], widths: [8, 16], steps: 30, batch_size: 16}\n"
+    )
+    world = {"path": "worlds/mine.yaml", "sha256": sha256_file(path)}
+    table = pd.read_csv(go(worlds=[world], seeds=2) / "trials.csv")
+    assert set(table["world"]) == {"mine"} and set(table["status"]) == {"ok"}
+    assert table.groupby(["method", "width"])["seed"].nunique().tolist() == [2] * 4
+    shown = ["mcc", "latent_f1", "hedging", "l0_ratio", "hole_rate", "latents_per_circle"]
+    assert table[shown].notna().all(axis=None)
+    assert table["mcc"].between(0, 1).all() and table["mcc"].nunique() == len(table)
+    path.write_text(path.read_text() + "noise: 0.1\n")
+    with pytest.raises(StudyError, match=r"worlds/mine\.yaml"):
+        go(worlds=[world])
