@@ -11,7 +11,7 @@ from sae_repro.cli.footprint import finished_bytes, footprint
 from sae_repro.parallel import trainer_of
 from sae_repro.params import Cell, Train
 from sae_repro.readers.shards import ActivationStore
-from sae_repro.training import Trainer
+from sae_repro.training import Trained, Trainer
 from sae_repro.training.steps import Reference
 
 from .ranked import HOOK, Result, train_alone, train_on
@@ -28,6 +28,12 @@ WHOLE: dict[str, dict[str, Any]] = {
         "jumprelu_bandwidth": 0.1,
     },
     "gated": {"expansion": 4, "activation": "gated", "penalty": "l1", "lambda": 1e-2},
+    "trained_gated": {
+        "expansion": 4, "activation": "gated", "penalty": "l1_decoder_norm", "decoder": "free",
+        "lambda": 1e-2, "gated_auxiliary": "trained",
+    },
+    "hierarchical": {**TOPK, "prefixes": "hierarchical", "prefix_k": [1, 3]},
+    "all": {**TOPK, "prefixes": "all"},
     "resample": {
         "expansion": 4, "penalty": "l1", "lambda": 0.3, "lr": 0.05, "revival": "resample",
         "resample_every": 20, "resample_tokens": 500,
@@ -122,6 +128,33 @@ def _check_footprint(cell: Cell, results: list[Result]) -> None:
         at_the_end = finished_bytes(cell, 8, number) if rank else 0
         assert result.sent == steps * computed.sent + compared + at_the_end
         assert result.held == computed.state
+
+
+@pytest.mark.parametrize("name", ["topk", "resample", "matryoshka", "hierarchical", "relu"])
+def test_a_killed_cell_in_micro_batches_ends_as_an_undisturbed_one(
+    name: str, make_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    """From a checkpoint in the middle, to the bit in weights and logged numbers."""
+    store = ActivationStore(make_store())
+    cell = Cell.model_validate({**CUT[f"{name}-micro_batches"], "tokens": 64 * 60})
+    settings = Train(batch_size=64, log_every=10, checkpoint_every=25)
+
+    def train(checkpoint: str, **run: Any) -> Trained:
+        path = tmp_path / checkpoint
+        return trainer_of(cell, settings, store, HOOK, seed=0, checkpoint=path).run(**run)
+
+    def kill(step: int) -> None:
+        if step >= 40:
+            raise KeyboardInterrupt
+
+    whole = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("killed", progress=kill)
+    assert (tmp_path / "killed").exists()
+    again = train("killed")
+    assert again.journal.metrics == whole.journal.metrics
+    for weight, tensor in whole.sae.weights.named().items():
+        assert torch.equal(again.sae.weights.named()[weight], tensor), weight
 
 
 def test_other_parts_are_other_bits(make_store: Callable[..., Path]) -> None:

@@ -23,6 +23,7 @@ from sae_repro.cli.results import track, tune_ui, ui
 from sae_repro.cli.saes import export, import_
 from sae_repro.cli.steering import steer
 from sae_repro.cli.store import store
+from sae_repro.cli.truncating import truncations
 from sae_repro.cli.version import options
 from sae_repro.errors import StudyError, one_line, print_any_text
 from sae_repro.files import disk_fault
@@ -99,10 +100,9 @@ def cells(study: StudyFolder = Path()) -> None:
         echo(f"\n{norms}")
 
 
-for listed in (plan, costs, store, parallel, claims, diff):
+for listed in (plan, costs, store, parallel, claims, diff, init):
     app.command()(listed)
 app.command("metrics")(list_metrics)
-app.command()(init)
 
 
 @app.command()
@@ -290,7 +290,7 @@ def deps(
 
 
 app.callback()(options)
-for command in (explain, steer, export, consensus):
+for command in (explain, steer, truncations, export, consensus):
     app.command()(command)
 app.command("import")(import_)
 
