@@ -198,7 +198,7 @@ def test_fidelity_beside_saelens_is_a_difference_with_its_interval(
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
     sizes = {"activations": "small", "architecture": "TopK", "expansion": 4, "tokens": 9,
              "batch": 3, "l0": 16.0, "ce_clean": 1.0, "ce_zero": 3.0, "targets": 7, "documents": 2,
-             "fvu": 0.5, "kl": 0.25}  # fmt: skip
+             "fvu": 0.5, "kl": 0.25, "lr": 3e-3}  # fmt: skip
     of_ours, of_peers = (0.92, 0.93, 0.94), (0.89, 0.90, 0.91)
     rows = [
         {**sizes, "library": library, "seed": seed, "ce_recovered": value,
