@@ -128,9 +128,9 @@ def report() -> None:
     seeds = ", ".join(map(str, sorted(table["seed"].unique())))
     body = (
         "The reconstruction of each SAE in the place of the activations, in validation windows; "
-        f"means over seeds {seeds}. {sizes}. SAELens {version('sae-lens')} at its better learning "
-        f"rate of 0.003 and 0.01 (defaults.md), ours at its defaults; k = {K}, JumpReLU at the L0 "
-        "that SAELens came to. In "
+        f"means over seeds {seeds}. {sizes}. SAELens {version('sae-lens')} at the learning rate "
+        "shown, of those tried the one with the lowest held-out FVU; ours at its defaults; "
+        f"k = {K}, JumpReLU at the L0 that SAELens came to. In "
         "brackets 95 % of a difference of means over seeds (Welch). Cross-entropy recovered: "
         "(zeroed − spliced) / (zeroed − clean); KL in nats per target.\n\n"
         + str(pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True))

@@ -147,7 +147,10 @@ def _on_ray(works: Mapping[int, Work], display: "_Display") -> Ended:
     ended: Ended = {}
     if numbers:
         jobs: list[Any] = [works[number] for number in numbers]
-        report = lambda place, done: display.report(numbers[place], done)  # noqa: E731
+
+        def report(place: int, done: int) -> None:
+            display.report(numbers[place], done)
+
         try:
             for place, result in results(jobs, _away, workers_asked_for(), report):
                 ended[numbers[place]] = result
