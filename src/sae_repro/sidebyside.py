@@ -152,20 +152,12 @@ def _on_ray(works: Mapping[int, Work], display: "_Display") -> Ended:
             display.report(numbers[place], done)
 
         try:
-            for place, result in results(jobs, _away, workers_asked_for(), report):
+            for place, result in results(jobs, _timed, workers_asked_for(), report):
                 ended[numbers[place]] = result
                 display.arrived(numbers[place], result[0])
         except LostError as error:
             raise WorkerLostError(str(error)) from None
     return ended | (_on_this_machine(here, display) if here else {})
-
-
-def _away(work: Work, number: int, report: Callable[[int], None]) -> tuple[str | None, float]:
-    """As `_run`, on another machine."""
-    start = time.monotonic()
-    line = _named(work, number, report)
-    seconds = time.monotonic() - start
-    return line and f"{line}, {seconds:.1f} s", seconds
 
 
 def _run(work: Work, folder: Path, number: int, parent: int | None) -> tuple[str | None, float]:
@@ -175,7 +167,6 @@ def _run(work: Work, folder: Path, number: int, parent: int | None) -> tuple[str
     """
     if parent is not None:
         _prepare_worker(parent)
-    start = time.monotonic()
     counter = _counter(folder)
     if counter is not None:
         (folder / f"{number}.begun").touch()
@@ -184,10 +175,7 @@ def _run(work: Work, folder: Path, number: int, parent: int | None) -> tuple[str
         if counter is not None:
             counter[number] = done
 
-    line = _named(work, number, report)
-    seconds = time.monotonic() - start
-    if line is not None:
-        line = f"{line}, {seconds:.1f} s"
+    line, seconds = _timed(work, number, report)
     if counter is not None:
         partial = folder / f"{number}.partial"
         partial.write_text(line or "", encoding="utf-8")
@@ -213,6 +201,14 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
+
+
+def _timed(work: Work, number: int, report: Callable[[int], None]) -> tuple[str | None, float]:
+    """(the job's line with its seconds, the seconds)."""
+    start = time.monotonic()
+    line = _named(work, number, report)
+    seconds = time.monotonic() - start
+    return line and f"{line}, {seconds:.1f} s", seconds
 
 
 def _named(work: Work, number: int, report: Callable[[int], None]) -> str | None:
