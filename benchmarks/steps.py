@@ -54,9 +54,14 @@ GROUPS = {"sparse": SPARSE, "dense": DENSE, "further": FURTHER}
 
 
 def gemm(shape: Shape) -> Step:
-    """The bare encoder product, by which all times are divided."""
+    """The bare encoder product, by which all times are divided.
+
+    Into memory that it keeps, as our steps do: a result of tens of MiB that is made anew each time
+    costs up to as much as the product, for the pages that the system hands out.
+    """
     w_dk = torch.randn(shape.d, shape.k_all) / shape.d**0.5
-    return lambda x_nd: x_nd @ w_dk
+    u_nk = torch.empty(shape.batch, shape.k_all)
+    return lambda x_nd: torch.mm(x_nd, w_dk, out=u_nk)
 
 
 def step_of(name: str, choices: Mapping[str, Any], shape: Shape, store: ActivationStore) -> Step:
