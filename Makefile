@@ -57,7 +57,7 @@ stories260k: $(TINY_IN)/samples.jsonl $(TINY_IN)/stories260k env  ## and of a re
 	@$(call verified,stories260k,studies/stories260k)
 
 # $(call verified,TARGET,STUDY): the verdict, which does not make a finished run a failed one
-verified = sae-repro verify $(2) || echo "make $(1): the run is complete; its numbers are not confirmed (exit code" \
+verified = sae-repro verify $(addprefix --study ,$(2)) || echo "make $(1): the run is complete; its numbers are not confirmed (exit code" \
   "$$? of sae-repro verify; --verbose names each file, docs/reproduction.md says what to make of it)"
 
 # an input appears under its name once it is whole

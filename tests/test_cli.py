@@ -68,6 +68,20 @@ def test_help_has_examples() -> None:
     assert "Example" in invoke("new", "--help")
 
 
+def test_verify_refuses_a_further_study_of_the_checkout_as_its_own_results(tmp_path: Path) -> None:
+    study, clone = tmp_path / "studies/mine", tmp_path / "second"
+    for folder in (study, clone, clone / ".dvc"):
+        folder.mkdir(parents=True)
+    for folder in (tmp_path, study, clone):
+        (folder / "params.yaml").write_text("seed: 0\n")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/x.json").write_text("1")
+    shutil.copytree(tmp_path / "reports", clone / "reports")
+    refused = runner.invoke(app, ["verify", str(study), "--study", str(tmp_path)])
+    assert f"sae-repro verify --study {study}" in str(refused.exception)
+    assert "identical" in invoke("verify", str(clone), "--study", str(tmp_path))
+
+
 def test_verify_exits_with_one_where_results_differ(tmp_path: Path) -> None:
     for name, value in (("a", "1"), ("b", "2")):
         (tmp_path / name / "reports").mkdir(parents=True)

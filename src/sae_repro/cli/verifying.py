@@ -18,6 +18,7 @@ def verify(
         verdict = verify_recorded(study)
         lines = [verdict.summary(rtol)]
     else:
+        _refuse_own_study(study, other)
         verdict = verify_other(study, other)
         lines = [verdict.summary(rtol, str(other))]
     if verbose:
@@ -25,6 +26,16 @@ def verify(
     if record:
         lines.append(record_machine(study, verdict))
     return lines, 0 if verdict.within(rtol) else 1
+
+
+def _refuse_own_study(study: Path, other: Path) -> None:
+    """StudyError where `other` is a further study of this checkout, which has other numbers."""
+    within = study.resolve() in other.resolve().parents
+    if within and (other / "params.yaml").is_file() and not (other / ".dvc").exists():
+        raise StudyError(
+            f"{other}: another study of this checkout; to compare it with what was recorded of it: "
+            f"sae-repro verify --study {other}"
+        )
 
 
 def _details(verdict: Verdict) -> list[str]:
