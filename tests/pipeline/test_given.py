@@ -7,10 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ruamel.yaml import YAML
 from safetensors.numpy import save_file
+from typer.testing import CliRunner
 
+from sae_repro.cli import app
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_file
+from sae_repro.latents import activations_of
 from sae_repro.params import ActivationsSource, parse
 from sae_repro.preflight import check_inputs
 from sae_repro.readers.given import read_given
@@ -93,6 +97,28 @@ def test_given_activations_go_from_a_file_to_the_report(rows: np.ndarray) -> Non
     contexts = pd.read_parquet("artifacts/evaluate/topk/seed-0/contexts.parquet")
     assert set(contexts["token"].str.strip()) <= {f"w{number}" for number in range(7)}
     assert Path("reports/index.html").is_file()
+    commands_know_that_there_is_no_model(declared)
+
+
+def commands_know_that_there_is_no_model(declared: dict[str, Any]) -> None:
+    with Path("params.yaml").open("w") as file:
+        YAML().dump(declared, file)
+    export = ["export", "topk/seed-0", "--to", "out", "--format"]
+    for arguments in (
+        ["explain", "a text", "--cell", "topk"],
+        ["steer", "a text", "--cell", "topk", "--latent", "0=1"],
+        [*export, "neuronpedia"],
+    ):
+        refused = CliRunner().invoke(app, arguments).exception
+        assert isinstance(refused, StudyError) and "activations were given" in str(refused)
+    with pytest.raises(StudyError, match="activations were given"):
+        activations_of("a text", hook="activations")
+    assert CliRunner().invoke(app, [*export, "saelens", "--card"]).exit_code == 0
+    card = Path("out/README.md").read_text()
+    assert "# topk SAE of given activations\n" in card
+    pin = sha256_file(Path("x.npy"))
+    assert f"| activations | given activations, files, x.npy (sha256 {pin}) |" in card
+    assert "| training rows | " in card and "| language model |" not in card
 
 
 def test_rows_without_a_table_are_documents_and_means_are_over_documents(rows: np.ndarray) -> None:

@@ -87,6 +87,11 @@ def _cell(name: str, study: Path) -> Cell:
         raise StudyError(f"{name}: no cell of {study / 'params.yaml'}{did_you_mean(name, cells)}")
     if cells[name].seeds is None:
         raise StudyError(f"{name} has one SAE; give the cell seeds: [0, 1, 2], then dvc repro")
+    if cells[name].hooks is not None:
+        raise StudyError(
+            f"{name}: a crosscoder, and a cell that imports an SAE reads one hook, so that nothing "
+            "could evaluate its consensus; choose a cell of one hook"
+        )
     return cells[name]
 
 

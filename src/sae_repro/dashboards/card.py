@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sae_repro.autoencoders import SAE
+from sae_repro.autoencoders import SAE, crosscoder_of
 from sae_repro.compare.tables import number, with_interval
 from sae_repro.dashboards.sources import Source
 from sae_repro.errors import one_line
@@ -12,6 +12,7 @@ from sae_repro.metrics import names_in
 from sae_repro.metrics.labels import KEY, heading
 from sae_repro.params import read_yaml
 from sae_repro.provenance import git_state, versions
+from sae_repro.readers.shards import GIVEN_ROWS
 
 LOADING: Mapping[str, str] = {
     "saelens": """\
@@ -42,6 +43,15 @@ from sae_repro.autoencoders import load
 transcoder = load("this-folder")
 z_nk = transcoder.encode(x_nd)  # raw activations [N, D] at the hook
 y_hat_nd = transcoder.with_skip(transcoder.decode(z_nk), x_nd)  # at the target hook"""
+CROSSCODER_HERE = """\
+from sae_repro.autoencoders import crosscoder_of, load
+
+cross = crosscoder_of(load("this-folder"))
+z_nk = cross.encode(x)  # {hook: raw activations [N, D_h]} of every hook in cross.hooks
+x_hat = cross.decode(z_nk)  # {hook: [N, D_h]}"""
+SIDE_BY_SIDE = """\
+It has no crosscoders, and loads this one as an SAE on the activations of all hooks side by side, in
+the order in which this card names them."""
 
 
 def model_card(source: Source, format: str) -> str:
@@ -52,7 +62,7 @@ def model_card(source: Source, format: str) -> str:
     return "\n".join([
         *_front_matter(source, format),
         "",
-        f"# {_kind(source.sae)} of {_name(source)}, {source.hook}",
+        f"# {_title(source)}",
         "",
         *_origin(source),
         "",
@@ -66,15 +76,35 @@ def model_card(source: Source, format: str) -> str:
         "",
         f"```python\n{LOADING[format]}\n```",
         "",
+        *([SIDE_BY_SIDE, ""] if crosscoder_of(source.sae) else []),
         "With sae-repro:",
         "",
-        f"```python\n{TRANSCODER_HERE if source.sae.transcodes else HERE}\n```",
+        f"```python\n{_loaded_here(source.sae)}\n```",
         "",
     ])  # fmt: skip
 
 
+def _title(source: Source) -> str:
+    if _is_given(source):
+        return f"{_kind(source.sae)} of {_plain(source.corpus.name)}"
+    return f"{_kind(source.sae)} of {_name(source)}, {source.hook}"
+
+
 def _kind(sae: SAE) -> str:
+    if crosscoder_of(sae):
+        return f"{sae.architecture} crosscoder"
     return sae.stored_architecture if sae.transcodes else f"{sae.architecture} SAE"
+
+
+def _loaded_here(sae: SAE) -> str:
+    if crosscoder_of(sae):
+        return CROSSCODER_HERE
+    return TRANSCODER_HERE if sae.transcodes else HERE
+
+
+def _is_given(source: Source) -> bool:
+    """Whether its activations came from files, and no language model is known."""
+    return bool(source.store.manifest["pooling"] == GIVEN_ROWS)
 
 
 def _front_matter(source: Source, format: str) -> Iterator[str]:
@@ -98,18 +128,14 @@ def _quoted(text: object) -> str:
 
 def _origin(source: Source) -> Iterator[str]:
     params = read_yaml(source.study / "params.yaml")
-    training, manifest = source.training, source.store.manifest
+    training = source.training
     choices = {k: v for k, v in training["choices"].items() if v is not None}
     git = git_state(source.study)
     installed = versions()
     rows = {
-        "language model": f"{_name(source)}, {_described(params['subject']['source'])}",
-        "text": f"{source.corpus.name}, {_described(params['corpus']['source'])}",
-        "hook": source.hook,
+        **_data(source, params),
         "D, K": f"{source.sae.d_in}, {source.sae.d_sae}",
-        "rows": f"{manifest['context']} tokens, "
-        + ("no BOS" if manifest["prepend_bos"] is False else "behind a first token (BOS)"),
-        "training tokens": number(training["tokens"]),
+        f"training {_unit(source)}": number(training["tokens"]),
         "seed": str(training["seed"]),
         "cell": f"{source.name}, key {training['key']}",
         "choices": ", ".join(f"{key} {value}" for key, value in choices.items()),
@@ -127,6 +153,25 @@ def _origin(source: Source) -> Iterator[str]:
     )
 
 
+def _data(source: Source, params: Mapping[str, Any]) -> dict[str, str]:
+    """What the SAE was trained on; of given activations there is neither model nor text."""
+    manifest, text = source.store.manifest, params["corpus"]["source"]
+    if _is_given(source):
+        return {"activations": f"{source.corpus.name}, {_described(text)}"}
+    return {
+        "language model": f"{_name(source)}, {_described(params['subject']['source'])}",
+        "text": f"{source.corpus.name}, {_described(text)}",
+        "hook": source.hook,
+        "rows": f"{manifest['context']} tokens, "
+        + ("no BOS" if manifest["prepend_bos"] is False else "behind a first token (BOS)"),
+    }
+
+
+def _unit(source: Source) -> str:
+    """What a row of activations is called."""
+    return "rows" if _is_given(source) else "tokens"
+
+
 def _name(source: Source) -> str:
     return _plain(str(source.subject["name"]))
 
@@ -135,9 +180,9 @@ def _described(given: Mapping[str, Any]) -> str:
     """Where a model or text came from, with what pins it."""
     kind = {"hub": "from the hub", "train": "trained for this study", "local": "a local folder",
             "gguf": "a GGUF file", "stories": "generated by sae-repro",
-            "files": "files"}[given["kind"]]  # fmt: skip
+            "files": "files", "activations": "files"}[given["kind"]]  # fmt: skip
     pins = [f"{key} {given[key]}" for key in ("revision", "sha256") if key in given]
-    if given["kind"] == "files":
+    if "files" in given:
         pins = [f"{name} (sha256 {sha})" for name, sha in given["files"].items()]
     return ", ".join([kind, *pins])
 
@@ -148,8 +193,9 @@ def _metrics(source: Source) -> Iterator[str]:
     names = dict.fromkeys([*names_in("metrics.json"), *names_in("cells.md", metrics)])
     shown = [name for name in names if metrics.get(name) is not None]
     yield (
-        f"{number(counts['tokens'])} tokens of {number(counts['documents'])} documents that no "
-        f"training saw. Brackets: 95 % interval, over documents or latents, not over seeds. {KEY}."
+        f"{number(counts['tokens'])} {_unit(source)} of {number(counts['documents'])} documents "
+        "that no training saw. Brackets: 95 % interval, over documents or latents, not over seeds. "
+        f"{KEY}."
     )
     yield ""
     yield "| metric | value |"

@@ -11,7 +11,7 @@ from sae_repro.errors import StudyError
 from sae_repro.files import read_object
 from sae_repro.params.joint import is_joint
 from sae_repro.readers.documents import TokenDocuments
-from sae_repro.readers.shards import ActivationStore
+from sae_repro.readers.shards import GIVEN_ROWS, ActivationStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,11 +92,16 @@ def source(study: Path, name: str) -> Source:
 
 
 def check_tokens(source: Source) -> None:
-    """StudyError where latents fire on whole documents, or belong to several hooks at once."""
+    """StudyError where latents fire on no tokens, or belong to several hooks at once."""
     if is_joint(source.hook):
         raise StudyError(
             f"{source.name}: a crosscoder of {source.hook}, and the format has latents of one "
             "hook; leave --format neuronpedia out, or choose a cell of one hook"
+        )
+    if source.store.manifest["pooling"] == GIVEN_ROWS:
+        raise StudyError(
+            f"{source.name}: activations were given, and the format has tokens of a language "
+            "model; leave --format neuronpedia out"
         )
     if source.store.manifest["pooling"] != "token":
         raise StudyError(

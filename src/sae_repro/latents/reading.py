@@ -16,7 +16,7 @@ from sae_repro.params import blocks_to_run, model_hook
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.hooked import point_of, vectors
 from sae_repro.readers.row_start import row_start
-from sae_repro.readers.shards import ActivationStore
+from sae_repro.readers.shards import GIVEN_ROWS, ActivationStore
 from sae_repro.readers.subject import load_for
 
 if TYPE_CHECKING:
@@ -52,13 +52,18 @@ class TextReader:
     def of(cls, study: Path | str, hook: str) -> "TextReader":
         """The reader of the study in a folder; no model is loaded yet.
 
-        StudyError where the study has not run that far, or is damaged.
+        StudyError where the study has not run that far, is damaged, or has no language model.
         """
         artifacts = Path(study) / "artifacts"
         check(artifacts / "corpus")
         check(artifacts / "subject")
         check(artifacts / "extract", "manifest.json")
         manifest = read_json(artifacts / "extract" / "manifest.json")
+        if manifest["pooling"] == GIVEN_ROWS:
+            raise StudyError(
+                "activations were given: the study has no language model that reads a text; "
+                "reports/explorer/index.html shows the rows on which each latent fires"
+            )
         tokenizer = TokenDocuments.load(artifacts / "corpus").tokenizer()
         start = row_start(tokenizer, manifest["prepend_bos"])
         return cls(artifacts, hook, manifest, tokenizer, start)
@@ -161,8 +166,8 @@ def activations_of(text: str, study: Path | str = ".", *, hook: str) -> tuple[li
     that it starts rows with, if any (not returned); `untrained/<hook>` is read from the study's
     random weights. Tokens that extraction leaves out, a row's first and those beyond
     `extract.norm_limit`, are among them: no SAE was trained on their like.
-    StudyError where the study has not run that far or is damaged, the model has no such hook, or
-    the text has no token.
+    StudyError where the study has not run that far, is damaged or has no language model, the model
+    has no such hook, or the text has no token.
     """
     reader = TextReader.of(study, hook)
     reading = reader.read(reader.ids(text))
