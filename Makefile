@@ -35,9 +35,11 @@ dev: $(TESTS)  ## the same, and what tests and documentation need: locks/dev.txt
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(TORCH)
-	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-compile $(TORCH)
+	$(PIP) --no-compile --require-hashes -r requirements.lock
 	$(PIP) --no-deps --no-build-isolation -e .
+	@# on all cores, which pip does not; some packages hold files that no Python 3 compiles
+	$(BIN)/python -m compileall -qq -j 0 -x '[/\\]tests?[/\\]' $(VENV)/lib || true
 	touch $@
 
 $(TESTS): $(READY) locks/dev.txt
