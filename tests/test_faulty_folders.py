@@ -57,6 +57,7 @@ VERBS: dict[str, list[str]] = {
     "explain": ["explain", "a text", "--cell", "topk", "--study", "{study}"],
     "steer": ["steer", "a text", "--cell", "topk", "--latent", "0=1", "--study", "{study}"],
     "truncations": ["truncations", "topk", "--study", "{study}"],
+    "overlap": ["overlap", "topk", "jumprelu", "--study", "{study}"],
     "consensus": ["consensus", "topk", "--to", "out", "--study", "{study}"],
 }
 """Of each command that takes a folder or file, its arguments."""

@@ -17,6 +17,7 @@ from sae_repro.cli.explaining import explain
 from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
 from sae_repro.cli.output import echo
+from sae_repro.cli.overlapping import overlap
 from sae_repro.cli.parallel import parallel
 from sae_repro.cli.planning import plan
 from sae_repro.cli.results import track, tune_ui, ui
@@ -266,8 +267,7 @@ def verify(
     from sae_repro.cli.verifying import verify as lines_of
 
     lines, code = lines_of(study, other, rtol, verbose=verbose, record=record)
-    for line in lines:
-        echo(line)
+    echo("\n".join(lines))
     raise typer.Exit(code)
 
 
@@ -290,7 +290,7 @@ def deps(
 
 
 app.callback()(options)
-for command in (explain, steer, truncations, export, consensus):
+for command in (explain, steer, truncations, overlap, export, consensus):
     app.command()(command)
 app.command("import")(import_)
 
