@@ -58,6 +58,7 @@ VERBS: dict[str, list[str]] = {
     "steer": ["steer", "a text", "--cell", "topk", "--latent", "0=1", "--study", "{study}"],
     "truncations": ["truncations", "topk", "--study", "{study}"],
     "overlap": ["overlap", "topk", "jumprelu", "--study", "{study}"],
+    "correlations": ["correlations", "topk", "--study", "{study}"],
     "consensus": ["consensus", "topk", "--to", "out", "--study", "{study}"],
 }
 """Of each command that takes a folder or file, its arguments."""

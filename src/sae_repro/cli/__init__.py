@@ -11,6 +11,7 @@ import typer
 
 from sae_repro.cli.claims import claims
 from sae_repro.cli.consensus import consensus
+from sae_repro.cli.correlating import correlations
 from sae_repro.cli.costing import costs
 from sae_repro.cli.difference import diff
 from sae_repro.cli.explaining import explain
@@ -290,7 +291,7 @@ def deps(
 
 
 app.callback()(options)
-for command in (explain, steer, truncations, overlap, export, consensus):
+for command in (explain, steer, truncations, overlap, correlations, export, consensus):
     app.command()(command)
 app.command("import")(import_)
 
