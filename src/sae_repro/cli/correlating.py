@@ -45,9 +45,9 @@ def correlations(
     other's. Cells with several seeds are compared over pairs of different seeds, a cell with itself
     too; intervals are 95 %, the jackknife's over seeds, of three or more. Examples:
 
-    sae-repro correlations 'vanilla-*' --study studies/widths
+    sae-repro correlations 'batchtopk-*' --study studies/widths
 
-    sae-repro correlations 'matryoshka-*' --reference 'vanilla-*' --csv mmc.csv --figure .
+    sae-repro correlations 'matryoshka-*' --reference 'batchtopk-*' --csv mmc.csv --figure .
     """
     loaded = load(study / "params.yaml")
     if csv_file is not None and not csv_file.absolute().parent.is_dir():

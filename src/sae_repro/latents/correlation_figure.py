@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -27,7 +28,7 @@ def draw(folder: Path, found: Sequence[Correlation]) -> None:
                 ax.set_ylabel("mean max correlation ↑", fontsize=8)
 
 
-def _panel(ax: Axes, found: Sequence[Correlation], colours: dict[int, object]) -> None:
+def _panel(ax: Axes, found: Sequence[Correlation], colours: dict[int, Any]) -> None:
     for cell in dict.fromkeys(one.cell.name for one in found):
         own = [one for one in found if one.cell.name == cell]
         x = [one.reference.width for one in own]
