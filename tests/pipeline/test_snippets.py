@@ -1,4 +1,7 @@
-"""Python snippets of README.md and docs/: each runs unchanged in a small finished study."""
+"""Python snippets of README.md and docs/: each runs unchanged in a small finished study.
+
+Those of docs/tutorial.md build on one another: `test_tutorial` runs them.
+"""
 
 import re
 import subprocess
@@ -23,6 +26,7 @@ def snippets(page: Path) -> dict[str, str]:
 SNIPPETS: dict[str, str] = {
     where: code
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if page.name != "tutorial.md"
     for where, code in snippets(page).items()
 }
 
