@@ -215,3 +215,21 @@ def test_fidelity_beside_saelens_is_a_difference_with_its_interval(
 
 def _table(tmp_path: Path, name: str) -> list[Any]:
     return [*pd.read_csv(tmp_path / f"tables/{name}.csv").itertuples()]
+
+
+def test_throughput_is_told_of_medians_over_one_process_and_over_one_node(of: Any) -> None:
+    from sae_repro.params import parse
+    from sae_repro.params.cell import saes_by_name
+
+    two_nodes = of("two_nodes")
+    study = parse(two_nodes.declared("0" * 64))
+    assert len(saes_by_name(study.cells)) == 12
+    seconds = {"one process": (40, 44, 42), "two processes": (24, 21, 20),
+               "Ray, one node": (60, 50), "Ray, two nodes": (30, 25)}  # fmt: skip
+    runs = [
+        two_nodes.Run(way, n, 2.0 * n, 0.0, 0.0, "") for way, each in seconds.items() for n in each
+    ]
+    rows = [line.split(" | ") for line in two_nodes.table(runs).splitlines()[2:]]
+    assert [row[0].strip("| ") for row in rows] == [*two_nodes.WAYS] == [*seconds]
+    assert [row[-1].strip(" |") for row in rows] == ["", "2.00", "", "2.00"]
+    assert rows[1][2:4] == ["21.0 (24.0, 21.0, 20.0)", "42.0"]

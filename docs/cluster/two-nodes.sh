@@ -110,8 +110,9 @@ while sum(node["Alive"] for node in ray.nodes()) < 2:
 END
   fi
   cd "$study"
-  begin=$(date +%s)
+  begin=$(date +%s%3N)
   "$@"
-  echo "two-nodes: the command took $(($(date +%s) - begin)) s" >&2' - \
+  took=$(($(date +%s%3N) - begin))
+  printf "two-nodes: the command took %d.%03d s\n" $((took / 1000)) $((took % 1000)) >&2' - \
   "$SAE_REPRO_RAY_ADDRESS" "$cpus" "${ALONE:-}" "$study" "$@"
 echo "two-nodes: $(($(date +%s) - started)) s with the start of the nodes; copies and logs in $work" >&2
