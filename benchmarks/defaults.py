@@ -152,6 +152,8 @@ def train_peer(architecture: str, data: Data, *, lr: float, seed: int) -> "SAE":
         # linear decay, as ours
         lr_warm_up_steps=int(0.05 * batches.steps),
         lr_decay_steps=int(0.2 * batches.steps),
+        # as ours; at its 1,000 steps no latent would be revived in trainings as short as these
+        dead_feature_window=batches.steps // DEAD_AFTER,
     )
     trainer = SAETrainer(config, sae, batches.starting_at(0))
     # or it would take a thousand batches to estimate it

@@ -32,9 +32,11 @@ def _introduction(table: Any) -> str:
         f"validation activations. {widths}; both in orders of their own. sae-repro: a cell's "
         "defaults (lr 0.08 / √D, grad_clip 0.01, normalisation expected_norm). SAELens "
         f"{version('sae-lens')}: its trainer and its defaults beside lr, inputs of mean norm √D "
-        "(expected_average_only_in), with the same warm-up and decay. Of SAELens' rates the best "
-        "is in bold. The root study's rows of gated SAEs, ours and SAELens', are of activations of "
-        "a later subject than its other rows."
+        "(expected_average_only_in), with the same warm-up and decay. For both a latent is dead "
+        "that fired on none of a third of the training tokens: SAELens' default of 1,000 steps, "
+        "more than these trainings have, would revive none. Of SAELens' rates the best is in bold. "
+        "The root study's rows of gated SAEs, ours and SAELens', are of activations of a later "
+        "subject than its other rows."
     )
 
 
