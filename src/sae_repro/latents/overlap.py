@@ -13,7 +13,7 @@ anything. That a child fires only where its parent does is the "activation cover
 al. 2026 (arXiv:2605.07922), who find that it also pairs what is unrelated: decoder cosines and
 nulls belong beside it.
 
-Counts of pairs are sparse, and held for some wide latents at a time: of `PAIRS` pairs at most, 100
+Counts of pairs are sparse, and held for some wide latents at a time: of `PAIRS` pairs at most, 130
 bytes each. What fires is held whole, 8 bytes for each active latent of each token and SAE. The work
 for two SAEs is Σ over tokens of L0 · L0′.
 """
