@@ -70,9 +70,7 @@ def check(
 
 
 @app.command()
-def schema(
-    to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
-) -> None:
+def schema(to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path()) -> None:
     """Write params.schema.json and tune.schema.json, by which editors complete and check YAML.
 
     Both are in the repository's root already; run it there after a change of sae_repro.params.
