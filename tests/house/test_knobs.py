@@ -23,8 +23,6 @@ CONFIG = ROOT / "pyproject.toml"
 PACKAGE = Path(sae_repro.__file__).parent
 
 READ_UNSEEN = {
-    ("Cell", "seed"): "part of identity(), from which all randomness of a cell is drawn",
-    ("CellSource", "seed"): "likewise",
     ("RowTable", "document"): "a column, named by getattr for each of the four",
     ("RowTable", "position"): "likewise",
     ("RowTable", "text"): "likewise",
