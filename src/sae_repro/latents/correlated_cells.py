@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sae_repro.autoencoders import levelled, load
 from sae_repro.errors import StudyError
 from sae_repro.evaluate.held_out import Batch, validation_batches
 from sae_repro.evaluate.metrics.references.correlation import Rows, sampled_rows
@@ -38,7 +37,7 @@ class Named:
     @property
     def by_seed(self) -> Mapping[int, TrainedSAE]:
         """Its SAEs by their seeds."""
-        return {_seed_of(sae): sae for sae in self.saes}
+        return {sae.seed: sae for sae in self.saes}
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,6 @@ class Correlation:
     cell: Named
     cell_l0: float
     found: OverSeeds
-
-
-def _seed_of(sae: TrainedSAE) -> int:
-    if sae.place == ".":
-        return sae.settings.seed
-    return int(sae.place.removeprefix("seed-"))
 
 
 def cells_named(
@@ -121,14 +114,7 @@ def encode(
     for sae in (sae for one in named for sae in one.saes):
         if sae.name in codes:
             continue
-        hook = sae.where[0]
-        loaded = levelled(load(sae.folder), store.levels(hook))
-        if store.d_in(hook) != loaded.d_in:
-            raise StudyError(
-                f"{sae.name}: reads {loaded.d_in} dimensions, artifacts/extract has "
-                f"{store.d_in(hook)} of {hook}; run `dvc repro`"
-            )
-        codes[sae.name] = Encoded.of(loaded, rows, study.seed)
+        codes[sae.name] = Encoded.of(sae.read_for(store), rows, study.seed)
         done()
     return codes
 

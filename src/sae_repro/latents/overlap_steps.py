@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from sae_repro.compare.widths.directions import Nearest, nearest
 from sae_repro.compare.widths.relations import KINDS, kinds, shares
+from sae_repro.latents.correlation import seed_pairs
 from sae_repro.latents.overlap import Overlap, overlap, shuffled, tiles
 from sae_repro.latents.overlapping import Level, Member
 from sae_repro.numerics.pairs import jackknife
@@ -67,15 +68,11 @@ def step_rows(levels: Sequence[Level], threshold: float, seed: int) -> Iterator[
     order.
     """
     for narrow, wide in pairwise(levels):
-        pairs = _seed_pairs(len(narrow.members), len(wide.members))
-        across, by_chance = {}, {}
-        for i, j in pairs:
-            across[i, j] = _values(narrow.members[i], wide.members[j], threshold)
-            by_chance[i, j] = _shuffled(narrow.members[i], wide.members[j], threshold, seed)
-        within = {
-            (i, j): _values(narrow.members[i], narrow.members[j], threshold)
-            for i, j in permutations(range(len(narrow.members)), 2)
-        }
+        n, w = narrow.by_seed, wide.by_seed
+        pairs = seed_pairs(*({i: m.name for i, m in side.items()} for side in (n, w)))
+        across = {(i, j): _values(n[i], w[j], threshold) for i, j in pairs}
+        by_chance = {(i, j): _shuffled(n[i], w[j], threshold, seed) for i, j in pairs}
+        within = {(i, j): _values(n[i], n[j], threshold) for i, j in permutations(n, 2)}
         row: Row = {
             "narrow": narrow.name,
             "wide": wide.name,
@@ -85,7 +82,7 @@ def step_rows(levels: Sequence[Level], threshold: float, seed: int) -> Iterator[
             "l0_wide": float(np.mean([m.l0 for m in wide.members])),
             "tokens": int(wide.members[0].fires_nk.shape[0]),
             "containment": threshold,
-            "seeds": min(len(narrow.members), len(wide.members)),
+            "seeds": len({i for i, _ in pairs}),
             "pairs": len(pairs),
             "latents_wide": float(np.mean([len(m.atoms) for m in wide.members])),
             "rare_wide": float(np.mean([(~m.often).sum() for m in wide.members])),
@@ -97,12 +94,6 @@ def step_rows(levels: Sequence[Level], threshold: float, seed: int) -> Iterator[
             if name in next(iter(by_chance.values())):
                 row[f"{name}_shuffled"] = _over_seeds(name, by_chance)[0]
         yield row
-
-
-def _seed_pairs(narrow: int, wide: int) -> list[tuple[int, int]]:
-    """(i, j), i ≠ j, as `compare.widths.ladders.seed_pairs`: of one seed, the first with itself."""
-    n = min(narrow, wide)
-    return [*permutations(range(n), 2)] if n > 1 else [(0, 0)]
 
 
 def _values(narrow: Member, wide: Member, threshold: float) -> Values:

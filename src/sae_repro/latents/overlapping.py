@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from sae_repro.autoencoders import levelled, load
 from sae_repro.compare.collect import Result
 from sae_repro.compare.widths.directions import Atoms, atoms_of
 from sae_repro.contents import check_if_sealed
@@ -31,6 +30,7 @@ class Member:
     """One SAE: its latents that fire on held-out tokens, and on which of these."""
 
     of: CellSAE
+    seed: int
     atoms: Atoms
     fires_nk: csr_array
     """int32 [N, len(atoms)]."""
@@ -68,6 +68,11 @@ class Level:
     def d_sae(self) -> int:
         """K."""
         return self.members[0].d_sae
+
+    @property
+    def by_seed(self) -> Mapping[int, Member]:
+        """Its SAEs by their seeds."""
+        return {member.seed: member for member in self.members}
 
 
 def named(
@@ -136,13 +141,7 @@ def levels(
     store = LevelledStore(folder / "artifacts/extract")
     hook = found[0][0].where[0]
     flat = [sae for saes in found for sae in saes]
-    loaded = [levelled(load(sae.folder), store.levels(hook)) for sae in flat]
-    for sae, one in zip(flat, loaded, strict=True):
-        if store.d_in(hook) != one.d_in:
-            raise StudyError(
-                f"{sae.name}: reads {one.d_in} dimensions, artifacts/extract has "
-                f"{store.d_in(hook)} of {hook}; run `dvc repro`"
-            )
+    loaded = [sae.read_for(store) for sae in flat]
     atoms = [atoms_of(_result(folder, sae)) for sae in flat]
     for sae, own in zip(flat, atoms, strict=True):
         if not len(own):
@@ -152,6 +151,7 @@ def levels(
     members = iter(
         Member(
             CellSAE(sae.name, one, hook, folder / "artifacts"),
+            sae.seed,
             own,
             csr_array(fires_nk[:, own.latent]),
         )

@@ -65,6 +65,22 @@ class TrainedSAE:
         return self.cell if self.place == "." else f"{self.cell}/{self.place}"
 
     @property
+    def seed(self) -> int:
+        """The cell's seed, or its own of several."""
+        return self.settings.seed if self.place == "." else int(self.place.removeprefix("seed-"))
+
+    def read_for(self, store: LevelledStore) -> SAE:
+        """The SAE, for activations of a common scale; StudyError where it does not fit them."""
+        hook = self.where[0]
+        sae = levelled(load(self.folder), store.levels(hook))
+        if store.d_in(hook) != sae.d_in:
+            raise StudyError(
+                f"{self.name}: reads {sae.d_in} dimensions, artifacts/extract has "
+                f"{store.d_in(hook)} of {hook}; run `dvc repro`"
+            )
+        return sae
+
+    @property
     def where(self) -> tuple[Any, ...]:
         """(hook, target hook) that it reads and predicts."""
         return self.record["hook"], self.record["choices"].get("target_hook")
@@ -133,12 +149,7 @@ def curves(
     store = LevelledStore(folder / "artifacts/extract")
     hook, target = sae.where
     size, device = study.evaluate.batch_size, "cpu"
-    loaded = levelled(load(sae.folder), store.levels(hook))
-    if store.d_in(hook) != loaded.d_in:
-        raise StudyError(
-            f"{sae.name}: reads {loaded.d_in} dimensions, artifacts/extract has {store.d_in(hook)} "
-            f"of {hook}; run `dvc repro`"
-        )
+    loaded = sae.read_for(store)
     cuts = {by: _cut(by, sae, loaded, asked, store) for by in asked.by}
     found = measured(
         loaded,
