@@ -24,6 +24,7 @@ from sae_repro.params.study import Loose
 
 CHECKOUT = SOURCE.parent
 STATE = Path(".sae-repro")  # local to this checkout: locks, checkpoints, the cell store
+ROLLING = STATE / "rolling"  # a round of `extract.buffer`, while cells are trained on it
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sae_repro import files
 from sae_repro.extract import extraction, resumption
 from sae_repro.extract.extraction import Extraction, Inputs, extract
 from sae_repro.extract.resumption import States, resumable_folder
+from sae_repro.extract.rolling import RoundsSink
 from sae_repro.extract.sinks import _Shard
 from sae_repro.extract.state import read_state, write_state
 from sae_repro.files import sha256_folder
@@ -47,6 +48,9 @@ def killed_at(event: int, what: str, run: Callable[[], Any], patch: pytest.Monke
 
         owner, name = {
             "pass": (Extraction, "_take"),
+            "round ended": (RoundsSink, "_end"),
+            "file deleted": (Path, "unlink"),
+            "state saved": (States, "save"),
             "shard written": (_Shard, "append"),
             "shard shuffled": (_Shard, "permute"),
             "shard listed": (_Shard, "entries"),
@@ -81,20 +85,25 @@ def whole(inputs: Inputs, tmp_path: Path) -> Callable[[Extract], str]:
     return digest
 
 
-@pytest.mark.parametrize("pooling", ["token", "document_mean"])
+@pytest.mark.parametrize(
+    "choice",
+    [{"pooling": "token"}, {"pooling": "document_mean"}, {"buffer": 90},
+     {"buffer": 90, "keep": "buffer"}, {"buffer": 5, "keep": "buffer"}],
+)  # fmt: skip
 def test_a_killed_extraction_goes_on_with_the_same_bits(
-    inputs: Inputs, whole: Callable[[Extract], str], pooling: Any, tmp_path: Path,
+    inputs: Inputs, whole: Callable[[Extract], str], choice: dict[str, Any], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr("sae_repro.extract.sinks.WAITING", 3000)
-    settings = SETTINGS.model_copy(update={"pooling": pooling, "shard_rows": 40})
+    settings = SETTINGS.model_copy(update={"shard_rows": 40, **choice})
     states = States(tmp_path / "resumed")
 
     def run() -> dict[str, str]:
         return extract(inputs, settings, seed=0, states=states)
 
     kills = [("pass", 3), ("pass", 9), ("shard written", 60), ("shard shuffled", 2),
-             ("shard listed", 1), ("pass", 12), ("statistics", 1)]  # fmt: skip
+             ("shard listed", 1), ("round ended", 1), ("file deleted", 2), ("round ended", 3),
+             ("state saved", 5), ("file deleted", 9), ("pass", 12), ("statistics", 1)]  # fmt: skip
     killed = [killed_at(event, what, run, monkeypatch) for what, event in kills]
     assert sum(killed) >= 4
     capsys.readouterr()

@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sae_repro.files import sha256_file
 from sae_repro.readers.shards import ActivationStore, Shards
 from sae_repro.training.batches import Batches
 
@@ -65,3 +66,40 @@ def test_a_sample_has_its_size_and_depends_on_its_name(make_store: Callable[...,
     assert len(batches.sample(50, "x")) == 50
     assert len(batches.sample(500, "x")) == 100
     assert torch.equal(batches.sample(50, "x", 1), batches.sample(50, "x", 1))
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 9), st.integers(0, 30))
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_rounds_come_in_order_each_a_whole_number_of_batches(
+    make_store: Callable[..., Path], rounds: int, shards: int, batches: int, more: int
+) -> None:
+    """An epoch of the rounds 0, 1, …, the last one shorter or longer; samples are of one round."""
+    size = 7
+    store = numbered(make_store, rounds * batches * size + more, 1)
+    whole = store.whole()
+    entries, begin = [], 0
+    for number in range(rounds):
+        rows = batches * size + (more if number == rounds - 1 else 0)
+        for part in np.array_split(np.arange(begin, begin + rows), shards):
+            name = f"part-{number}-{part[0] if len(part) else 'none'}-{len(entries)}.npy"
+            np.save(store.folder / name, whole[part])
+            entries.append({"file": name, "rows": len(part), "round": number,
+                            "sha256": sha256_file(store.folder / name)})  # fmt: skip
+        begin += rows
+    of_rounds = Shards(store.folder, tuple(entries))
+    per_epoch = of_rounds.rows // size
+    read = Batches(of_rounds, size, per_epoch + 1, seed=0, cell_id="a")
+    seen = torch.cat(list(read.starting_at(0)))[: per_epoch * size, 0]
+    assert len(set(seen.tolist())) == len(seen)
+    ends = read.round_ends
+    assert ends[:rounds] == [*range(batches, batches * rounds, batches), per_epoch]
+    assert ends[-1] == per_epoch + 1
+    first = 0
+    for number, end in enumerate(ends[:rounds]):
+        within = {float(x) for x in whole[first * size : (first + batches) * size + more, 0]}
+        assert set(seen[first * size : end * size].tolist()) <= within, number
+        for step in {first, end - 1}:
+            assert set(read.sample(5, "rows", step, at=step)[:, 0].tolist()) <= within
+        first = end

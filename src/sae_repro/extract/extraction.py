@@ -14,6 +14,7 @@ from sae_repro.extract.norms import Floats, squared_norms
 from sae_repro.extract.passes import Batch, passes
 from sae_repro.extract.prefixes import seen_in_training
 from sae_repro.extract.resumption import States
+from sae_repro.extract.rolling import RoundsSink
 from sae_repro.extract.split import Split
 from sae_repro.extract.state import State
 from sae_repro.extract.statistics import Statistics
@@ -69,6 +70,7 @@ def extract(inputs: Inputs, settings: Extract, *, seed: int, states: States) -> 
             continue  # a study that does not tune
         if split not in extraction.tokens:
             extraction.split(split, inputs, states)
+    extraction.save(states)  # files that were to be deleted when it was stopped
     return extraction.finish(inputs)
 
 
@@ -99,9 +101,11 @@ class Extraction:
             "hooks": {hook: {"d_in": d_in[hook], "shards": {}} for hook in hooks},
             "index": {},
         }
+        if settings.buffer is not None:
+            self.manifest |= {"buffer": settings.buffer, "starts": [{"pass": 0, "skip": 0}]}
         self.current: Split | None = None
         if state is None:
-            self.watch = NormWatch(hooks, _norm_limit(inputs.subject, inputs.corpus, settings))
+            self.watch = NormWatch(hooks, norm_limit_of(inputs.subject, inputs.corpus, settings))
             self.statistics = {hook: Statistics(d_in[hook]) for hook in hooks}
             return
         self.watch = NormWatch.of(state["watch"])
@@ -144,6 +148,7 @@ class Extraction:
         now = self.current
         if now is None:
             now = self.current = self._split(split, inputs)
+        self._end_rounds(now, states)
         if not now.read:
             unsaved = 0
             models = (inputs.subject, inputs.untrained, inputs.embeddings)
@@ -162,16 +167,17 @@ class Extraction:
                 unsaved += len(batch.index)
                 for pooled in now.pool.add(batch):
                     self._take(now, pooled)
+                self._end_rounds(now, states)
                 if unsaved >= self.settings.shard_rows:
                     unsaved = 0
-                    states.save(self.state())
+                    self.save(states)
             for pooled in now.pool.finish():
                 self._take(now, pooled)
             now.read = True
-            states.save(self.state())  # rows are put in order by files, from here on
+            self.save(states)  # rows are put in order by files, from here on
         self._close(now)
         self.current = None
-        states.save(self.state())
+        self.save(states)
 
     def _take(self, now: Split, batch: Batch) -> None:
         rows, index = batch.rows, batch.index
@@ -183,6 +189,36 @@ class Extraction:
         # a document's rows arrive one after another
         now.documents += len(np.unique(index[:, 0])) - int(index[0, 0] == now.last)
         now.last = int(index[-1, 0])
+
+    def _end_rounds(self, now: Split, states: States) -> None:
+        """End the rounds of `extract.buffer` that are full.
+
+        The manifest's `starts` has of each round its first pass, and the rows of it to skip.
+        """
+        sink = now.sink
+        while isinstance(sink, RoundsSink) and sink.full:
+            self.save(states)  # rows are put in order by files, until the next one
+            self.manifest["starts"].append({"pass": now.done - 1, "skip": sink.skipped})
+            sink.turn()
+            self.save(states)
+
+    def save(self, states: States) -> None:
+        """Save the state; rounds that `extract.keep` leaves out are deleted after that."""
+        gone: list[str] = []
+        if self.settings.keep == "buffer":
+            sink = self.current.sink if self.current else None
+            shards = sink.ended if isinstance(sink, RoundsSink) else self._shards("train")
+            gone = [entry["file"] for entry in shards if entry["round"]]
+        states.save(self.state(), without=gone)
+        for name in gone:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _shards(self, split: str) -> list[dict[str, Any]]:
+        """The finished shards of all hooks and of the index."""
+        hooks = (hook["shards"] for hook in self.manifest["hooks"].values())
+        return [
+            entry for splits in (*hooks, self.manifest["index"]) for entry in splits.get(split, [])
+        ]
 
     def _close(self, now: Split) -> None:
         shards = now.sink.close()
@@ -227,14 +263,11 @@ class Extraction:
         manifest |= settings.model_dump(mode="json", include={"pooling", "context", "prepend_bos"})
         write_json(folder / "manifest.json", manifest)
         return {
-            entry["file"]: entry["sha256"]
-            for splits in (manifest["index"], *(h["shards"] for h in manifest["hooks"].values()))
-            for entries in splits.values()
-            for entry in entries
+            entry["file"]: entry["sha256"] for split in self.tokens for entry in self._shards(split)
         }
 
 
-def _norm_limit(
+def norm_limit_of(
     subject: "TransformerBridge", corpus: TokenDocuments, settings: Extract
 ) -> NormLimit | None:
     """The rule of `settings.norm_limit`, its medians those of the first calibration tokens.

@@ -8,7 +8,7 @@ off.
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -28,12 +28,15 @@ class States:
         self.folder = folder
         self._path = folder.with_name(f"{folder.name}.state")
 
-    def save(self, state: State) -> None:
-        """Replace the state by that of the extraction; all rows of then are in their files."""
+    def save(self, state: State, without: Collection[str] = ()) -> None:
+        """Replace the state by that of the extraction; all rows of then are in their files.
+
+        It can be used also when the files `without` are gone.
+        """
         sizes = {
             path.relative_to(self.folder).as_posix(): path.stat().st_size
             for path in self.folder.rglob("*")
-            if path.is_file()
+            if path.is_file() and path.relative_to(self.folder).as_posix() not in without
         }
         of = {"boot": _boot(), "name": self.folder.name, "sizes": sizes, "extraction": state}
         write_state(self._path, of)

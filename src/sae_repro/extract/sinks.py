@@ -173,6 +173,7 @@ class ShuffledSink:
 
     Every row goes to a random shard; each shard is then permuted by itself. Independent uniform
     shards followed by uniform permutations within them are a uniform permutation of all rows.
+    Shards are numbered from `first` on.
     """
 
     def __init__(
@@ -184,11 +185,12 @@ class ShuffledSink:
         *,
         shards: int,
         rng: np.random.Generator,
+        first: int = 0,
         state: State | None = None,
     ) -> None:
         new = partial(_Shard, folder, "train", tuple(hooks), d_in, dtype, suffix=UNORDERED)
         rows_n = [None] * shards if state is None else state["rows"]
-        self._shards = [new(number, rows) for number, rows in enumerate(rows_n)]
+        self._shards = [new(number, rows) for number, rows in enumerate(rows_n, first)]
         self._rng = rng
         if state is not None:
             rng.bit_generator.state = state["rng"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sae_repro.extract.pool import DocumentMeans, Tokens
+from sae_repro.extract.rolling import RoundsSink, new_rounds
 from sae_repro.extract.sinks import OrderedSink, ShuffledSink, Sink
 from sae_repro.extract.state import State
 from sae_repro.numerics.random import generator
@@ -69,8 +70,16 @@ class Split:
         of: State = state or {"sink": None, "record": None, "pool": None, "done": 0,
                               "read": False, "documents": 0, "last": -1}  # fmt: skip
         hooks = settings.all_hooks
-        self.sink: Sink = (
-            ShuffledSink(
+        self.sink: Sink
+        if name != "train":
+            self.sink = OrderedSink(
+                folder, name, hooks, d_in, settings.dtype, settings.shard_rows, of["sink"]
+            )
+        elif settings.buffer is not None:
+            rounds = new_rounds(folder, settings, d_in, seed)
+            self.sink = RoundsSink(rounds, settings.buffer, of["sink"])
+        else:
+            self.sink = ShuffledSink(
                 folder,
                 hooks,
                 d_in,
@@ -79,11 +88,6 @@ class Split:
                 rng=generator(seed, "extract", "shuffle"),
                 state=of["sink"],
             )
-            if name == "train"
-            else OrderedSink(
-                folder, name, hooks, d_in, settings.dtype, settings.shard_rows, of["sink"]
-            )
-        )
         self.record = (
             WindowRecord(folder / "windows", settings, of["record"])
             if name == "validation"

@@ -56,6 +56,16 @@ class Extract(Section):
     shard_rows: Annotated[int, Field(ge=256, le=10**12)] = Field(
         65_536, description="activations per shard, on average"
     )
+    buffer: Annotated[int, Field(ge=256, le=10**12)] | None = Field(
+        None,
+        description="training tokens of a round: rows are shuffled within rounds, in the order of "
+        "the documents, and training reads round after round; null: one round of all",
+    )
+    keep: Literal["all", "buffer"] = Field(
+        "all",
+        description="training tokens on disk: all, or the first round, and while cells are trained "
+        "one more, which is extracted again; both give the same bits",
+    )
     threads: Annotated[int, Field(ge=1, le=64)] = Field(
         2, description="CPU threads; another number gives other bits"
     )
@@ -69,6 +79,14 @@ class Extract(Section):
                 raise ValueError(f"{name} names one hook twice")
             for hook in hooks:
                 list(each_layer(hook, 1))  # refuses what names no layers
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_of_tokens(self) -> Self:
+        if self.keep == "buffer" and self.buffer is None:
+            raise ValueError("keep = buffer: write how many tokens a round has, as buffer")
+        if self.buffer is not None and self.pooling != "token":
+            raise ValueError(f"buffer = {self.buffer}: rounds are of tokens; pooling must be token")
         return self
 
     def by_layer(self, n_layers: int | None) -> Self:

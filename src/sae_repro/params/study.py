@@ -146,6 +146,12 @@ def _problems(study: Study) -> Iterator[str]:
         yield from shape_problems(study, n_layers=study.n_layers)
     if training is not None:
         yield from _not_of_gpt2(study, training)
+    buffer, size = study.extract.buffer, study.train.batch_size
+    if buffer is not None and buffer % size:
+        yield (
+            f"extract.buffer = {buffer}: must be a multiple of train.batch_size = {size}, so that "
+            f"a round ends with a batch: {max(1, round(buffer / size)) * size}"
+        )
     yield from width_problems(study, {})
     yield from duplicates(study)
     for pattern in study.evaluate.only or ():
@@ -202,6 +208,8 @@ def _faults_of_given(study: Study) -> Iterator[str]:
     extract = study.extract
     if extract.all_hooks != (GIVEN,):
         yield f"extract.hooks: given activations have one hook; write hooks: [{GIVEN}]"
+    if extract.buffer is not None:
+        yield "extract.buffer: given activations are on disk as they are; leave it out"
     if study.judge.kind == "http":
         yield "judge.kind = http: given activations have no text to ask about; write judge: {}"
     if study.evaluate.concepts is not None:

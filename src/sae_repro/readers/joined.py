@@ -9,7 +9,7 @@ are read, in memory, a shard at a time.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from sae_repro.readers.shards import ActivationStore, FloatArray, Shards
 class JoinedShards(Shards):
     """One split of several hooks, rows [N, ΣD_h]; the entries are the first hook's."""
 
-    others: tuple[Shards, ...]
+    others: tuple[Shards, ...] = ()
     levels: tuple[float, ...] = ()
     """By which each hook's rows are multiplied; (): they are as they are."""
 
@@ -32,6 +32,11 @@ class JoinedShards(Shards):
     def checksum(self) -> str:
         """SHA-256 over the checksums of all hooks, in their order."""
         return digest([super().checksum, *(shards.checksum for shards in self.others)])
+
+    def first_round(self) -> Self:
+        """The shards of the first round, of all hooks."""
+        others = tuple(shards.first_round() for shards in self.others)
+        return replace(super().first_round(), others=others)
 
     def load(self, number: int) -> npt.NDArray[Any]:
         """Shard `number` of all hooks, in memory, their checksums verified."""
@@ -95,7 +100,7 @@ class JoinedStore(ActivationStore):
                     f"hooks: the {split} shards of {one} have other numbers of rows than those of "
                     f"{hooks_in(hook)[0]}; extract both hooks together"
                 )
-        return JoinedShards(first.folder, first.entries, tuple(others))
+        return JoinedShards(first.folder, first.entries, first.rolling, others=tuple(others))
 
 
 class LevelledStore(JoinedStore):

@@ -8,10 +8,11 @@ artifacts/extract/seen.npy                          bool [validation rows]: trai
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +99,17 @@ class Shards:
 
     folder: Path
     entries: tuple[dict[str, Any], ...]
+    rolling: Path | None = None
+    """Where rounds after the first are, one at a time, if `folder` keeps none of them."""
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """Shards of each round of `extract.buffer`, in order; all of them where there is none."""
+        return tuple(Counter(entry.get("round", 0) for entry in self.entries).values())
+
+    def first_round(self) -> Self:
+        """The shards of the first round."""
+        return replace(self, entries=self.entries[: self.rounds[0]])
 
     @property
     def rows(self) -> int:
@@ -113,6 +125,8 @@ class Shards:
         """Shard `number`, memory-mapped once its checksum is verified."""
         entry = self.entries[number]
         path = self.folder / entry["file"]
+        if entry.get("round") and not path.exists():
+            path = _in_rolling(self.rolling, path, entry)
         _check(path, entry["sha256"])
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
@@ -135,6 +149,18 @@ class Shards:
                 yield np.asarray(shard[start : start + size])
 
 
+def _in_rolling(rolling: Path | None, path: Path, entry: dict[str, Any]) -> Path:
+    if rolling is not None:
+        found: Path = rolling / entry["file"]
+        if found.exists():
+            return found
+    raise StudyError(
+        f"{path}: of round {entry['round']} of the training activations, which extract.keep = "
+        "buffer keeps while the stage train reads it; here only the first round can be read (or "
+        "set extract.keep to all)"
+    )
+
+
 def _check(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise StudyError(f"{path}: missing; {remedy(path)}")
@@ -143,10 +169,10 @@ def _check(path: Path, sha256: str) -> None:
 
 
 class ActivationStore:
-    """Reader of artifacts/extract."""
+    """Reader of artifacts/extract; `rolling` is the folder of the round that is trained on now."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, rolling: Path | None = None) -> None:
+        self.folder, self.rolling = folder, rolling
         self.manifest: dict[str, Any] = read_object(folder / "manifest.json")
 
     def _hook(self, hook: str) -> dict[str, Any]:
@@ -190,8 +216,8 @@ class ActivationStore:
 
     def activations(self, hook: str, split: str) -> Shards:
         """The hook's activations [rows, D] in `split`."""
-        return Shards(self.folder, tuple(self._hook(hook)["shards"][split]))
+        return Shards(self.folder, tuple(self._hook(hook)["shards"][split]), self.rolling)
 
     def index(self, split: str) -> Shards:
         """(document, position, token) of every row of `split`."""
-        return Shards(self.folder, tuple(self.manifest["index"][split]))
+        return Shards(self.folder, tuple(self.manifest["index"][split]), self.rolling)

@@ -23,9 +23,9 @@ from sae_repro.pins import check_imports
 from sae_repro.progress import say_kept
 from sae_repro.readers.joined import JoinedStore
 from sae_repro.readers.shards import ActivationStore
-from sae_repro.sidebyside import side_by_side
-from sae_repro.stage import STATE, StageContext
+from sae_repro.stage import ROLLING, STATE, StageContext
 from sae_repro.train.job import CellJob, cell_key
+from sae_repro.train.rounds import train_all
 
 
 def run(context: StageContext) -> None:
@@ -35,7 +35,8 @@ def run(context: StageContext) -> None:
     # before any cell is trained
     check_imports(cells, Path())
     check(context.artifacts("extract"), "manifest.json")
-    _check_widths(cells, JoinedStore(context.artifacts("extract")))
+    activations = JoinedStore(context.artifacts("extract"))
+    _check_widths(cells, activations)
     by_name: dict[str, dict[str, CellJob]] = {name: {} for name in cells}
     for (name, place), job in jobs_of(context, store, cells).items():
         by_name[name][place] = job
@@ -47,7 +48,7 @@ def run(context: StageContext) -> None:
         made.extend(jobs)
         say_kept("train", len(jobs), len(keys))
         with curves(_followed(by_name, jobs)):
-            side_by_side([(job, job.steps) for job in jobs], what="train", unit="step")
+            train_all(jobs, store, activations)
 
     out = context.artifacts("train")
     deliver(out, by_name, store, summary="train.json", make_all=make_all)
@@ -120,6 +121,7 @@ def jobs_of(
             store=store.folder,
             checkpoint=STATE / "checkpoints" / key,
             metadata=metadata,
+            rolling=ROLLING,
         )
     return jobs
 

@@ -14,6 +14,7 @@ from sae_repro.params.joint import hooks_in, is_joint
 from sae_repro.progress import measured, say
 from sae_repro.readers.joined import JoinedStore
 from sae_repro.readers.shards import ActivationStore
+from sae_repro.training.checkpoint import Paused
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,20 @@ class CellJob:
     store: Path
     checkpoint: Path
     metadata: Mapping[str, Any]
+    rolling: Path | None = None
+    """Where the round of training activations is that is not kept, if `extract.keep` is buffer."""
+    until: int | None = None
+    """The step at which it pauses, if it is no last round's."""
+
+    @property
+    def store_of_rows(self) -> JoinedStore:
+        """The activations."""
+        return JoinedStore(self.activations, self.rolling)
 
     @property
     def steps(self) -> int:
         """Of its training, for progress; where nothing is trained, those that it would have."""
-        rows = JoinedStore(self.activations).activations(self.hook, "train").rows
+        rows = self.store_of_rows.activations(self.hook, "train").rows
         return self.cell.steps(self.settings.batch_size, self.settings.epochs, rows)
 
     def reads(self) -> list[Path]:
@@ -51,11 +61,17 @@ class CellJob:
         """What it leaves in the study's folder; a checkpoint that is gone is none."""
         return [self.store / self.key, path_of(self.store, self.key), self.checkpoint]
 
-    def __call__(self, progress: Callable[[int], None]) -> str:
-        """Make the cell into the store, unless it is there by now; a line on it."""
-        with CellStore(self.store).making(self.key) as folder:
-            if folder is not None:
-                make_measured(self, folder, progress)
+    def __call__(self, progress: Callable[[int], None]) -> str | None:
+        """Make the cell into the store, unless it is there by now; a line on it.
+
+        One that pauses leaves a checkpoint alone.
+        """
+        try:
+            with CellStore(self.store).making(self.key) as folder:
+                if folder is not None:
+                    make_measured(self, folder, progress)
+        except Paused:
+            return None
         return line_of(self.name, self.store / self.key)
 
     def make(self, folder: Path) -> None:

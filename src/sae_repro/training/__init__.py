@@ -24,10 +24,10 @@ finishing     weights of any step as an SAE on raw activations
 
 from sae_repro.training.batches import Batches
 from sae_repro.training.checkpoint import drop_checkpoint, load_checkpoint
-from sae_repro.training.finishing import finished_sae, scale_of
+from sae_repro.training.finishing import Trained, finished_sae, scale_of
 from sae_repro.training.journal import Journal
 from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
-from sae_repro.training.trainer import Trained, Trainer, cell_id
+from sae_repro.training.trainer import Trainer, cell_id
 from sae_repro.training.watch import Diverged
 
 __all__ = [

@@ -1,7 +1,8 @@
 """Training batches: a pure function of the step's number and the cell's seeds."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import islice
+from itertools import accumulate, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ class Batches:
 
     Shards come in a random order, rows in a random order within their shard; both are drawn anew
     each epoch from generators named after (seed, cell, epoch). Shards were shuffled when written.
+    Rounds of `extract.buffer` come in their order, each a whole number of batches, and are in a
+    random order within: a batch needs no shard of another round.
     """
 
     def __init__(
@@ -30,6 +33,14 @@ class Batches:
         self._per_epoch = shards.rows // batch_size
         self.steps = steps if self._per_epoch else 0
         self._only: npt.NDArray[np.floating] | None = None
+        numbers, sizes = iter(range(len(shards.entries))), [e["rows"] for e in shards.entries]
+        self._rounds = [list(islice(numbers, n)) for n in shards.rounds]
+        """The shards of each round."""
+        rows = accumulate(sum(sizes[number] for number in numbers) for numbers in self._rounds)
+        self._ends = [end // batch_size for end in rows]
+        """Steps of an epoch up to the end of each round."""
+        self.round_ends = self._round_ends()
+        """Of each round that is read, epoch after epoch, the step after its last one."""
 
     def starting_at(self, step: int) -> Iterator[Tensor]:
         """The batches [B, D] fp32 of steps `step`, `step` + 1, …"""
@@ -40,11 +51,9 @@ class Batches:
                 step += 1
 
     def _epoch(self, epoch: int, first: int) -> Iterator[Tensor]:
-        rng = generator(self._seed, self._cell_id, "order", epoch)
-        order = rng.permutation(len(self._shards.entries))
         skip, size = first * self._size, self._size
         left = np.empty((0, 0), np.float32)  # rows too few for a batch, until the next shard
-        for number in order.tolist():
+        for number in self._order(epoch):
             rows = self._shards.entries[number]["rows"]
             if skip >= rows:
                 skip -= rows
@@ -63,6 +72,18 @@ class Batches:
                 yield torch.from_numpy(_rows(shard, within[at : at + size]))
             left = _rows(shard, within[whole:])
 
+    def _order(self, epoch: int) -> list[int]:
+        """The shards in the order in which the epoch reads them."""
+        order: list[int] = []
+        if len(self._rounds) == 1:
+            rng = generator(self._seed, self._cell_id, "order", epoch)
+            order = rng.permutation(len(self._shards.entries)).tolist()
+            return order
+        for number, shards in enumerate(self._rounds):
+            rng = generator(self._seed, self._cell_id, "order", epoch, number)
+            order += rng.permutation(np.array(shards)).tolist()
+        return order
+
     def _loaded(self, number: int) -> npt.NDArray[np.floating]:
         """Shard `number`; one that is the only one is checked and mapped once for all epochs."""
         if self._only is not None:
@@ -72,14 +93,24 @@ class Batches:
             self._only = shard
         return shard
 
-    def sample(self, rows: int, *name: int | str) -> Tensor:
+    def _round_ends(self) -> list[int]:
+        ends: list[int] = []
+        for epoch in range(-(-self.steps // max(1, self._per_epoch))):
+            for end in self._ends:
+                if not ends or ends[-1] < self.steps:
+                    ends.append(min(epoch * self._per_epoch + end, self.steps))
+        return ends
+
+    def sample(self, rows: int, *name: int | str, at: int = 0) -> Tensor:
         """About `rows` random training rows (whole shards' heads), fp32, named for their use.
 
         The rows come from as many shards as needed, in a random order; all rows if there are fewer.
+        Of several rounds from the one that step `at` reads.
         """
+        of_round = self._rounds[bisect_right(self._ends[:-1], at % max(1, self._per_epoch))]
         rng = generator(self._seed, self._cell_id, *name)
         parts: list[np.ndarray] = []
-        for number in rng.permutation(len(self._shards.entries)).tolist():
+        for number in rng.permutation(np.array(of_round)).tolist():
             shard = self._loaded(number)
             # a copy: a shard that stays mapped stays open
             parts.append(np.array(shard[: rows - sum(map(len, parts))], dtype=np.float32))

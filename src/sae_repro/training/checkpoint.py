@@ -19,6 +19,10 @@ from sae_repro.files import replacing
 from sae_repro.training.journal import Journal
 
 
+class Paused(Exception):  # noqa: N818 - no error
+    """A training has taken the steps that it was to take; it goes on from its checkpoint."""
+
+
 def save_checkpoint(path: Path, step: int, tensors: Mapping[str, Tensor], journal: Journal) -> None:
     """Replace the checkpoint `path` by the state before `step`."""
     from safetensors.torch import save_file
@@ -51,6 +55,17 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Tensor], Journal] | None
         return None
     rows = json.loads(record)
     return rows.pop("step"), state, Journal(**rows)
+
+
+def step_of_checkpoint(path: Path) -> int:
+    """The step to do next by the checkpoint's header alone; 0 where there is none that is whole."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return int(json.loads((file.metadata() or {})["record"])["step"])
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return 0
 
 
 def drop_checkpoint(path: Path) -> None:

@@ -1,6 +1,7 @@
 """From the weights of a step to an SAE on raw activations."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,8 +13,20 @@ from sae_repro.params import Cell
 from sae_repro.params.joint import hooks_in, is_joint
 from sae_repro.readers.joined import widths_of
 from sae_repro.readers.shards import ActivationStore
+from sae_repro.training.journal import Journal
 
 CALIBRATION_CHUNK = 4096  # activations read at once
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished cell: the SAE on raw activations, and the journal of its training."""
+
+    sae: SAE
+    journal: Journal
+    thresholds: dict[str, float | None]
+    """BatchTopK: τ as calibrated, and its running mean over training, in raw units; None where no
+    latent ever fired."""
 
 
 def usual_norm(store: ActivationStore, hook: str) -> float:

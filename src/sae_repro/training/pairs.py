@@ -56,6 +56,11 @@ class Pairs:
         """The shards; those of both hooks have the same rows."""
         return self.inputs.entries
 
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """Shards of each round of `extract.buffer`, in order."""
+        return self.inputs.rounds
+
     def load(self, number: int) -> npt.NDArray[Any]:
         """Shard `number` of both, in memory, their checksums verified."""
         return np.concatenate([self.inputs.load(number), self.targets.load(number)], axis=1)

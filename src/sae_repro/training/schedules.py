@@ -1,5 +1,8 @@
 """Schedules over the steps: learning rate, the warm-up of λ, the rate of its controller."""
 
+import torch
+from torch import Tensor
+
 from sae_repro.params import Cell
 
 
@@ -15,6 +18,15 @@ def penalty_warmup(cell: Cell, step: int, steps: int) -> float:
     """The fraction of λ that is in force at `step`: linear warm-up, then 1."""
     warmup = cell.lambda_warmup * steps
     return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+
+def control_factor(cell: Cell, l0: Tensor | float, step: int, steps: int) -> Tensor | float:
+    """By what the controller of `target_l0` multiplies λ after a batch of this L0, as `l0` is."""
+    assert cell.target_l0 is not None
+    rate = control_rate(cell, step, steps)
+    if isinstance(l0, Tensor):
+        return torch.where(l0 >= cell.target_l0, 1 + rate, 1 - rate)
+    return 1 + rate if l0 >= cell.target_l0 else 1 - rate
 
 
 def control_rate(cell: Cell, step: int, steps: int) -> float:

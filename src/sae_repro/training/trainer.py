@@ -24,7 +24,7 @@ checkpoints only read, so that their intervals change no bit.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,28 +48,17 @@ from sae_repro.readers.shards import ActivationStore
 from sae_repro.training.batches import Batches
 from sae_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from sae_repro.training.contribution import Contribution
-from sae_repro.training.finishing import factor_of, finished_sae, scale_of, scaled_norm
+from sae_repro.training.finishing import Trained, factor_of, finished_sae, scale_of, scaled_norm
 from sae_repro.training.journal import Journal, as_json, metrics_row
 from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.pairs import Pairs
 from sae_repro.training.resampling import resample
 from sae_repro.training.running_threshold import RunningThreshold
-from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
+from sae_repro.training.schedules import control_factor, learning_rate, penalty_warmup
 from sae_repro.training.steps import Step, StepCode, Taken, step_of
 from sae_repro.training.watch import Diverged, Watch, check_finite
 
 INITIAL_ROWS = 16_384  # inputs whose geometric median b_dec starts from
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished cell: the SAE on raw activations, and the journal of its training."""
-
-    sae: SAE
-    journal: Journal
-    thresholds: dict[str, float | None]
-    """BatchTopK: τ as calibrated, and its running mean over training, in raw units; None where no
-    latent ever fired."""
 
 
 def cell_id(cell: Cell) -> str:
@@ -141,21 +130,37 @@ class Trainer:
         *,
         logs: Callable[[int], bool] | None = None,
     ) -> Trained:
-        """Train to the end, or from the last checkpoint: numbers 1, 11 and 12 of the map.
+        """Train to the end, from the last checkpoint on if there is one.
 
         `logs` says of a step whether it is logged (None: every `log_every` steps); the last one is.
         """
+        journal = self.advance(self.batches.steps, progress, logs=logs)
+        sae = self.sae()
+        check_finite(sae, journal)  # the last step may have broken what its loss has not seen
+        return Trained(sae, journal, self._thresholds(sae))
+
+    def advance(
+        self,
+        end: int,
+        progress: Callable[[int], None] = lambda step: None,
+        *,
+        logs: Callable[[int], bool] | None = None,
+    ) -> Journal:
+        """Take the steps up to `end`, which is the last or a round's: 1, 11 and 12 of the map."""
         logged = logs or (lambda step: step % self.settings.log_every == 0)
         if not self.store.rms(self.hook):
             raise Diverged("all training activations are 0: there is nothing to learn", Journal())
         start, journal = self._resumed()
-        for step, batch in enumerate(self.batches.starting_at(start), start):
+        left = islice(self.batches.starting_at(start), max(0, end - start))
+        for step, batch in enumerate(left, start):
             taken = self._step(step, self._scaled(batch))
             if self._resamples_after(step):
                 journal.revivals.append({"step": step, **self._resample(step)})
             done = step + 1
             logging = logged(step) or done == self.batches.steps
-            saves = done % self.settings.checkpoint_every == 0 and done < self.batches.steps
+            saves = done < self.batches.steps and (
+                done % self.settings.checkpoint_every == 0 or done in self.batches.round_ends
+            )
             if logging or (saves and self.watch.fault()):  # the failure's terms
                 row = self._row(step, taken, batch)
                 journal.metrics.append(as_json(row))
@@ -163,9 +168,7 @@ class Trainer:
                 progress(done)
             if saves:
                 self._save(done, journal)
-        sae = self.sae()
-        check_finite(sae, journal)  # the last step may have broken what its loss has not seen
-        return Trained(sae, journal, self._thresholds(sae))
+        return journal
 
     @np.errstate(over="ignore", invalid="ignore")  # what is not finite is the watch's to report
     def _step(self, step: int, x_nd: Tensor) -> Taken:
@@ -204,14 +207,8 @@ class Trainer:
 
     def _steer(self, step: int, l0: Tensor | float) -> None:
         """Multiplicative control: λ up where the batch has at least the target L0, else down."""
-        if not self.cell.steered:
-            return
-        assert self.cell.target_l0 is not None
-        rate = control_rate(self.cell, step, self.batches.steps)
-        if isinstance(l0, Tensor):
-            self.lambda_ *= torch.where(l0 >= self.cell.target_l0, 1 + rate, 1 - rate)
-        else:
-            self.lambda_ *= 1 + rate if l0 >= self.cell.target_l0 else 1 - rate
+        if self.cell.steered:
+            self.lambda_ *= control_factor(self.cell, l0, step, self.batches.steps)
 
     def _thresholds(self, sae: SAE) -> dict[str, float | None]:
         if self.cell.activation_row.threshold != "calibrated":
@@ -251,7 +248,9 @@ class Trainer:
         """New directions for latents silent since the last resampling; their number and indices."""
         cell = self.cell
         dead_k = self.silent_k >= cell.resample_every * self.settings.batch_size
-        rows = self._scaled(self.batches.sample(cell.resample_tokens, "resample-rows", step))
+        rows = self._scaled(
+            self.batches.sample(cell.resample_tokens, "resample-rows", step, at=step)
+        )
         rng = generator(self.seed, self.id, "resample", step)
         revived = resample(
             cell, self.weights, self.optimiser, dead_k, rows, rng, epsilon=self.epsilon

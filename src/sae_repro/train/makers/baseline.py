@@ -75,7 +75,7 @@ def make(job: "CellJob", folder: Path, progress: Callable[[int], None]) -> None:
     if cell.baseline == "neurons":
         sae = neurons(mean_d)
     elif cell.baseline == "pca":
-        shards = store.activations(hook, "train")
+        shards = store.activations(hook, "train").first_round()
         sae = principal((torch.from_numpy(np.array(x)) for x in shards.batches(CHUNK)), mean_d)
     else:
         sae = untrained(cell, job.settings, store, hook, seed=job.seed)

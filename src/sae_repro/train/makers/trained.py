@@ -9,10 +9,10 @@ from sae_repro.autoencoders import SAE, save
 from sae_repro.numerics.determinism import prepare
 from sae_repro.parallel import ALONE, Ranks, trainer_of
 from sae_repro.params import Cell
-from sae_repro.readers.joined import JoinedStore
 from sae_repro.train.folder import hook_metadata, write_records
 from sae_repro.train.unreached import unreached
 from sae_repro.training import Diverged, cell_id, drop_checkpoint
+from sae_repro.training.checkpoint import Paused
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
@@ -24,10 +24,11 @@ def make(
     """Train one cell and write its folder: SAE, metrics.jsonl, revival.jsonl, train.json.
 
     A cell that diverges is a result too: its folder says so and holds no SAE. Of several `ranks`
-    that train it together, all but the first have no folder.
+    that train it together, all but the first have no folder. Paused, with a checkpoint, where the
+    job is not to be done to its end.
     """
     prepare(device=job.settings.device, threads=job.settings.threads)
-    store = JoinedStore(job.activations)
+    store = job.store_of_rows
     trainer = trainer_of(
         job.cell,
         job.settings,
@@ -39,6 +40,9 @@ def make(
     )
     outcome: dict[str, Any]
     try:
+        if job.until is not None:
+            trainer.advance(job.until, progress)
+            raise Paused
         trained = trainer.run(progress)
     except Diverged as failure:
         journal = failure.journal

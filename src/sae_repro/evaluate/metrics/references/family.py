@@ -66,14 +66,17 @@ def references(family: Family, hook: str, widths: Sequence[int]) -> dict[int, SA
 
 def _planned(family: Family, store: ActivationStore, hook: str, width: int) -> tuple[Cell, Train]:
     """The reference as a cell, and how it is trained."""
+    shards = store.activations(hook, "train")
+    rows = shards.first_round().rows
     settings = Train(
-        batch_size=min(BATCH, store.activations(hook, "train").rows),
+        batch_size=min(BATCH, rows),
         epochs=1,
         checkpoint_every=NEVER,
         threads=family.threads,
         device=family.device,
     )
-    return recipe(width, store.d_in(hook)), settings
+    cell = recipe(width, store.d_in(hook))
+    return cell if rows == shards.rows else cell.model_copy(update={"tokens": rows}), settings
 
 
 def _key(family: Family, cell: Cell, settings: Train, store: ActivationStore, hook: str) -> str:

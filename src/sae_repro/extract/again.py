@@ -1,0 +1,80 @@
+"""One round of training rows extracted again: `python -m sae_repro.extract.again ROUND`.
+
+Run in a study's folder by the stage `train`, where `extract.keep` is `buffer`. The rows go to
+.sae-repro/rolling in place of those of another round, and must be those that artifacts/extract has
+the checksums of. A process of its own: what trains does not hold the language model.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from sae_repro.contents import check
+from sae_repro.errors import StudyError
+from sae_repro.extract.extraction import Inputs, norm_limit_of
+from sae_repro.extract.loading import layers_in, load_inputs
+from sae_repro.extract.norm_limit import NormWatch
+from sae_repro.extract.passes import passes
+from sae_repro.extract.rolling import new_rounds, numbered
+from sae_repro.files import read_object, replacing_folder
+from sae_repro.numerics.determinism import prepare
+from sae_repro.numerics.kernels import choose
+from sae_repro.params import Extract, load
+from sae_repro.stage import ROLLING
+
+
+def again(number: int, inputs: Inputs, settings: Extract, manifest: dict[str, Any], *,
+          seed: int, folder: Path) -> None:  # fmt: skip
+    """Write the rows of round `number` of the manifest to `folder`.
+
+    StudyError where they are not those of then.
+    """
+    assert settings.buffer is not None
+    d_in = {hook: facts["d_in"] for hook, facts in manifest["hooks"].items()}
+    sink = new_rounds(folder, settings, d_in, seed)(number, None)
+    start, left = manifest["starts"][number], settings.buffer
+    models = (inputs.subject, inputs.untrained, inputs.embeddings)
+    watch = NormWatch(settings.all_hooks, norm_limit_of(inputs.subject, inputs.corpus, settings))
+    skip = start["skip"]
+    for batch in passes(
+        models, inputs.corpus, "train", settings, settings.n_tokens, watch, done=start["pass"]
+    ):
+        part = slice(skip, skip + left)
+        index = batch.index[part]
+        sink.append({hook: rows[part] for hook, rows in batch.rows.items()}, index)
+        left, skip = left - len(index), 0
+        if not left:
+            break
+    found = numbered(sink.close(), number)
+    then = {**{h: m["shards"] for h, m in manifest["hooks"].items()}, "index": manifest["index"]}
+    for name, entries in found.items():
+        if entries != [entry for entry in then[name]["train"] if entry["round"] == number]:
+            raise StudyError(
+                f"{name}: round {number} of the training activations came out with other bits than "
+                "artifacts/extract has the checksums of: another processor, or other code; extract "
+                "here (dvc repro -f extract), and see compute.bits for the same bits everywhere"
+            )
+
+
+def main(number: int) -> None:
+    """Bring the round `number` of the study in this folder to .sae-repro/rolling."""
+    study = load("params.yaml")
+    choose(study.compute.bits)
+    settings = study.extract
+    prepare(device=settings.device, threads=settings.threads)
+    corpus, subject, extracted = (Path("artifacts") / s for s in ("corpus", "subject", "extract"))
+    check(extracted, "manifest.json")
+    settings = settings.by_layer(layers_in(subject))
+    inputs = load_inputs(corpus, subject, settings, study.seed)
+    manifest = read_object(extracted / "manifest.json")
+    shutil.rmtree(ROLLING, ignore_errors=True)  # never two rounds at once
+    with replacing_folder(ROLLING) as folder:
+        again(number, inputs, settings, manifest, seed=study.seed, folder=folder)
+
+
+if __name__ == "__main__":
+    try:
+        main(int(sys.argv[1]))
+    except StudyError as error:
+        sys.exit(str(error))

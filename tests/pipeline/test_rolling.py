@@ -1,0 +1,160 @@
+"""Training from a rolling buffer beside training from all activations: the same bits."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from sae_repro.contents import seal
+from sae_repro.errors import StudyError
+from sae_repro.files import read_json, sha256_file, sha256_folder
+from sae_repro.params import load
+from sae_repro.readers.shards import ActivationStore
+from sae_repro.stage import ROLLING
+from sae_repro.train import rounds
+
+from .conftest import small_text
+from .in_process import HOOKS, carry_out, study
+
+FIRST, SECOND = HOOKS
+CELLS: dict[str, Any] = {
+    "topk": {"expansion": 4, "activation": "topk", "k": 3, "seeds": [0, 1]},
+    "short": {"expansion": 2, "activation": "batchtopk", "k": 3, "tokens": 448},
+    "resample": {"expansion": 4, "penalty": "l1", "lambda": 1.0, "revival": "resample",
+                 "resample_every": 5, "resample_tokens": 100, "lr": 1e-2},
+    "transcoder": {"expansion": 2, "activation": "topk", "k": 3, "target_hook": SECOND},
+    "crosscoder": {"expansion": 2, "activation": "topk", "k": 3, "hooks": [FIRST, SECOND]},
+    "pca": {"baseline": "pca"},
+    "untrained": {"baseline": "untrained", "expansion": 4, "activation": "topk", "k": 3},
+}  # fmt: skip
+BEFORE = ("corpus", "subject", "extract")
+
+
+def begun(folder: Path, patch: pytest.MonkeyPatch, **extract: Any) -> dict[str, Any]:
+    """params.yaml of a study in `folder`, which is the working folder now."""
+    folder.mkdir()
+    patch.chdir(folder)
+    patch.setenv("SAE_REPRO_JOBS", "1")
+    declared = study(small_text(folder / "text.jsonl"), shard_rows=256, norm_limit=2, **extract)
+    declared["train"]["epochs"] = 2
+    declared["evaluate"]["metrics"] = ["monosemanticity"]
+    declared["evaluate"]["references"] = [4]
+    declared |= {"cells": CELLS}
+    with Path("params.yaml").open("w") as file:
+        YAML().dump(declared, file)
+    return declared
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Hashes of what a study gives that keeps all rounds."""
+    with pytest.MonkeyPatch.context() as patch:
+        declared = begun(tmp_path_factory.mktemp("rolling") / "whole", patch, buffer=512)
+        carry_out(declared, *BEFORE, "train", "evaluate")
+        assert len(ActivationStore(Path("artifacts/extract")).index("train").rounds) == 4
+        revivals = Path("artifacts/train/resample/revival.jsonl").read_text()
+        assert re.search('"revived":[1-9]', revivals)
+        return results()
+
+
+def results() -> dict[str, str]:
+    hashes = {name: sha256_folder(Path("artifacts") / name) for name in ("train", "evaluate")}
+    return {**hashes, "manifest": sha256_file(Path("artifacts/extract/manifest.json"))}
+
+
+def test_a_rolling_buffer_gives_the_same_bits(
+    whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every kind of cell, over two epochs; on the disk there are two rounds at most."""
+    declared = begun(tmp_path / "rolling", monkeypatch, buffer=512, keep="buffer")
+    carry_out(declared, *BEFORE)
+    store = ActivationStore(Path("artifacts/extract"))
+    entries = [*store.activations(FIRST, "train").entries, *store.index("train").entries]
+    assert {e["round"] for e in entries} == {0, 1, 2, 3}
+    assert all(Path(store.folder, e["file"]).exists() == (e["round"] == 0) for e in entries)
+    with pytest.raises(StudyError, match="of round 1 of the training activations"):
+        store.activations(FIRST, "train").whole()
+
+    on_disk = []
+    side_by_side = rounds.side_by_side
+
+    def watched(*arguments: Any, **rest: Any) -> Any:
+        on_disk.append({path.name for path in ROLLING.glob("index/train/*.npy")})
+        return side_by_side(*arguments, **rest)
+
+    monkeypatch.setattr(rounds, "side_by_side", watched)
+    carry_out(declared, "train", "evaluate")
+    first, *others = on_disk
+    assert len(on_disk) == 8  # of two epochs
+    assert not first
+    assert all(len(names) <= 2 for names in others)
+    assert not ROLLING.exists()
+    assert results() == whole
+
+
+def test_a_stopped_training_goes_on_in_its_round(
+    whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds that all cells are through with are not extracted again."""
+    declared = begun(tmp_path / "stopped", monkeypatch, buffer=512, keep="buffer")
+    carry_out(declared, *BEFORE)
+    extracted = []
+    extract_again = rounds._extract_again
+
+    def noted(stop: int | None) -> Callable[[int, int], None]:
+        def call(number: int, of: int) -> None:
+            extracted.append(number)
+            if len(extracted) == stop:
+                raise KeyboardInterrupt
+            extract_again(number, of)
+
+        return call
+
+    monkeypatch.setattr(rounds, "_extract_again", noted(stop=3))
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(declared, "train")
+    assert extracted == [1, 2, 3]
+    monkeypatch.setattr(rounds, "_extract_again", noted(stop=None))
+    carry_out(declared, "train", "evaluate")
+    assert extracted == [1, 2, 3, 3, 1, 2, 3]
+    assert results() == whole
+
+
+def test_other_bits_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is extracted again must be what the manifest has the checksums of."""
+    declared = begun(tmp_path / "other", monkeypatch, buffer=1024, keep="buffer")
+    carry_out(declared, *BEFORE)
+    path = Path("artifacts/extract/manifest.json")
+    last = read_json(path)["hooks"][FIRST]["shards"]["train"][-1]["sha256"]
+    path.write_text(path.read_text().replace(last, "0" * 64))
+    seal(path.parent)
+    with pytest.raises(StudyError, match="round 2: could not be extracted"):
+        carry_out(declared, "train")
+
+
+@pytest.mark.parametrize(
+    ("extract", "named"),
+    [
+        ({"buffer": 500}, r"extract\.buffer = 500: must be a multiple of train\.batch_size = 64"),
+        ({"keep": "buffer"}, "keep = buffer: write how many tokens a round has"),
+        ({"buffer": 512, "pooling": "document_mean"}, "rounds are of tokens"),
+    ],
+)
+def test_faults_are_named_before_any_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extract: dict[str, Any], named: str
+) -> None:
+    begun(tmp_path / "faulty", monkeypatch, **extract)
+    with pytest.raises(StudyError, match=named):
+        load("params.yaml")
+
+
+@pytest.mark.parametrize("name", ["SAE_REPRO_EXECUTOR", "SAE_REPRO_NO_STORE"])
+def test_rounds_are_of_this_machine_and_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "ray" if name.endswith("EXECUTOR") else "1")
+    with pytest.raises(StudyError, match=name):
+        rounds._check_alone()
