@@ -97,6 +97,17 @@ def test_a_probe_tells_of_massive_activations_and_of_what_the_study_takes(study:
     assert any(line.startswith("memory: ") for line in lines)
 
 
+def test_a_probe_of_a_rolling_buffer_tells_what_is_on_the_disk_at_once(
+    study: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(study, tmp_path / "rolling")
+    output = probed(tmp_path / "rolling", n_tokens=100_000, buffer=12_800, keep="buffer")
+    # two rounds, and the other splits' 150,000
+    shards = (2 * 12_800 + 150_000) * (2 * 64 + 12)
+    assert "all 250,000: " in output and f"shards of {shards / 1e6:.0f} MB" in output
+    assert "train: extracts all rounds but the first again, once for each epoch" in output
+
+
 def test_massive_activations_that_nothing_leaves_out_are_warned_of(study: Path) -> None:
     output = probed(study, norm_limit=None)
     assert "extract.norm_limit: null lets them into training; set extract.norm_limit: 10" in output

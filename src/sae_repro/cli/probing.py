@@ -72,7 +72,13 @@ def _norm_warnings(probe: "Probe") -> Iterator[str]:
 
 def _estimates(probe: "Probe", folder: Path) -> Iterator[str]:
     from sae_repro.corpus.split import splits_of
-    from sae_repro.probe.extraction import free_bytes, passes_of, shard_bytes, tokens_of
+    from sae_repro.probe.extraction import (
+        free_bytes,
+        passes_of,
+        shard_bytes,
+        stored_tokens,
+        tokens_of,
+    )
     from sae_repro.readers.hooked import hook_widths
 
     study, found = probe.study, probe.extraction
@@ -81,11 +87,14 @@ def _estimates(probe: "Probe", folder: Path) -> Iterator[str]:
     rate = found.tokens / found.seconds
     d_in = hook_widths(probe.subject, settings.model_hooks)
     passes = passes_of(settings, probe.subject.cfg.n_layers)
-    size, free = shard_bytes(settings, tokens, d_in), free_bytes(folder)
+    stored = stored_tokens(settings, splits_of(study.corpus))
+    size, free = shard_bytes(settings, stored, d_in), free_bytes(folder)
     yield (
         f"extract: {found.tokens:,} tokens in {found.seconds:.3g} s, {rate:,.0f} a second; all "
         f"{tokens:,}: {_time(tokens * passes / rate)}, shards of {_size(size)}"
     )
+    if settings.keep == "buffer":
+        yield "train: extracts all rounds but the first again, once for each epoch"
     yield f"memory: {_size(found.memory)} at most so far"
     if size > free:
         yield f"warning: the disk of {folder.resolve()} has {_size(free)} left"

@@ -77,6 +77,8 @@ def extraction(
             "untrained_hooks": (),
             "embeddings_hooks": (),
             "pooling": "token",
+            "buffer": None,
+            "keep": "all",
             "n_tokens": settings.batch_size * (settings.context - 1),
             **others,
         }
@@ -135,6 +137,14 @@ def tokens_of(settings: Extract, splits: tuple[str, ...]) -> int:
     """Tokens of all splits together, at most."""
     limits = settings.model_dump(include={"n_tokens", *(f"n_{split}_tokens" for split in splits)})
     return sum(limits.values())
+
+
+def stored_tokens(settings: Extract, splits: tuple[str, ...]) -> int:
+    """Those of them that are on the disk at once: of a rolling buffer two rounds at most."""
+    if settings.keep == "all" or settings.buffer is None:
+        return tokens_of(settings, splits)
+    train = min(settings.n_tokens, 2 * settings.buffer)
+    return tokens_of(settings.model_copy(update={"n_tokens": train}), splits)
 
 
 def shard_bytes(settings: Extract, tokens: int, d_in: Mapping[str, int]) -> int:
