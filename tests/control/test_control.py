@@ -15,10 +15,11 @@ import torch
 from sae_repro.autoencoders import training_code
 from sae_repro.compare.controls import write_control
 from sae_repro.control import run
+from sae_repro.control.held import HOOK, HeldStore
 from sae_repro.control.job import WorldJob, jobs
 from sae_repro.control.planned import Trial
 from sae_repro.control.recipes import REVIVAL, TREE, TWO_ATOMS, trials
-from sae_repro.control.trial import as_store, labels, make_world, silence_half
+from sae_repro.control.trial import labels, make_world, silence_half
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file, sha256_folder
 from sae_repro.params import Control, Train
@@ -73,9 +74,9 @@ def test_silencing_kills_half_of_the_latents_and_no_more(recipe: str, tmp_path: 
     trial = one("half dead", recipe)
     _, samples = make_world(trial, 0, tmp_path)
     rows = samples["train"].x_nd
-    store = as_store(tmp_path, rows, rows[:100])
+    store = HeldStore(rows, rows[:100])
     trainer = Trainer(
-        trial.cell, Train(batch_size=200), store, "control", seed=0, checkpoint=tmp_path / "none"
+        trial.cell, Train(batch_size=200), store, HOOK, seed=0, checkpoint=tmp_path / "none"
     )
 
     def fires_k() -> torch.Tensor:
@@ -180,6 +181,8 @@ def test_every_trial_is_in_one_job_and_worlds_are_not_mixed(tmp_path: Path) -> N
     assert [out_of[tmp_path / f"{i}.json"] for i in range(len(planned))] == planned
     assert all(len({(t.name, t.seed, t.rows) for t in job.trials}) == 1 for job in found)
     assert len(found) < len(planned) / 3
+    costs = [sum(t.cost for t in job.trials) for job in found]
+    assert costs == sorted(costs, reverse=True)
 
 
 @pytest.mark.slow

@@ -188,3 +188,32 @@ def test_the_order_of_latents_changes_nothing(order: list[int], seed: int) -> No
     plain, moved = (measure(s, atoms, sample) for s in (sae, chosen(sae, order)))
     assert moved.summary(atoms) == pytest.approx(plain.summary(atoms), rel=1e-5)
     assert [order[k] for k in moved.match_f] == plain.match_f.tolist()
+
+
+def test_rates_are_those_of_a_plain_count_over_rows() -> None:
+    """Against a restatement row by row, of an SAE that fires anywhere and lacks some latents."""
+    atoms, sample = tree(n=500)
+    rng = np.random.default_rng(4)
+    rows = atoms.directions_fd[:17] + 0.2 * rng.standard_normal((17, 20))
+    sae = built(atoms, np.eye(20)[:, :17] + (rng.random((20, 17)) < 0.1), rows)
+    found = measure(sae, atoms, sample)
+    on = sample.a_nf > 0
+    fires = [[m >= 0 and z[m] > 0 for m in found.match_f] for z in found.z_nk]
+    both = list(zip(np.array(fires), on, strict=True))
+    assert (found.match_f < 0).any()
+    for f in range(20):
+        hits = sum(z[f] and a[f] for z, a in both)
+        fired, was_on = sum(z[f] for z, _ in both), sum(a[f] for _, a in both)
+        assert found.precision_f[f] == (hits / fired if fired else 0)
+        assert found.recall_f[f] == (hits / was_on if was_on else 0)
+        assert found.f1_f[f] == (2 * hits / (fired + was_on) if fired + was_on else 0)
+    for parent in atoms.parents:
+        children = atoms.children(parent)
+        holes = [np.mean([not z[parent] for z, a in both if a[c]]) for c in children]
+        assert found.hole_p[parent] == np.mean(holes)
+        alone = [z[parent] for z, a in both if a[parent] and not a[children].any()]
+        assert found.childless_recall_p[parent] == np.mean(alone)
+    x_hat = sae.decode(torch.from_numpy(found.z_nk)).double().numpy()
+    centred = sample.x_nd - sample.x_nd.mean(0, dtype=np.float64)
+    assert found.fvu == np.square(sample.x_nd - x_hat).sum() / np.square(centred).sum()
+    assert found.l0 == (found.z_nk > 0).sum() / 500

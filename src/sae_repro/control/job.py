@@ -1,11 +1,11 @@
 """Trials as jobs for workers; the process that hands them over loads no torch."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sae_repro.control.planned import Trial
-from sae_repro.files import write_json
 
 AT_MOST = 5  # trials one after another, so that many cores find work, too
 
@@ -47,7 +47,8 @@ class WorldJob:
         failed = []
         outcomes = carry_out(self.trials, self.study_seed, self.corpus, progress)
         for trial, out, (outcome, learnt) in zip(self.trials, self.outs, outcomes, strict=True):
-            write_json(out, outcome)
+            # read once, by the stage that waits for it: a power loss takes both
+            out.write_text(json.dumps(outcome, allow_nan=False), encoding="utf-8")
             if learnt is not None:
                 learnt.save(out.with_suffix(".npz"))
             if outcome["status"] != "ok":
@@ -66,4 +67,4 @@ def jobs(trials: Sequence[Trial], study_seed: int, corpus: Path, folder: Path) -
         for members in by_world.values()
         for part in (members[k : k + AT_MOST] for k in range(0, len(members), AT_MOST))
     ]  # fmt: skip
-    return sorted(planned, key=lambda job: -job.steps)
+    return sorted(planned, key=lambda job: -sum(trial.cost for trial in job.trials))

@@ -81,37 +81,43 @@ def measure(sae: SAE, atoms: Atoms, sample: Sample) -> Matching:
     with torch.no_grad():
         z_nk = sae.encode(x_nd)
         x_hat = sae.decode(z_nk).double().numpy()
-    fires = (z_nk > 0).numpy()
-    fires_nf = np.where(matched, fires[:, match_f], False)
-    on_nf = sample.a_nf > 0
-    hits = (fires_nf & on_nf).sum(0)
-    precision, recall = _ratio(hits, fires_nf.sum(0)), _ratio(hits, on_nf.sum(0))
+    fires_nk = (z_nk > 0).numpy()
+    on_fn = sample.on_fn
+    # a row per atom, whose bits are counted in one sweep
+    fires_fn = np.zeros_like(on_fn)
+    fires_fn[matched] = fires_nk[:, match_f[matched]].T
+    fires_f, on_f, hits = _count(fires_fn), _count(on_fn), _count(fires_fn & on_fn)
+    precision, recall = _ratio(hits, fires_f), _ratio(hits, on_f)
     hole, childless = {}, {}
     for parent in atoms.parents:
-        children = atoms.children(parent)
-        silent = ~fires_nf[:, parent]
-        hole_rates = [silent[on_nf[:, c]].mean() for c in children if on_nf[:, c].any()]
-        if hole_rates:
-            hole[parent] = float(np.mean(hole_rates))
-        childless_rows = on_nf[:, parent] & ~on_nf[:, children].any(1)
-        if childless_rows.any():
-            childless[parent] = float(fires_nf[childless_rows, parent].mean())
+        children = [child for child in atoms.children(parent).tolist() if on_f[child]]
+        silent = _count(on_fn[children] & ~fires_fn[parent])
+        if children:
+            hole[parent] = float(np.mean(silent / on_f[children]))
+        childless_n = on_fn[parent] & ~on_fn[children].any(0)
+        if childless_rows := np.count_nonzero(childless_n):
+            fired = np.count_nonzero(fires_fn[parent] & childless_n)
+            childless[parent] = float(fired / childless_rows)
     child = np.flatnonzero((atoms.parent_f >= 0) & matched)
     to_parent = cosine_fk[atoms.parent_f[child], match_f[child]] if len(child) else np.zeros(1)
-    centred = sample.x_nd - sample.x_nd.mean(0, dtype=np.float64)
     return Matching(
         match_f=match_f,
         cosine_f=np.where(matched, cosine_fk[np.arange(len(match_f)), match_f], 0.0),
         precision_f=precision,
         recall_f=recall,
-        f1_f=_ratio(2 * hits, fires_nf.sum(0) + on_nf.sum(0)),
+        f1_f=_ratio(2 * hits, fires_f + on_f),
         hole_p=hole,
         childless_recall_p=childless,
         child_parent_cosine=float(to_parent.mean()),
-        l0=float(fires.sum() / len(fires)),
-        fvu=float(np.square(sample.x_nd - x_hat).sum() / np.square(centred).sum()),
+        l0=np.count_nonzero(fires_nk) / len(fires_nk),
+        fvu=float(np.square(sample.x_nd - x_hat).sum()) / sample.power,
         z_nk=z_nk.numpy(),
     )
+
+
+def _count(bits_fn: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """How many of each row are set."""
+    return np.array([np.count_nonzero(row) for row in bits_fn], dtype=np.int64)
 
 
 def _ratio(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Floats:

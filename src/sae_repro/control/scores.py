@@ -112,14 +112,16 @@ def _auc(z_nk: Floats, on_nf: Floats, fit: slice, test: slice) -> float:
 def _aucs(z_nk: Floats, on_nf: Floats) -> Floats:
     """AUC [F, K] of each latent for each atom; ½ for an atom that is on in no row."""
     n = len(z_nk)
-    order = np.argsort(z_nk, axis=0, kind="stable")
-    rank_nk = np.empty(z_nk.shape, dtype=np.float64)
-    np.put_along_axis(rank_nk, order, np.arange(1.0, n + 1)[:, None], axis=0)
-    # z ≥ 0, so that zeros rank lowest; they share one rank
-    silent_k = (z_nk <= 0).sum(axis=0)
-    rank_nk = np.where(z_nk > 0, rank_nk, (silent_k + 1) / 2)
+    rank_kn = np.empty((z_nk.shape[1], n))
+    for rank_n, z_n in zip(rank_kn, np.ascontiguousarray(z_nk.T), strict=True):
+        # z ≥ 0, so that zeros rank lowest; they share one rank
+        fired = np.flatnonzero(z_n > 0)
+        silent = n - len(fired)
+        rank_n[:] = (silent + 1) / 2
+        order = np.argsort(z_n[fired], kind="stable")
+        rank_n[fired[order]] = np.arange(silent + 1.0, n + 1)
     positives = on_nf.sum(0, dtype=np.float64)[:, None]
     pairs = positives * (n - positives)
-    wins = on_nf.T.astype(np.float64) @ rank_nk - positives * (positives + 1) / 2
+    wins = on_nf.T.astype(np.float64) @ rank_kn.T - positives * (positives + 1) / 2
     auc_fk: Floats = np.divide(wins, pairs, out=np.full_like(wins, 0.5), where=pairs > 0)
     return auc_fk

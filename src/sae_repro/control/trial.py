@@ -1,9 +1,8 @@
-"""Trials: a world's activations on disk, SAEs trained on them as any cell, their measures."""
+"""Trials: a world's activations, SAEs trained on them as any cell, their measures."""
 
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 
 from sae_repro.autoencoders import SAE
 from sae_repro.control import worlds
+from sae_repro.control.held import HOOK, HeldStore
 from sae_repro.control.measure import Matching, measure
 from sae_repro.control.planned import Trial
 from sae_repro.control.scores import scores
@@ -21,7 +21,7 @@ from sae_repro.control.spec_trial import spec_drawing, spec_measures, spec_sampl
 from sae_repro.control.spec_world import Drawing
 from sae_repro.control.stability import Learnt
 from sae_repro.control.worlds import Atoms, Sample
-from sae_repro.files import read_json, sha256_file, write_json
+from sae_repro.files import read_json
 from sae_repro.numerics.determinism import prepare
 from sae_repro.numerics.random import generator
 from sae_repro.params import Train
@@ -29,7 +29,6 @@ from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.training import Diverged, Trainer
 
-HOOK = "control"
 HELD_OUT, CALIBRATION = 20_000, 20_000
 SMALL, FAR = 0.01, 10.0
 LOG_EVERY = 4  # enough rows to tell whether the loss has settled
@@ -54,18 +53,17 @@ def carry_out(
         atoms, samples = make_world(trials[0], study_seed, corpus)
     else:
         atoms, samples = drawn.atoms, spec_samples(drawn, trials[0], study_seed)
+    store = HeldStore(samples["train"].x_nd, samples["calibration"].x_nd)
+    held_out = samples["held_out"]
+    del samples  # the true activations of the rest
     done = 0
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        store = as_store(folder, samples["train"].x_nd, samples["calibration"].x_nd)
-        held_out = samples["held_out"]
-        del samples  # the rest is on disk
         for number, trial in enumerate(trials):
 
             def report(steps: int, before: int = done) -> None:
                 progress(before + steps)
 
-            checkpoint = folder / f"checkpoint-{number}"
+            checkpoint = Path(name) / f"checkpoint-{number}"
             yield _try(trial, study_seed, store, atoms, drawn, held_out, checkpoint, report)
             done += trial.steps
 
@@ -88,7 +86,7 @@ def _try(
     if trial.half_dead:
         silence_half(trainer)
     try:
-        trained = trainer.run(progress, logs=partial(_logged, trial))
+        trained = trainer.run(progress, logs=_logged(trial))
     except Diverged as failure:
         return {"status": "failed", "reason": str(failure)}, None
     matching = measure(trained.sae, atoms, held_out)
@@ -101,10 +99,10 @@ def _try(
     return outcome, learnt
 
 
-def _logged(trial: Trial, step: int) -> bool:
+def _logged(trial: Trial) -> Callable[[int], bool]:
     """Where `loss_change` reads, and, as a row takes a good part of a small step, else seldom."""
     first, _, last = compared(trial.steps, trial.cell.lr_decay)
-    return step % (LOG_EVERY if first <= step < last else PROGRESS_EVERY) == 0
+    return lambda step: step % (LOG_EVERY if first <= step < last else PROGRESS_EVERY) == 0
 
 
 def silence_half(trainer: Trainer) -> None:
@@ -180,24 +178,6 @@ def labels(
     token = start[document] + token_rank - (np.cumsum(length) - length)[document]
     bits = np.unpackbits(packed[np.sort(token)], axis=1, count=width, bitorder="little")
     return bits[rng.permutation(n)].astype(bool)
-
-
-def as_store(folder: Path, train_nd: Any, calibration_nd: Any) -> ActivationStore:
-    """Activations as `extract` would have left them, of one hook."""
-    shards = {}
-    for split, x_nd in (("train", train_nd), ("calibration", calibration_nd)):
-        path = folder / f"{split}.npy"
-        np.save(path, x_nd)
-        shards[split] = [{"file": path.name, "rows": len(x_nd), "sha256": sha256_file(path)}]
-    norm_n = np.sqrt(np.square(train_nd, dtype=np.float64).sum(1))
-    hook = {
-        "d_in": train_nd.shape[1],
-        "rms": float(np.sqrt(np.square(norm_n).mean())),
-        "median_norm": float(np.median(norm_n)),
-        "shards": shards,
-    }
-    write_json(folder / "manifest.json", {"hooks": {HOOK: hook}})
-    return ActivationStore(folder)
 
 
 def _outcome(

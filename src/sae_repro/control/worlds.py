@@ -1,6 +1,7 @@
 """Synthetic activations whose atoms are known: x = Σ_f a_f · atom_f (+ noise)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,17 @@ class Sample:
 
     x_nd: Floats
     a_nf: Floats
+
+    @cached_property
+    def on_fn(self) -> npt.NDArray[np.bool_]:
+        """Where each atom is on [F, N]."""
+        return np.ascontiguousarray((self.a_nf > 0).T)
+
+    @cached_property
+    def power(self) -> float:
+        """Σ ‖x − mean‖², fp64."""
+        centred = self.x_nd - self.x_nd.mean(0, dtype=np.float64)
+        return float(np.square(centred).sum())
 
 
 def tree_atoms(d_in: int, rng: np.random.Generator) -> Atoms:
