@@ -22,14 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "pyproject.toml"
 PACKAGE = Path(sae_repro.__file__).parent
 
-READ_UNSEEN = {
-    ("RowTable", "document"): "a column, named by getattr for each of the four",
-    ("RowTable", "position"): "likewise",
-    ("RowTable", "text"): "likewise",
-    ("RowTable", "label"): "likewise",
-}
-"""(section, field) → how it is read where types do not show it."""
-
 ARBITRARY = ("value", "name", "rows", "path", "seed2", "mean",
              "index", "size", "key", "label", "width", "shape")  # fmt: skip
 """Attributes of many things here; as fields of sections, nothing would read them."""
@@ -119,17 +111,8 @@ def test_every_knob_is_described() -> None:
 
 
 def test_every_knob_is_read(read: set[str]) -> None:
-    unread = [
-        ".".join(knob)
-        for knob, name in knobs().items()
-        if name not in read and knob not in READ_UNSEEN
-    ]
+    unread = [".".join(knob) for knob, name in knobs().items() if name not in read]
     assert not unread, f"nothing reads {', '.join(unread)}"
-
-
-@pytest.mark.parametrize("knob", READ_UNSEEN, ids=".".join)
-def test_every_exception_is_needed(knob: tuple[str, str], read: set[str]) -> None:
-    assert knobs()[knob] not in read
 
 
 def test_names_that_other_things_bear_count_for_nothing(tmp_path: Path, read: set[str]) -> None:

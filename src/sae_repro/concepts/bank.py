@@ -73,9 +73,11 @@ def load_bank(
 
     Without `surface` it lacks what follows from a token's text, place and frequency, which random
     weights keep: token identity and the concepts of `surface`. The grammar's labels, the class of
-    the document and a user's labels stay; StudyError where there are none.
+    the document and a user's labels stay; StudyError where there are none. So they do where
+    activations were given, whatever `surface`: what a table shows of a row is no token.
     """
     corpus = TokenDocuments.load(folder)
+    surface &= not corpus.given
     rows = _rows(corpus, index)
     parts = [token_identity(rows, corpus)] if surface else []
     if _has_story_labels(folder):
@@ -100,7 +102,7 @@ _NOTHING_BUT_SURFACE = (
 def check_without_surface(folder: Path, spans: PinnedFile | None) -> None:
     """StudyError where a bank without surface concepts of the corpus in `folder` would be empty."""
     labelled = spans is not None or _has_story_labels(folder)
-    if not labelled and not TokenDocuments.load(folder).documents["label"].notna().any():
+    if not labelled and not TokenDocuments.load(folder).labels:
         raise StudyError(_NOTHING_BUT_SURFACE)
 
 

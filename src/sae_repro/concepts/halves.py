@@ -11,13 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.numerics.hashing import fingerprint, uniform_hash
-from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.documents import FINGERPRINTS, TokenDocuments
 
 Mask = npt.NDArray[np.bool_]
 
 
 def contents(corpus: TokenDocuments, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """A number for the content of each of the documents `numbers`: copies share it."""
+    """A number for the content of each of the documents `numbers`: copies share it.
+
+    Given activations' content is theirs: many documents may show one text.
+    """
+    if corpus.given:
+        given: npt.NDArray[np.uint64] = np.load(corpus.folder / FINGERPRINTS, allow_pickle=False)
+        return given[numbers]
     marks = [
         fingerprint(corpus.document(number).astype("<i4").tobytes(), 0)[:8]
         for number in numbers.tolist()

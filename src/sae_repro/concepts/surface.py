@@ -107,10 +107,11 @@ def frequency_classes(counts: Ints) -> npt.NDArray[np.bool_]:
 
 
 def document_labels(rows: Rows, corpus: TokenDocuments) -> Iterator[Labels]:
-    """The class of each row's document, where documents have one."""
+    """The classes of each row's document, where documents have some: of several kinds, by kind."""
     import pandas as pd
 
-    of_document, names = pd.factorize(corpus.documents["label"], sort=True)  # −1 where it has none
-    if len(names):
+    for kind, of_kind in corpus.labels.items():
+        of_document, names = pd.factorize(of_kind, sort=True)  # −1 where it has none
         labels = one_hot(of_document[rows.document], len(names))
-        yield Labels("document", [f"document:{name}" for name in names], labels)
+        prefix = f"document:{kind}=" if kind else "document:"  # no kind's own name has =
+        yield Labels("document", [f"{prefix}{name}" for name in names], labels)

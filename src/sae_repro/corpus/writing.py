@@ -1,7 +1,7 @@
 """The corpus on disk: tokenised once, in batches, one row of a table per document in memory."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,20 +32,23 @@ BATCH = 1024  # documents tokenised together
 class Writer:
     """Appends documents; `close` writes their table and the summary."""
 
-    def __init__(self, folder: Path, corpus: Corpus, seed: int) -> None:
+    def __init__(
+        self, folder: Path, corpus: Corpus, seed: int, labels: Sequence[str] = ("label",)
+    ) -> None:
         self._folder, self._corpus, self._seed = folder, corpus, seed
         self._tokens = RowFile(folder / "tokens.npy", 1, np.int32)
         self._rows: list[int] = []
         self._lengths: list[int] = []
         self._splits: list[str] = []
-        self._labels: list[str | None] = []
+        self._labels: dict[str, list[str | None]] = {name: [] for name in labels}
         self._seen: set[bytes] = set()
         self.duplicates = 0
 
-    def append(
-        self, row: int, ids: npt.NDArray[Any], content: bytes, label: str | None = None
-    ) -> None:
-        """One document, which `row` of the source holds; `content` decides its split."""
+    def append(self, row: int, ids: npt.NDArray[Any], content: bytes, *labels: str | None) -> None:
+        """One document, which `row` of the source holds; `content` decides its split.
+
+        `labels` are its classes, one for each of the writer's; without any it has none.
+        """
         mark = fingerprint(content, self._seed)
         self.duplicates += mark in self._seen
         self._seen.add(mark)
@@ -53,7 +56,8 @@ class Writer:
         self._rows.append(row)
         self._lengths.append(len(ids))
         self._splits.append(split_of(mark, self._corpus))
-        self._labels.append(label)
+        for of_all, label in zip(self._labels.values(), labels or (None,), strict=True):
+            of_all.append(label)
 
     def close(
         self,
@@ -76,7 +80,7 @@ class Writer:
                 ),
                 "length": lengths,
                 "split": pd.array(self._splits, dtype="str"),
-                "label": pd.array(self._labels, dtype="str"),
+                **{name: pd.array(of, dtype="str") for name, of in self._labels.items()},
                 "row": np.array(self._rows, dtype=np.int64),
             }
         )

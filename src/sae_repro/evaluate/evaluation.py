@@ -71,7 +71,7 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
     fault = splice_fault(study, target or hook)
     not_measured = [f"no fidelity: {fault}"] if fault else []
     if store.manifest["pooling"] == GIVEN_ROWS:
-        left_out = ", ".join(["fidelity", *by_token(metrics)])
+        left_out = ", ".join(["fidelity", *by_token(metrics, classes=first_pass.classes)])
         not_measured.append(f"not measured, for want of a language model: {left_out}")
     if cross is not None and (left := at_one_hook(metrics)):
         not_measured.append(f"not measured, of several hooks at once: {', '.join(left)}")

@@ -45,6 +45,11 @@ class FirstPass:
         return scaled(self.codes, self.sae.weights.W_dec.double().norm(dim=1).cpu().numpy())
 
     @property
+    def classes(self) -> bool:
+        """Whether activations were given, of documents with classes."""
+        return corpus_of(self.study).given and bool(corpus_of(self.study).labels)
+
+    @property
     def bank(self) -> ConceptBank:
         """The concepts of every validation token."""
         return bank_of(self.study)

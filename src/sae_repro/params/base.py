@@ -2,7 +2,7 @@
 
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from sae_repro.errors import UNPRINTABLE
 
@@ -40,6 +40,19 @@ def _short_names(path: str) -> str:
     return path
 
 
+ONE, SEVERAL = "one name", "a list of names"
+"""Which form of `Names` a value has: faults are told of that one; in no message."""
+
+
+def _form(value: object) -> str:
+    return SEVERAL if isinstance(value, list | tuple) else ONE
+
+
+Names = Annotated[
+    Annotated[Text, Tag(ONE)] | Annotated[Many[Text], Field(min_length=1), Tag(SEVERAL)],
+    Discriminator(_form),
+]
+"""A name of the user's, or a list of them."""
 Place = Annotated[Text, AfterValidator(_short_names)]
 """A path of the user's, on one line."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

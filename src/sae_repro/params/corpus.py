@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sae_repro.params.base import Commit, Count, Many, Place, Section, Sha256, Text
+from sae_repro.params.base import Commit, Count, Many, Names, Place, Section, Sha256, Text
 
 
 class StoriesSource(Section):
@@ -47,7 +47,30 @@ class RowTable(Section):
         None, description="column: a row's place in its document; null: as in the file"
     )
     text: Text | None = Field(None, description="column: what contexts show of a row")
-    label: Text | None = Field(None, description="column: the class of the row's document")
+    label: Names | None = Field(
+        None,
+        description="column: the class of the row's document; or a list of them: its classes, each "
+        "by a column of its own",
+    )
+
+    @model_validator(mode="after")
+    def _columns_can_be_told_apart(self) -> Self:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"label = {', '.join(self.labels)}: names a column twice")
+        for column in self.labels if len(self.labels) > 1 else ():
+            if "=" in column:
+                raise ValueError(
+                    f"label = {column}: classes of several columns are named column=value; rename "
+                    "a column that has = in its own name"
+                )
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns of classes; () without."""
+        if isinstance(self.label, str):
+            return (self.label,)
+        return self.label or ()
 
 
 class ActivationsSource(Section):

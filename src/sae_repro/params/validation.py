@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from sae_repro.errors import UNPRINTABLE, StudyError, did_you_mean, shown
-from sae_repro.params.base import S
+from sae_repro.params.base import ONE, SEVERAL, S
 
 
 def check_section(schema: type[S], raw: Any, *, source: str = "params.yaml", within: str = "") -> S:
@@ -51,7 +51,11 @@ def _explain(detail: ErrorDetails, within: str, schema: type[BaseModel]) -> list
     """One fault as `key = value: what is allowed`."""
     parts = [shown(part) for part in detail["loc"] if part != "[key]"]
     # pydantic puts the chosen variant's tag into the path: `source.files.columns`
-    path = [p for i, p in enumerate(parts) if not (i and parts[i - 1] == "source" and p in _KINDS)]
+    path = [
+        part
+        for i, part in enumerate(parts)
+        if part not in (ONE, SEVERAL) and not (i and parts[i - 1] == "source" and part in _KINDS)
+    ]
     key = ".".join([within, *path] if within else path)
     value, message = detail["input"], detail["msg"]
     kind = detail["type"]

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerFast
 
+LABEL = "label"
+"""The column of documents' classes; where there are several, each is `label:` and its name."""
+FINGERPRINTS = "fingerprints.npy"
+"""Of given activations, a number for the content of each document, uint64: copies share it."""
+
+
+def label_column(name: str, *, of: int) -> str:
+    """The column that holds the classes `name`, one of `of` kinds."""
+    return LABEL if of == 1 else f"{LABEL}:{name}"
+
 
 @dataclass(frozen=True)
 class TokenDocuments:
@@ -24,7 +34,10 @@ class TokenDocuments:
     tokens: npt.NDArray[np.int32]
     """All documents one after another, [T], memory-mapped."""
     documents: "pd.DataFrame"
-    """Per document: document, start, length, split, label, and its row in the source, from 0."""
+    """Per document: document, start, length, split, label, and its row in the source, from 0.
+
+    Where a source has several kinds of classes, a column for each: see `labels`.
+    """
 
     @classmethod
     def load(cls, folder: Path) -> "TokenDocuments":
@@ -66,6 +79,24 @@ class TokenDocuments:
     def split(self, name: str) -> npt.NDArray[np.int64]:
         """Numbers of the documents in `name` (train, calibration, tuning, validation), in order."""
         return np.flatnonzero((self.documents["split"] == name).to_numpy())
+
+    @property
+    def given(self) -> bool:
+        """Whether activations were given: texts are what a table shows of rows, and no tokens."""
+        return (self.folder / FINGERPRINTS).is_file()
+
+    @property
+    def labels(self) -> "dict[str, pd.Series]":
+        """The classes of documents by their kind, "" where there is but one; missing: it has none.
+
+        Kinds of which no document has a class are left out.
+        """
+        columns = {
+            name.removeprefix(LABEL).removeprefix(":"): self.documents[name]
+            for name in self.documents.columns
+            if name.partition(":")[0] == LABEL
+        }
+        return {kind: labels for kind, labels in columns.items() if labels.notna().any()}
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sae_repro.errors import Named, StudyError, shown
+from sae_repro.errors import Named, StudyError, did_you_mean, shown
 
 Cell = str | int | None
 """Text or a label; a whole number; None: the row has none."""
@@ -40,7 +40,8 @@ def places(
         times = names.count(column.name)
         if not times:
             raise StudyError(
-                f"{column.asked}: {table} has no such column; it has {listed(names)}{hint}"
+                f"{column.asked}: {table} has no such column; it has {listed(names)}"
+                f"{did_you_mean(column.name, names)}{hint}"
             )
         if times > 1:
             raise StudyError(

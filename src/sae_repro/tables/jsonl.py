@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, TextIO
 
-from sae_repro.errors import Named, StudyError, shown
+from sae_repro.errors import Named, StudyError, did_you_mean, shown
 from sae_repro.tables.cells import Cell, Column, listed, refused, whole
 from sae_repro.tables.utf8 import decoded
 
@@ -51,6 +51,7 @@ def json_rows(file: BinaryIO, what: Named, columns: Sequence[Column]) -> Iterato
         if not empty and column.name not in seen:
             raise StudyError(
                 f"{column.asked}: {what.name} has no such column; it has {listed(list(seen))}"
+                f"{did_you_mean(column.name, seen)}"
             )
 
 
