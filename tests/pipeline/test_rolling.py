@@ -1,6 +1,7 @@
 """Training from a rolling buffer beside training from all activations: the same bits."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sae_repro.readers.shards import ActivationStore
 from sae_repro.stage import ROLLING
 from sae_repro.train import rounds
 
-from .conftest import small_text
+from .conftest import Checkout, small_text
 from .in_process import HOOKS, carry_out, study
 
 FIRST, SECOND = HOOKS
@@ -31,6 +32,7 @@ CELLS: dict[str, Any] = {
     "untrained": {"baseline": "untrained", "expansion": 4, "activation": "topk", "k": 3},
 }  # fmt: skip
 BEFORE = ("corpus", "subject", "extract")
+KEPT = ("train", "evaluate")
 
 
 def begun(folder: Path, patch: pytest.MonkeyPatch, **extract: Any) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def results() -> dict[str, str]:
-    hashes = {name: sha256_folder(Path("artifacts") / name) for name in ("train", "evaluate")}
+    hashes = {name: sha256_folder(Path("artifacts") / name) for name in KEPT}
     return {**hashes, "manifest": sha256_file(Path("artifacts/extract/manifest.json"))}
 
 
@@ -158,3 +160,23 @@ def test_rounds_are_of_this_machine_and_store(
     monkeypatch.setenv(name, "ray" if name.endswith("EXECUTOR") else "1")
     with pytest.raises(StudyError, match=name):
         rounds._check_alone()
+
+
+@pytest.mark.slow
+def test_dvc_rolls_the_buffer_and_keeps_cells_that_are_there(
+    fresh: Checkout, tmp_path: Path
+) -> None:
+    """As a user would: all rounds kept, then one, then one in a checkout that has no cells."""
+    checkout = fresh.copy(tmp_path / "checkout")
+    checkout.change("  shard_rows: 4_096\n", "  shard_rows: 4_096\n  buffer: 6_400\n")
+    checkout.repro("evaluate")
+    first = {name: sha256_folder(checkout.folder / "artifacts" / name) for name in KEPT}
+    checkout.change("  buffer: 6_400\n", "  buffer: 6_400\n  keep: buffer\n")
+    output = checkout.repro("evaluate")
+    assert "extract" in checkout.ran(output) and "train: 3 unchanged of 3 SAEs" in output, output
+    shutil.rmtree(checkout.folder / ".sae-repro")
+    shutil.rmtree(checkout.folder / "artifacts/train")
+    shutil.rmtree(checkout.folder / ".dvc/cache")
+    output = checkout.repro("evaluate")
+    assert "train: round 2 of 4 of the activations" in output, output
+    assert first == {name: sha256_folder(checkout.folder / "artifacts" / name) for name in KEPT}
