@@ -97,6 +97,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {**TOPK, "hooks": [STREAM[0], "blocks.0.hook_resid_mid"]},
         "cells.cell.hooks = blocks.0.hook_resid_mid: not extracted; extract.hooks has "
         "blocks.*.hook_resid_post"),
+    "a misspelt hook": (
+        {**TOPK, "hooks": [STREAM[0], "blocks.1.hook_resid_poost"]},
+        "cells.cell.hooks = blocks.1.hook_resid_poost: not extracted; extract.hooks has "
+        "blocks.*.hook_resid_post, blocks.0.hook_mlp_out, blocks.1.hook_mlp_out, "
+        "blocks.2.hook_mlp_out; extract.untrained_hooks (for untrained/<hook>) has "
+        "blocks.0.hook_resid_post; extract.embeddings_hooks (for embeddings/<hook>) has none; did "
+        "you mean blocks.1.hook_resid_post"),
+    "a misspelt hook of random weights": (
+        {**TOPK, "hooks": [f"untrained/{STREAM[0]}s", f"untrained/{STREAM[0]}"]},
+        "did you mean untrained/blocks.0.hook_resid_post"),
+    "a misspelt target": (
+        {**TOPK, "hook": STREAM[0], "target_hook": "blocks.1.hook_mlpout"},
+        "did you mean blocks.1.hook_mlp_out"),
+    "a misspelt block": (
+        {**TOPK, "hook": "block.1.hook_mlp_out"}, "did you mean blocks.1.hook_mlp_out"),
     "several models": (
         {**TOPK, "hooks": [STREAM[0], f"untrained/{STREAM[0]}"]},
         "of several models, and a run holds one at a time"),
@@ -116,6 +131,14 @@ def test_what_cannot_be_read_together_is_refused_in_a_line(name: str) -> None:
     with pytest.raises(StudyError) as refused:
         parsed(cell, untrained_hooks=[STREAM[0]])
     assert line in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["hook", "target_hook", "hooks"])
+def test_a_hook_of_models_that_is_not_extracted_is_no_other_hook_misspelt(key: str) -> None:
+    for hook in ("blocks.0.hook_resid_mid", "blocks.2.attn.hook_z.1"):
+        with pytest.raises(StudyError, match="not extracted") as refused:
+            parsed({**TOPK, key: [STREAM[0], hook] if key == "hooks" else hook})
+        assert "did you mean" not in str(refused.value)
 
 
 def test_hooks_that_the_model_lacks_are_refused_with_the_nearest_it_has() -> None:

@@ -1,6 +1,8 @@
 """The whole of params.yaml, and the rules that hold between its sections."""
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -164,9 +166,9 @@ def _problems(study: Study) -> Iterator[str]:
         if cell.hook is not None and not any(
             stands_for(several, cell.hook) for several in study.extract.all_hooks
         ):
-            yield f"cells.{name}.hook = {cell.hook}: not extracted; {_extracted(study)}"
+            yield _not_extracted(study, f"cells.{name}.hook", cell.hook)
         for hook in unextracted(cell, study.extract.all_hooks):
-            yield f"cells.{name}.hooks = {hook}: not extracted; {_extracted(study)}"
+            yield _not_extracted(study, f"cells.{name}.hooks", hook)
         yield from _target_problems(study, name, cell)
         if cell.tokens is not None and cell.tokens < study.train.batch_size:
             yield (
@@ -247,23 +249,36 @@ def _target_problems(study: Study, name: str, cell: Cell) -> Iterator[str]:
     if target is None:
         return
     if target not in study.extract.all_hooks:
-        yield f"{key}: not extracted; {_extracted(study)}"
+        yield _not_extracted(study, f"cells.{name}.target_hook", target)
     elif target == hook:
         yield f"{key}: the hook that it reads (the first of extract.hooks); name another hook"
     elif weights_of(target) != weights_of(hook):
         yield f"{key}: of another model than {hook}; name two hooks of one model"
 
 
-def _extracted(study: Study) -> str:
+def _not_extracted(study: Study, key: str, hook: str) -> str:
+    """The line for a hook that a cell names; with the nearest extracted one if it is misspelt."""
     untrained, embeddings = (
         ", ".join(hooks) or "none"
         for hooks in (study.extract.untrained_hooks, study.extract.embeddings_hooks)
     )
     return (
-        f"extract.hooks has {', '.join(study.extract.hooks)}; extract.untrained_hooks (for "
-        f"{UNTRAINED}<hook>) has {untrained}; extract.embeddings_hooks (for {EMBEDDINGS}<hook>) "
-        f"has {embeddings}"
+        f"{key} = {hook}: not extracted; extract.hooks has {', '.join(study.extract.hooks)}; "
+        f"extract.untrained_hooks (for {UNTRAINED}<hook>) has {untrained}; "
+        f"extract.embeddings_hooks (for {EMBEDDINGS}<hook>) has {embeddings}"
+        f"{_nearest_extracted(study, hook)}"
     )
+
+
+def _nearest_extracted(study: Study, hook: str) -> str:
+    """`; did you mean X?`; empty for a name that models have, which is merely not extracted."""
+    with suppress(ValueError):
+        name = parts_of(hook)
+        if name.point in gpt2_hooks(study.n_layers or (name.layer or 0) + 1):
+            return ""
+    several = study.extract
+    n_layers = study.n_layers or 1 + max(map(int, re.findall(r"\d+", hook)), default=0)
+    return did_you_mean(hook, [*several.all_hooks, *several.by_layer(n_layers).all_hooks])
 
 
 def _not_of_gpt2(study: Study, training: Training) -> Iterator[str]:
