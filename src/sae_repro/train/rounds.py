@@ -19,8 +19,6 @@ from sae_repro.readers.joined import JoinedStore
 from sae_repro.sidebyside import side_by_side
 from sae_repro.stage import ROLLING
 from sae_repro.train.job import CellJob
-from sae_repro.training import Batches
-from sae_repro.training.checkpoint import step_of_checkpoint
 
 
 def train_all(jobs: Sequence[CellJob], store: CellStore, activations: JoinedStore) -> None:
@@ -76,6 +74,8 @@ def _ends(job: CellJob) -> list[int]:
     """The step at which each round ends, epoch after epoch; of what takes no steps 0."""
     if job.cell.kind != "trained":
         return [0]
+    from sae_repro.training import Batches
+
     shards = job.store_of_rows.activations(job.hook, "train")
     return Batches(shards, job.settings.batch_size, job.steps, seed=0, cell_id="").round_ends
 
@@ -86,6 +86,8 @@ def _part(job: CellJob, ends: Sequence[int], stretch: int) -> CellJob | None:
         return None
     if stretch == len(ends) - 1:
         return job
+    from sae_repro.training.checkpoint import step_of_checkpoint
+
     begins = ends[stretch - 1] if stretch else 0
     done = step_of_checkpoint(job.checkpoint)
     return replace(job, until=ends[stretch]) if begins <= done < ends[stretch] else None
