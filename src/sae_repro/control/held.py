@@ -15,7 +15,7 @@ HOOK = "control"
 CHUNK = 1 << 14  # rows squared at once: their fp64 squares stay in the cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeldShards(Shards):
     """One split, whole, as its only shard; nothing on a disk that could be damaged."""
 
@@ -60,4 +60,4 @@ def norms(x_nd: Floats) -> npt.NDArray[np.float64]:
 def _held(x_nd: Floats) -> HeldShards:
     view = x_nd.view()
     view.setflags(write=False)
-    return HeldShards(Path(), ({"rows": len(x_nd)},), view)
+    return HeldShards(Path(), ({"rows": len(x_nd)},), rows_nd=view)
