@@ -71,3 +71,14 @@ def test_not_a_number_is_selected(select: object) -> None:
     score[1, 7] = torch.nan
     assert 47 in select(score.numpy(), 4)  # type: ignore[operator]
     assert len(selection.above(np.full((2, 2), np.nan), 0.0).nonzero()[0]) == 4
+
+
+@pytest.mark.parametrize("density", [0.0, 0.001, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize("shape", [(160, 128), (161, 128), (161, 129), (3, 5)])
+def test_positions_are_those_of_numpy(density: float, shape: tuple[int, int]) -> None:
+    """Asked eight at a time or not; of matrices in one piece, and of others."""
+    mask = np.random.default_rng(0).random(shape) < density
+    for each in (mask, mask.T, mask[:, 1:]):
+        assert selection.positions(each).tolist() == np.flatnonzero(each).tolist()
+        count = np.count_nonzero(each)
+        assert selection.positions(each, count).tolist() == np.flatnonzero(each).tolist()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_repro.autoencoders.saved import SAE
-from sae_repro.autoencoders.selection import Indices, above, top_k
+from sae_repro.autoencoders.selection import Indices, above, positions, top_k
 
 Array = npt.NDArray[Any]
 
@@ -60,8 +60,8 @@ class Encoder:
             assert sae.weights.threshold is not None
             # not NaN, as a comparison has it
             bound_k = torch.clamp(sae.weights.threshold.detach(), min=0).numpy()
-            return np.flatnonzero(np.greater(u_nk.numpy(), bound_k))
-        return np.flatnonzero(above(u_nk.numpy(), 0.0))
+            return positions(np.greater(u_nk.numpy(), bound_k))
+        return positions(above(u_nk.numpy(), 0.0))
 
     def _gated(self, a_nk: Tensor) -> tuple[Indices, Array]:
         weights = self.sae.weights
@@ -69,7 +69,7 @@ class Encoder:
         with torch.no_grad():
             grown_k, b_mag_k = weights.r_mag.exp().numpy(), weights.b_mag.numpy()
             open_nk = above((a_nk + weights.b_enc).numpy(), 0.0)
-        flat = np.flatnonzero(open_nk)
+        flat = positions(open_nk)
         latent = flat % self.sae.d_sae
         value = a_nk.numpy().reshape(-1).take(flat)
         value = np.maximum(value * grown_k[latent] + b_mag_k[latent], 0)
@@ -82,7 +82,7 @@ def nonzeros(z_nk: Tensor) -> tuple[Indices, Array]:
     fires_nk = z_nk != 0
     # numpy searches a mask several times faster than torch does, or than either searches z
     flat = (
-        np.flatnonzero(fires_nk.numpy())
+        positions(fires_nk.numpy())
         if fires_nk.device.type == "cpu"
         else fires_nk.flatten().nonzero()[:, 0].cpu().numpy()
     )

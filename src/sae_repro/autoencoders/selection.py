@@ -15,6 +15,9 @@ Mask = npt.NDArray[np.bool_]
 SHORT = 512
 """Up to this K, entries are looked for above a row's own k-th largest, without a bound of it
 first: measured 1.2 times as fast there, and slower the wider the rows are."""
+MANY, FEW = 1 << 14, 0.1
+"""Entries of a mask from which on, and the fraction of them up to which, eight are asked at a time;
+above that fraction numpy does without branches."""
 SLACK = 0.9
 """Of the last batch's threshold: above this part of it, the next batch's is looked for."""
 
@@ -27,13 +30,34 @@ def above(u_nk: Floats, bound: Floats | float) -> Mask:
     return mask
 
 
+def positions(mask: Mask, count: int | None = None) -> Indices:
+    """The rising flat indices at which a mask is true; `count` is their number, if it is known.
+
+    As `np.flatnonzero`, in half to nine tenths of its time: where few are true, eight at a time are
+    asked first.
+    """
+    flat = np.ascontiguousarray(mask).reshape(-1)
+    if count is None:
+        count = int(np.count_nonzero(flat))
+    if flat.size % 8 or flat.size < MANY or count > FEW * flat.size:
+        found: Indices = np.flatnonzero(flat)
+        return found
+    eights = flat.view(np.uint64)
+    some = np.flatnonzero(eights != 0)
+    within = np.flatnonzero(eights.take(some).view(np.bool_))
+    found = some.take(within >> 3)
+    found <<= 3
+    found += within & 7
+    return found
+
+
 def top_k(score: Floats, k: int) -> Indices:
     """The k largest of each row of [N, K], of those only that are positive."""
     low_n = _kth_largest(score, k) if score.shape[1] <= SHORT else _kth_largest_maximum(score, k)
     # nothing that is not positive fires
     np.maximum(low_n, np.finfo(score.dtype).smallest_subnormal, out=low_n)
     mask = np.less(score, low_n[:, None])
-    flat: Indices = np.flatnonzero(np.logical_not(mask, out=mask))
+    flat = positions(np.logical_not(mask, out=mask))
     start_n = row_starts(flat, *score.shape)
     count_n = np.diff(start_n)
     width = int(count_n.max(initial=0))
@@ -95,9 +119,9 @@ class BatchTopK:
 
     def __call__(self, score_nk: Floats, wanted: int) -> Indices:
         score = score_nk.reshape(-1)
-        flat: Indices = np.flatnonzero(above(score_nk, self._floor))
+        flat = positions(above(score_nk, self._floor))
         if len(flat) < wanted and self._floor > 0:
-            flat = np.flatnonzero(above(score_nk, 0.0))
+            flat = positions(above(score_nk, 0.0))
         if len(flat) <= wanted:
             return flat
         value = score[flat]

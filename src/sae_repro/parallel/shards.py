@@ -25,13 +25,12 @@ from torch import Tensor
 
 from sae_repro.autoencoders import Weights, selection
 from sae_repro.autoencoders.selection import Indices, Mask
-from sae_repro.numerics.products import multiply
 from sae_repro.parallel.offers import Offers
 from sae_repro.params import Cell
 from sae_repro.training.optimiser import Optimiser
 from sae_repro.training.steps import Gradients
 from sae_repro.training.steps.activation import where_positive
-from sae_repro.training.steps.bags import squared, sum_rows
+from sae_repro.training.steps.bags import plus, product, rectified, squared, sum_rows
 from sae_repro.training.steps.layouts import Residual, laid_out
 from sae_repro.training.steps.workspace import Floats, Workspace
 
@@ -93,8 +92,8 @@ class Shard:
         target_nd = x - self._b_dec
         seen_nd = target_nd if cell.subtracts_b_dec else x
         u_nk = self._workspace.empty("u", n, len(w_dec), like=x)
-        multiply(seen_nd, self._w_enc, u_nk)
-        u_nk += self._b_enc
+        product(seen_nd, self._w_enc, u_nk)
+        plus(u_nk, self._b_enc)
         if cell.k is None:
             found: Mask | Indices = selection.above(u_nk, 0.0)
         else:
@@ -103,8 +102,8 @@ class Shard:
             assert isinstance(gathered, list)
             rows = cell.k if cell.activation == "topk" else cell.k * n
             found = offers.selected([values.numpy() for values in gathered], self.number, rows)
-        layout, u = laid_out(u_nk, found, [len(w_dec)], self._workspace, "kept")
-        z = np.maximum(u, 0, out=u)
+        layout, u = laid_out(u_nk, found, w_dec.shape[1], [len(w_dec)], self._workspace, "kept")
+        z = rectified(u)
         nothing_nd = np.zeros_like(target_nd)
         share = layout.residual(z, w_dec, nothing_nd, "residual").left_nd
         x_hat = yield Sum(torch.from_numpy(share))

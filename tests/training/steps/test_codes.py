@@ -17,7 +17,8 @@ scalars = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 def sparse(z: np.ndarray) -> SparseCode:
     flat = np.flatnonzero(z >= 0)  # entries that may fire: zeros among them
-    return SparseCode((flat % z.shape[1]).astype(np.int32), z.reshape(-1)[flat], *z.shape)
+    latent, (tokens, d_sae) = flat % z.shape[1], z.shape
+    return SparseCode(latent, z.reshape(-1)[flat], tokens, np.bincount(latent, minlength=d_sae))
 
 
 @given(codes)

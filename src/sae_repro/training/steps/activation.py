@@ -11,6 +11,7 @@ import torch
 from sae_repro.autoencoders import Weights, decoder_norm, selection
 from sae_repro.autoencoders.selection import Indices, Mask
 from sae_repro.params import Cell
+from sae_repro.training.steps.bags import rectified
 from sae_repro.training.steps.layouts import Layout
 from sae_repro.training.steps.workspace import Floats
 
@@ -32,6 +33,9 @@ def where_positive(values: Floats, by: Floats, *, out: Floats) -> Floats:
 class Activation(Protocol):
     """One activation of one cell; `u` is π where gated."""
 
+    fires: bool
+    """Whether all of a mask's entries fire (or are NaN), and nothing else does."""
+
     def __init__(self, cell: Cell, weights: Weights, epsilon: float) -> None: ...
 
     def entries(self, u_nk: Floats) -> Mask | Indices:
@@ -52,6 +56,8 @@ class Activation(Protocol):
 class Rectified:
     """z = max(u, 0) at the entries."""
 
+    fires = True
+
     def __init__(self, cell: Cell, weights: Weights, epsilon: float) -> None:
         self._cell, self._weights = cell, weights
 
@@ -61,7 +67,7 @@ class Rectified:
 
     def z(self, layout: Layout, u: Floats) -> Floats:
         """max(u, 0), in the place of u."""
-        return np.maximum(u, 0, out=u)
+        return rectified(u)
 
     def back(
         self, layout: Layout, u: Floats, z: Floats, dz: Floats, fires_slope_k: Floats | float
@@ -99,6 +105,8 @@ class BatchTopK(Rectified):
 class JumpReLU:
     """z = u·1[u > θ]; θ learns from what lies within ε/2 of it."""
 
+    fires = False
+
     def __init__(self, cell: Cell, weights: Weights, epsilon: float) -> None:
         assert weights.threshold is not None
         self._threshold, self._epsilon = weights.threshold.detach().numpy(), epsilon
@@ -129,6 +137,8 @@ class JumpReLU:
 class Gated:
     """A magnitude where the gate π is open; π itself learns elsewhere."""
 
+    fires = False
+
     def __init__(self, cell: Cell, weights: Weights, epsilon: float) -> None:
         assert weights.r_mag is not None and weights.b_mag is not None
         self._b_enc = weights.b_enc.detach().numpy()
@@ -143,8 +153,7 @@ class Gated:
         magnitude = self._a(layout, u, "z")
         magnitude *= layout.per_latent(self._scale_k())
         magnitude += layout.per_latent(self._b_mag)
-        np.maximum(magnitude, 0, out=magnitude)
-        return where_positive(magnitude, u, out=magnitude)
+        return where_positive(rectified(magnitude), u, out=magnitude)
 
     def back(
         self, layout: Layout, u: Floats, z: Floats, dz: Floats, fires_slope_k: Floats | float

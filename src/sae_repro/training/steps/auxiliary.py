@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from sae_repro.autoencoders import selection
 from sae_repro.training.steps.activation import where_positive
-from sae_repro.training.steps.bags import squared
+from sae_repro.training.steps.bags import rectified, squared
 from sae_repro.training.steps.gradients import Revived
 from sae_repro.training.steps.layouts import laid_out
 from sae_repro.training.steps.workspace import Floats, Workspace
@@ -36,8 +36,8 @@ def revived(
     weight = coefficient * variance / max(total, float(np.finfo(np.float32).tiny))
     k, n_dead = max(1, x_nd.shape[1] // 2), len(dead)
     found = selection.top_k(u_nd, k) if n_dead > k else selection.above(u_nd, 0.0)
-    layout, u = laid_out(u_nd, found, [n_dead], workspace, "auxk.u")
-    z = np.maximum(u, 0, out=u)
+    layout, u = laid_out(u_nd, found, w_dec.shape[1], [n_dead], workspace, "auxk.u")
+    z = rectified(u)
     residual = layout.residual(z, w_dec, -left_nd, "auxk.residual")
     dz = layout.back(residual, w_dec, 2 * weight, "auxk.residual")
     where_positive(dz, z, out=dz)

@@ -17,11 +17,10 @@ from sae_repro.autoencoders import Weights, decoder_norm
 from sae_repro.autoencoders.prefixes import prefix_weights
 from sae_repro.autoencoders.selection import Indices, Mask
 from sae_repro.autoencoders.transcoding import sides, skipped
-from sae_repro.numerics.products import multiply
 from sae_repro.params import Cell
 from sae_repro.training.steps.activation import ACTIVATIONS, Small, where_positive
 from sae_repro.training.steps.auxiliary import revived
-from sae_repro.training.steps.bags import sum_rows
+from sae_repro.training.steps.bags import plus, product, rectified, sum_rows
 from sae_repro.training.steps.codes import HostCode, SparseCode, Taken
 from sae_repro.training.steps.gradients import Gradients, Rows
 from sae_repro.training.steps.layouts import Few, Layout, Residual, laid_out, nested_out
@@ -46,6 +45,8 @@ class _Batch:
     dead: npt.NDArray[np.int64] | None
     """The latents that auxk revives, and their pre-activations [N, n]."""
     u_dead: Floats | None
+    fires: Mask | None
+    """Where z > 0, [N, K], if that is known."""
     terms: dict[str, Tensor | float] = field(default_factory=dict)
     gate: tuple[Floats, Residual] | None = None
     """max(π, 0) and how it misses the batch, where the decoder learns from that too."""
@@ -95,9 +96,9 @@ class ByHand:
         if cell.subtracts_b_dec:
             small["b_dec"] -= np.matmul(du_k, self._w_enc.T)
         code = (
-            SparseCode(layout.col, batch.z, len(batch.x_nd), len(w_dec))
+            SparseCode(layout.latent, batch.z, len(batch.x_nd), layout.count_k)
             if isinstance(layout, Few)
-            else HostCode(torch.from_numpy(batch.z))
+            else HostCode(torch.from_numpy(batch.z), batch.fires)
         )
         loss = sum(batch.terms.values())
         return Taken(loss, batch.terms, lambda: residual.full, code, gradients)
@@ -111,8 +112,8 @@ class ByHand:
         if self._cell.subtracts_b_dec:
             seen_nd = target_nd
         u_nk = self._workspace.empty("u", len(x_nd), len(self._w_dec), like=x_nd)
-        multiply(seen_nd, self._w_enc, u_nk)
-        u_nk += self._b_enc
+        product(seen_nd, self._w_enc, u_nk)
+        plus(u_nk, self._b_enc)
         dead, u_dead = None, None
         if dead_k is not None and bool(dead_k.any()):
             dead = np.flatnonzero(dead_k.numpy())
@@ -120,7 +121,8 @@ class ByHand:
         found = self._activation.entries(u_nk)
         layout, u = self._laid_out(u_nk, found, lengths)
         z = self._activation.z(layout, u)
-        return _Batch(x_nd, target_nd, seen_nd, lengths, layout, u, z, dead, u_dead)
+        fires = cast(Mask, found) if self._activation.fires and found.dtype == np.bool_ else None
+        return _Batch(x_nd, target_nd, seen_nd, lengths, layout, u, z, dead, u_dead, fires)
 
     def _laid_out(
         self, u_nk: Floats, found: Mask | Indices, lengths: list[int]
@@ -133,7 +135,9 @@ class ByHand:
             at = cast(Indices, found)
             return nested_out(cell, u_nk, at, norm_k, lengths, self._workspace)
         weight_m = prefix_weights(cell, u_nk.shape[1]) if len(lengths) > 1 else None
-        return laid_out(u_nk, found, lengths, self._workspace, "kept", weight_m)
+        return laid_out(
+            u_nk, found, self._w_dec.shape[1], lengths, self._workspace, "kept", weight_m
+        )
 
     def _decoder(self, batch: _Batch, residual: Residual, scale: float) -> Rows:
         """The gradient of W_dec, beside what revival and norms add."""
@@ -167,7 +171,9 @@ class ByHand:
             du, small = self._activation.back(layout, batch.u, batch.z, dz, fires_slope_k)
             return du, {"b_enc": layout.sum_k(du), **small}, norm_slope
         # the gate learns from the penalty, and from what it would reconstruct by itself
-        gate = np.maximum(batch.u, 0, out=layout.scratch("gate", batch.u))
+        gate = layout.scratch("gate", batch.u)
+        np.copyto(gate, batch.u)
+        rectified(gate)
         missed = layout.residual(gate, w_dec, batch.target_nd, "missed")
         if self._cell.gated_auxiliary == "trained":
             batch.gate = gate, missed
@@ -212,7 +218,10 @@ class ByHand:
             cell.penalty, layout, z, norm_k=norm_k, fraction_k=fraction_k
         )
         batch.terms["penalty"] = share * value
-        dz += slope * share
+        if isinstance(slope, float):
+            plus(dz, slope * share)
+        else:
+            dz += slope * share
         if norm_slope_k is None or norm_k is None:
             return 0.0, None
         tiny = np.finfo(norm_k.dtype).tiny

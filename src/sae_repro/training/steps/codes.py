@@ -73,8 +73,12 @@ class DenseCode:
         return torch.where(score_nk > 0, score_nk, torch.inf).amin()
 
 
+@dataclass
 class HostCode(DenseCode):
     """The same on a CPU, in a fraction of the time: numpy's masks are faster than torch's."""
+
+    known: npt.NDArray[np.bool_] | None = None
+    """Where z > 0, or is NaN, [N, K]; None: to be found."""
 
     @property
     def l0(self) -> Tensor | float:
@@ -88,6 +92,8 @@ class HostCode(DenseCode):
     @cached_property
     def _fires(self) -> npt.NDArray[np.bool_]:
         """Where z > 0, [N, K]: read once, a quarter of the size of z for the rest."""
+        if self.known is not None:
+            return self.known
         fires: npt.NDArray[np.bool_] = self.z_nk.numpy() > 0
         return fires
 
@@ -101,31 +107,33 @@ def dense_code(z_nk: Tensor) -> DenseCode:
 class SparseCode:
     """The entries of a code that may fire: latent and value ≥ 0 of each."""
 
-    col: npt.NDArray[np.int32]
+    latent: npt.NDArray[np.int64]
     z: Floats
     tokens: int
-    d_sae: int
+    count_k: npt.NDArray[np.integer]
+    """Entries of each latent, [K]."""
 
     def __post_init__(self) -> None:
         fires = self.z > 0
         if not fires.all():
-            self.col, self.z = self.col[fires], self.z[fires]
+            self.latent, self.z = self.latent[fires], self.z[fires]
+            self.count_k = np.bincount(self.latent, minlength=len(self.count_k))
 
     @property
     def l0(self) -> Tensor | float:
         """Latents that fire, per token."""
-        return len(self.col) / self.tokens
+        return len(self.latent) / self.tokens
 
     def fired_k(self) -> Tensor:
         """Whether each latent fires in the batch, [K]."""
-        return torch.from_numpy(np.bincount(self.col, minlength=self.d_sae) > 0)
+        return torch.from_numpy(self.count_k > 0)
 
     def square_k(self) -> Tensor:
         """The mean of z² over the batch, [K]."""
-        square = np.bincount(self.col, np.square(self.z), minlength=self.d_sae)
+        square = np.bincount(self.latent, np.square(self.z), minlength=len(self.count_k))
         return torch.from_numpy((square / self.tokens).astype(self.z.dtype))
 
     def smallest(self, norm_k: Tensor | None) -> Tensor:
         """The smallest positive z·‖d‖, +∞ where nothing fires."""
-        score = self.z if norm_k is None else self.z * norm_k.detach().numpy().take(self.col)
+        score = self.z if norm_k is None else self.z * norm_k.detach().numpy().take(self.latent)
         return torch.from_numpy(score.min(initial=np.inf, keepdims=True))[0]

@@ -7,16 +7,15 @@ errors are summed up over the parts, and residuals from the other end.
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from sae_repro.autoencoders.selection import Indices, Mask, row_starts
-from sae_repro.numerics.products import multiply
+from sae_repro.autoencoders.selection import Indices, Mask, positions, row_starts
 from sae_repro.params import Cell
-from sae_repro.training.steps.bags import bag, dots, squared, starts, sum_rows
+from sae_repro.training.steps.bags import bag, dots, product, squared, starts, sum_rows
 from sae_repro.training.steps.gradients import Rows
 from sae_repro.training.steps.nesting import Nesting, nested
 from sae_repro.training.steps.workspace import Floats, Workspace
@@ -94,7 +93,7 @@ class All:
         """The residuals summed up are [m, N, D]."""
         summed = self._workspace.empty(name, len(self._groups), *target_nd.shape, like=z)
         for part, (a, b) in zip(summed, self._groups, strict=True):
-            multiply(z[:, a:b], w_dec[a:b], part)
+            product(z[:, a:b], w_dec[a:b], part)
         summed[0] -= target_nd
         for shorter, part in pairwise(summed):
             part += shorter
@@ -115,7 +114,7 @@ class All:
         values = self._workspace.empty(f"{name}, back", *self._shape, like=w_dec)
         w_dk = w_dec.T
         for part, (a, b) in zip(residual.scaled(scale), self._groups, strict=True):
-            multiply(part, w_dk[:, a:b], values[:, a:b])
+            product(part, w_dk[:, a:b], values[:, a:b])
         return values
 
     def outer(self, values: Floats, of: Residual | Floats, scale: float, name: str) -> Rows:
@@ -127,7 +126,7 @@ class All:
         out = self._workspace.empty(name, self._shape[1], parts.shape[2], like=values)
         values_kn = values.T
         for part, (a, b) in zip(parts, groups, strict=True):
-            multiply(values_kn[a:b], part, out[a:b])
+            product(values_kn[a:b], part, out[a:b])
         return lambda a, b: out[a:b]
 
 
@@ -153,32 +152,33 @@ class Few:
             flat, self._m, self._weight = nesting.flat, nesting.m, nesting.weight
         start_n = row_starts(flat, n, d_sae)
         row = np.arange(n).repeat(np.diff(start_n))
-        self._latent = flat - row * d_sae
-        self.col: npt.NDArray[np.int32] = self._latent.astype(np.int32)
-        small = self._latent.astype(np.uint16) if d_sae <= 1 << 16 else self.col
+        self.latent = flat - row * d_sae
+        col: npt.NDArray[np.int32] = self.latent.astype(np.int32)
+        small = self.latent.astype(np.uint16) if d_sae <= 1 << 16 else col
         by_latent = np.argsort(small, kind="stable")  # a radix sort of small numbers
-        self._col, self._by_latent = torch.from_numpy(self.col), by_latent
-        self._latent_start = starts(self.col, d_sae)
+        self._col, self._by_latent = torch.from_numpy(col), by_latent
+        self.count_k = np.bincount(self.latent, minlength=d_sae)
+        self._latent_start = starts(self.count_k)
         row_by_latent = row.astype(np.int32).take(by_latent)
         self._row_by_latent = self._part_by_latent = torch.from_numpy(row_by_latent)
         self._start = torch.from_numpy(start_n.astype(np.int32))
         if self._m > 1:
             group = (
-                np.searchsorted(np.array(lengths), self._latent, side="right")
+                np.searchsorted(np.array(lengths), self.latent, side="right")
                 if nesting is None
                 else nesting.group
             )
             part = row * self._m + group
-            self._start = starts(part, n * self._m)
+            self._start = starts(np.bincount(part, minlength=n * self._m))
             self._part_by_latent = torch.from_numpy(part.astype(np.int32).take(by_latent))
 
     def per_latent(self, p_k: Floats) -> Floats:
         """[nnz]."""
-        return p_k.take(self._latent)
+        return p_k.take(self.latent)
 
     def sum_k(self, values: Floats) -> Floats:
         """Values summed over tokens, [K]."""
-        sums = np.bincount(self.col, values, minlength=self._d_sae)
+        sums = np.bincount(self.latent, values, minlength=self._d_sae)
         return sums.astype(values.dtype, copy=False)
 
     def scratch(self, name: str, like: Floats) -> Floats:
@@ -265,13 +265,16 @@ def nested_out(
 DENSE_TO = 1 << 14
 """Entries up to which all of a code costs less than to find those that fire: measured at D ≤ 64."""
 SPARSE_BELOW = 0.1
-"""Fraction of the entries up to which `Few` is faster than `All`: measured 0.17 at D 64, K 512, 0.2
-at D 128, K 2048, and less the wider the rows are."""
+"""Fraction of the entries up to which `Few` is faster than `All`."""
+NARROW, MORE_WHERE_NARROW = 128, 1.25
+"""Width of the rows up to which it is that many times as large: measured 0.13 at D 64, K 2048, 0.17
+to 0.2 at D 64 with fewer latents and at D 128, and less the wider the rows are."""
 
 
 def laid_out(
     u_nk: Floats,
     found: Mask | Indices,
+    d_in: int,
     lengths: list[int],
     workspace: Workspace,
     name: str,
@@ -284,11 +287,10 @@ def laid_out(
     """
     n, d_sae = u_nk.shape
     masked = found.dtype == np.bool_
-    if (
-        u_nk.size > DENSE_TO
-        and (np.count_nonzero(found) if masked else len(found)) <= SPARSE_BELOW * u_nk.size
-    ):
-        flat = np.flatnonzero(found) if masked else found.astype(np.int64, copy=False)
+    count = int(np.count_nonzero(found)) if masked else len(found)
+    share = SPARSE_BELOW * (MORE_WHERE_NARROW if d_in <= NARROW else 1)
+    if u_nk.size > DENSE_TO and count <= share * u_nk.size:
+        flat = positions(cast(Mask, found), count) if masked else cast(Indices, found)
         return Few(flat, n, d_sae, lengths, workspace, weight_m), u_nk.reshape(-1).take(flat)
     if not masked:
         kept = workspace.empty(name, n, d_sae, like=u_nk)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sae_repro.autoencoders.penalties import LOG_OFFSET, SQRT_OFFSET, TANH_SLOPE
+from sae_repro.training.steps.bags import sum_rows
 from sae_repro.training.steps.layouts import Layout
 from sae_repro.training.steps.workspace import Floats
 
@@ -38,7 +39,8 @@ def penalised(
         norm_slope_k = layout.sum_k(slope * z)
         slope = slope * layout.per_latent(norm_k)
     if fraction_k is None:
-        return Penalised(float(phi.sum()), slope, norm_slope_k)
+        total = phi.sum() if phi.ndim == 1 else sum_rows(phi).sum()
+        return Penalised(float(total), slope, norm_slope_k)
     value = float((layout.sum_k(phi) * fraction_k).sum())
     if norm_slope_k is not None:
         norm_slope_k *= fraction_k
