@@ -20,8 +20,8 @@ from sae_repro.evaluate.metrics.references import correlation as of_evaluate
 from sae_repro.evaluate.metrics.references.correlation import Rows
 from sae_repro.files import read_json, write_json
 from sae_repro.latents import correlation
-from sae_repro.latents.correlation import Encoded, mean_max, over_seeds, seed_pairs
-from sae_repro.numerics.pairs import jackknife
+from sae_repro.latents.correlation import Encoded, mean_max, over_seeds
+from sae_repro.numerics.pairs import jackknife, seed_pairs
 
 from ..pipeline.conftest import small_text
 from ..pipeline.in_process import carry_out, study

@@ -14,8 +14,9 @@ import numpy as np
 from sae_repro.errors import StudyError
 from sae_repro.evaluate.held_out import Batch, validation_batches
 from sae_repro.evaluate.metrics.references.correlation import Rows, sampled_rows
-from sae_repro.latents.correlation import Encoded, OverSeeds, over_seeds, seed_pairs
+from sae_repro.latents.correlation import Encoded, OverSeeds, over_seeds
 from sae_repro.latents.truncated_cell import TrainedSAE, saes_named
+from sae_repro.numerics.pairs import seed_pairs
 from sae_repro.params import Cell, Study
 from sae_repro.params.architecture import architecture_of
 from sae_repro.readers.joined import LevelledStore

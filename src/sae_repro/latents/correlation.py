@@ -11,7 +11,6 @@ SAEs with and without prefixes.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 from scipy.sparse import csc_array, csr_array
@@ -97,19 +96,6 @@ class OverSeeds:
     latents: float
     """Of a reference, that vary."""
     pairs: int
-
-
-def seed_pairs(reference: Mapping[int, str], sae: Mapping[int, str]) -> list[tuple[int, int]]:
-    """(i, j), i ≠ j, of the seeds that two cells share, given as SAEs' names by seed.
-
-    Seed i of both is one unit of the jackknife, so that no pair lies within a unit. Where they
-    share fewer than two seeds it is one pair, of two SAEs; none where there is but one SAE.
-    """
-    common = sorted(reference.keys() & sae.keys())
-    if len(common) > 1:
-        return list(permutations(common, 2))
-    pairs = [(i, j) for i in reference for j in sae if reference[i] != sae[j]]
-    return sorted(pairs, key=lambda pair: (pair[0] == pair[1], pair))[:1]
 
 
 def over_seeds(

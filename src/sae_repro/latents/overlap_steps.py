@@ -19,10 +19,9 @@ import numpy.typing as npt
 
 from sae_repro.compare.widths.directions import Nearest, nearest
 from sae_repro.compare.widths.relations import KINDS, kinds, shares
-from sae_repro.latents.correlation import seed_pairs
 from sae_repro.latents.overlap import Overlap, overlap, shuffled, tiles
 from sae_repro.latents.overlapping import Level, Member
-from sae_repro.numerics.pairs import jackknife
+from sae_repro.numerics.pairs import jackknife, seed_pairs
 from sae_repro.numerics.random import generator
 
 Row = dict[str, Any]

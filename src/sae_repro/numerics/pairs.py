@@ -1,12 +1,26 @@
-"""Means over the pairs of some seeds, whose intervals know that pairs share seeds."""
+"""Pairs of seeds, and means over them whose intervals know that pairs share seeds."""
 
 import math
 from collections.abc import Mapping
+from itertools import permutations
 
 import numpy as np
 
 LEAST_SEEDS = 3
 """Two seeds have one pair, which says nothing of how far another would be off."""
+
+
+def seed_pairs(reference: Mapping[int, str], sae: Mapping[int, str]) -> list[tuple[int, int]]:
+    """(i, j), i ≠ j, of the seeds that two cells share, given as SAEs' names by seed.
+
+    Seed i of both is one unit of the jackknife, so that no pair lies within a unit. Where they
+    share fewer than two seeds it is one pair, of two SAEs; none where there is but one SAE.
+    """
+    common = sorted(reference.keys() & sae.keys())
+    if len(common) > 1:
+        return list(permutations(common, 2))
+    pairs = [(i, j) for i in reference for j in sae if reference[i] != sae[j]]
+    return sorted(pairs, key=lambda pair: (pair[0] == pair[1], pair))[:1]
 
 
 def jackknife(values: Mapping[tuple[int, int], float]) -> tuple[float, float, float]:

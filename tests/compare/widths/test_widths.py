@@ -15,7 +15,7 @@ from sae_repro.compare.collect import Result
 from sae_repro.compare.widths import directions
 from sae_repro.compare.widths.directions import WEIGHTS, Atoms, Floats, nearest, random_atoms
 from sae_repro.compare.widths.figure import draw_widths
-from sae_repro.compare.widths.ladders import ladders
+from sae_repro.compare.widths.ladders import by_seed, ladders, pairs_of, width_of
 from sae_repro.compare.widths.relations import KINDS, hedging, shares
 from sae_repro.compare.widths.tables import Widths, measure_widths, write_widths
 from sae_repro.errors import StudyError
@@ -53,7 +53,7 @@ Study = Callable[..., list[Result]]
 def study(write: Callable[..., Result], write_seeds: Callable[..., Result]) -> Study:
     """Three widths of TopK and one Matryoshka SAE of some seeds; decoder rows scaled at random."""
 
-    def go(mixed: float = 0.3, seeds: int = 3) -> list[Result]:
+    def go(mixed: float = 0.3, seeds: int = 3, failed: str = "") -> list[Result]:
         made = []
         for name, choices, rows_of, fvu in (
             ("x025", {"expansion": 0.25}, lambda seed: narrow(seed, mixed), FVU[16]),
@@ -65,9 +65,12 @@ def study(write: Callable[..., Result], write_seeds: Callable[..., Result]) -> S
             many = {"seeds": [*range(seeds)]} if seeds > 1 else {}
             cell = Cell.model_validate({"activation": "topk", "k": 8, **many, **choices})
             numbers = [{"l0": 8.0, "fvu": fvu * (1 + 0.01 * s), "noise": 1} for s in range(seeds)]
+            if name == failed:
+                numbers[0] = {"status": "failed"}
             r = write_seeds(name, cell, numbers) if many else write(name, cell, **numbers[0])
             made.append(r)
-            for seed, sae in enumerate(r.saes):
+            for sae in r.saes:
+                seed = sae.cell.seed
                 rng = np.random.default_rng(seed)
                 rows = rows_of(seed)[rng.permutation(len(rows_of(seed)))]
                 scaled = (rows * rng.uniform(0.5, 2, (len(rows), 1))).astype(np.float32)
@@ -178,6 +181,31 @@ def test_one_seed_has_shares_and_nothing_to_compare_them_with(study: Study, tmp_
     row = written(study(seeds=1), tmp_path / "out").relations.iloc[0]
     assert row["new"] == 0.5 and row["pairs"] == 1
     assert row[["new_low", "new_same_width", "hedging_beyond_seeds"]].isna().all()
+
+
+@pytest.mark.parametrize("failed", ["x025", "x05"])
+def test_cells_are_compared_by_the_seeds_that_both_have(study: Study, failed: str) -> None:
+    """Not by the places of what finished: seed 0 of one cell is no partner of seed 1 of another."""
+    results = study(failed=failed)
+    other = next(r for r in results[:2] if r.name != failed)
+    assert pairs_of(results[0], results[1]) == [(1, 2), (2, 1)]
+    # the seed that the other cell lacks is not looked at
+    save_file({"W_dec": -ATOMS[: width_of(other)].astype(np.float32)},
+              by_seed(other)[0].trained / WEIGHTS)  # fmt: skip
+    found = measure_widths(results, 0)
+    row = found.relations.iloc[0]
+    assert [row[name] for name in KINDS] == [16 / 32, 8 / 32, 8 / 32]
+    assert row["new_same_width"] == 2 / 16
+    assert row["seeds"] == row["pairs"] == 2
+    curve = found.curve.query("wide == 'x05' and threshold == 0.7")
+    assert curve["new"].item() == 0.5 and curve["new_same_width"].item() == 2 / 16
+    held = found.correlations.query("reference == 'x025' and cell == 'x05'")
+    assert held["seeds"].item() == 2
+
+
+def test_a_cell_of_one_seed_is_compared_with_others_and_not_with_itself(study: Study) -> None:
+    first, second, *_ = study(seeds=1)
+    assert pairs_of(first, first) == [] and pairs_of(first, second) == [(0, 0)]
 
 
 def test_cells_on_no_ladder(study: Study, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise, permutations
+from itertools import combinations, pairwise
 
 from sae_repro.compare.collect import Result
 from sae_repro.compare.frontier import SPARSITY
 from sae_repro.compare.widths.directions import WEIGHTS
+from sae_repro.numerics.pairs import seed_pairs
 from sae_repro.remarks import missed_on
 
 LEAST_WIDTHS = 2
@@ -76,13 +77,14 @@ def width_of(r: Result) -> int:
     return int(r.measured["d_sae"])
 
 
-def seed_pairs(a: Result, b: Result) -> list[tuple[int, int]]:
-    """(i, j), i ≠ j, of the seeds that both cells have; (0, 0) alone where one has one seed.
+def by_seed(r: Result) -> dict[int, Result]:
+    """The SAEs of a cell that trained to their end, by their seeds."""
+    return {sae.cell.seed: sae for sae in r.saes}
 
-    Seed i of both cells is one unit of the jackknife, so that no pair lies within a unit.
-    """
-    n = min(len(a.saes), len(b.saes))
-    return list(permutations(range(n), 2)) if n > 1 else [(0, 0)]
+
+def pairs_of(a: Result, b: Result) -> list[tuple[int, int]]:
+    """The pairs of seeds by which two cells are compared (`seed_pairs`); none of one SAE alone."""
+    return seed_pairs(*({seed: sae.name for seed, sae in by_seed(r).items()} for r in (a, b)))
 
 
 def ladders(results: Sequence[Result]) -> list[Ladder]:

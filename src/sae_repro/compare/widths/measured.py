@@ -15,7 +15,7 @@ import numpy as np
 from sae_repro.compare.claim_statistics import crossing
 from sae_repro.compare.collect import Result
 from sae_repro.compare.widths.directions import Atoms, Nearest, atoms_of, nearest, random_atoms
-from sae_repro.compare.widths.ladders import Ladder, seed_pairs, width_of
+from sae_repro.compare.widths.ladders import Ladder, by_seed, pairs_of, width_of
 from sae_repro.compare.widths.relations import (
     KINDS,
     NEAR,
@@ -51,14 +51,12 @@ class Dictionaries:
 def relation_rows(ladder: Ladder, read: Dictionaries, seed: int) -> Iterator[Row]:
     """A row per two widths of the ladder."""
     for narrow, wide in ladder.pairs:
-        pairs = seed_pairs(narrow, wide)
+        pairs, n, w = pairs_of(narrow, wide), by_seed(narrow), by_seed(wide)
         if not all(len(read[s]) for r in (narrow, wide) for s in r.saes):
             continue
-        across = {p: _related(narrow.saes[p[0]], wide.saes[p[1]], read) for p in pairs}
+        across = {(i, j): _related(n[i], w[j], read) for i, j in pairs}
         alone = len(pairs) == 1
-        within = {} if alone else {
-            (i, j): _related(narrow.saes[i], narrow.saes[j], read) for i, j in pairs
-        }  # fmt: skip
+        within = {} if alone else {(i, j): _related(n[i], n[j], read) for i, j in pairs}
         first = read[narrow.saes[0]], read[wide.saes[0]]
         chance = _by_chance(len(first[0]), len(first[1]), first[0].dimensions, seed)
         row: Row = {
@@ -68,7 +66,7 @@ def relation_rows(ladder: Ladder, read: Dictionaries, seed: int) -> Iterator[Row
             "K_narrow": width_of(narrow),
             "K_wide": width_of(wide),
             "neighbours": "yes" if (narrow, wide) in ladder.steps else "no",
-            "seeds": min(len(narrow.saes), len(wide.saes)),
+            "seeds": len({i for i, _ in pairs}),
             "pairs": len(pairs),
             "latents_narrow": _mean(len(read[sae]) for sae in narrow.saes),
             "latents_wide": _mean(len(read[sae]) for sae in wide.saes),
@@ -93,9 +91,10 @@ def curve_rows(ladder: Ladder, read: Dictionaries) -> Iterator[Row]:
     for narrow, wide in ladder.steps:
         if not all(len(read[s]) for r in (narrow, wide) for s in r.saes):
             continue
-        pairs = seed_pairs(narrow, wide)
-        across = [nearest(read[narrow.saes[i]], read[wide.saes[j]]) for i, j in pairs]
-        within = [nearest(read[narrow.saes[i]], read[narrow.saes[j]]) for i, j in pairs if i != j]
+        pairs, n, w = pairs_of(narrow, wide), by_seed(narrow), by_seed(wide)
+        alone = len(pairs) == 1
+        across = [nearest(read[n[i]], read[w[j]]) for i, j in pairs]
+        within = [] if alone else [nearest(read[n[i]], read[n[j]]) for i, j in pairs]
         for threshold in THRESHOLDS:
             row: Row = {**ladder.place, "narrow": narrow.name, "wide": wide.name,
                         "threshold": threshold}  # fmt: skip
@@ -114,13 +113,11 @@ def correlation_rows(ladder: Ladder, read: Dictionaries, seed: int) -> Iterator[
     """
     for reference in ladder.cells:
         for r in (*ladder.cells, *ladder.others):
-            pairs = seed_pairs(reference, r)
-            if (r is reference and len(pairs) == 1) or not all(
-                len(read[s]) for one in (reference, r) for s in one.saes
-            ):
+            pairs, of_reference, own = pairs_of(reference, r), by_seed(reference), by_seed(r)
+            if not pairs or not all(len(read[s]) for one in (reference, r) for s in one.saes):
                 continue
             values = {
-                (i, j): {"mean_max_cosine": _mean_max(reference.saes[i], r.saes[j], read)}
+                (i, j): {"mean_max_cosine": _mean_max(of_reference[i], own[j], read)}
                 for i, j in pairs
             }
             sizes = len(read[reference.saes[0]]), len(read[r.saes[0]])
@@ -132,7 +129,7 @@ def correlation_rows(ladder: Ladder, read: Dictionaries, seed: int) -> Iterator[
                 "cell": r.name,
                 "of": r.architecture,
                 "K": width_of(r),
-                "seeds": min(len(reference.saes), len(r.saes)),
+                "seeds": len({i for i, _ in pairs}),
                 **_estimate("mean_max_cosine", values, bounds=(-1.0, 1.0)),
                 "random": _by_chance(*sizes, dimensions, seed)["mean_max_cosine"],
             }
