@@ -12,13 +12,16 @@ from sae_repro.training.optimiser import Optimiser
 ENCODER_SCALE = 0.2  # of the mean norm of the living encoder columns
 PUBLISHED_BIAS = -0.05
 CHUNK = 4096
+IN_CACHE = 1 << 20  # pre-activations; with more the processor waits for memory, up to half the time
 
 
 def token_losses(cell: Cell, weights: Weights, x_nd: Tensor, *, epsilon: float) -> Tensor:
     """Squared error of each token, [N]: the loss that weights the draw."""
-    losses = []
+    losses, rows = [], CHUNK
+    if x_nd.device.type == "cpu":
+        rows = min(CHUNK, max(256, IN_CACHE // weights.d_sae))
     with torch.no_grad():
-        for x in x_nd.split(CHUNK):
+        for x in x_nd.split(rows):
             seen, target = sides(cell, weights, x)
             z = training_code(cell, weights, seen, epsilon=epsilon).z_nk
             error = target - weights.b_dec - z @ weights.W_dec
