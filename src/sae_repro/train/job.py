@@ -14,7 +14,7 @@ from sae_repro.params.joint import hooks_in, is_joint
 from sae_repro.progress import measured, say
 from sae_repro.readers.joined import JoinedStore
 from sae_repro.readers.shards import ActivationStore
-from sae_repro.training.checkpoint import Paused
+from sae_repro.train.paused import Paused
 
 
 @dataclass(frozen=True)

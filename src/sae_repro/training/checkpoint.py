@@ -19,10 +19,6 @@ from sae_repro.files import replacing
 from sae_repro.training.journal import Journal
 
 
-class Paused(Exception):  # noqa: N818 - no error
-    """A training has taken the steps that it was to take; it goes on from its checkpoint."""
-
-
 def save_checkpoint(path: Path, step: int, tensors: Mapping[str, Tensor], journal: Journal) -> None:
     """Replace the checkpoint `path` by the state before `step`."""
     from safetensors.torch import save_file

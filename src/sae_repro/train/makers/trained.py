@@ -10,9 +10,9 @@ from sae_repro.numerics.determinism import prepare
 from sae_repro.parallel import ALONE, Ranks, trainer_of
 from sae_repro.params import Cell
 from sae_repro.train.folder import hook_metadata, write_records
+from sae_repro.train.paused import Paused
 from sae_repro.train.unreached import unreached
 from sae_repro.training import Diverged, cell_id, drop_checkpoint
-from sae_repro.training.checkpoint import Paused
 
 if TYPE_CHECKING:
     from sae_repro.train.job import CellJob
