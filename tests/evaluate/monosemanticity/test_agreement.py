@@ -11,6 +11,7 @@ from sklearn.metrics import matthews_corrcoef
 from sae_repro.evaluate.metrics.monosemanticity.agreement import (
     SHIFTS,
     bin_weights,
+    bins_of,
     kappa,
     null_offsets,
     percentile,
@@ -82,7 +83,8 @@ def test_weights_make_the_score_of_the_bins(seed: int, n: int, distinct: int) ->
     label = rng.random(n) < 0.4
     # the second of two latents: the first one's activations and edges change nothing
     latent, both = np.repeat([0, 1], n), np.concatenate([rng.random(n).astype(np.float32), values])
-    weight = bin_weights(latent, both, np.stack([edges / 8, edges]))[n:]
+    bins = bins_of(latent, both, np.stack([edges / 8, edges]))
+    weight = bin_weights(bins, both, 2, 5)[n:]
     assert weight.sum() == pytest.approx(1)
     by_weights = float(kappa(weight[label].sum(), 0.3))
     assert by_weights == pytest.approx(score(values.astype(float), label, edges, 0.3), abs=1e-12)

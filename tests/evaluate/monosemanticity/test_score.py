@@ -253,7 +253,9 @@ def test_scores_equal_the_definition() -> None:
         assert row[list(KAPPAS)].dropna().to_dict() == pytest.approx(kappas, abs=1e-9)
 
 
-def test_n80_counts_the_ids_that_hold_the_mass() -> None:
+@pytest.mark.parametrize("few", [monosemantic.FEW_IDS, 0])
+def test_n80_counts_the_ids_that_hold_the_mass(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monosemantic, "FEW_IDS", few)
     n = 4_000
     token = np.arange(n) % 10
     a = np.zeros((n, 3))

@@ -35,46 +35,42 @@ def kappa(fraction: Any, base: Any) -> Floats:
     return result
 
 
-def bin_weights(latent: Ints, value: npt.NDArray[Any], edges_kb: Floats) -> Floats:
-    """c [n] such that M = κ(Σ c·y): in each bin, its fraction of the activation mass over its size.
+def bins_of(latent: Ints, value: npt.NDArray[Any], edges_kb: Floats) -> Ints:
+    """The number [n] of each value's bin among those of all latents, counted latent by latent.
 
     `value` are positive activations, each of its `latent`, the rows of `edges_kb` the inner edges
-    of a latent's bins, as `quantile_edges` gives them. The c of a latent sum to 1, so that M, a
-    weighted mean of κ_b, is κ of a weighted mean of labels. Empty bins, those between equal edges
-    among them, have neither mass nor rows.
+    of a latent's bins, as `quantile_edges` gives them.
     """
-    n_bins = edges_kb.shape[1] + 1
-    bins = _bins(latent, value, edges_kb)
-    count = np.bincount(bins, minlength=len(edges_kb) * n_bins)
-    mass = np.bincount(bins, weights=value.astype(np.float64), minlength=len(count))
-    total_k = mass.reshape(-1, n_bins).sum(axis=1)
-    c: Floats = (mass / np.maximum(count, 1))[bins] / total_k[latent]
-    return c
-
-
-def bin_kappas(
-    latent: Ints,
-    value: npt.NDArray[Any],
-    carries: npt.NDArray[np.bool_],
-    edges_kb: Floats,
-    base_k: Floats,
-) -> Floats:
-    """κ_b of each latent and bin [K, bins], whose mean by activation mass is M; NaN of empty bins.
-
-    `latent`, `value` and `edges_kb` as in `bin_weights`; `carries` [n] whether the row carries the
-    latent's concept, `base_k` the concept's base rate.
-    """
-    bins, size = _bins(latent, value, edges_kb), edges_kb.shape[0] * (edges_kb.shape[1] + 1)
-    count, positive = (np.bincount(of, minlength=size) for of in (bins, bins[carries]))
-    fraction = np.divide(positive, count, out=np.full(size, np.nan), where=count > 0)
-    return kappa(fraction.reshape(len(edges_kb), -1), base_k[:, None])
-
-
-def _bins(latent: Ints, value: npt.NDArray[Any], edges_kb: Floats) -> Ints:
-    """The number of each value's bin among those of all latents."""
     groups = Groups(edges_kb)
     bins: Ints = latent * groups.n + groups.of(latent, bin_of(value))
     return bins
+
+
+def bin_weights(bins: Ints, value: npt.NDArray[Any], latents: int, n_bins: int) -> Floats:
+    """c [n] such that M = κ(Σ c·y): in each bin, its fraction of the activation mass over its size.
+
+    `bins` as `bins_of` gives them, of `latents` with `n_bins` each. The c of a latent sum to 1, so
+    that M, a weighted mean of κ_b, is κ of a weighted mean of labels. Empty bins, those between
+    equal edges among them, have neither mass nor rows.
+    """
+    count = np.bincount(bins, minlength=latents * n_bins)
+    mass: Floats = np.bincount(bins, weights=value, minlength=len(count)).astype(np.float64)
+    total = mass.reshape(-1, n_bins).sum(axis=1).repeat(n_bins)
+    mean = mass / np.maximum(count, 1)
+    c: Floats = np.divide(mean, total, out=mean, where=total > 0).take(bins)
+    return c
+
+
+def bin_kappas(bins: Ints, carries: npt.NDArray[np.bool_], base_k: Floats, n_bins: int) -> Floats:
+    """κ_b of each latent and bin [K, bins], whose mean by activation mass is M; NaN of empty bins.
+
+    `bins` as `bins_of` gives them; `carries` [n] whether the row carries the latent's concept,
+    `base_k` the concept's base rate.
+    """
+    size = len(base_k) * n_bins
+    count, positive = (np.bincount(of, minlength=size) for of in (bins, bins[carries]))
+    fraction = np.divide(positive, count, out=np.full(size, np.nan), where=count > 0)
+    return kappa(fraction.reshape(-1, n_bins), base_k[:, None])
 
 
 def null_offsets(starts: Ints, rng: np.random.Generator) -> Ints | None:

@@ -1,6 +1,7 @@
 """Counts of tokens on the fit half, of latents above thresholds and together with concepts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +26,20 @@ class Levels:
     """Of the tokens on which the latent reaches the threshold, those that carry concept c."""
 
 
-def latent_of(a_kn: csr_array) -> Ints:
-    """The latent of each nonzero."""
-    return np.repeat(np.arange(a_kn.shape[0]), np.diff(a_kn.indptr))
+def part_of(
+    a_kn: csr_array, rows: npt.NDArray[np.bool_]
+) -> tuple[Ints, npt.NDArray[np.int32], npt.NDArray[Any]]:
+    """(latent, row, value) of each nonzero on the rows of `rows` [N], latent by latent."""
+    at = np.flatnonzero(rows.take(a_kn.indices))
+    count_k = np.diff(np.searchsorted(at, a_kn.indptr))
+    latent = np.repeat(np.arange(a_kn.shape[0]), count_k)
+    return latent, a_kn.indices.take(at), a_kn.data.take(at)
 
 
 def at_thresholds(a_kn: csr_array, fit: npt.NDArray[np.bool_], rows_nc: csr_array) -> Levels:
     """Count on the rows of `fit` [N]; `rows_nc`, int32, are the concepts of every row."""
-    k, chosen = a_kn.shape[0], fit[a_kn.indices]
-    latent, row, value = latent_of(a_kn)[chosen], a_kn.indices[chosen], a_kn.data[chosen]
+    k = a_kn.shape[0]
+    latent, row, value = part_of(a_kn, fit)
     bins = bin_of(value)
     histogram_kb = np.bincount(latent * BINS + bins, minlength=k * BINS).reshape(k, BINS)
     edges_kt = quantile_edges(histogram_kb, THRESHOLDS)

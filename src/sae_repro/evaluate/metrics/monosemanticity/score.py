@@ -14,20 +14,20 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from sae_repro.concepts.bank import ConceptBank
-from sae_repro.concepts.labels import one_hot
 from sae_repro.evaluate.codes import Codes
 from sae_repro.evaluate.metrics.monosemanticity.agreement import (
     SHIFTS,
     Floats,
     bin_kappas,
     bin_weights,
+    bins_of,
     kappa,
     null_offsets,
     percentile,
     phi,
     shifted_sums,
 )
-from sae_repro.evaluate.metrics.monosemanticity.counts import THRESHOLDS, at_thresholds, latent_of
+from sae_repro.evaluate.metrics.monosemanticity.counts import THRESHOLDS, at_thresholds, part_of
 from sae_repro.evaluate.metrics.monosemanticity.firings import NONZEROS, firings
 from sae_repro.evaluate.quantiles import quantile_edges
 from sae_repro.numerics.random import generator
@@ -43,6 +43,7 @@ RARE_DOCUMENTS = 25
 DENSE_FRACTION = 0.2
 MONOSEMANTIC, COMPLETE = 0.7, 0.7  # least M, least φ
 MASS = 0.8  # of which n80 counts the token ids
+FEW_IDS = 4096  # of tokens, that are counted without sorting them first
 LATENTS = 512  # whose counts per concept are held at once
 KAPPAS = tuple(f"kappa_{b}" for b in range(1, ACTIVATION_BINS + 1))
 """Columns of κ_b, from the bin of the lowest activations on."""
@@ -105,12 +106,11 @@ def monosemanticity(
     half = _TestHalf(bank, seed)
     rows_nc = csr_array(bank.labels).astype(np.int32)
     _, token = np.unique(bank.token, return_inverse=True)
-    tokens_nv = one_hot(token, int(token.max()) + 1).astype(np.float64)
     parts = []
     for first, block in firings(codes, bank, fired_k, limit):
         for begin in range(0, block.shape[0], LATENTS):
             a_kn = block[begin : begin + LATENTS]
-            part = _described(a_kn, bank, tokens_nv)
+            part = _described(a_kn, bank, token)
             if bank.names:
                 part |= _scored(a_kn, bank, half, _fitted(a_kn, bank, rows_nc))
             part["latent"] = np.arange(first + begin, first + begin + a_kn.shape[0], dtype=np.int32)
@@ -124,31 +124,34 @@ def monosemanticity(
     return frame.reindex(columns=order)
 
 
-def _described(a_kn: csr_array, bank: ConceptBank, tokens_nv: csr_array) -> dict[str, Any]:
-    """Tokens and documents on which each latent fires, and n80."""
-    latent, row, k = latent_of(a_kn), a_kn.indices, a_kn.shape[0]
-    document = bank.document[row]
+def _described(a_kn: csr_array, bank: ConceptBank, token: Ints) -> dict[str, Any]:
+    """Tokens and documents on which each latent fires, and n80; `token` [N] counts from 0 on."""
+    row, k = a_kn.indices, a_kn.shape[0]
+    document = np.cumsum(np.diff(bank.document, prepend=-1) != 0, dtype=np.int32).take(row)
     # rows stand by document: one that differs from the entry before is another firing document
-    new = (np.diff(latent, prepend=-1) != 0) | (np.diff(document, prepend=-1) != 0)
-    fit = bank.fit[row]
+    new = np.empty(len(row), dtype=bool)
+    np.not_equal(document[1:], document[:-1], out=new[1:])
+    new[a_kn.indptr[:-1][np.diff(a_kn.indptr) > 0]] = True
+    at = np.flatnonzero(new)
+    latent, fit = np.searchsorted(a_kn.indptr, at, side="right") - 1, bank.fit[row[at]]
+    parts = zip(a_kn.indptr[:-1].tolist(), a_kn.indptr[1:].tolist(), strict=True)
     return {
         "fired": np.diff(a_kn.indptr).astype(np.int64),
-        "documents_fit": np.bincount(latent[new & fit], minlength=k),
-        "documents_test": np.bincount(latent[new & ~fit], minlength=k),
-        "n80": _n80(csr_array(a_kn.astype(np.float64) @ tokens_nv)),
+        "documents_fit": np.bincount(latent[fit], minlength=k),
+        "documents_test": np.bincount(latent[~fit], minlength=k),
+        "n80": np.array([_n80(token[row[i:j]], a_kn.data[i:j]) for i, j in parts], dtype=np.int64),
     }
 
 
-def _n80(mass_kv: csr_array) -> Ints:
-    """Per latent the fewest columns that hold 80 % of its mass; 0 without mass."""
-    result = np.zeros(mass_kv.shape[0], dtype=np.int64)
-    for k, (begin, end) in enumerate(zip(mass_kv.indptr[:-1], mass_kv.indptr[1:], strict=True)):
-        running = np.cumsum(np.sort(mass_kv.data[begin:end])[::-1])
-        if len(running):
-            # a shade less: sums of the same masses in another order must not ask for one id more
-            enough = MASS * running[-1] * (1 - 1e-9)
-            result[k] = np.searchsorted(running, enough) + 1
-    return result
+def _n80(token: Ints, value: npt.NDArray[Any]) -> int:
+    """The fewest token ids that hold 80 % of the activations `value` [n]; 0 of none."""
+    if not len(token):
+        return 0
+    if token.max() > FEW_IDS:  # a count of each would be mostly of others
+        _, token = np.unique(token, return_inverse=True)
+    running = np.cumsum(np.sort(np.bincount(token, weights=value))[::-1])
+    # a shade less: sums of the same masses in another order must not ask for one id more
+    return int(np.searchsorted(running, MASS * running[-1] * (1 - 1e-9))) + 1
 
 
 def _fitted(a_kn: csr_array, bank: ConceptBank, rows_nc: csr_array) -> _Fit:
@@ -179,10 +182,11 @@ def _fitted(a_kn: csr_array, bank: ConceptBank, rows_nc: csr_array) -> _Fit:
 def _scored(a_kn: csr_array, bank: ConceptBank, half: _TestHalf, fit: _Fit) -> dict[str, Any]:
     """M, its null and φ on the test half; NaN, and no concept, where a latent is silent on one."""
     k = a_kn.shape[0]
-    test = ~bank.fit[a_kn.indices]
-    latent, row, value = latent_of(a_kn)[test], half.number[a_kn.indices[test]], a_kn.data[test]
+    latent, at, value = part_of(a_kn, ~bank.fit)
+    row = half.number.take(at)
     fires_k = np.bincount(latent, minlength=k)
-    weight = bin_weights(latent, value, fit.edges_kb)
+    bins = bins_of(latent, value, fit.edges_kb)
+    weight = bin_weights(bins, value, k, ACTIVATION_BINS)
     carries = np.zeros(len(row), dtype=bool)
     positives_k, null_k = np.zeros(k, dtype=np.int64), np.full(k, np.nan)
     testable = (fires_k > 0) & (fires_k < np.diff(a_kn.indptr))
@@ -209,9 +213,7 @@ def _scored(a_kn: csr_array, bank: ConceptBank, half: _TestHalf, fit: _Fit) -> d
         "null": null_k,
         "phi": phi(both_k, high_k, positives_k, half.n),
         "threshold": fit.threshold_k,
-        **dict(
-            zip(KAPPAS, bin_kappas(latent, value, carries, fit.edges_kb, base_k).T, strict=True)
-        ),
+        **dict(zip(KAPPAS, bin_kappas(bins, carries, base_k, ACTIVATION_BINS).T, strict=True)),
     }
     names = np.array([*bank.names, None], dtype=object)
     return {
