@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from sae_repro.autoencoders import SAE
@@ -116,10 +115,9 @@ def accumulate(
         code, x_hat = reconstructed(encoder, x_nd, index)
         keep(code)
         _add_firing(t, code)
-        l0_n = np.bincount(code.row, minlength=len(x_nd))
-        for start in range(0, len(x_nd), ROWS):
-            part = slice(start, start + ROWS)
-            _add_reconstruction(t, target_nd[part], x_hat[part], index[part], l0_n[part])
+        _add_reconstruction(t, target_nd, x_hat, index)
+        place = np.searchsorted(t.held_out.document, index[:, DOCUMENT])
+        np.add.at(t.document_l0, place, np.bincount(code.row, minlength=len(x_nd)))
         t.tokens += len(x_nd)
     return t
 
@@ -135,33 +133,46 @@ def _add_firing(t: Totals, code: Code) -> None:
 
 
 def _add_reconstruction(
-    t: Totals,
-    x_nd: Tensor,
-    x_hat: Tensor,
-    index: npt.NDArray[np.int32],
-    l0_n: npt.NDArray[np.int64],
+    t: Totals, x_nd: Tensor, x_hat: Tensor, index: npt.NDArray[np.int32]
 ) -> None:
-    x_nd, x_hat = x_nd.double(), x_hat.double()
-    error = x_nd - x_hat
-    place = np.searchsorted(t.held_out.document, index[:, DOCUMENT])
-    square, unseen = error.square().sum(1).cpu().numpy(), t.held_out.unseen(index)
-    np.add.at(t.document_l0, place, l0_n)
-    np.add.at(t.document_error, place, square)
-    np.add.at(t.document_unseen_error, place[unseen], square[unseen])
-    parts = torch.split(error, [*t.widths], dim=1) if t.widths else ()
-    for hook_error, part in zip(t.hook_error, parts, strict=True):
-        np.add.at(hook_error, place, part.square().sum(1).cpu().numpy())
-    norm_in, norm_out = x_nd.norm(dim=1), x_hat.norm(dim=1)
+    error, norm_in, norm_out, dot = (np.empty(len(x_nd)) for _ in range(4))
+    parts_hn = np.empty((len(t.widths), len(x_nd)))
+    for start in range(0, len(x_nd), ROWS):
+        part = slice(start, start + ROWS)
+        x, y = (rows[part].double().cpu().numpy() for rows in (x_nd, x_hat))
+        difference = x - y
+        error[part], norm_in[part], norm_out[part] = map(_squares, (difference, x, y))
+        for of_hook, columns in zip(parts_hn, _columns(difference, t.widths), strict=True):
+            of_hook[part] = _squares(columns)
+        dot[part] = np.multiply(x, y, out=y).sum(axis=1)
+        t.absolute_error += float(np.abs(difference, out=difference).sum())
+    place, unseen = (
+        np.searchsorted(t.held_out.document, index[:, DOCUMENT]),
+        t.held_out.unseen(index),
+    )
+    np.add.at(t.document_error, place, error)
+    np.add.at(t.document_unseen_error, place[unseen], error[unseen])
+    for hook_error, of_hook in zip(t.hook_error, parts_hn, strict=True):
+        np.add.at(hook_error, place, of_hook)
+    t.norm_in_square += float(norm_in.sum())
+    norm_in, norm_out = np.sqrt(norm_in), np.sqrt(norm_out)
     usable = (norm_in > 0) & (norm_out > 0)
-    cosine = ((x_nd * x_hat).sum(1) / (norm_in * norm_out))[usable]
-    with_cosine = place[usable.cpu().numpy()]
-    np.add.at(t.document_cosine, with_cosine, cosine.cpu().numpy())
-    np.add.at(t.document_cosine_tokens, with_cosine, 1)
-    t.absolute_error += float(error.abs().sum())
-    t.cosine_square += float(cosine.square().sum())
+    cosine = dot[usable] / (norm_in[usable] * norm_out[usable])
+    np.add.at(t.document_cosine, place[usable], cosine)
+    np.add.at(t.document_cosine_tokens, place[usable], 1)
+    t.cosine_square += float(np.square(cosine).sum())
     t.norm_in += float(norm_in.sum())
     t.norm_out += float(norm_out.sum())
-    t.norm_in_square += float(norm_in.square().sum())
+
+
+def _squares(rows_nd: Floats) -> Floats:
+    total: Floats = np.square(rows_nd).sum(axis=1)
+    return total
+
+
+def _columns(rows_nd: Floats, widths: tuple[int, ...]) -> list[Floats]:
+    """Those of each hook of a crosscoder."""
+    return np.split(rows_nd, np.cumsum(widths)[:-1], axis=1) if widths else []
 
 
 def summarise(t: Totals, d_in: int, dead_threshold: float) -> dict[str, float | None]:

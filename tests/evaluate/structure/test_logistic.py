@@ -75,9 +75,14 @@ def test_whole_steps_end_where_guarded_ones_in_fp64_do(
         cross_entropy(np.einsum("bk,bkm->bm", slow[:, :-1], scaled[0]) + slow[:, -1:], *scaled[1:]),
         abs=1e-7,
     )
-    loss, near = nearly(x, s, w)
+    loss, near, *start = nearly(x, s, w)
     exact = cross_entropy(np.einsum("bk,bkm->bm", beta, x) + intercept[:, None], *scaled[1:])
     assert loss[near] == pytest.approx(exact[near], abs=2e-3)
+    for other in (start, [-part for part in start]):  # wherever it starts
+        again, its = newton(x, s, w, (other[0], other[1]))
+        assert again * scale == pytest.approx(beta * scale, rel=1e-5, abs=5e-6)
+        its_loss = cross_entropy(np.einsum("bk,bkm->bm", again, x) + its[:, None], *scaled[1:])
+        assert its_loss == pytest.approx(exact, abs=1e-7)
 
 
 def test_problems_that_whole_steps_do_not_solve_are_solved(

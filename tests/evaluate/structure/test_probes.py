@@ -71,7 +71,7 @@ def test_auc_of_probes(
 ) -> None:
     monkeypatch.setattr(halves_module, "ENTRIES", entries)
     sample = mixed(planted)
-    auc = probe_auc(Halves.of(sample), k)
+    auc = probe_auc(Halves.of(sample), (1, k))[k]
     a, y, a_test, y_test = dense_halves(sample)
     for c in range(C):
         difference = a[y[:, c]].mean(0) - a[~y[:, c]].mean(0)

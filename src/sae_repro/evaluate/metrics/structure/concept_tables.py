@@ -89,7 +89,7 @@ def _concepts(
     positives_fit, positives_test = (
         half.carries_cn.sum(axis=1) for half in (halves.fit, halves.test)
     )
-    auc = {f"probe_auc_{k}": probe_auc(halves, k) for k in AUC_LATENTS}
+    auc = {f"probe_auc_{k}": of_k for k, of_k in probe_auc(halves, AUC_LATENTS).items()}
     loss, loss_latent = probe_loss(halves)
     frame = pd.DataFrame(
         {

@@ -6,7 +6,7 @@ weight and s the part of it that is positive. Columns are first divided by their
 so that the ridge does not depend on units.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +30,20 @@ def balanced(positives: Floats, rows: Floats) -> tuple[Floats, Floats]:
     return s, s + 0.5 * negatives / np.maximum(negatives.sum(axis=-1, keepdims=True), 1)
 
 
-def newton(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats]:
+def newton(
+    x_bkm: Floats, s_bm: Floats, w_bm: Floats, start: tuple[Array, Array] | None = None
+) -> tuple[Floats, Floats]:
     """(β [B, k], intercept [B]) of B problems of m rows; a row of weight 0 is as good as absent.
 
-    Most steps are taken in fp32, the last ones in fp64: only these decide where they end. The steps
-    are whole ones, which need no loss; problems that these don't solve start anew, guarded by it.
+    Most steps are taken in fp32, from `start` on or from 0, the last ones in fp64: only these
+    decide where they end. The steps are whole ones, which need no loss; problems that these don't
+    solve start anew, guarded by it.
     """
     x, s, w, scale = _scaled(x_bkm, s_bm, w_bm)
-    solution, solved = _steps(x, s, w, _coarse(x, s, w)[0].astype(np.float64), GRADIENT)
+    begin = np.zeros((len(x), x.shape[1] + 1))
+    if start is not None:
+        begin[:, :-1], begin[:, -1] = start[0] * scale, start[1]
+    solution, solved = _steps(x, s, w, _coarse(x, s, w, begin)[0].astype(np.float64), GRADIENT)
     if not solved.all():
         rest = ~solved
         parts = x[rest], s[rest], w[rest], np.zeros_like(solution[rest])
@@ -45,14 +51,24 @@ def newton(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats]:
     return solution[:, :-1] / scale, solution[:, -1]
 
 
-def nearly(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """(the loss without its ridge [B], whether it is near the solution's [B]), in fp32.
+class Nearly(NamedTuple):
+    """Solutions of B problems in fp32, near the exact ones."""
 
-    Near are those where every component of the gradient is below 1e-4.
-    """
-    x, s, w, _ = (part.astype(np.float32) for part in _scaled(x_bkm, s_bm, w_bm))
-    near, found = _coarse(x, s, w)
-    return _at(x, s, w, near)[0] - _ridge(near), found
+    loss: Array
+    """Without its ridge, [B]."""
+    found: npt.NDArray[np.bool_]
+    """Whether every component of the gradient is below 1e-4, [B]."""
+    beta: Array
+    intercept: Array
+
+
+def nearly(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> Nearly:
+    """Solve as `newton` does, without its steps in fp64."""
+    parts = _scaled(x_bkm, s_bm, w_bm)
+    x, s, w, scale = (part.astype(np.float32) for part in parts)
+    near, found = _coarse(x, s, w, np.zeros((len(x), x.shape[1] + 1)))
+    loss = _at(x, s, w, near)[0] - _ridge(near)
+    return Nearly(loss, found, near[:, :-1] / scale, near[:, -1])
 
 
 def _scaled(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -63,11 +79,10 @@ def _scaled(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats, 
     return x_bkm / scale[..., None], s_bm / total, w, scale
 
 
-def _coarse(x: Array, s: Array, w: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """`_steps` in fp32, from 0 on."""
-    start = np.zeros((len(x), x.shape[1] + 1), dtype=np.float32)
-    x32, s32, w32 = (part.astype(np.float32) for part in (x, s, w))
-    return _steps(x32, s32, w32, start, COARSE)
+def _coarse(x: Array, s: Array, w: Array, start: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """`_steps` in fp32."""
+    x32, s32, w32, start32 = (part.astype(np.float32) for part in (x, s, w, start))
+    return _steps(x32, s32, w32, start32, COARSE)
 
 
 def _steps(

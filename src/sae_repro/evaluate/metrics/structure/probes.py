@@ -1,5 +1,6 @@
 """k-sparse logistic probes of concepts, and the split sets of latents that they choose."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,21 +41,32 @@ def ranked(score_ck: Floats, m: int) -> Ints:
     return best
 
 
-def probe_auc(halves: Halves, k: int) -> Floats:
-    """Area under the ROC curve on test, per concept, of a balanced probe on k latents."""
+def probe_auc(halves: Halves, sizes: Sequence[int]) -> dict[int, Floats]:
+    """Area under the ROC curve on test, per concept, of a balanced probe on each number of latents.
+
+    A probe starts from where the one before it in `sizes` has ended: on some of its own latents, if
+    they ascend.
+    """
     difference_ck = halves.contrast.difference_ck
-    latents = ranked(np.abs(difference_ck), k)
-    auc = np.full(len(latents), np.nan)
-    for chunk in chunks(halves.fit, latents):
-        if k == 1:  # the order of the scores is all that counts: β's sign, the difference's own
-            beta = np.sign(np.take_along_axis(difference_ck[chunk], latents[chunk], axis=1))
-        else:
-            fit = design(halves.fit, latents[chunk], chunk)
-            beta, _ = newton(fit.x_bkm, *balanced(fit.positives_bm, fit.rows_bm))
-        test = design(halves.test, latents[chunk], chunk)
-        parts = zip(_scores(test, beta), test.positives_bm, test.rows_bm, strict=True)
-        auc[chunk] = [roc_area(*part) for part in parts]
-    return auc
+    ranking = ranked(np.abs(difference_ck), max(sizes))
+    before = np.zeros_like(ranking, dtype=np.float64), np.zeros(len(ranking))
+    aucs = {}
+    for k in sizes:
+        latents, auc = ranking[:, :k], np.full(len(ranking), np.nan)
+        for chunk in chunks(halves.fit, latents):
+            if k == 1:  # the order of the scores is all that counts: β's sign, the difference's own
+                beta = np.sign(np.take_along_axis(difference_ck[chunk], latents[chunk], axis=1))
+            else:
+                fit = design(halves.fit, latents[chunk], chunk)
+                start = before[0][chunk, : latents.shape[1]], before[1][chunk]
+                weights = balanced(fit.positives_bm, fit.rows_bm)
+                beta, before[1][chunk] = newton(fit.x_bkm, *weights, start)
+                before[0][chunk, : latents.shape[1]] = beta
+            test = design(halves.test, latents[chunk], chunk)
+            parts = zip(_scores(test, beta), test.positives_bm, test.rows_bm, strict=True)
+            auc[chunk] = [roc_area(*part) for part in parts]
+        aucs[k] = auc
+    return aucs
 
 
 def probe_loss(halves: Halves) -> tuple[Floats, Ints]:
@@ -66,19 +78,23 @@ def probe_loss(halves: Halves) -> tuple[Floats, Ints]:
     latents = ranked(halves.contrast.separation_ck, CANDIDATES)
     concept = np.repeat(np.arange(len(latents)), latents.shape[1])
     single = latents.reshape(-1, 1)
-    loss, near = np.full(len(single), np.nan), np.zeros(len(single), dtype=bool)
+    beta, intercept, loss = np.full((3, len(single)), np.inf)
+    near = np.zeros(len(single), dtype=bool)
     for chunk in chunks(halves.fit, single):
         fit = design(halves.fit, single[chunk], concept[chunk])
         weights = balanced(fit.positives_bm, fit.rows_bm)
-        loss[chunk], near[chunk] = nearly(fit.x_bkm, *weights)
+        found = nearly(fit.x_bkm, *weights)
+        loss[chunk], near[chunk] = found.loss, found.found
+        beta[chunk], intercept[chunk] = found.beta[:, 0], found.intercept
     # the others lose by more than the steps that are left can change
     least = np.where(near, loss, np.inf).reshape(latents.shape).min(axis=1)
     close = np.flatnonzero(~near | (loss <= least[concept] + CLOSE))
-    beta, intercept, loss = np.full((3, len(single)), np.inf)
+    loss = np.full(len(single), np.inf)
     for part in chunks(halves.fit, single[close]):
         chunk = close[part]
         fit = design(halves.fit, single[chunk], concept[chunk])
-        solution = newton(fit.x_bkm, *balanced(fit.positives_bm, fit.rows_bm))
+        weights = balanced(fit.positives_bm, fit.rows_bm)
+        solution = newton(fit.x_bkm, *weights, (beta[chunk, None], intercept[chunk]))
         beta[chunk], intercept[chunk] = solution[0][:, 0], solution[1]
         loss[chunk] = _loss(fit, *solution)
     best = loss.reshape(latents.shape).argmin(axis=1) + np.arange(0, len(single), latents.shape[1])
@@ -103,6 +119,7 @@ def split_sets(halves: Halves, concepts: Ints, candidates: list[Ints]) -> list[S
     """
     splits = [Split(np.empty(0, dtype=np.int64), np.nan) for _ in candidates]
     before = np.full(len(candidates), -np.inf)
+    start = np.zeros((len(candidates), MOST)), np.zeros(len(candidates))
     running = np.arange(len(candidates))
     for k in range(1, MOST + 1):
         running = np.array([i for i in running if len(candidates[i]) >= k], dtype=np.int64)
@@ -111,9 +128,14 @@ def split_sets(halves: Halves, concepts: Ints, candidates: list[Ints]) -> list[S
         latents = np.stack([candidates[i][:k] for i in running])
         # the two searches of a parent often try the same latents
         problems = np.column_stack([concepts[running], latents])
-        different, place = np.unique(problems, axis=0, return_inverse=True)
-        f1 = _f1(halves, different[:, 1:], different[:, 0])
-        fit, test = (part[place] for part in f1)
+        different, first, place = np.unique(
+            problems, axis=0, return_index=True, return_inverse=True
+        )
+        # on the latents of the probe before, and one more
+        begin = start[0][running[first], :k], start[1][running[first]]
+        f1, beta, intercept = _f1(halves, different[:, 1:], different[:, 0], begin)
+        start[0][running, :k], start[1][running] = beta[place], intercept[place]
+        fit, test = f1[:, place]
         better = fit - before[running] >= GAIN
         for i in np.flatnonzero(better):
             splits[running[i]] = Split(latents[i], float(test[i]))
@@ -122,20 +144,23 @@ def split_sets(halves: Halves, concepts: Ints, candidates: list[Ints]) -> list[S
     return splits
 
 
-def _f1(halves: Halves, latents_bk: Ints, concept_b: Ints) -> tuple[Floats, Floats]:
-    """F1 on fit and on test of the probe of each concept on its latents."""
-    f1 = np.zeros((2, len(latents_bk)))
+def _f1(
+    halves: Halves, latents_bk: Ints, concept_b: Ints, start: tuple[Floats, Floats]
+) -> tuple[Floats, Floats, Floats]:
+    """(F1 on fit and on test [2, B], β [B, k], intercept [B]) of each concept's probe."""
+    f1, beta, intercept = np.zeros((2, len(latents_bk))), start[0].copy(), start[1].copy()
     for chunk in chunks(halves.fit, latents_bk):
         fit, test = (
             design(half, latents_bk[chunk], concept_b[chunk]) for half in (halves.fit, halves.test)
         )
-        beta, intercept = newton(fit.x_bkm, fit.positives_bm, fit.rows_bm)
+        begin = beta[chunk], intercept[chunk]
+        beta[chunk], intercept[chunk] = newton(fit.x_bkm, fit.positives_bm, fit.rows_bm, begin)
         for i, probe in enumerate((fit, test)):
-            called = _scores(probe, beta) + intercept[:, None] > 0
+            called = _scores(probe, beta[chunk]) + intercept[chunk, None] > 0
             hits = (probe.positives_bm * called).sum(axis=1)
             sizes = (probe.rows_bm * called).sum(axis=1) + probe.positives_bm.sum(axis=1)
             f1[i, chunk] = 2 * hits / sizes
-    return f1[0], f1[1]
+    return f1, beta, intercept
 
 
 def roc_area(score: Floats, positives: Floats, rows: Floats) -> float:
