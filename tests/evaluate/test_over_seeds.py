@@ -56,6 +56,18 @@ def test_mean_and_sd_are_those_over_seeds(values: list[tuple[float, int]]) -> No
     assert whole["n"]["fvu"] == len(values) == whole["counts"]["seeds"]
 
 
+@pytest.mark.parametrize("value", [0.1, -0.3, 1e-9, 7.1e8, 0.0])
+def test_seeds_that_agree_have_no_spread_whatever_their_mean_is_rounded_to(value: float) -> None:
+    """Of three times .1 numpy's standard deviation is 1.7e-17, of three times −.3 6.8e-17."""
+    for shaken in (value, float(np.nextafter(value, np.inf))):
+        ones = [measured(i, fvu=fvu) for i, fvu in enumerate((value, value, shaken))]
+        assert over_seeds(named(*ones))["sd"]["fvu"] == (
+            0 if value else pytest.approx(0, abs=1e-99)
+        )
+    apart = over_seeds(named(measured(0, fvu=1.0), measured(1, fvu=1 + 1e-12)))["sd"]["fvu"]
+    assert apart == pytest.approx(1e-12 / np.sqrt(2), rel=1e-3)
+
+
 def test_a_fraction_of_the_alive_is_pooled_over_the_alive_of_each_seed() -> None:
     whole = over_seeds(named(measured(0, dead=0, mono=10), measured(1, dead=60, mono=10)))
     pooled = wilson_over_groups([10, 10], [100, 40])

@@ -1,6 +1,6 @@
 """A cell with several seeds as a whole: mean and standard deviation over them, pooled intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ def over_seeds(measured: Mapping[str, Measured]) -> dict[str, Any]:
             else {}
         ),
         "metrics": {n: float(np.mean(v)) if v else None for n, v in values.items()},
-        "sd": {n: float(np.std(v, ddof=1)) if len(v) > 1 else None for n, v in values.items()},
+        "sd": {n: _sd(v) if len(v) > 1 else None for n, v in values.items()},
         "n": {name: len(v) for name, v in values.items()},
         "counts": {**_shared(finished), "seeds": len(measured), "seeds_failed": len(failed)},
         "intervals": {
@@ -56,6 +56,20 @@ def over_seeds(measured: Mapping[str, Measured]) -> dict[str, Any]:
 
 
 SEED = ("seed", "seeds")  # what the SAEs of a cell differ in
+
+
+ROUNDING = 8 * float(np.finfo(np.float64).eps)
+"""Of values: what their sums in another order may differ by."""
+
+
+def _sd(values: Sequence[float]) -> float:
+    """The sample's standard deviation; 0 of values that differ by their rounding alone.
+
+    Their mean is rounded too, so that of equal ones it would be 1e-17 or so.
+    """
+    if max(values) - min(values) <= ROUNDING * max(map(abs, values)):
+        return 0.0
+    return float(np.std(values, ddof=1))
 
 
 def _measured_values(finished: list[Measured], name: str) -> list[float]:
