@@ -1,6 +1,7 @@
 """What is said across widths of dictionaries that are built from known atoms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from safetensors.numpy import save_file
 
 from sae_repro.compare.collect import Result
+from sae_repro.compare.drawing import drawn
 from sae_repro.compare.widths import directions
+from sae_repro.compare.widths import figure as figure_of_widths
 from sae_repro.compare.widths.directions import WEIGHTS, Atoms, Floats, nearest, random_atoms
 from sae_repro.compare.widths.figure import draw_widths
 from sae_repro.compare.widths.ladders import by_seed, ladders, pairs_of, width_of
@@ -175,6 +179,33 @@ def test_concepts_are_compared_with_the_parents(study: Study) -> None:
     assert found.relations["same_concept_copy"][0] == 1
     assert np.isnan(found.relations["same_concept_copy"][1])  # the widest has no bank
     assert set(found.trees["concept"].dropna()) == {"a"}
+
+
+def test_no_legend_lies_on_a_panel_and_nothing_beyond_the_figure(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Figure] = []
+
+    @contextmanager
+    def keep(*arguments: Any) -> Iterator[Figure]:
+        with drawn(*arguments) as figure:
+            kept.append(figure)
+            yield figure
+
+    monkeypatch.setattr(figure_of_widths, "drawn", keep)
+    written(study(), tmp_path / "out")
+    (figure,) = kept
+    figure.set_dpi(150)  # of the file that was laid out; others were drawn since
+    figure.draw_without_rendering()
+    panels = [ax.get_window_extent() for ax in figure.axes]
+    for ax in figure.axes:
+        legend = ax.get_legend()
+        assert legend is not None
+        around = legend.get_window_extent()
+        assert not any(around.overlaps(panel) for panel in panels)
+        for part in (around, ax.title.get_window_extent(), ax.xaxis.label.get_window_extent()):
+            assert part.x0 >= 0 and part.x1 <= figure.bbox.x1
+            assert part.y0 >= 0 and part.y1 <= figure.bbox.y1
 
 
 def test_one_seed_has_shares_and_nothing_to_compare_them_with(study: Study, tmp_path: Path) -> None:

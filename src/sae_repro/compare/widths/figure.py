@@ -2,16 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from sae_repro.compare.drawing import drawn, logarithmic, shades
-from sae_repro.compare.widths.ladders import Ladder
+from sae_repro.compare.widths.ladders import Ladder, width_of
 from sae_repro.compare.widths.relations import KINDS, NEAR
 from sae_repro.compare.widths.tables import Widths
 
 MOST_ROWS = 6
+TITLE_WIDTH = 40
+"""Characters over one panel."""
+MARKERS = "os^Dv<>P*X"
+"""One per architecture."""
 COLOURS = dict(zip(KINDS, shades(len(KINDS)), strict=True))
 
 
@@ -30,7 +35,7 @@ def draw_widths(folder: Path, widths: Widths) -> None:
     if not rows:
         return
     panels: list[Callable[[Axes, Ladder, Widths], None]] = [_by_width, _by_cosine, _correlations]
-    with drawn(folder, "widths", 10.5, 2.9 * len(rows) + 0.5) as figure:
+    with drawn(folder, "widths", 14.5, 2.9 * len(rows) + 0.5) as figure:
         for number, ladder in enumerate(rows):
             for place, panel in enumerate(panels):
                 ax = figure.add_subplot(len(rows), 3, 3 * number + place + 1)
@@ -71,8 +76,8 @@ def _by_width(ax: Axes, ladder: Ladder, widths: Widths) -> None:
     ax.set_ylim(-0.03, 1.03)
     ax.set_xlabel("K of the wider SAE", fontsize=8)
     ax.set_ylabel("fraction of its latents", fontsize=8)
-    ax.set_title(ladder.name, fontsize=8)
-    ax.legend(fontsize=6)
+    ax.set_title(fill(ladder.name, TITLE_WIDTH), fontsize=8)
+    _legend(ax)
 
 
 def _by_cosine(ax: Axes, ladder: Ladder, widths: Widths) -> None:
@@ -89,22 +94,34 @@ def _by_cosine(ax: Axes, ladder: Ladder, widths: Widths) -> None:
     ax.set_xlabel("cosine below which a latent is new", fontsize=8)
     ax.set_ylabel("new (fraction)", fontsize=8)
     ax.set_title("new latents by threshold", fontsize=8)
-    ax.legend(fontsize=6)
+    _legend(ax)
 
 
 def _correlations(ax: Axes, ladder: Ladder, widths: Widths) -> None:
-    """Mean max cosine over the reference's width, a line per cell; dotted: random directions."""
+    """Mean max cosine over the reference's width, a line per cell; dotted: random directions.
+
+    A shade for each width, a marker for each architecture, the ladder's own first.
+    """
     frame = _of(widths.correlations, ladder)
     cells = [*ladder.cells, *ladder.others]
-    for r, colour in zip(cells, shades(len(cells)), strict=True):
-        own = frame[frame["cell"] == r.name]
+    sizes = sorted({width_of(r) for r in cells})
+    colours = dict(zip(sizes, shades(len(sizes)), strict=True))
+    architectures = list(dict.fromkeys(r.architecture for r in cells))
+    for r in cells:
+        own, colour = frame[frame["cell"] == r.name], colours[width_of(r)]
         of = "" if r in ladder.cells else f"{r.architecture}, "
-        ax.plot(own["K_reference"], own["mean_max_cosine"], "o-", ms=2.5, lw=1, color=colour,
-                label=f"{of}K {r.measured['d_sae']:,}")  # fmt: skip
+        marker = MARKERS[architectures.index(r.architecture) % len(MARKERS)]
+        ax.plot(own["K_reference"], own["mean_max_cosine"], marker=marker, ms=2.5, lw=1,
+                color=colour, label=f"{of}K {width_of(r):,}")  # fmt: skip
         ax.plot(own["K_reference"], own["random"], ":", lw=0.7, color=colour)
     ax.set_xscale("log")
     logarithmic(ax.xaxis)
     ax.set_xlabel("K of the reference", fontsize=8)
     ax.set_ylabel("mean max cosine ↑", fontsize=8)
     ax.set_title("does it hold the reference's latents?", fontsize=8)
-    ax.legend(fontsize=5.5)
+    _legend(ax, 5.5)
+
+
+def _legend(ax: Axes, size: float = 6) -> None:
+    """To the right of a panel: lines cross all of it."""
+    ax.legend(fontsize=size, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
