@@ -150,6 +150,18 @@ def test_reports_are_the_same_bytes_again_and_failures_are_shown(
         assert (one / "tables" / name.partition(")")[0]).is_file()
 
 
+def test_rows_of_given_activations_are_not_called_tokens(
+    write: Callable[..., Result], write_seeds: Callable[..., Result], tmp_path: Path
+) -> None:
+    cell = Cell(expansion=4, activation="topk", k=4, hook="activations", seeds=(0, 1))
+    text = []
+    for hook in ("activations", "blocks.1.hook_resid_post"):
+        results = [write_seeds(hook, cell.model_copy(update={"hook": hook}), [{}, {}])]
+        text.append((everything(tmp_path / "r" / hook, results) / "tables/cells.md").read_text())
+    assert "Measured on 3,000 held-out rows of 60 documents" in text[0]
+    assert "Measured on 3,000 held-out tokens of 60 documents" in text[1]
+
+
 def test_a_study_in_which_everything_failed_still_has_its_table(
     write: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from sae_repro.compare import curves, figures
+from sae_repro.compare import curves, drawing, figures
 from sae_repro.compare.collect import Result
 from sae_repro.compare.drawing import apart, constants
 from sae_repro.compare.grid import dead_table
@@ -79,6 +79,33 @@ def test_a_panel_of_constants_is_known() -> None:
     assert constants([[8, 8], [16, 16]]) == [8, 16]
     assert constants([[0, 0], [0, 1]]) is None
     assert constants([[float("nan"), 2.0]]) == [2.0]
+
+
+def test_the_title_of_one_panel_is_whole(
+    write: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Figure] = []
+
+    @contextmanager
+    def keep(*arguments: Any) -> Iterator[Figure]:
+        with drawing.drawn(*arguments) as figure:
+            kept.append(figure)
+            yield figure
+
+    monkeypatch.setattr(figures, "drawn", keep)
+    cells = [write(f"k{k}", Cell(expansion=8, activation="topk", k=k, hook="activations"),
+                   l0=float(k), extra={"kl": 0.0}) for k in (4, 8)]  # fmt: skip
+    figures.write_figures(tmp_path, cells, targets=[4.0, 8.0])
+    frontier, density = kept
+    assert len(frontier.axes) == 1
+    title = frontier.get_suptitle()
+    assert "3,000 held-out rows of 60 documents" in title.replace("\n", " ")
+    assert "dotted: the L0 at which tables compare" in title.replace("\n", " ")
+    frontier.set_dpi(150)  # of the file that was laid out; others were drawn since
+    frontier.draw_without_rendering()
+    around = frontier.texts[0].get_window_extent()
+    assert around.x0 >= 0 and around.x1 <= frontier.bbox.x1
+    assert density.get_supxlabel() == "log₁₀ of the fraction of rows on which a latent fires"
 
 
 def test_architectures_keep_their_colours_whatever_else_is_drawn(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sae_repro.compare.collect import Result
-from sae_repro.compare.tables import ABSENT, number, with_interval, write_table
+from sae_repro.compare.tables import ABSENT, number, unit_of, with_interval, write_table
 from sae_repro.metrics.labels import KEY, heading
 from sae_repro.numerics.intervals import Z_95
 from sae_repro.remarks import missed_on
@@ -40,12 +40,12 @@ def write_consistency(folder: Path, results: Sequence[Result]) -> None:
         return
     rows = [_row(r) for r in cells]
     printed = pd.DataFrame([_printed(r, row) for r, row in zip(cells, rows, strict=True)])
-    tokens = cells[0].measured["counts"]["consistency_tokens"]
+    tokens, unit = cells[0].measured["counts"]["consistency_tokens"], unit_of(cells[0])
     caption = (
         "# Consistency over seeds\n\nHow much of a dictionary another seed finds again, over all "
-        f"pairs of a cell's seeds; activations on {tokens:,} held-out tokens. Nulls: of PW-MCC as "
+        f"pairs of a cell's seeds; activations on {tokens:,} held-out {unit}. Nulls: of PW-MCC as "
         "many random directions, which rises with K; of activation MCC the same latents on other "
-        "documents' tokens. The shared fraction of random directions is 0 where it has no column. "
+        f"documents' {unit}. The shared fraction of random directions is 0 where it has no column. "
         "Brackets: 95 % interval, jackknife over seeds (of three or more; two seeds have one pair "
         "and no interval). Compare architectures at one target L0 and one K. A cell that missed "
         f"its target is marked *. {KEY}.\n\nAn untrained SAE has an activation MCC far above its "

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from sae_repro.compare.collect import Result
 from sae_repro.compare.drawing import Floats, apart, drawn, logarithmic
 from sae_repro.compare.frontier import Frontier, frontiers, on_lines
 from sae_repro.compare.grid import grid_of
-from sae_repro.compare.tables import measured_on
+from sae_repro.compare.tables import measured_on, unit_of
 from sae_repro.metrics.labels import heading
 from sae_repro.numerics.seeds import LEAST_SEEDS
 from sae_repro.params.appearance import Look, looks
@@ -29,6 +30,8 @@ FRONTIER = {"fvu": "FVU, fraction of variance unexplained ↓", "kl": "KL diverg
 NUMBERED = 12
 """Rows or columns of a heat map whose cells have room for their numbers."""
 DENSITY_BINS = np.linspace(-6, 0, 37)
+TITLE_WIDTH = 88
+"""Characters over one panel of a frontier: longer lines are cut off at the figure's edge."""
 COLUMNS = 4
 IN_ONE_BIN = 0.9
 """Of the latents: so many in one bin show nothing, and squeeze the other panels."""
@@ -88,12 +91,13 @@ def frontier(
         left_out = f"; not drawn, alone on its hook: {', '.join(r.name for r in alone)}"
         dotted = "; dotted: the L0 at which tables compare" if targets else ""
         dotted += "\ngrey: one seed, other widths, other lengths of training" if grey else ""
-        figure.suptitle(
+        title = (
             f"Sparsity against fidelity, {next(iter(hooks)) if len(hooks) == 1 else 'by hook'}, "
             f"{measured_on(results)}\nbands: 95 % over seeds and documents; thin and hollow: one "
-            f"seed{dotted}{left_out if alone and hooks is not per_hook else ''}",
-            fontsize=8,
+            f"seed{dotted}{left_out if alone and hooks is not per_hook else ''}"
         )
+        lines = (fill(line, TITLE_WIDTH * columns) for line in title.split("\n"))
+        figure.suptitle("\n".join(lines), fontsize=8)
 
 
 def _main(lines: Sequence[Frontier]) -> tuple[list[Frontier], list[Frontier]]:
@@ -272,7 +276,8 @@ def density(
             never = f"{silent:,} of {len(values):,} never fire" if silent else "all fire"
             ax.set_title(f"{look.label}\n{r.name}\n{never}", fontsize=7)
             ax.tick_params(labelsize=7)
-        figure.supxlabel("log₁₀ of the fraction of tokens on which a latent fires", fontsize=8)
+        unit = unit_of(shown[0])
+        figure.supxlabel(f"log₁₀ of the fraction of {unit} on which a latent fires", fontsize=8)
         figure.supylabel("fraction of latents", fontsize=8)
         left_out = ", ".join(sorted(flat)) if len(shown) < len(chosen) else ""
         figure.suptitle(

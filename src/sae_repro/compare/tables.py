@@ -13,6 +13,7 @@ from sae_repro.metrics import names_in
 from sae_repro.metrics.labels import KEY, heading
 from sae_repro.numerics.bootstrap import LEAST_UNITS
 from sae_repro.numerics.intervals import Interval
+from sae_repro.params import GIVEN
 
 ABSENT = "—"
 MOST_COLUMNS = 12
@@ -64,17 +65,24 @@ def with_interval(value: float | None, bounds: Interval | None) -> str:
     return f"{number(value)} [{low}, {high}]"
 
 
+def unit_of(r: Result) -> str:
+    """What an SAE reads one of at a time: tokens of a language model, or rows that were given."""
+    return "rows" if r.hook == GIVEN else "tokens"
+
+
 def measured_on(results: Sequence[Result]) -> str:
     """The data behind the numbers: "100,000 held-out tokens of 1,953 documents".
 
-    And, of a handful of documents, that there are no intervals over them.
+    Rows, where activations were given. And, of a handful of documents, that there are no intervals
+    over them.
     """
-    counts = next((r.measured["counts"] for r in results if r.ok), None)
-    if counts is None:
+    first = next((r for r in results if r.ok), None)
+    if first is None:
         return "no cell finished"
+    counts = first.measured["counts"]
     tokens, documents = counts["tokens"], counts["documents"]
     few = f" (too few for intervals over them: at least {LEAST_UNITS})"
-    return f"{tokens:,} held-out tokens of {documents:,} documents" + (
+    return f"{tokens:,} held-out {unit_of(first)} of {documents:,} documents" + (
         few if documents < LEAST_UNITS else ""
     )
 
@@ -161,13 +169,15 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
     """cells.csv and cells.md, and of cells with several seeds the SAEs: seeds.csv and seeds.md."""
     failed = [f"{r.name}: {r.measured['reason']}" for r in results if "reason" in r.measured]
     counts: dict[str, int] = next((r.measured["counts"] for r in results if r.ok), {})
+    targets = counts.get("fidelity_tokens", 0)  # none where nothing runs a language model
+    fidelity = f"; cross-entropies on {targets:,} targets" if targets else ""
     caption = (
-        f"# All cells\n\nMeasured on {measured_on(results)}; cross-entropies on "
-        f"{counts.get('fidelity_tokens', 0):,} targets. Fractions of latents are over K. Seed "
-        f"{seed}. Target L0: what k or target_l0 sets; L0: what is reached here. {KEY}. cells.csv "
-        "has all choices and metrics (`<metric>`; `_sd` over seeds; `_low` and `_high`, the 95 % "
-        "interval), every count that is a denominator, and the trained parameters and operations "
-        "of a training step; METRICS.md defines each metric and names its denominator."
+        f"# All cells\n\nMeasured on {measured_on(results)}{fidelity}. Fractions of latents are "
+        f"over K. Seed {seed}. Target L0: what k or target_l0 sets; L0: what is reached here. "
+        f"{KEY}. cells.csv has all choices and metrics (`<metric>`; `_sd` over seeds; `_low` and "
+        "`_high`, the 95 % interval), every count that is a denominator, and the trained "
+        "parameters and operations of a training step; METRICS.md defines each metric and names "
+        "its denominator."
     )
     if any(len(r.members) > 1 for r in results):
         caption += " Of cells with several seeds: mean ± standard deviation over their SAEs."
