@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -14,6 +15,8 @@ from matplotlib.lines import Line2D
 
 from sae_repro.params.appearance import Look
 
+PER_INCH = 15.5
+"""Characters of a title."""
 Floats = npt.NDArray[np.float64]
 
 STYLE: dict[Any, Any] = {
@@ -56,6 +59,11 @@ def handle(look: Look, label: str | None = None) -> Line2D:
 def shades(n: int) -> list[Any]:
     """n colours from dark to light for an ordered quantity; safe for colour-blind readers."""
     return list(mpl.colormaps["cividis"](np.linspace(0, 0.85, n)))
+
+
+def broken(title: str, inches: float) -> str:
+    """A title of font size 8 with its lines broken that are wider than `inches`: they are cut."""
+    return "\n".join(fill(line, int(inches * PER_INCH)) for line in title.split("\n"))
 
 
 def logarithmic(*axes: Axis) -> None:

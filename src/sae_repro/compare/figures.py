@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from sae_repro.compare.collect import Result
-from sae_repro.compare.drawing import Floats, apart, drawn, logarithmic
+from sae_repro.compare.drawing import Floats, apart, broken, drawn, logarithmic
 from sae_repro.compare.frontier import Frontier, frontiers, on_lines
 from sae_repro.compare.grid import grid_of
 from sae_repro.compare.tables import measured_on, unit_of
@@ -30,8 +29,6 @@ FRONTIER = {"fvu": "FVU, fraction of variance unexplained ↓", "kl": "KL diverg
 NUMBERED = 12
 """Rows or columns of a heat map whose cells have room for their numbers."""
 DENSITY_BINS = np.linspace(-6, 0, 37)
-TITLE_WIDTH = 88
-"""Characters over one panel of a frontier: longer lines are cut off at the figure's edge."""
 COLUMNS = 4
 IN_ONE_BIN = 0.9
 """Of the latents: so many in one bin show nothing, and squeeze the other panels."""
@@ -96,8 +93,7 @@ def frontier(
             f"{measured_on(results)}\nbands: 95 % over seeds and documents; thin and hollow: one "
             f"seed{dotted}{left_out if alone and hooks is not per_hook else ''}"
         )
-        lines = (fill(line, TITLE_WIDTH * columns) for line in title.split("\n"))
-        figure.suptitle("\n".join(lines), fontsize=8)
+        figure.suptitle(broken(title, 5.6 * columns), fontsize=8)
 
 
 def _main(lines: Sequence[Frontier]) -> tuple[list[Frontier], list[Frontier]]:

@@ -2,19 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from sae_repro.compare.drawing import drawn, logarithmic, shades
+from sae_repro.compare.drawing import broken, drawn, logarithmic, shades
 from sae_repro.compare.widths.ladders import Ladder, width_of
 from sae_repro.compare.widths.relations import KINDS, NEAR
 from sae_repro.compare.widths.tables import Widths
 
 MOST_ROWS = 6
-TITLE_WIDTH = 40
-"""Characters over one panel."""
 MARKERS = "os^Dv<>P*X"
 """One per architecture."""
 COLOURS = dict(zip(KINDS, shades(len(KINDS)), strict=True))
@@ -76,7 +73,7 @@ def _by_width(ax: Axes, ladder: Ladder, widths: Widths) -> None:
     ax.set_ylim(-0.03, 1.03)
     ax.set_xlabel("K of the wider SAE", fontsize=8)
     ax.set_ylabel("fraction of its latents", fontsize=8)
-    ax.set_title(fill(ladder.name, TITLE_WIDTH), fontsize=8)
+    ax.set_title(broken(ladder.name, 2.6), fontsize=8)
     _legend(ax)
 
 
