@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_repro.contents import check, sealed_folder
-from sae_repro.control.job import jobs
+from sae_repro.control.job import StabilityJob, jobs
 from sae_repro.control.planned import Trial
 from sae_repro.control.recipes import trials
 from sae_repro.files import read_json, write_json, write_text
@@ -85,18 +85,20 @@ def _of_spec(trial: Trial) -> dict[str, Any]:
 
 def _stability(planned: Sequence[Trial], folder: Path) -> list[dict[str, Any]]:
     """Rows of stability.csv: of the recipes whose SAEs of several seeds trained to their ends."""
-    saved: dict[tuple[str, str], list[Path]] = {}
+    saved: dict[str, dict[str, list[Path]]] = {}
     for i, trial in enumerate(planned):
         path = folder / f"{i}.npz"
         if trial.world in STABILITY and path.is_file():
-            saved.setdefault((trial.name, trial.recipe), []).append(path)
-    several = {key: paths for key, paths in saved.items() if len(paths) > 1}
-    if not several:
-        return []
-    # imports torch: not before the workers are done
-    from sae_repro.control.stability import Learnt, prediction
-
+            saved.setdefault(trial.name, {}).setdefault(trial.recipe, []).append(path)
+    compared = [
+        StabilityJob(world, several, folder / f"stability-{number}.json")
+        for number, (world, recipes) in enumerate(saved.items())
+        if (several := {name: paths for name, paths in recipes.items() if len(paths) > 1})
+    ]
+    if compared:  # by the workers, which have loaded torch for their trials
+        side_by_side([(job, 1) for job in compared], what="stability", unit="world", kept=False)
     return [
-        {"world": world, "recipe": recipe, **prediction([Learnt.load(path) for path in paths])}
-        for (world, recipe), paths in several.items()
+        {"world": job.world, "recipe": recipe, **row}
+        for job in compared
+        for recipe, row in read_json(job.out).items()
     ]

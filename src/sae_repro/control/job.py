@@ -1,7 +1,7 @@
 """Trials as jobs for workers; the process that hands them over loads no torch."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,31 @@ class WorldJob:
             if outcome["status"] != "ok":
                 failed.append(trial.recipe)
         return f"control: {self.name}: {'failed: ' + ', '.join(failed) if failed else 'ok'}"
+
+
+@dataclass(frozen=True)
+class StabilityJob:
+    """The recipes of one world whose SAEs of several seeds are compared; pickles."""
+
+    world: str
+    recipes: Mapping[str, Sequence[Path]]
+    """Where the latents of a recipe's SAEs are, seed by seed."""
+    out: Path
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"stability, {self.world}"
+
+    def __call__(self, progress: Callable[[int], None]) -> None:
+        """Write a row per recipe to its place."""
+        from sae_repro.control.stability import Learnt, prediction
+
+        rows = {
+            recipe: prediction([Learnt.load(path) for path in paths])
+            for recipe, paths in self.recipes.items()
+        }
+        self.out.write_text(json.dumps(rows, allow_nan=False), encoding="utf-8")
 
 
 def jobs(trials: Sequence[Trial], study_seed: int, corpus: Path, folder: Path) -> list[WorldJob]:
