@@ -150,3 +150,16 @@ def test_pieces_of_one_character_are_decoded_each_by_itself() -> None:
     before, token, after = contexts._texts(corpus, np.array([0, 0]), np.array([3, 6]), 2)
     assert token == ["\ufffd", "b"] and (before[1], after[1]) == ("\ufffd ", "")
     assert before[0] == "\ufffd" and after[0].startswith("\ufffd")
+
+
+@pytest.mark.parametrize("kept", [contexts.KEPT, 4])
+def test_texts_that_are_known_read_as_when_they_are_new(
+    kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts, "KEPT", kept)
+    corpus = corpus_of(words(), "a b c a ? b c")
+    texts = contexts.Texts(corpus, 2)
+    for positions in ([3, 1, 3], [1, -1, 6], [0, 2, 4, 5], [6, 3, -1]):
+        position = np.array(positions)
+        fresh = contexts._texts(corpus, position * 0, position, 2)
+        assert texts.of(position * 0, position) == fresh

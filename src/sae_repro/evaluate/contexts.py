@@ -4,6 +4,7 @@ The sample is drawn per activation quantile by a hash of (seed, latent, document
 it is the same whatever the order of the shards or the size of the batches.
 """
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 UNSORTED = 2**18  # entries that wait for the next sort
+KEPT = 2**18  # tokens whose texts are kept, about 60 MiB
 
 
 class Best:
@@ -128,7 +130,7 @@ def _offer(sample: Best, entries: Entries, groups: Groups, seed: int, above_g: A
     sample.add(group[new], draw[new], document[new], position[new], value[new])
 
 
-def table(top: Best, sample: Best, corpus: TokenDocuments, settings: Evaluate) -> "pd.DataFrame":
+def table(top: Best, sample: Best, texts: "Texts", settings: Evaluate) -> "pd.DataFrame":
     """contexts.parquet: one row per context, with the tokens around the activating one."""
     import pandas as pd
 
@@ -154,10 +156,32 @@ def table(top: Best, sample: Best, corpus: TokenDocuments, settings: Evaluate) -
             )
         )
     frame = pd.concat(parts, ignore_index=True)
-    before, token, after = _texts(
-        corpus, frame["document"].to_numpy(), frame["position"].to_numpy(), settings.context_tokens
-    )
+    before, token, after = texts.of(frame["document"].to_numpy(), frame["position"].to_numpy())
     return frame.assign(token=token, context_before=before, context_after=after)
+
+
+@dataclass
+class Texts:
+    """The texts of tokens, which many SAEs show of the same ones: each is decoded once."""
+
+    corpus: TokenDocuments
+    around: int
+    """Tokens shown before and after."""
+    _known: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+
+    def of(self, document: Array, position: Array) -> tuple[list[str], list[str], list[str]]:
+        """The texts before, of, and after the tokens at these places."""
+        places = ((document.astype(np.int64) << 32) + position + 1).tolist()
+        new = dict.fromkeys(place for place in places if place not in self._known)
+        if len(self._known) + len(new) > KEPT:
+            self._known.clear()
+            new = dict.fromkeys(places)
+        place = np.fromiter(new, dtype=np.int64, count=len(new))
+        decoded = _texts(self.corpus, place >> 32, (place & (2**32 - 1)) - 1, self.around)
+        self._known.update(zip(new, zip(*decoded, strict=True), strict=True))
+        texts = [self._known[one] for one in places]
+        before, token, after = ([text[i] for text in texts] for i in range(3))
+        return before, token, after
 
 
 def _texts(

@@ -1,6 +1,7 @@
 """The evaluation of one SAE: metrics.json, latents, documents, contexts, and chosen metrics."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -96,9 +97,15 @@ def evaluate_into(study: Evaluation, trained_sae: Path, folder: Path) -> None:
         _write_frame(owners(cross), folder / "crosscoder.parquet")
     _write_latents(totals, sae, folder)
     _write_frame(documents, folder / "documents.parquet")
-    contexts.table(top, sample, corpus_of(study), settings).to_parquet(
+    contexts.table(top, sample, _texts(study), settings).to_parquet(
         folder / "contexts.parquet", index=False, compression="zstd"
     )
+
+
+@lru_cache(maxsize=1)
+def _texts(study: Evaluation) -> contexts.Texts:
+    """The texts that a process's cells share."""
+    return contexts.Texts(corpus_of(study), study.settings.context_tokens)
 
 
 def _write_failure(folder: Path, summary: dict[str, Any], reason: str) -> None:

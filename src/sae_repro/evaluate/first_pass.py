@@ -1,5 +1,6 @@
 """One SAE after its first pass over the validation activations, as every metric reads it."""
 
+import gc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -105,7 +106,13 @@ def _subject(study: "Evaluation", prefix: str) -> "TransformerBridge":
     from sae_repro.readers.subject import load_for
 
     manifest = ActivationStore(study.activations).manifest
-    return load_for(prefix, study.subject, manifest, device=study.settings.device)
+    subject = load_for(prefix, study.subject, manifest, device=study.settings.device)
+    # all that is there by now stays: looking through it for garbage, again and again, takes longer
+    # than some metrics
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    return subject
 
 
 @lru_cache(maxsize=1)

@@ -75,6 +75,7 @@ def _bin_counts(canonical: Codes, step: float, k: int) -> tuple[Ints, Ints]:
     """(latent, count) of every occupied (latent, bin), by latent and count; exact in any order."""
     table = np.zeros(k * TABLE_BINS, dtype=np.int64)
     beyond: dict[int, int] = {}
+    waiting: list[Ints] = []  # as long as they are fewer than the table's own entries
     for code in canonical():
         latent, bins = code.latent, (code.value.astype(np.float64) / step).astype(np.int64)
         high = bins >= TABLE_BINS
@@ -83,7 +84,12 @@ def _bin_counts(canonical: Codes, step: float, k: int) -> tuple[Ints, Ints]:
             for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
                 beyond[key] = beyond.get(key, 0) + count
             latent, bins = latent[~high], bins[~high]
-        table += np.bincount(latent * TABLE_BINS + bins, minlength=len(table))
+        waiting.append(latent * TABLE_BINS + bins)
+        if sum(map(len, waiting)) > len(table):
+            table += np.bincount(np.concatenate(waiting), minlength=len(table))
+            waiting = []
+    if waiting:
+        table += np.bincount(np.concatenate(waiting), minlength=len(table))
     # which bin it was no longer matters: its latent and its count do
     occupied = np.flatnonzero(table)
     latents = np.array(list(beyond), dtype=np.int64) % k

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Contrast:
     separation_ck: Floats
     """The difference's square over the variance around both means, the two weighing the same."""
 
-    @property
+    @cached_property
     def precision_ck(self) -> Floats:
         """The fraction of a latent's firing tokens that carry the concept; 0 of none."""
         precision: Floats = self.both_ck / np.maximum(self.fires_k, 1)
