@@ -16,9 +16,9 @@ from sae_repro.training.steps.workspace import Floats
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BETAS = (0.9, 0.999)
-BLOCK_BYTES = 1 << 18
-"""Of a block of rows of one matrix: its weights, gradients and moments fit the cache with those of
-the other matrix."""
+BLOCK_BYTES = 1 << 20
+"""Of a block of rows of one matrix: with smaller ones, which fit the cache, the calls cost more than
+it saves, and a gradient of one block is not copied."""
 CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 FROZEN = {"decoder": "W_dec", "encoder": "W_enc"}
 """By a cell's `frozen`, the weight that no step changes; its gradient is not clipped with the
@@ -150,7 +150,8 @@ class Optimiser:
         for block in self._blocks:
             encoder, decoder = gradients.rows(block.first, block.last)
             if self._cell.decoder == "unit_norm":
-                decoder -= np.vecdot(decoder, block.rows)[:, None] * block.rows
+                radial = torch.from_numpy(np.vecdot(decoder, block.rows))[:, None]
+                torch.from_numpy(decoder).addcmul_(radial, torch.from_numpy(block.rows), value=-1)
             rows = {"W_enc": encoder, "W_dec": decoder}
             blocks.append([rows[name] for name in block.trained])
             square += sum(map(squared, blocks[-1]))

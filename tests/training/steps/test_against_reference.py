@@ -161,8 +161,6 @@ def test_every_combination_has_autograds_gradients(
     ):
         monkeypatch.setattr(layouts, "SPARSE_BELOW", below)
         monkeypatch.setattr(layouts, "DENSE_TO", 0)
-        # gradients that are copied into memory that stays, and others
-        monkeypatch.setattr(layouts, "SMALL_BYTES", number % 2 << 21)
         other = {
             "apply_b_dec_to_input": number % 3 > 0,
             "reconstruction": ("sum", "mean")[number % 2],

@@ -21,7 +21,6 @@ from sae_repro.training.steps.nesting import Nesting, nested
 from sae_repro.training.steps.workspace import Floats, Workspace
 
 BLOCK_BYTES = 1 << 20  # of rows that are written and read again while in the cache
-SMALL_BYTES = 1 << 21  # of a gradient that is not copied into memory that stays
 
 
 @dataclass
@@ -241,8 +240,6 @@ class Few:
             start = self._latent_start[a : b + 1]
             first, last = int(start[0]), int(start[-1])
             sums = bag(source, index[first:last], start - first, weight[first:last])
-            if self._d_sae * sums.shape[1] * sums.itemsize <= SMALL_BYTES:
-                return sums
             out = self._workspace.empty(name, self._d_sae, sums.shape[1], like=sums)
             out[a:b] = sums
             return out[a:b]
