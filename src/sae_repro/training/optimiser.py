@@ -17,8 +17,8 @@ from sae_repro.training.steps.workspace import Floats
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BETAS = (0.9, 0.999)
 BLOCK_BYTES = 1 << 20
-"""Of a block of rows of one matrix: with smaller ones, which fit the cache, the calls cost more than
-it saves, and a gradient of one block is not copied."""
+"""Of a block of rows of one matrix: smaller ones fit the cache, but cost more calls than it saves,
+and a gradient of one block is not copied."""
 CLIP_EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 FROZEN = {"decoder": "W_dec", "encoder": "W_enc"}
 """By a cell's `frozen`, the weight that no step changes; its gradient is not clipped with the
