@@ -11,11 +11,12 @@ import torch
 
 from sae_repro.autoencoders import SAE, Weights
 from sae_repro.autoencoders.partners import Match
+from sae_repro.control.held import HOOK, HeldStore
 from sae_repro.control.measure import measure
 from sae_repro.control.planned import Trial
 from sae_repro.control.recipes import BATCH, L1, MATRYOSHKA, _cell
 from sae_repro.control.stability import Learnt, prediction, stability_auc
-from sae_repro.control.trial import HOOK, as_store, make_world
+from sae_repro.control.trial import make_world
 from sae_repro.control.worlds import Atoms, Sample, tree_atoms, tree_sample
 from sae_repro.params import Train
 from sae_repro.training import Trainer
@@ -42,7 +43,7 @@ def auc_of(folder: Path, world: str, d_in: int, width: int, **choices: Any) -> f
     cell = _cell(d_in, width, **choices)
     trial = Trial(world, world, "any", 0, d_in, BATCH, STEPS, STEPS * BATCH, cell)
     atoms, samples = make_world(trial, 0, folder)
-    store = as_store(folder, samples["train"].x_nd, samples["calibration"].x_nd)
+    store = HeldStore(samples["train"].x_nd, samples["calibration"].x_nd)
     settings = Train(batch_size=BATCH, epochs=1, log_every=100, checkpoint_every=10**9)
     saes = [
         Trainer(cell, settings, store, HOOK, seed=seed, checkpoint=folder / f"{seed}").run().sae
