@@ -17,7 +17,7 @@ from sae_repro.errors import StudyError
 from sae_repro.evaluate.codes import Code, Codes, code_of
 from sae_repro.evaluate.metrics.monosemanticity import score as monosemantic
 from sae_repro.evaluate.metrics.monosemanticity.agreement import phi
-from sae_repro.evaluate.metrics.monosemanticity.firings import firings
+from sae_repro.evaluate.metrics.monosemanticity.firings import blocks, firings
 from sae_repro.evaluate.metrics.monosemanticity.fractions import summary
 from sae_repro.evaluate.metrics.monosemanticity.score import KAPPAS, monosemanticity
 from sae_repro.evaluate.quantiles import BINS, bin_of, quantile_edges
@@ -193,6 +193,7 @@ def test_nothing_depends_on_batches_order_or_blocks(
     order = np.random.default_rng(seed).permutation(n)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(monosemantic, "LATENTS", latents)
+        patch.setattr(monosemantic, "AT_ONCE", 3 * limit)
         cut = monosemanticity(stream(a, size, order), bank, SEED, (a > 0).sum(0), limit=limit)
     pd.testing.assert_frame_equal(whole, cut, check_exact=True)
 
@@ -200,9 +201,16 @@ def test_nothing_depends_on_batches_order_or_blocks(
 def test_blocks_hold_all_nonzeros_in_the_banks_order() -> None:
     a = amplitudes(random_labels(400, 7, 0.3, 0)).astype(np.float32)
     batches = stream(a, 33, np.random.default_rng(0).permutation(400))
-    blocks = list(firings(batches, bank_with(a > 1), (a > 0).sum(0), limit=260))
-    assert [first for first, _ in blocks] == [0, 2, 4, 6]
-    assert np.array_equal(np.concatenate([b.toarray() for _, b in blocks]), a.T)
+    parts = list(firings(batches, bank_with(a > 1), (a > 0).sum(0), limit=260))
+    assert [first for first, _ in parts] == [0, 2, 4, 6]
+    assert np.array_equal(np.concatenate([b.toarray() for _, b in parts]), a.T)
+
+
+def test_blocks_are_bounded_by_nonzeros_and_by_latents() -> None:
+    fired_k = np.array([0, 0, 0, 5, 1, 9, 0, 1])
+    assert list(blocks(fired_k, 6)) == [(0, 5), (5, 6), (6, 8)]
+    assert list(blocks(fired_k, 6, 2)) == [(0, 2), (2, 4), (4, 5), (5, 6), (6, 8)]
+    assert list(blocks(fired_k[:3], 6, 1)) == [(0, 1), (1, 2), (2, 3)]
 
 
 def brute(

@@ -24,7 +24,7 @@ def firings(
 
     Each block streams the codes once. `fired_k` says how large the blocks are.
     """
-    for first, last in _blocks(fired_k, limit):
+    for first, last in blocks(fired_k, limit):
         rows: list[npt.NDArray[Any]] = []
         latents: list[npt.NDArray[Any]] = []
         values: list[npt.NDArray[Any]] = []
@@ -43,10 +43,16 @@ def firings(
         yield first, block
 
 
-def _blocks(fired_k: npt.NDArray[np.int64], limit: int) -> Iterator[tuple[int, int]]:
+def blocks(
+    fired_k: npt.NDArray[np.integer[Any]], limit: int, most: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """(first, last) latents, the last exclusive, of blocks of at most `limit` nonzeros, or of one.
+
+    `most` bounds a block's latents, too; `fired_k` are the nonzeros of each.
+    """
     first, size = 0, 0
     for latent, fired in enumerate(fired_k.tolist()):
-        if size and size + fired > limit:
+        if (size and size + fired > limit) or latent - first == most:
             yield first, latent
             first, size = latent, 0
         size += fired

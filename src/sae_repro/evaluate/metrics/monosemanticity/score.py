@@ -28,7 +28,7 @@ from sae_repro.evaluate.metrics.monosemanticity.agreement import (
     shifted_sums,
 )
 from sae_repro.evaluate.metrics.monosemanticity.counts import THRESHOLDS, at_thresholds, part_of
-from sae_repro.evaluate.metrics.monosemanticity.firings import NONZEROS, firings
+from sae_repro.evaluate.metrics.monosemanticity.firings import NONZEROS, blocks, firings
 from sae_repro.evaluate.quantiles import quantile_edges
 from sae_repro.numerics.random import generator
 
@@ -45,6 +45,7 @@ MONOSEMANTIC, COMPLETE = 0.7, 0.7  # least M, least φ
 MASS = 0.8  # of which n80 counts the token ids
 FEW_IDS = 4096  # of tokens, that are counted without sorting them first
 LATENTS = 512  # whose counts per concept are held at once
+AT_ONCE = 2**20  # nonzeros; arrays of more are slow to get, and leave every cache
 KAPPAS = tuple(f"kappa_{b}" for b in range(1, ACTIVATION_BINS + 1))
 """Columns of κ_b, from the bin of the lowest activations on."""
 
@@ -108,8 +109,8 @@ def monosemanticity(
     _, token = np.unique(bank.token, return_inverse=True)
     parts = []
     for first, block in firings(codes, bank, fired_k, limit):
-        for begin in range(0, block.shape[0], LATENTS):
-            a_kn = block[begin : begin + LATENTS]
+        for begin, end in blocks(np.diff(block.indptr), AT_ONCE, LATENTS):
+            a_kn = block[begin:end]
             part = _described(a_kn, bank, token)
             if bank.names:
                 part |= _scored(a_kn, bank, half, _fitted(a_kn, bank, rows_nc))
