@@ -1,6 +1,7 @@
 """Activation shards: files that numpy itself could have written, damage that is named."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from sae_repro.errors import StudyError
+from sae_repro.files import sha256_file
 from sae_repro.readers.shards import ActivationStore, RowFile, row_key
 
 HOOK = "blocks.0.hook_resid_post"
@@ -57,6 +59,29 @@ def test_a_damaged_and_a_missing_shard_are_named(make_store: Callable[..., Path]
         shards.load(0)
     path.unlink()
     with pytest.raises(StudyError, match=f"{path}: missing"):
+        shards.load(0)
+
+
+def test_a_shard_is_read_for_its_checksum_once_while_it_stays_as_it_was(
+    make_store: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, read = make_store(), []
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr("sae_repro.readers.shards.sha256_file", counted)
+    for _ in range(3):  # stores of several cells
+        shards = ActivationStore(folder).activations(HOOK, "validation")
+        shards.load(0)
+    path = shards.folder / shards.entries[0]["file"]
+    assert read == [path]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(0, 0))  # later than a clock's tick, whatever that is
+    with pytest.raises(StudyError, match=f"{path}: damaged"):
         shards.load(0)
 
 

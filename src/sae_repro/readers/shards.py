@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -164,8 +165,15 @@ def _in_rolling(rolling: Path | None, path: Path, entry: dict[str, Any]) -> Path
 def _check(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise StudyError(f"{path}: missing; {remedy(path)}")
-    if sha256_file(path) != sha256:
+    found = path.stat()
+    if not _is_whole(path, sha256, found.st_ino, found.st_size, found.st_mtime_ns):
         raise StudyError(f"{path}: damaged (not the manifest's checksum); {remedy(path)}")
+
+
+@lru_cache(maxsize=4096)
+def _is_whole(path: Path, sha256: str, *state: int) -> bool:
+    """Whether the file has the checksum: read once a process, while its `state` is the same."""
+    return sha256_file(path) == sha256
 
 
 class ActivationStore:
