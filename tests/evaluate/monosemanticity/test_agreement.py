@@ -90,7 +90,7 @@ def test_weights_make_the_score_of_the_bins(seed: int, n: int, distinct: int) ->
     assert by_weights == pytest.approx(score(values.astype(float), label, edges, 0.3), abs=1e-12)
 
 
-@given(st.integers(0, 2**32), st.integers(1, 60), st.floats(0, 1), st.floats(0, 1))
+@given(st.integers(0, 2**32), st.integers(1, 400), st.floats(0, 1), st.floats(0, 1))
 @settings(max_examples=100, deadline=None)
 def test_shifted_sums_roll_the_labels(seed: int, n: int, p: float, q: float) -> None:
     rng = np.random.default_rng(seed)

@@ -13,6 +13,7 @@ Ints = npt.NDArray[np.int64]
 SHIFTS = 200
 PERCENTILE = 0.99
 GATHERED = 2**20  # entries held at once
+FEW = 100  # entries up to which an index of all shifts is faster than one of each
 
 
 def phi(both: Any, fires: Any, positives: Any, n: int) -> Floats:
@@ -100,12 +101,15 @@ def shifted_sums(weight: Floats, rows: Ints, positives: Ints, offsets: Ints, n: 
     step = max(1, GATHERED // max(1, len(points)))
     buffer = np.empty((min(step, len(offsets)), len(points)))
     for begin in range(0, len(offsets), step):
-        part = shift[begin : begin + step].tolist()
-        for i, first in enumerate(part):
-            # from a view, several times faster than by an index of all shifts at once; there is
-            # nothing to clip, and without the check numpy needs no buffer
-            twice[first : first + n].take(points, out=buffer[i], mode="clip")
+        part = shift[begin : begin + step]
         head = buffer[: len(part)]
+        # there is nothing to clip, and without the check numpy needs no buffer
+        if len(points) <= FEW:
+            twice.take(part[:, None] + points, out=head, mode="clip")
+        else:
+            for i, first in enumerate(part.tolist()):
+                # from a view, several times faster than by an index of all shifts at once
+                twice[first : first + n].take(points, out=head[i], mode="clip")
         sums[begin : begin + step] = head @ weight if points is rows else head.sum(axis=1)
     return sums
 
