@@ -1,5 +1,8 @@
 """Named generators: the same draws for the same name, others for any other."""
 
+import hashlib
+import pickle
+
 import numpy as np
 import pytest
 
@@ -12,6 +15,14 @@ def draws(*name: int | str) -> np.ndarray:
 
 def test_a_name_gives_the_same_draws_every_time() -> None:
     assert np.array_equal(draws(0, "cell", "order", 3), draws(0, "cell", "order", 3))
+
+
+def test_the_name_s_hash_is_philox_s_key() -> None:
+    key = int.from_bytes(hashlib.sha256(b"0/cell/order/3").digest()[:16], "little")
+    expected = np.random.Generator(np.random.Philox(key=key)).random(1000)
+    found = generator(0, "cell", "order", 3)
+    assert np.array_equal(pickle.loads(pickle.dumps(found)).random(1000), expected)
+    assert np.array_equal(found.random(1000), expected)
 
 
 @pytest.mark.parametrize("other", [(1, "a", 0), (0, "b", 0), (0, "a", 1), (0, "a"), ("a", 0, 0)])
