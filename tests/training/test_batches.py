@@ -96,6 +96,7 @@ def test_rounds_come_in_order_each_a_whole_number_of_batches(
     ends = read.round_ends
     assert ends[:rounds] == [*range(batches, batches * rounds, batches), per_epoch]
     assert ends[-1] == per_epoch + 1
+    assert read.pauses == (frozenset(ends) if rounds > 1 else frozenset())
     first = 0
     for number, end in enumerate(ends[:rounds]):
         within = {float(x) for x in whole[first * size : (first + batches) * size + more, 0]}

@@ -165,6 +165,14 @@ def test_the_steps_that_a_caller_chose_are_logged_and_the_last(
     assert bits(chosen) == bits(every)
 
 
+def test_another_pass_over_the_same_rows_is_no_reason_for_a_checkpoint(
+    train: Callable[..., Trained], tmp_path: Path
+) -> None:
+    passes = SETTINGS.model_copy(update={"epochs": 3, "checkpoint_every": 10_000})
+    train(CELLS["vanilla"], settings=passes, checkpoint=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("stop_at", [1, 20, 47])
 def test_killed_and_resumed_ends_with_the_same_bits(

@@ -41,6 +41,8 @@ class Batches:
         """Steps of an epoch up to the end of each round."""
         self.round_ends = self._round_ends()
         """Of each round that is read, epoch after epoch, the step after its last one."""
+        self.pauses = frozenset(self.round_ends if len(self._rounds) > 1 else ())
+        """Those before which training may pause, for another round to take its place on disk."""
 
     def starting_at(self, step: int) -> Iterator[Tensor]:
         """The batches [B, D] fp32 of steps `step`, `step` + 1, …"""

@@ -159,7 +159,7 @@ class Trainer:
             done = step + 1
             logging = logged(step) or done == self.batches.steps
             saves = done < self.batches.steps and (
-                done % self.settings.checkpoint_every == 0 or done in self.batches.round_ends
+                done % self.settings.checkpoint_every == 0 or done in self.batches.pauses
             )
             if logging or (saves and self.watch.fault()):  # the failure's terms
                 row = self._row(step, taken, batch)
