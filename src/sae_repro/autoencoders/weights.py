@@ -43,6 +43,12 @@ class Weights:
         tensors = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: t for name, t in tensors.items() if isinstance(t, Tensor)}
 
+    def detached(self) -> "Weights":
+        """The same memory outside of autograd."""
+        detached = Weights(**{name: tensor.detach() for name, tensor in self.named().items()})
+        detached.widths = self.widths
+        return detached
+
     def norm_over_hooks(self) -> Tensor:
         """‖d_k‖ [K]; of a crosscoder Σ_h ‖d_k,h‖, over the parts of d_k at its hooks."""
         if not self.widths:

@@ -26,8 +26,8 @@ others'."""
 SOFT_COSINE = 0.8  # of a decoder row with its start, at least (2602.14111, figure 1)
 
 
-Adams = tuple[Tensor, Tensor, Tensor]
-"""A weight, and its m and v."""
+Adams = tuple[list[Tensor], list[Tensor], list[Tensor]]
+"""Weights, their m and their v."""
 
 
 @dataclass
@@ -36,8 +36,8 @@ class _Block:
 
     first: int
     last: int
-    trained: dict[str, Adams]
-    """Those of the two that are not frozen."""
+    adams: Adams
+    """Of those of the two that are not frozen; the first block's begin with all other weights."""
     rows: Floats
     """The weights of W_dec."""
 
@@ -46,8 +46,8 @@ class _Block:
 class Pending:
     """Gradients of a step that wait for the norm they are clipped by."""
 
-    small: list[Floats]
     blocks: list[list[Floats]]
+    """In the order of each block's `adams`."""
     square: float
     """Their squared norm."""
 
@@ -77,27 +77,29 @@ class Optimiser:
             name: (tensor.detach(), *self.moments(name)) for name, tensor in self._named.items()
         }
         self._kept = FROZEN.get(cell.frozen or "")
-        self._blocks = self._in_blocks()
         self._small = [name for name in self._whole if name not in FROZEN.values()]
+        self._rows = [name for name in ("W_enc", "W_dec") if name != self._kept]
+        self._blocks = self._in_blocks()
         # a resumed training begins at the same weights before it takes up its state
         soft = cell.frozen == "soft_decoder"
         self._start = _unit_rows(weights.W_dec.detach()) if soft else None
 
     def _in_blocks(self) -> list[_Block]:
-        w_enc, w_dec = self._whole["W_enc"], self._whole["W_dec"]
-        d_sae, d_in = w_dec[0].shape
-        rows = max(1, BLOCK_BYTES // (d_in * w_dec[0].element_size()))
+        w_dec = self._whole["W_dec"][0]
+        d_sae, d_in = w_dec.shape
+        rows = max(1, BLOCK_BYTES // (d_in * w_dec.element_size()))
+        by_latent = {
+            name: [tensor.T if name == "W_enc" else tensor for tensor in self._whole[name]]
+            for name in self._rows
+        }
 
         def block(first: int) -> _Block:
             part = slice(first, first + rows)
-            both: dict[str, Adams] = {
-                "W_enc": (w_enc[0].T[part], w_enc[1].T[part], w_enc[2].T[part]),
-                "W_dec": (w_dec[0][part], w_dec[1][part], w_dec[2][part]),
-            }
-            trained = {name: adams for name, adams in both.items() if name != self._kept}
-            return _Block(first, min(first + rows, d_sae), trained, w_dec[0][part].numpy())
+            of = [] if first else [self._whole[name] for name in self._small]
+            of += [(w[part], m[part], v[part]) for w, m, v in by_latent.values()]
+            return _Block(first, min(first + rows, d_sae), _listed(of), w_dec[part].numpy())
 
-        on_cpu = w_dec[0].device.type == "cpu"
+        on_cpu = w_dec.device.type == "cpu"
         return [block(first) for first in range(0, d_sae, rows)] if on_cpu else []
 
     def step(self, loss: Tensor, lr: float) -> None:
@@ -116,12 +118,10 @@ class Optimiser:
         if self._cell.grad_clip is not None:
             torch.nn.utils.clip_grad_norm_(list(trained.values()), self._cell.grad_clip)
         with torch.no_grad():
-            of = []
-            for name, tensor in trained.items():
-                assert tensor.grad is not None
-                of.append((self._whole[name], tensor.grad))
+            gradients = [tensor.grad for tensor in trained.values() if tensor.grad is not None]
+            assert len(gradients) == len(trained)
             self._step_counts.add_(1)
-            self._update(of, None, lr)
+            self._update(_listed([self._whole[name] for name in trained]), gradients, None, lr)
             self._constrain(weights.W_dec, slice(None))
             if weights.threshold is not None:
                 weights.threshold.clamp_min_(0.0)
@@ -153,25 +153,20 @@ class Optimiser:
                 radial = torch.from_numpy(np.vecdot(decoder, block.rows))[:, None]
                 torch.from_numpy(decoder).addcmul_(radial, torch.from_numpy(block.rows), value=-1)
             rows = {"W_enc": encoder, "W_dec": decoder}
-            blocks.append([rows[name] for name in block.trained])
-            square += sum(map(squared, blocks[-1]))
-        return Pending(small, blocks, square)
+            trained = [rows[name] for name in self._rows]
+            square += sum(map(squared, trained))
+            blocks.append(trained if blocks else small + trained)
+        return Pending(blocks, square)
 
     def finish(self, pending: Pending, square: float, lr: float) -> None:
         """Clip by `square`, the squared norm of all gradients; Adam; rows to norm one; θ ≥ 0."""
-        with torch.no_grad():
-            divisor = self._divisor(square)
-            self._step_counts.add_(1)
-            small = (self._whole[name] for name in self._small)
-            of = list(zip(small, pending.small, strict=True))
-            for block, trained in zip(self._blocks, pending.blocks, strict=True):
-                of += zip(block.trained.values(), trained, strict=True)
-                adams = [(adam, torch.from_numpy(gradient)) for adam, gradient in of]
-                self._update(adams, divisor, lr)
-                of = []
-                self._constrain_rows(block)
-            if self._weights.threshold is not None:
-                self._weights.threshold.clamp_min_(0.0)
+        divisor = self._divisor(square)
+        self._step_counts.add_(1)
+        for block, gradients in zip(self._blocks, pending.blocks, strict=True):
+            self._update(block.adams, [*map(torch.from_numpy, gradients)], divisor, lr)
+            self._constrain_rows(block)
+        if "threshold" in self._whole:
+            self._whole["threshold"][0].clamp_min_(0.0)
 
     def _constrain_rows(self, block: _Block) -> None:
         """`_constrain` of one block's rows of W_dec."""
@@ -198,19 +193,15 @@ class Optimiser:
         return None if by <= 1 else torch.tensor(by, dtype=torch.float32)
 
     def _update(
-        self,
-        of: list[tuple[Adams, Tensor]],
-        divisor: Tensor | None,
-        lr: float,
+        self, of: Adams, gradients: list[Tensor], divisor: Tensor | None, lr: float
     ) -> None:
         """Adam on weights with their gradients, which are divided in passing."""
-        tensors, gradients = zip(*of, strict=True)
-        weights, mean, square = zip(*tensors, strict=True)
+        weights, mean, square = of
         torch._fused_adam_(
-            list(weights),
-            list(gradients),
-            list(mean),
-            list(square),
+            weights,
+            gradients,
+            mean,
+            square,
             [],
             self._steps[: len(weights)],
             lr=lr,
@@ -255,6 +246,11 @@ class Optimiser:
         for name, remembered in self._state.items():
             for key, value in remembered.items():
                 value.copy_(state[f"adam.{name}.{key}"])
+
+
+def _listed(of: list[tuple[Tensor, Tensor, Tensor]]) -> Adams:
+    weights, means, squares = zip(*of, strict=True)
+    return [*weights], [*means], [*squares]
 
 
 def remove_radial(rows: Tensor) -> None:

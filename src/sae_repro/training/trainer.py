@@ -170,6 +170,7 @@ class Trainer:
                 self._save(done, journal)
         return journal
 
+    @torch.no_grad()
     @np.errstate(over="ignore", invalid="ignore")  # what is not finite is the watch's to report
     def _step(self, step: int, x_nd: Tensor) -> Taken:
         """Numbers 2 to 10 of the map."""
@@ -187,15 +188,14 @@ class Trainer:
             dead_k=self._dead() if cell.revival_row.auxiliary else None,
         )
         self._update(taken, learning_rate(cell, self.weights.d_in, step, steps))
-        with torch.no_grad():
-            code, l0 = taken.code, taken.code.l0
-            self.silent_k.add_(len(x_nd)).masked_fill_(code.fired_k(), 0)
-            self._steer(step, l0)
-            if cell.activation_row.threshold == "calibrated":
-                self.threshold.follow(code.smallest(decoder_norm(cell, self.weights)))
-            self.watch.note(step, taken, l0, self._target(x_nd))
-            if cell.order == "contribution":
-                self._reorder(code)
+        code, l0 = taken.code, taken.code.l0
+        self.silent_k.add_(len(x_nd)).masked_fill_(code.fired_k(), 0)
+        self._steer(step, l0)
+        if cell.activation_row.threshold == "calibrated":
+            self.threshold.follow(code.smallest(decoder_norm(cell, self.weights)))
+        self.watch.note(step, taken, l0, self._target(x_nd))
+        if cell.order == "contribution":
+            self._reorder(code)
         return taken
 
     def _update(self, taken: Taken, lr: float) -> None:

@@ -1,6 +1,7 @@
 """Products and sums of a step: of whole matrices, and over a few entries of them."""
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -12,31 +13,41 @@ from sae_repro.training.steps.workspace import Floats
 
 
 def product(a: Floats, b: Floats, out: Floats) -> None:
-    """a @ b of matrices into `out`.
+    """a @ b of matrices into `out`."""
+    multiplier()(a, b, out)
+
+
+def multiplier() -> Callable[[Floats, Floats, Floats], object]:
+    """`product` as this process has to compute it, for those who need several.
 
     With one thread whole: the blocks in which several would share it cost 4 to 24 % of its time.
     """
-    if torch.get_num_threads() == 1 and install.cache_info().currsize:
-        np.matmul(a, b, out=out)
-    else:
-        multiply(a, b, out)
+    whole = torch.get_num_threads() == 1 and install.cache_info().currsize
+    return np.matmul if whole else multiply
 
 
 def squared(x: Floats) -> float:
     """Σ x² of an array that lies in one piece."""
     flat = x.reshape(-1)
-    return float(np.dot(flat, flat))
+    return float(flat.dot(flat))
 
 
 def sum_rows(x: Floats) -> Floats:
     """[N, M] summed over its rows."""
-    sums: Floats = np.matmul(np.ones(len(x), x.dtype), x)
+    sums: Floats = np.matmul(_ones(len(x), x.dtype), x)
     return sums
 
 
-def plus(x: Floats, more: Floats | float) -> None:
-    """Add a number, or one per column, to a matrix in place; numpy takes twice as long."""
-    torch.from_numpy(x).add_(more if isinstance(more, float) else torch.from_numpy(more))
+@lru_cache(maxsize=8)
+def _ones(n: int, dtype: np.dtype[np.floating]) -> Floats:
+    ones = np.ones(n, dtype)
+    ones.setflags(write=False)
+    return ones
+
+
+def plus(x: Floats, more: Floats) -> None:
+    """Add a number per column to a matrix in place; numpy takes twice as long."""
+    torch.from_numpy(x).add_(torch.from_numpy(more))
 
 
 def rectified(x: Floats) -> Floats:

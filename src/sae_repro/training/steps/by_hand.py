@@ -47,6 +47,8 @@ class _Batch:
     u_dead: Floats | None
     fires: Mask | None
     """Where z > 0, [N, K], if that is known."""
+    per: int
+    """By what squared errors are divided."""
     terms: dict[str, Tensor | float] = field(default_factory=dict)
     gate: tuple[Floats, Residual] | None = None
     """max(π, 0) and how it misses the batch, where the decoder learns from that too."""
@@ -56,26 +58,25 @@ class ByHand:
     """The steps of one cell; what it keeps between them changes no result."""
 
     def __init__(self, cell: Cell, weights: Weights, *, epsilon: float) -> None:
-        self._cell, self._weights = cell, weights
+        self._cell, self._weights = cell, (weights := weights.detached())
         # numpy: half of what torch's way into small operations takes
         self._w_enc, self._b_enc, self._w_dec, self._b_dec = (
-            tensor.detach().numpy()
+            tensor.numpy()
             for tensor in (weights.W_enc, weights.b_enc, weights.W_dec, weights.b_dec)
         )
         self._activation = ACTIVATIONS[cell.activation](cell, weights, epsilon)
         self._workspace = Workspace()
 
-    @torch.no_grad()
     def take(
         self, x_nd: Tensor, *, lengths: list[int], lambda_: float | Tensor, dead_k: Tensor | None
     ) -> Taken:
         """The step on a batch x [N, D]; arguments as of `autoencoders.training_losses`."""
         cell, w_dec = self._cell, self._w_dec
         batch = self._encoded(x_nd, lengths, dead_k)
-        layout, scale = batch.layout, 2 / self._per(batch)
+        layout, scale = batch.layout, 2 / batch.per
         residual = layout.residual(batch.z, w_dec, batch.target_nd, "residual")
-        batch.terms["reconstruction"] = residual.squares / self._per(batch)
-        du, small, norm_slope = self._back(batch, residual, float(lambda_))
+        batch.terms["reconstruction"] = residual.squares / batch.per
+        du, small, norm_slope = self._back(batch, residual, scale, float(lambda_))
         du_k = layout.sum_k(du) if cell.activation_row.gated else small["b_enc"].copy()
         gradients = Gradients(
             small,
@@ -104,13 +105,14 @@ class ByHand:
         return Taken(loss, batch.terms, lambda: residual.full, code, gradients)
 
     def _encoded(self, batch_nd: Tensor, lengths: list[int], dead_k: Tensor | None) -> _Batch:
-        seen_nd, x_nd = (side.numpy() for side in sides(self._cell, self._weights, batch_nd))
+        cell = self._cell
+        seen, target = sides(cell, self._weights, batch_nd)
+        x_nd = target.numpy()
         target_nd = x_nd - self._b_dec
-        linear_nd = skipped(self._weights, torch.from_numpy(seen_nd))
+        linear_nd = skipped(self._weights, seen)
         if linear_nd is not None:
             target_nd -= linear_nd.numpy()
-        if self._cell.subtracts_b_dec:
-            seen_nd = target_nd
+        seen_nd = target_nd if cell.subtracts_b_dec else seen.numpy()
         u_nk = self._workspace.empty("u", len(x_nd), len(self._w_dec), like=x_nd)
         product(seen_nd, self._w_enc, u_nk)
         plus(u_nk, self._b_enc)
@@ -122,7 +124,8 @@ class ByHand:
         layout, u = self._laid_out(u_nk, found, lengths)
         z = self._activation.z(layout, u)
         fires = cast(Mask, found) if self._activation.fires and found.dtype == np.bool_ else None
-        return _Batch(x_nd, target_nd, seen_nd, lengths, layout, u, z, dead, u_dead, fires)
+        per = (x_nd.size if cell.reconstruction == "mean" else len(x_nd)) * len(lengths)
+        return _Batch(x_nd, target_nd, seen_nd, lengths, layout, u, z, dead, u_dead, fires, per)
 
     def _laid_out(
         self, u_nk: Floats, found: Mask | Indices, lengths: list[int]
@@ -154,18 +157,12 @@ class ByHand:
 
         return both
 
-    def _per(self, batch: _Batch) -> int:
-        """By what squared errors are divided."""
-        x_nd = batch.x_nd
-        mean = self._cell.reconstruction == "mean"
-        return (x_nd.size if mean else len(x_nd)) * len(batch.lengths)
-
     def _back(
-        self, batch: _Batch, residual: Residual, lambda_: float
+        self, batch: _Batch, residual: Residual, scale: float, lambda_: float
     ) -> tuple[Floats, Small, Floats | None]:
         """(∂/∂u at the entries, small gradients, ∂/∂‖d‖ / ‖d‖ if any)."""
-        layout, w_dec, per = batch.layout, self._w_dec, self._per(batch)
-        dz = layout.back(residual, w_dec, 2 / per, "residual")
+        layout, w_dec = batch.layout, self._w_dec
+        dz = layout.back(residual, w_dec, scale, "residual")
         if not self._cell.activation_row.gated:
             fires_slope_k, norm_slope = self._penalise(batch, batch.z, dz, lambda_)
             du, small = self._activation.back(layout, batch.u, batch.z, dz, fires_slope_k)
@@ -177,9 +174,9 @@ class ByHand:
         missed = layout.residual(gate, w_dec, batch.target_nd, "missed")
         if self._cell.gated_auxiliary == "trained":
             batch.gate = gate, missed
-        dgate = layout.back(missed, w_dec, 2 / per, "missed")
+        dgate = layout.back(missed, w_dec, scale, "missed")
         _, norm_slope = self._penalise(batch, gate, dgate, lambda_)
-        batch.terms["gate"] = missed.squares / per
+        batch.terms["gate"] = missed.squares / batch.per
         where_positive(dgate, gate, out=dgate)
         da, small = self._activation.back(layout, batch.u, batch.z, dz, 0.0)
         da += dgate
@@ -218,10 +215,7 @@ class ByHand:
             cell.penalty, layout, z, norm_k=norm_k, fraction_k=fraction_k
         )
         batch.terms["penalty"] = share * value
-        if isinstance(slope, float):
-            plus(dz, slope * share)
-        else:
-            dz += slope * share
+        dz += slope * share
         if norm_slope_k is None or norm_k is None:
             return 0.0, None
         tiny = np.finfo(norm_k.dtype).tiny

@@ -15,7 +15,7 @@ import torch
 
 from sae_repro.autoencoders.selection import Indices, Mask, positions, row_starts
 from sae_repro.params import Cell
-from sae_repro.training.steps.bags import bag, dots, product, squared, starts, sum_rows
+from sae_repro.training.steps.bags import bag, dots, multiplier, squared, starts, sum_rows
 from sae_repro.training.steps.gradients import Rows
 from sae_repro.training.steps.nesting import Nesting, nested
 from sae_repro.training.steps.workspace import Floats, Workspace
@@ -76,6 +76,7 @@ class All:
     ) -> None:
         self._shape, self._workspace, self._weight_m = (n, d_sae), workspace, weight_m
         self._groups = list(pairwise([0, *lengths]))
+        self._multiply = multiplier()
 
     def per_latent(self, p_k: Floats) -> Floats:
         """[K]."""
@@ -93,7 +94,7 @@ class All:
         """The residuals summed up are [m, N, D]."""
         summed = self._workspace.empty(name, len(self._groups), *target_nd.shape, like=z)
         for part, (a, b) in zip(summed, self._groups, strict=True):
-            product(z[:, a:b], w_dec[a:b], part)
+            self._multiply(z[:, a:b], w_dec[a:b], part)
         summed[0] -= target_nd
         for shorter, part in pairwise(summed):
             part += shorter
@@ -114,7 +115,7 @@ class All:
         values = self._workspace.empty(f"{name}, back", *self._shape, like=w_dec)
         w_dk = w_dec.T
         for part, (a, b) in zip(residual.scaled(scale), self._groups, strict=True):
-            product(part, w_dk[:, a:b], values[:, a:b])
+            self._multiply(part, w_dk[:, a:b], values[:, a:b])
         return values
 
     def outer(self, values: Floats, of: Residual | Floats, scale: float, name: str) -> Rows:
@@ -126,7 +127,7 @@ class All:
         out = self._workspace.empty(name, self._shape[1], parts.shape[2], like=values)
         values_kn = values.T
         for part, (a, b) in zip(parts, groups, strict=True):
-            product(values_kn[a:b], part, out[a:b])
+            self._multiply(values_kn[a:b], part, out[a:b])
         return lambda a, b: out[a:b]
 
 
@@ -214,9 +215,10 @@ class Few:
                 weight = weight.astype(z.dtype)
                 squares += float((np.square(part).sum(2) * weight).sum())
                 part *= weight[..., None]
-            for longer, shorter in pairwise(group[::-1]):
-                shorter += longer
-            summed[a:b] = part
+            totals = summed[a:b].transpose(1, 0, 2)
+            totals[-1] = group[-1]
+            for number in range(m - 2, -1, -1):
+                np.add(group[number], totals[number + 1], out=totals[number])
         return Residual(squares, squared(left), left, summed[:, 0], summed)
 
     def back(self, residual: Residual, w_dec: Floats, scale: float, name: str) -> Floats:

@@ -20,6 +20,7 @@ class Reference:
     epsilon: float
     autocast: bool = False
 
+    @torch.enable_grad()
     def take(
         self, x_nd: Tensor, *, lengths: list[int], lambda_: float | Tensor, dead_k: Tensor | None
     ) -> Taken:
