@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sae_repro.cli.pipelines import check_copy
 from sae_repro.params import Section, load, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +41,7 @@ def test_a_stage_has_its_six_places(stage: str) -> None:
     assert len(script.splitlines()) <= 30
     assert f'stage("{stage}"' in script
     assert f"from sae_repro.{stage} import run" in script
-    assert PIPELINE[stage]["cmd"] == f"python ${{root}}/stages/{stage}.py"
+    assert PIPELINE[stage]["cmd"] == f"python ./stages/{stage}.py"
     assert (PACKAGE / stage / "__init__.py").is_file()
     schema = importlib.import_module(f"sae_repro.params.{stage}")
     assert issubclass(getattr(schema, stage.title()), Section)
@@ -110,7 +111,15 @@ def test_every_study_is_valid_and_has_the_pipeline(study: Path) -> None:
     loaded = load(study / "params.yaml")
     assert (study / loaded.root).resolve() == ROOT
     assert not (study / "dvc.yaml").is_symlink()
-    assert (study / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
+    check_copy(study, loaded.root)
+    assert read_yaml(study / "dvc.yaml")["stages"] == {
+        stage: {
+            **entry,
+            "cmd": f"python {loaded.root}/stages/{stage}.py",
+            "deps": [re.sub(r"^\./", f"{loaded.root}/", dep) for dep in entry["deps"]],
+        }
+        for stage, entry in read_yaml(ROOT / "dvc.yaml")["stages"].items()
+    }
 
 
 def test_no_file_in_git_is_a_link() -> None:

@@ -26,6 +26,7 @@ from sae_repro.cli.claims import check_worlds
 from sae_repro.cli.grid import Fit
 from sae_repro.cli.measuring import MIN_TOKENS, TextSize
 from sae_repro.cli.own_text import study_yaml
+from sae_repro.cli.pipelines import check_copy, seen_from
 from sae_repro.cli.studies import pin_inputs
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
@@ -82,8 +83,11 @@ def test_a_copy_has_the_cells_and_a_pipeline_of_its_own(checkout: Path) -> None:
     assert "next: dvc repro studies/copy/dvc.yaml" in message
     folder = checkout / "studies/copy"
     assert not (folder / "dvc.yaml").is_symlink(), "DVC reads no link in a commit"
-    assert (folder / "dvc.yaml").read_bytes() == (checkout / "dvc.yaml").read_bytes()
     study = load(folder / "params.yaml")
+    assert (folder / "dvc.yaml").read_text() == seen_from(
+        "../..", (checkout / "dvc.yaml").read_text()
+    )
+    check_copy(folder, study.root)
     assert study.root == "../.."
     assert study.cells == load(checkout / "params.yaml").cells
     text = (folder / "params.yaml").read_text()

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from sae_repro.cli.pipelines import seen_from
+
 Run = Callable[..., Any]
 Copied = Callable[[Path], Path]
 
@@ -111,7 +113,7 @@ def test_a_study_that_was_not_run_does_not_keep_the_others_from_being_pulled(
     run("dvc", "remote", "add", "--default", "store", str(tmp_path / "remote"), cwd=folder)
     study = folder / "studies" / "later"
     study.mkdir()
-    (study / "dvc.yaml").write_bytes((folder / "dvc.yaml").read_bytes())
+    (study / "dvc.yaml").write_text(seen_from("../..", (folder / "dvc.yaml").read_text()))
     params = (folder / "params.yaml").read_text().replace("text.jsonl", "../../text.jsonl")
     (study / "params.yaml").write_text(params.replace("root: .", "root: ../.."))
     run("sae-repro", "check", "studies/later", cwd=folder)

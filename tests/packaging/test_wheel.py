@@ -116,7 +116,7 @@ def test_init_makes_a_study_of_every_template(outside: Outside) -> None:
         outside.sae_repro("init", "study", "--from", name, "--tune")
         assert "ok: tune" in outside.sae_repro("check", at="study")
         assert (outside.folder / "study/.git").is_dir()
-        assert "${root}/src" not in (outside.folder / "study/dvc.yaml").read_text()
+        assert "./src" not in (outside.folder / "study/dvc.yaml").read_text()
     assert "did you mean demo" in outside.sae_repro("init", "b", "--from", "dmeo", code=2)
     assert not (outside.folder / "b").exists()
     assert "not empty" in outside.sae_repro("init", "study", code=2)
@@ -175,6 +175,8 @@ def test_new_makes_studies_beside_that_of_init(outside: Outside) -> None:
     outside.sae_repro("new", "copy", at="study")
     for name in ("stories", "copy"):
         assert "ok: " in outside.sae_repro("check", f"studies/{name}", at="study")
+        pipeline = (outside.folder / "study/studies" / name / "dvc.yaml").read_text()
+        assert "- ../../code/train.txt\n" in pipeline and "python ../../stages/" in pipeline
         status = outside.run("dvc", "status", f"studies/{name}/dvc.yaml", at="study")
         assert "modified:           code/train.txt" in status, "new to this study; not missing"
     (outside.folder / "study/code/train.txt").write_text("0" * 64 + "\n")

@@ -277,7 +277,8 @@ def deps(
 ) -> None:
     """Compare the code that stages depend on in dvc.yaml with the code that they import.
 
-    Each studies/NAME/dvc.yaml is compared with the root's, of which it is a copy.
+    Each studies/NAME/dvc.yaml is compared with the root's, of which it is a copy but for the paths
+    that lead to the root.
 
     Run it in the repository's root. Exit code 1 where they differ, and --write does not mend it.
     """

@@ -25,7 +25,7 @@ def check_lines(study: Path, *, probe: bool) -> Iterator[str]:
     from sae_repro.preflight import check_inputs
 
     check_place(study / loaded.root)
-    check_copy(study, study / loaded.root)
+    check_copy(study, loaded.root)
     check_inputs(loaded, study)
     check_own_inputs(loaded, study)
     check_version(study)

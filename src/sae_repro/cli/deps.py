@@ -1,44 +1,73 @@
 """The code that a pipeline's stages depend on: what they import, written into its dvc.yaml."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from sae_repro.cli.pipelines import PIPELINE, renewed
+from sae_repro.cli.pipelines import PIPELINE, TUNING, copies, renewed
 from sae_repro.closure import PACKAGE, dependencies
 from sae_repro.errors import StudyError
 from sae_repro.files import write_text
 
-CODE = "${root}/src/"
-LOCK = "${root}/requirements.lock"
-PIPELINES = (PIPELINE, Path("tune/dvc.yaml"))
+CODE = "./src/"
+LOCK = "./requirements.lock"
+PIPELINES = (PIPELINE, TUNING)
 
 
 def update(pipelines: Sequence[Path], *, write: bool) -> Iterator[str]:
     """A line for each dependency that stages of `pipelines` lack, or list and don't import.
 
-    Of the root's dvc.yaml, also one for each study whose copy of it differs. With `write`, the
-    files are corrected. The working folder is the repository's root; StudyError where it isn't.
+    Of a pipeline of the root, also one for each study whose copy of it differs; of a study's, one
+    if it does. With `write`, the files are corrected. The working folder is the repository's root;
+    StudyError where it isn't.
     """
+    for path in (Path(os.path.relpath(given)) for given in pipelines):
+        if path in PIPELINES:
+            text = yield from _updated(path, write=write)
+            for study, copy in copies(Path()):
+                if copy == path:
+                    yield from renewed(text, study, copy, write=write)
+        else:
+            original, study = _original(path)
+            yield from renewed(_text(original), study, original, write=write)
+
+
+def _updated(path: Path, *, write: bool) -> Generator[str, None, str]:
+    """The lines of a pipeline of the root; returns its text, corrected with `write`."""
     source = Path("src")
-    for path in pipelines:
-        if not path.is_file() or not (source / PACKAGE).is_dir():
-            raise StudyError(f"{path}: not found; run this in the repository's root")
-        before = path.read_text(encoding="utf-8")
-        after = with_imported_code(before, source)
-        listed, imported = code_of(before), code_of(after)
-        for stage in listed:
-            for sign, deps in (
-                ("-", listed[stage] - imported[stage]),
-                ("+", imported[stage] - listed[stage]),
-            ):
-                yield from (f"{path}: {stage}: {sign} {dep}" for dep in sorted(deps))
-        if write and after != before:
-            write_text(path, after)
-        if path == PIPELINE:
-            yield from renewed(Path(), after if write else before, write=write)
+    if not (source / PACKAGE).is_dir():
+        raise StudyError(f"{source / PACKAGE}: not found; run this in the repository's root")
+    before = _text(path)
+    after = with_imported_code(before, source)
+    listed, imported = code_of(before), code_of(after)
+    for stage in listed:
+        for sign, deps in (
+            ("-", listed[stage] - imported[stage]),
+            ("+", imported[stage] - listed[stage]),
+        ):
+            yield from (f"{path}: {stage}: {sign} {dep}" for dep in sorted(deps))
+    if write and after != before:
+        write_text(path, after)
+    return after if write else before
+
+
+def _original(path: Path) -> tuple[Path, Path]:
+    """(the pipeline of the root that `path` copies, the folder of its study)."""
+    study, original = path.parent, PIPELINE
+    if study.name == TUNING.parent.name and (study.parent / "params.yaml").is_file():
+        study, original = study.parent, TUNING
+    if path.name != PIPELINE.name or not (study / "params.yaml").is_file():
+        raise StudyError(f"{path}: not found; name the {PIPELINE} of a study, seen from the root")
+    return original, study
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise StudyError(f"{path}: not found; run this in the repository's root")
+    return path.read_text(encoding="utf-8")
 
 
 def code_of(text: str) -> dict[str, set[str]]:

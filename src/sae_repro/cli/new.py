@@ -12,7 +12,7 @@ from typing import Any
 
 from sae_repro.cli.bringing import bring
 from sae_repro.cli.own_inputs import check_own_inputs
-from sae_repro.cli.pipelines import check_place
+from sae_repro.cli.pipelines import PIPELINE, check_place, seen_from
 from sae_repro.cli.schema import modeline
 from sae_repro.cli.studies import check_but_pins, open_yaml, yaml_text
 from sae_repro.cli.templates import described, start_of, templates
@@ -78,8 +78,9 @@ def make_study(name: str, start: str | None, request: StudyRequest) -> Iterator[
             text, notes = _copy(name, start_of(start or "."), request.hooks, folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "params.yaml", text)
-        shutil.copyfile("dvc.yaml", folder / "dvc.yaml")
         study = load(folder / "params.yaml")
+        pipeline = PIPELINE.read_text(encoding="utf-8")
+        write_text(folder / PIPELINE, seen_from(study.root, pipeline))
         check_inputs(study, folder)
         check_own_inputs(study, folder)
     except BaseException:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sae_repro.cli.deps import with_code
+from sae_repro.cli.pipelines import PIPELINE, TUNING, copies, copy_of
 from sae_repro.cli.schema import modeline, write_schemas
 from sae_repro.cli.studies import open_yaml, yaml_text
 from sae_repro.errors import StudyError, did_you_mean
@@ -20,8 +21,6 @@ from sae_repro.preflight import check_inputs
 
 EMBEDDED = "embedded"
 TEMPLATES = Path("studies/templates")
-PIPELINE = Path("dvc.yaml")
-TUNING = Path("tune/dvc.yaml")
 SEARCH = Path("tune/params.yaml")
 PLOTS = Path(".dvc/plots")
 
@@ -146,15 +145,15 @@ def _write_pipeline(folder: Path, *, tune: bool) -> Iterator[str]:
     """Write dvc.yaml, stages/, schemas, the templates of plots and the record of the installation;
     what changed, by name.
 
-    params.yaml stays as it is. Studies below `folder` are given the same dvc.yaml.
+    params.yaml stays as it is. Studies below `folder` are given copies of the dvc.yaml.
     """
     template = template_folder()
     tune = tune or (folder / TUNING).is_file()
     texts = {}
     for path in (PIPELINE, TUNING) if tune else (PIPELINE,):
         texts[path] = _without_source((template / path).read_text(encoding="utf-8"))
-    for study in sorted(folder.glob("studies/*/params.yaml")):
-        texts[study.with_name("dvc.yaml").relative_to(folder)] = texts[PIPELINE]
+    for study, path in copies(folder):
+        texts[(study / path).relative_to(folder)] = copy_of(texts[path], study, folder)
     for script in sorted((template / "stages").glob("*.py")):
         if tune or script.stem != "tune":
             texts[Path("stages") / script.name] = script.read_text(encoding="utf-8")
@@ -208,7 +207,7 @@ def _plot_templates(folder: Path) -> dict[Path, str]:
 
 def _without_source(text: str) -> str:
     """`text` of a dvc.yaml whose stages depend on code/S.txt in place of files of src/."""
-    return with_code(text, lambda stage: [f"${{root}}/code/{stage}.txt"])
+    return with_code(text, lambda stage: [f"./code/{stage}.txt"])
 
 
 def _under_version_control(folder: Path) -> Iterator[str]:
