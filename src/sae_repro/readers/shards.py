@@ -127,7 +127,7 @@ class Shards:
         entry = self.entries[number]
         path = self.folder / entry["file"]
         if entry.get("round") and not path.exists():
-            path = _in_rolling(self.rolling, path, entry)
+            path = _in_rolling(self.rolling, path, entry, len(self.rounds))
         _check(path, entry["sha256"])
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
@@ -150,15 +150,15 @@ class Shards:
                 yield np.asarray(shard[start : start + size])
 
 
-def _in_rolling(rolling: Path | None, path: Path, entry: dict[str, Any]) -> Path:
+def _in_rolling(rolling: Path | None, path: Path, entry: dict[str, Any], rounds: int) -> Path:
     if rolling is not None:
         found: Path = rolling / entry["file"]
         if found.exists():
             return found
     raise StudyError(
-        f"{path}: of round {entry['round']} of the training activations, which extract.keep = "
-        "buffer keeps while the stage train reads it; here only the first round can be read (or "
-        "set extract.keep to all)"
+        f"{path}: of round {entry['round'] + 1} of {rounds} of the training activations, which "
+        "extract.keep = buffer keeps while the stage train reads it; here only the first round "
+        "can be read (or set extract.keep to all)"
     )
 
 
