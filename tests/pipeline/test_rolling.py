@@ -77,7 +77,7 @@ def test_a_rolling_buffer_gives_the_same_bits(
     entries = [*store.activations(FIRST, "train").entries, *store.index("train").entries]
     assert {e["round"] for e in entries} == {0, 1, 2, 3}
     assert all(Path(store.folder, e["file"]).exists() == (e["round"] == 0) for e in entries)
-    with pytest.raises(StudyError, match="of round 1 of the training activations"):
+    with pytest.raises(StudyError, match="of round 2 of 4 of the training activations"):
         store.activations(FIRST, "train").whole()
 
     on_disk = []
