@@ -59,7 +59,7 @@ def top_k(score: Floats, k: int) -> Indices:
     mask = np.less(score, low_n[:, None])
     flat = positions(np.logical_not(mask, out=mask))
     start_n = row_starts(flat, *score.shape)
-    count_n = np.diff(start_n)
+    count_n = start_n[1:] - start_n[:-1]
     width = int(count_n.max(initial=0))
     if width <= k:
         return flat
@@ -75,7 +75,7 @@ def top_k(score: Floats, k: int) -> Indices:
 
 def row_starts(flat: Indices, rows: int, width: int) -> Indices:
     """Where the rows of a matrix start among rising flat indices, and the end, [rows + 1]."""
-    starts: Indices = np.searchsorted(flat, np.arange(rows + 1) * width)
+    starts: Indices = flat.searchsorted(np.arange(0, (rows + 1) * width, width))
     return starts
 
 
@@ -127,7 +127,7 @@ class BatchTopK:
         value = score[flat]
         least = np.partition(value, len(value) - wanted)[len(value) - wanted]
         keep = ~(value < least)
-        extra = int(keep.sum()) - wanted
+        extra = np.count_nonzero(keep) - wanted
         if extra:
             keep[np.flatnonzero(value == least)[-extra:]] = False
         self._floor = max(0.0, SLACK * float(least)) if np.isfinite(least) else 0.0

@@ -62,10 +62,12 @@ class Optimiser:
         self._named = weights.named()
         for tensor in self._named.values():
             tensor.requires_grad_(True)
+        on_cpu = weights.W_dec.device.type == "cpu"
         # not torch.optim: making one of its optimisers imports torch's compiler, for a second
         # all equal, but torch's Adam asks for one per tensor
         self._step_counts = torch.zeros(len(self._named), device=weights.W_dec.device)
         self._steps = list(self._step_counts.unbind())
+        self._counts: Floats = self._step_counts.numpy() if on_cpu else np.empty(0, np.float32)
         self._state = {
             name: {
                 "step": step,
@@ -161,7 +163,7 @@ class Optimiser:
     def finish(self, pending: Pending, square: float, lr: float) -> None:
         """Clip by `square`, the squared norm of all gradients; Adam; rows to norm one; θ ≥ 0."""
         divisor = self._divisor(square)
-        self._step_counts.add_(1)
+        self._counts += 1
         for block, gradients in zip(self._blocks, pending.blocks, strict=True):
             self._update(block.adams, [*map(torch.from_numpy, gradients)], divisor, lr)
             self._constrain_rows(block)

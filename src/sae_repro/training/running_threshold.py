@@ -22,18 +22,17 @@ class RunningThreshold:
 
     def follow(self, smallest: Tensor) -> None:
         """Take in the smallest selected score of a step; +∞: nothing fired."""
-        move = moved_by_asking if self.mean.device.type == "cpu" else moved
-        self.mean.copy_(move(self.mean, smallest))
+        if self.mean.device.type != "cpu":
+            self.mean.copy_(moved(self.mean, smallest))
+        # to the bit the same: asking costs less than computing all outcomes
+        elif math.isfinite(smallest.item()):
+            if math.isnan(self.mean.item()):
+                self.mean.copy_(smallest)
+            else:
+                self.mean.lerp_(smallest, 1 - THRESHOLD_DECAY)
 
 
 def moved(mean: Tensor, smallest: Tensor) -> Tensor:
     """The mean after one more step's value; it waits for no device to answer."""
     following = torch.where(mean.isnan(), smallest, mean.lerp(smallest, 1 - THRESHOLD_DECAY))
     return torch.where(smallest.isfinite(), following, mean)
-
-
-def moved_by_asking(mean: Tensor, smallest: Tensor) -> Tensor:
-    """`moved`, to the bit: on a CPU asking costs less than computing all outcomes."""
-    if not math.isfinite(smallest.item()):
-        return mean
-    return smallest if math.isnan(mean.item()) else mean.lerp(smallest, 1 - THRESHOLD_DECAY)

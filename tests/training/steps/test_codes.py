@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from sae_repro.training.running_threshold import RunningThreshold, moved, moved_by_asking
+from sae_repro.training.running_threshold import RunningThreshold, moved
 from sae_repro.training.steps.codes import DenseCode, HostCode, SparseCode, dense_code
 
 values = st.one_of(st.just(0.0), st.floats(0, 1e6, width=32))
@@ -45,9 +45,10 @@ def test_each_device_has_its_form() -> None:
 def test_the_running_threshold_moves_alike_with_and_without_asking(
     mean: float, smallest: float
 ) -> None:
-    a, b = torch.tensor(mean), torch.tensor(smallest)
-    bits = [move(a, b).view(torch.int32) for move in (moved, moved_by_asking)]
-    assert bits[0] == bits[1]
+    threshold = RunningThreshold(torch.device("cpu"))
+    a, b = threshold.mean.fill_(mean).clone(), torch.tensor(smallest)
+    threshold.follow(b)
+    assert threshold.mean.view(torch.int32) == moved(a, b).view(torch.int32)
 
 
 def test_the_running_threshold_starts_at_the_first_value_and_skips_silent_steps() -> None:

@@ -89,6 +89,11 @@ class HostCode(DenseCode):
         """Whether each latent fires in the batch, [K]."""
         return torch.from_numpy(self._fires.any(axis=0))
 
+    def smallest(self, norm_k: Tensor | None) -> Tensor:
+        """The smallest positive z·‖d‖, +∞ where nothing fires."""
+        score_nk = (self.z_nk if norm_k is None else self.z_nk * norm_k).numpy()
+        return _least(score_nk.reshape(-1).take(np.flatnonzero(score_nk > 0)))
+
     @cached_property
     def _fires(self) -> npt.NDArray[np.bool_]:
         """Where z > 0, [N, K]: read once, a quarter of the size of z for the rest."""
@@ -136,4 +141,8 @@ class SparseCode:
     def smallest(self, norm_k: Tensor | None) -> Tensor:
         """The smallest positive z·‖d‖, +∞ where nothing fires."""
         score = self.z if norm_k is None else self.z * norm_k.detach().numpy().take(self.latent)
-        return torch.from_numpy(score.min(initial=np.inf, keepdims=True))[0]
+        return _least(score)
+
+
+def _least(score: Floats) -> Tensor:
+    return torch.from_numpy(score.min(initial=np.inf, keepdims=True))[0]
