@@ -341,6 +341,18 @@ def test_a_trial_that_diverges_is_a_row_and_the_others_finish(
     assert set(pd.read_csv(folder / "atoms.csv")["recipe"]) == {"batchtopk", "gated"}
 
 
+def test_a_job_leaves_its_outcomes_in_a_folder_that_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another machine, which has nothing of the stage's own folder."""
+    monkeypatch.chdir(tmp_path)
+    out = Path(".sae-repro/tmp/0.json")
+    trial = one("two atoms", "batchtopk")
+    assert WorldJob((trial,), 0, Path("corpus"), (out,))(lambda step: None).endswith("ok")
+    assert json.loads(out.read_text())["status"] == "ok"
+    assert out.with_suffix(".npz").is_file()
+
+
 @pytest.fixture
 def tried(tmp_path: Path) -> Callable[[Trial], dict[str, float]]:
     def go(trial: Trial) -> dict[str, float]:

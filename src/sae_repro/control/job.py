@@ -46,6 +46,8 @@ class WorldJob:
 
         failed = []
         outcomes = carry_out(self.trials, self.study_seed, self.corpus, progress)
+        for folder in {out.parent for out in self.outs}:
+            folder.mkdir(parents=True, exist_ok=True)  # another machine's folder has none yet
         for trial, out, (outcome, learnt) in zip(self.trials, self.outs, outcomes, strict=True):
             # read once, by the stage that waits for it: a power loss takes both
             out.write_text(json.dumps(outcome, allow_nan=False), encoding="utf-8")
