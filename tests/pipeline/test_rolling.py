@@ -16,6 +16,7 @@ from sae_repro.params import load
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.stage import ROLLING
 from sae_repro.train import rounds
+from sae_repro.train.job import CellJob
 
 from .conftest import Checkout, small_text
 from .in_process import HOOKS, carry_out, study
@@ -125,7 +126,9 @@ def test_a_stopped_training_goes_on_in_its_round(
     assert results() == whole
 
 
-def test_other_bits_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_bits_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """What is extracted again must be what the manifest has the checksums of."""
     declared = begun(tmp_path / "other", monkeypatch, buffer=1024, keep="buffer")
     carry_out(declared, *BEFORE)
@@ -133,8 +136,11 @@ def test_other_bits_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     last = read_json(path)["hooks"][FIRST]["shards"]["train"][-1]["sha256"]
     path.write_text(path.read_text().replace(last, "0" * 64))
     seal(path.parent)
-    with pytest.raises(StudyError, match="round 2: could not be extracted"):
+    with pytest.raises(StudyError, match="round 2 of 2: could not be extracted"):
         carry_out(declared, "train")
+    said = capfd.readouterr().err
+    assert "train: round 2 of 2 of the activations" in said
+    assert f"{FIRST}: round 2 of 2 of the training activations came out with other bits" in said
 
 
 @pytest.mark.parametrize(
@@ -153,13 +159,21 @@ def test_faults_are_named_before_any_stage(
         load("params.yaml")
 
 
-@pytest.mark.parametrize("name", ["SAE_REPRO_EXECUTOR", "SAE_REPRO_NO_STORE"])
+CONFLICTS = {"SAE_REPRO_EXECUTOR": "ray", "SAE_REPRO_NO_STORE": "1"}
+
+
+@pytest.mark.parametrize("name", CONFLICTS)
 def test_rounds_are_of_this_machine_and_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setenv(name, "ray" if name.endswith("EXECUTOR") else "1")
-    with pytest.raises(StudyError, match=name):
-        rounds._check_alone()
+    """The stage refuses before it makes a cell, of whatever kind."""
+    declared = begun(tmp_path / "conflict", monkeypatch, buffer=1024, keep="buffer")
+    carry_out(declared, *BEFORE)
+    monkeypatch.setenv(name, CONFLICTS[name])
+    monkeypatch.setattr(CellJob, "make", lambda *_: pytest.fail("a cell was made"))
+    with pytest.raises(StudyError, match=rf"extract\.keep = buffer: .* unset {name}"):
+        carry_out(declared, "train")
+    assert not Path("artifacts/train").exists()
 
 
 @pytest.mark.slow
@@ -177,6 +191,12 @@ def test_dvc_rolls_the_buffer_and_keeps_cells_that_are_there(
     shutil.rmtree(checkout.folder / ".sae-repro")
     shutil.rmtree(checkout.folder / "artifacts/train")
     shutil.rmtree(checkout.folder / ".dvc/cache")
+    for name, value in CONFLICTS.items():
+        process = checkout.start("train", **{name: value})
+        output, _ = process.communicate()
+        assert process.returncode != 0
+        assert "train: extract.keep = buffer: cells" in output and f"unset {name}" in output
+        assert "Traceback" not in output and not (checkout.folder / "artifacts/train").exists()
     output = checkout.repro("evaluate")
     assert "train: round 2 of 4 of the activations" in output, output
     assert first == {name: sha256_folder(checkout.folder / "artifacts" / name) for name in KEPT}

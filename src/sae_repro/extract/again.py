@@ -1,6 +1,7 @@
 """One round of training rows extracted again: `python -m sae_repro.extract.again ROUND`.
 
-Run in a study's folder by the stage `train`, where `extract.keep` is `buffer`. The rows go to
+Run in a study's folder by the stage `train`, where `extract.keep` is `buffer`: ROUND counts from 0,
+as in the manifest, in messages from 1. The rows go to
 .sae-repro/rolling in place of those of another round, and must be those that artifacts/extract has
 the checksums of. A process of its own: what trains does not hold the language model.
 """
@@ -51,9 +52,10 @@ def again(number: int, inputs: Inputs, settings: Extract, manifest: dict[str, An
     for name, entries in found.items():
         if entries != [entry for entry in then[name]["train"] if entry["round"] == number]:
             raise StudyError(
-                f"{name}: round {number} of the training activations came out with other bits than "
-                "artifacts/extract has the checksums of: another processor, or other code; extract "
-                "here (dvc repro -f extract), and see compute.bits for the same bits everywhere"
+                f"{name}: round {number + 1} of {len(manifest['starts'])} of the training "
+                "activations came out with other bits than artifacts/extract has the checksums of: "
+                "another processor, or other code; extract here (dvc repro -f extract), and see "
+                "compute.bits for the same bits everywhere"
             )
 
 

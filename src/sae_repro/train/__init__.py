@@ -25,7 +25,7 @@ from sae_repro.readers.joined import JoinedStore
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.stage import ROLLING, STATE, StageContext
 from sae_repro.train.job import CellJob, cell_key
-from sae_repro.train.rounds import train_all
+from sae_repro.train.rounds import check_alone, train_all
 
 
 def run(context: StageContext) -> None:
@@ -37,6 +37,7 @@ def run(context: StageContext) -> None:
     check(context.artifacts("extract"), "manifest.json")
     activations = JoinedStore(context.artifacts("extract"))
     _check_widths(cells, activations)
+    check_alone(activations)
     by_name: dict[str, dict[str, CellJob]] = {name: {} for name in cells}
     for (name, place), job in jobs_of(context, store, cells).items():
         by_name[name][place] = job

@@ -21,12 +21,27 @@ from sae_repro.stage import ROLLING
 from sae_repro.train.job import CellJob
 
 
+def check_alone(activations: JoinedStore) -> None:
+    """StudyError where rounds are to be trained on and can't be had: before any of them is."""
+    if not _rolls(activations):
+        return
+    if os.environ.get("SAE_REPRO_EXECUTOR", "loky") != "loky":
+        raise StudyError(
+            "extract.keep = buffer: cells are trained round after round on this machine; unset "
+            "SAE_REPRO_EXECUTOR, or set extract.keep to all"
+        )
+    if bypassed():
+        raise StudyError(
+            "extract.keep = buffer: cells pause in the store between rounds; unset "
+            "SAE_REPRO_NO_STORE, or set extract.keep to all"
+        )
+
+
 def train_all(jobs: Sequence[CellJob], store: CellStore, activations: JoinedStore) -> None:
     """Put the cells of `jobs` into the store."""
     if not _rolls(activations):
         side_by_side([(job, job.steps) for job in jobs], what="train", unit="step")
         return
-    _check_alone()
     ends = {job.key: _ends(job) for job in jobs}
     rounds = len(activations.index("train").rounds)
     try:
@@ -56,20 +71,6 @@ def _rolls(activations: JoinedStore) -> bool:
     )
 
 
-def _check_alone() -> None:
-    """StudyError where rounds can't be had."""
-    if os.environ.get("SAE_REPRO_EXECUTOR", "loky") != "loky":
-        raise StudyError(
-            "extract.keep = buffer: cells are trained round after round on this machine; unset "
-            "SAE_REPRO_EXECUTOR, or set extract.keep to all"
-        )
-    if bypassed():
-        raise StudyError(
-            "extract.keep = buffer: cells pause in the store between rounds; unset "
-            "SAE_REPRO_NO_STORE, or set extract.keep to all"
-        )
-
-
 def _ends(job: CellJob) -> list[int]:
     """The step at which each round ends, epoch after epoch; of what takes no steps 0."""
     if job.cell.kind != "trained":
@@ -94,8 +95,9 @@ def _part(job: CellJob, ends: Sequence[int], stretch: int) -> CellJob | None:
 
 
 def _extract_again(number: int, rounds: int) -> None:
-    """Have round `number` on disk, in place of the one before; StudyError where that fails."""
-    print(f"train: round {number + 1} of {rounds} of the activations", file=sys.stderr)
+    """Have round `number`, counted from 0, in place of the one before; StudyError if that fails."""
+    shown = f"round {number + 1} of {rounds}"
+    print(f"train: {shown} of the activations", file=sys.stderr)
     command = [sys.executable, "-m", "sae_repro.extract.again", str(number)]
     if subprocess.run(command, check=False).returncode:
-        raise StudyError(f"round {number + 1}: could not be extracted, see above")
+        raise StudyError(f"{shown}: could not be extracted, see above")
