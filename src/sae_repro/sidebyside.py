@@ -193,11 +193,11 @@ def _prepare_worker(parent: int) -> None:
     _watched.add(parent)
     if "PYTHONFAULTHANDLER" not in os.environ:
         faulthandler.disable()  # loky's; the parent has a line on it
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """A worker whose parent was killed would go on until its job is done, beside the next run."""
+def end_with(parent: int) -> None:
+    """Wait, and end this process once its `parent` did: it would go on beside the next run."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

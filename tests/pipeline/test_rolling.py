@@ -1,7 +1,11 @@
 """Training from a rolling buffer beside training from all activations: the same bits."""
 
+import os
 import re
+import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +145,50 @@ def test_other_bits_are_refused(
     said = capfd.readouterr().err
     assert "train: round 2 of 2 of the activations" in said
     assert f"{FIRST}: round 2 of 2 of the training activations came out with other bits" in said
+
+
+def extracted_again(
+    number: int, parent: int, limit: int = resource.RLIM_INFINITY
+) -> "subprocess.CompletedProcess[str]":
+    """Its process, when it has ended; no file can grow beyond `limit` bytes."""
+    return subprocess.run(
+        [sys.executable, "-m", "sae_repro.extract.again", str(number), str(parent)],
+        capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+
+
+def test_rounds_are_as_long_as_they_were_extracted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever `buffer` of params.yaml is by then: the manifest has where they start."""
+    declared = begun(tmp_path / "longer", monkeypatch, buffer=512, keep="buffer")
+    carry_out(declared, *BEFORE)
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("buffer: 512", "buffer: 1024"))
+    assert load("params.yaml").extract.buffer == 1024
+    process = extracted_again(2, os.getpid())
+    assert process.returncode == 0, process.stderr
+    store = ActivationStore(Path("artifacts/extract"), ROLLING)
+    for shards in (store.activations(FIRST, "train"), store.index("train")):
+        numbers = [n for n, entry in enumerate(shards.entries) if entry["round"] == 2]
+        assert sum(len(shards.load(number)) for number in numbers) == 512
+
+
+def test_it_ends_with_what_trains_and_names_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An orphan would put its round in place of that of the next run."""
+    declared = begun(tmp_path / "alone", monkeypatch, buffer=1024, keep="buffer")
+    carry_out(declared, *BEFORE)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert extracted_again(1, gone.pid).returncode == 1
+    assert not ROLLING.exists()
+    process = extracted_again(1, os.getpid(), limit=1000)
+    assert process.returncode == 1 and not ROLLING.exists()
+    assert "no room on its disk, or a limit is reached" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 @pytest.mark.parametrize(

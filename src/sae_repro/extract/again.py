@@ -1,13 +1,14 @@
-"""One round of training rows extracted again: `python -m sae_repro.extract.again ROUND`.
+"""One round of training rows extracted again: `python -m sae_repro.extract.again ROUND PARENT`.
 
 Run in a study's folder by the stage `train`, where `extract.keep` is `buffer`: ROUND counts from 0,
-as in the manifest, in messages from 1. The rows go to
+as in the manifest, in messages from 1; PARENT is the process without which it ends. The rows go to
 .sae-repro/rolling in place of those of another round, and must be those that artifacts/extract has
 the checksums of. A process of its own: what trains does not hold the language model.
 """
 
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from sae_repro.extract.loading import layers_in, load_inputs
 from sae_repro.extract.norm_limit import NormWatch
 from sae_repro.extract.passes import passes
 from sae_repro.extract.rolling import new_rounds, numbered
-from sae_repro.files import read_object, replacing_folder
+from sae_repro.files import disk_fault, read_object, replacing_folder
 from sae_repro.numerics.determinism import prepare
 from sae_repro.numerics.kernels import choose
 from sae_repro.params import Extract, load
+from sae_repro.sidebyside import end_with
 from sae_repro.stage import ROLLING
 
 
@@ -29,12 +31,13 @@ def again(number: int, inputs: Inputs, settings: Extract, manifest: dict[str, An
           seed: int, folder: Path) -> None:  # fmt: skip
     """Write the rows of round `number` of the manifest to `folder`.
 
-    StudyError where they are not those of then.
+    Its rounds are as long as the manifest's `buffer` says, whatever `settings` say by now.
+    StudyError where the rows are not those of then.
     """
-    assert settings.buffer is not None
+    settings = settings.model_copy(update={"buffer": manifest["buffer"]})
     d_in = {hook: facts["d_in"] for hook, facts in manifest["hooks"].items()}
     sink = new_rounds(folder, settings, d_in, seed)(number, None)
-    start, left = manifest["starts"][number], settings.buffer
+    start, left = manifest["starts"][number], manifest["buffer"]
     models = (inputs.subject, inputs.untrained, inputs.embeddings)
     watch = NormWatch(settings.all_hooks, norm_limit_of(inputs.subject, inputs.corpus, settings))
     skip = start["skip"]
@@ -76,7 +79,14 @@ def main(number: int) -> None:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=end_with, args=(int(sys.argv[2]),), daemon=True).start()
     try:
         main(int(sys.argv[1]))
+    except KeyboardInterrupt:
+        sys.exit(1)  # the stage has a line on it
     except StudyError as error:
         sys.exit(str(error))
+    except Exception as error:
+        if (line := disk_fault(error)) is None:
+            raise
+        sys.exit(line)

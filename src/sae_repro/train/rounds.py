@@ -98,6 +98,12 @@ def _extract_again(number: int, rounds: int) -> None:
     """Have round `number`, counted from 0, in place of the one before; StudyError if that fails."""
     shown = f"round {number + 1} of {rounds}"
     print(f"train: {shown} of the activations", file=sys.stderr)
-    command = [sys.executable, "-m", "sae_repro.extract.again", str(number)]
-    if subprocess.run(command, check=False).returncode:
+    command = [sys.executable, "-m", "sae_repro.extract.again", str(number), str(os.getpid())]
+    try:
+        failed = subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        raise StudyError(
+            "stopped from outside; what is finished is kept: run the same command to go on"
+        ) from None
+    if failed:
         raise StudyError(f"{shown}: could not be extracted, see above")
