@@ -14,8 +14,15 @@ from sae_repro.compare.collect import Result
 from sae_repro.params import Cell
 
 
+@pytest.mark.parametrize(
+    ("hook", "unit"), [("activations", "rows"), ("blocks.1.hook_resid_post", "tokens")]
+)
 def test_lines_hold_the_tables_numbers(
-    monkeypatch: pytest.MonkeyPatch, write: Callable[..., Result], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[..., Result],
+    tmp_path: Path,
+    hook: str,
+    unit: str,
 ) -> None:
     kept: dict[str, Figure] = {}
 
@@ -25,7 +32,7 @@ def test_lines_hold_the_tables_numbers(
         yield kept[name]
 
     monkeypatch.setattr(activation_figures, "drawn", keep)
-    results = [write("a", Cell(expansion=8, activation="topk", k=16), l0=16.0)]
+    results = [write("a", Cell(expansion=8, activation="topk", k=16, hook=hook), l0=16.0)]
     tables = tmp_path / "tables"
     tables.mkdir()
     activation_figures.write_activation_figures(tmp_path, tables, results, (16.0,))
@@ -43,3 +50,4 @@ def test_lines_hold_the_tables_numbers(
     assert np.allclose(line.get_xydata(), [(float(x), y) for x, y in dead.items()])
     (line,) = kept["monosemantic_by_quantile"].axes[0].lines
     assert np.allclose(line.get_ydata(), list(kappa.values()))
+    assert kept["monosemantic_by_quantile"].axes[0].get_ylabel().startswith(f"{unit} with the")

@@ -71,3 +71,20 @@ def test_dead_by_threshold(
     assert table["1"].tolist() == [1, 1]
     write_by_quantile(tmp_path / "none", results, 0)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("hook", "unit"), [("activations", "row"), ("blocks.1.hook_resid_post", "token")]
+)
+def test_rows_of_given_activations_are_not_called_tokens(
+    write: Callable[..., Result], tmp_path: Path, hook: str, unit: str
+) -> None:
+    one = scored(write("a", Cell.model_validate({**CELL, "hook": hook})), 0.2)
+    write_by_quantile(tmp_path, [one], 0)
+    write_dead_curve(tmp_path, [one])
+    text = (tmp_path / "monosemantic_by_quantile.md").read_text()
+    assert f"the fraction of its {unit}s that carry" in text
+    assert f"latents with {unit}s in the first" in text
+    dead = (tmp_path / "dead_curve.md").read_text()
+    assert f"never: that fire on no {unit}." in dead
+    assert ("token" in text + dead) == (unit == "token")

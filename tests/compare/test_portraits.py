@@ -1,18 +1,25 @@
 """Figures of latents: drawn where measured, of the sparsest cells, the same bytes each time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
+from sae_repro.compare import portraits
 from sae_repro.compare.collect import Result
 from sae_repro.compare.portraits import covered_by_frequency, sparsest, write_portraits
 from sae_repro.files import sha256_folder
 from sae_repro.params import Cell
 
 
-def result(folder: Path, name: str, k: int, *, l0: float, measured: bool = True) -> Result:
+def result(
+    folder: Path, name: str, k: int, *, l0: float, measured: bool = True,
+    hook: str = "blocks.0.hook_resid_post",
+) -> Result:  # fmt: skip
     evaluated = folder / name
     evaluated.mkdir()
     if measured:
@@ -26,7 +33,7 @@ def result(folder: Path, name: str, k: int, *, l0: float, measured: bool = True)
             evaluated / "concepts.parquet"
         )
     cell = Cell.model_validate({"activation": "topk", "expansion": 8, "k": k, "revival": "auxk"})
-    message = {"status": "ok", "hook": "blocks.0.hook_resid_post", "metrics": {"l0": l0}}
+    message = {"status": "ok", "hook": hook, "metrics": {"l0": l0}}
     return Result(name, cell, message, folder, evaluated)
 
 
@@ -43,6 +50,25 @@ def test_figures_come_twice_with_the_same_bytes(tmp_path: Path) -> None:
             for ending in ("png", "svg", "pdf")
         }
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("hook", "unit"), [("activations", "rows"), ("blocks.0.hook_resid_post", "tokens")]
+)
+def test_rows_of_given_activations_are_not_called_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str, unit: str
+) -> None:
+    kept: list[Figure] = []
+
+    @contextmanager
+    def keep(folder: Path, name: str, width: float, height: float) -> Iterator[Figure]:
+        kept.append(Figure(figsize=(width, height)))
+        yield kept[-1]
+
+    monkeypatch.setattr(portraits, "drawn", keep)
+    portraits.coverage(tmp_path, [result(tmp_path, "a", 8, l0=8, hook=hook)])
+    expected = f"concept frequency (fraction of {unit}; 8 bins of equally many)"
+    assert kept[0].axes[0].get_xlabel() == expected
 
 
 def test_no_figure_of_unmeasured_metrics(tmp_path: Path) -> None:

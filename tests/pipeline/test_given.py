@@ -1,5 +1,6 @@
 """Studies of given activations: no language model, all stages, every format of file."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,11 @@ def test_given_activations_go_from_a_file_to_the_report(rows: np.ndarray) -> Non
     assert line in Path("reports/tables/cells.md").read_text()
     contexts = pd.read_parquet("artifacts/evaluate/topk/seed-0/contexts.parquet")
     assert set(contexts["token"].str.strip()) <= {f"w{number}" for number in range(7)}
-    assert Path("reports/index.html").is_file()
+    page = Path("reports/index.html").read_text()
+    assert re.search(r"up to \d+ rows' activations; .* held-out rows\.</p>", page)
+    assert "log₁₀ of the fraction of tokens" not in page and "of the tokens" not in page
+    for name in ("dead_curve", "dead_fraction_never", "examples", "matched_l0"):
+        assert "token" not in Path(f"reports/tables/{name}.md").read_text(), name
     commands_know_that_there_is_no_model(declared)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from sae_repro.compare.collect import Result
 from sae_repro.compare.drawing import drawn, logarithmic
 from sae_repro.compare.figures import next_to
+from sae_repro.compare.tables import unit_of
 from sae_repro.params.appearance import looks
 
 
@@ -40,7 +41,7 @@ def write_activation_figures(
                 folder, "monosemantic_by_quantile", shown, kappa,
                 [float(str(name).removeprefix("kappa_")) for name in kappa],
                 "quantile of a latent's activations, the weakest first",
-                "tokens with the latent's concept\n(κ: chance-corrected fraction) ↑",
+                f"{unit_of(shown[0])} with the latent's concept\n(κ: chance-corrected fraction) ↑",
             )  # fmt: skip
 
 

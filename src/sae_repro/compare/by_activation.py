@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sae_repro.compare.collect import Result
-from sae_repro.compare.tables import measured_on, number, with_interval, write_table
+from sae_repro.compare.tables import measured_on, number, unit_of, with_interval, write_table
 from sae_repro.numerics.bootstrap import LEAST_UNITS, mean_interval
 from sae_repro.numerics.intervals import Interval, student
 from sae_repro.numerics.seeds import LEAST_SEEDS
@@ -52,12 +52,13 @@ def write_by_quantile(folder: Path, results: Sequence[Result], seed: int) -> Non
             ],
         }
     )
+    unit = unit_of(results[0])
     caption = (
         "# Monosemanticity by activation\n\nMean κ over latents of each fifth of their "
-        "activations, the weakest first: the fraction of its tokens that carry the latent's "
+        f"activations, the weakest first: the fraction of its {unit} that carry the latent's "
         "concept, corrected for chance (1: all of them; 0: no more than anywhere). On "
         f"{measured_on(results)}. Scored: neither dead, rare nor dense. Number: latents with "
-        "tokens in the first and the last fifth, of all SAEs of the cell. Brackets: 95 % interval "
+        f"{unit} in the first and the last fifth, of all SAEs of the cell. Brackets: 95 % interval "
         "of the difference, over seeds where there are several, else over latents."
     )
     write_table(folder, "monosemantic_by_quantile", frame, caption, printed)
@@ -122,8 +123,8 @@ def write_dead_curve(folder: Path, results: Sequence[Result]) -> None:
     values = frame.drop(columns=["cell", "latents"]).map(lambda value: number(float(value)))
     caption = (
         "# Dead latents by threshold\n\nFraction of latents whose largest activation on "
-        f"{measured_on(results)} stays below the threshold; never: that fire on no token. The "
-        "published grid's threshold is 0.07."
+        f"{measured_on(results)} stays below the threshold; never: that fire on no "
+        f"{unit_of(results[0]).removesuffix('s')}. The published grid's threshold is 0.07."
     )
     printed = pd.concat([frame[["cell", "latents"]], values], axis=1)
     write_table(folder, "dead_curve", frame, caption, printed)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sae_repro.compare.collect import Result
-from sae_repro.compare.tables import measured_on, number
+from sae_repro.compare.tables import measured_on, number, unit_of
 from sae_repro.files import write_text
 from sae_repro.numerics.hashing import least_hash
 
@@ -33,6 +33,7 @@ def write_examples(folder: Path, results: Sequence[Result], seed: int) -> None:
     latents = pd.read_parquet(sae.evaluated / "latents.parquet")
     contexts = pd.read_parquet(sae.evaluated / "contexts.parquet")
     concepts = _concepts(sae)
+    unit = unit_of(chosen)
     rows = []
     lines = []
     for group, latent in example_latents(latents, seed):
@@ -44,7 +45,7 @@ def write_examples(folder: Path, results: Sequence[Result], seed: int) -> None:
         rows.append(frame)
         means = f"; {_plain(concept[0])}, M {number(concept[1])}" if concept else ""
         lines += [
-            f"## {latent}, {group}: fires on {number(density)} of the tokens{means}",
+            f"## {latent}, {group}: fires on {number(density)} of the {unit}{means}",
             "",
             *(_line(context) for context in shown.to_dict("records")),
             "",
@@ -63,7 +64,8 @@ def write_examples(folder: Path, results: Sequence[Result], seed: int) -> None:
         "largest mean activation / ln(activations + 1), of those with at least "
         f"{LEAST_POSITIVES} activations. None is left out, and none chosen by hand. Under each: "
         f"the largest activations, of {LARGEST} documents, then one from the middle and one from "
-        "the lowest quantile of its activations, drawn; the token that it fires on is in bold. "
+        "the lowest quantile of its activations, drawn; the "
+        f"{unit.removesuffix('s')} that it fires on is in bold. "
         "After a latent's density: the concept that it fits best, where concepts were measured."
     )
     write_text(folder / "examples.md", caption + "\n\n" + "\n".join(lines))

@@ -14,6 +14,7 @@ from sae_repro.compare.tables import (
     interval_columns,
     measured_on,
     number,
+    unit_of,
     with_interval,
     write_table,
 )
@@ -48,9 +49,9 @@ def write_features(folder: Path, results: Sequence[Result], seed: int) -> None:
             "absorption rate: over the pairs of a parent concept and its child that are testable "
             "in the cell's own SAEs (structure_common compares cells on common pairs). A hole "
             "rate below 0: the parent's latents are silent less often on the child than on the "
-            "parent's tokens without a large child. Childless recall: how well the parent's "
-            "latents find it where no child is. Max correlation: with SAEs of that width, and its "
-            "null. A dash: not measured, or nothing to measure."
+            f"parent's {unit_of(results[0])} without a large child. Childless recall: how well the "
+            "parent's latents find it where no child is. Max correlation: with SAEs of that width, "
+            "and its null. A dash: not measured, or nothing to measure."
         )
         write_table(folder, "structure", frame, caption, _printed(results, present))
         _write_common(folder, results, seed)

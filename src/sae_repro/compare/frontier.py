@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sae_repro.compare.collect import Result
+from sae_repro.compare.tables import unit_of
 from sae_repro.remarks import TOLERANCE
 
 Floats = npt.NDArray[np.float64]
@@ -111,7 +112,9 @@ class Frontier:
     @property
     def label(self) -> str:
         """Its name in tables."""
-        length = "default length" if self.tokens is None else f"{self.tokens:,} tokens"
+        length = "default length"
+        if self.tokens is not None:
+            length = f"{self.tokens:,} {unit_of(self.cells[0])}"
         return self.family + ("" if self.usual else f", {length}")
 
     @property

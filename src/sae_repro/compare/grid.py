@@ -8,7 +8,14 @@ import pandas as pd
 from sae_repro.compare import published
 from sae_repro.compare.collect import Result
 from sae_repro.compare.differences import DIFFERENT, told_apart
-from sae_repro.compare.tables import ABSENT, measured_on, number, with_interval, write_table
+from sae_repro.compare.tables import (
+    ABSENT,
+    measured_on,
+    number,
+    unit_of,
+    with_interval,
+    write_table,
+)
 
 BLOCKS = ((False, "no resampling"), (True, "resampling"))
 
@@ -106,10 +113,11 @@ def published_table(results: Sequence[Result]) -> pd.DataFrame:
 
 def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
     """dead_fraction_below, dead_fraction_never and published."""
+    unit = unit_of(results[0]) if results else "tokens"
     meaning = {
         "dead_fraction_below": "a latent is dead if its largest activation stays below "
         "evaluate.dead_threshold, as in the published grid; this depends on the activations' scale",
-        "dead_fraction_never": "a latent is dead if it never fires on these tokens",
+        "dead_fraction_never": f"a latent is dead if it never fires on these {unit}",
     }
     if grid_of(results):
         for metric, definition in meaning.items():

@@ -8,6 +8,7 @@ import pandas as pd
 
 from sae_repro.compare.collect import Result
 from sae_repro.compare.drawing import drawn, logarithmic
+from sae_repro.compare.tables import unit_of
 from sae_repro.numerics.intervals import Interval, wilson
 from sae_repro.params.appearance import looks
 
@@ -104,7 +105,8 @@ def coverage(folder: Path, results: Sequence[Result]) -> None:
         ax.errorbar([left], [0.5], yerr=half, color="0.3", capsize=2, lw=1)
         ax.annotate("typical\n95 %", (left, 0.5 + half), fontsize=6.5, color="0.3", ha="center",
                     va="bottom", xytext=(0, 2), textcoords="offset points")  # fmt: skip
-        ax.set_xlabel(f"concept frequency (fraction of tokens; {BINS} bins of equally many)")
+        of_what = f"fraction of {unit_of(results[0])}; {BINS} bins of equally many"
+        ax.set_xlabel(f"concept frequency ({of_what})")
         ax.set_ylabel("concepts with a latent of φ ≥ .5 (fraction) ↑")
         figure.legend(fontsize=7.5, loc="outside right center")
         figure.suptitle(

@@ -11,7 +11,7 @@ from sae_repro.compare.frontier import LEAST_CELLS
 from sae_repro.compare.matched import Matched, matched, matched_table
 from sae_repro.compare.pairs import pairs_table, write_pairs
 from sae_repro.compare.ranking import METRICS, Common, rankings
-from sae_repro.compare.tables import measured_on, number, with_interval, write_table
+from sae_repro.compare.tables import measured_on, number, unit_of, with_interval, write_table
 from sae_repro.compare.verdict import write_verdict
 from sae_repro.files import write_text
 from sae_repro.metrics import AREAS, Metric, names_in
@@ -60,10 +60,11 @@ def write_matched(
 ) -> list[Matched]:
     """Write matched_l0 and matched_l0_pairs; the rows of the first."""
     rows = matched(results, settings.matched_l0, settings.bootstrap, seed)
+    unit = (unit_of(results[0]) if results else "tokens").removesuffix("s")
     frame, pairs = matched_table(rows), pairs_table(rows)
     caption = (
         "# Architectures at matched L0\n\nEach architecture's frontier at the target L0 (latents "
-        f"per token), on {measured_on(results)}: a line through its own cells, straight in (log "
+        f"per {unit}), on {measured_on(results)}: a line through its own cells, straight in (log "
         "L0, log FVU), as in figures/frontier. L0 is the held-out one: a cell within "
         f"{TOLERANCE:g} of a target is at it, and the rest of the way is read along the line; at "
         "the edge: the line's range ends as little before the target. Brackets: 95 % interval, "

@@ -93,7 +93,8 @@ def _densities(saes: Sequence[ShownSae]) -> Iterator[Option]:
     for sae in saes:
         density = sae.latents["density"].to_numpy(np.float64)
         densities[sae.name] = np.log10(density[density > 0])
-    text = "log₁₀ of the fraction of tokens"
+    unit = saes[0].unit if saes else "tokens"
+    text = f"log₁₀ of the fraction of {unit}"
     yield from _histogram("Densities of the explorer's latents", text, densities, (-6.0, 0.0))
 
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sae_repro.files import read_object, write_text
 from sae_repro.params import Cell, saes_by_name
 from sae_repro.params.cell_labels import is_control
-from sae_repro.readers.shards import ActivationStore
+from sae_repro.readers.shards import GIVEN_ROWS, ActivationStore
 from sae_repro.report.charts import latent_charts, table_charts
 from sae_repro.report.clusters import cluster_charts
 from sae_repro.report.ledger import claim_charts
@@ -98,6 +98,8 @@ def write_page(
         origins=encoded(for_page(maker.origins)),
         charts=encoded(_charts(reports, saes)),
     )
+    pooling = ActivationStore(artifacts / "extract").manifest["pooling"]
+    study = {**study, "unit": "rows" if pooling == GIVEN_ROWS else "tokens"}
     # the page says its own size: as many letters as the first draft's place for it
     draft = bare(rendered(study={**study, "page": "0.00 MiB"}))
     size = f"{len(draft.encode()) / 2**20:.2f} MiB"

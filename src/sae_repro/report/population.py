@@ -52,9 +52,10 @@ def population_sections(saes: Sequence[ShownSae], figures: Path) -> Iterator[Sec
     if not firsts:
         yield clusters_section((), maps)
         return
+    unit = firsts[0].unit
     explained = prose(
-        f"Interesting: active on {MEDIUM[0]:.0%} to {MEDIUM[1]:.0%} of the tokens, by falling mean "
-        "activation. Measured on held-out tokens."
+        f"Interesting: active on {MEDIUM[0]:.0%} to {MEDIUM[1]:.0%} of the {unit}, by falling mean "
+        f"activation. Measured on held-out {unit}."
     )
     tables = [*(_latents(sae) for sae in firsts), *_cosines(firsts)]
     yield Section("latents", "Most and least frequent latents, interesting ones", (),
@@ -127,7 +128,7 @@ def _examples(sae: ShownSae) -> Iterator[Example]:
             contexts = sae.contexts
             own = contexts[(contexts["latent"] == row["latent"]) & (contexts["kind"] == "top")]
             shown = own.sort_values("rank").head(EXAMPLE_CONTEXTS).to_dict("records")
-            facts = f"fires on {printed(100 * row['density'])} % of the tokens"
+            facts = f"fires on {printed(100 * row['density'])} % of the {sae.unit}"
             if row["concept"] is not None and row["concept"] == row["concept"]:
                 facts += f"; best concept {row['concept']}, M {printed(row['M'])}"
             yield Example(sae, int(row["latent"]), group, facts, shown)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from sae_repro.files import read_json
-from sae_repro.params import Cell, Report
+from sae_repro.params import GIVEN, Cell, Report
 from sae_repro.params.architecture import architecture_of
 from sae_repro.params.cell_labels import is_control
 
@@ -61,6 +61,11 @@ class ShownSae:
     def hook(self) -> str:
         """The hook it reads."""
         return str(self.measured["hook"])
+
+    @property
+    def unit(self) -> str:
+        """What it reads one of at a time: tokens of a language model, or rows that were given."""
+        return "rows" if self.hook == GIVEN else "tokens"
 
     @property
     def decodes_at(self) -> str:

@@ -6,6 +6,7 @@ from itertools import combinations, pairwise
 
 from sae_repro.compare.collect import Result
 from sae_repro.compare.frontier import SPARSITY
+from sae_repro.compare.tables import unit_of
 from sae_repro.compare.widths.directions import WEIGHTS
 from sae_repro.numerics.pairs import seed_pairs
 from sae_repro.remarks import missed_on
@@ -51,7 +52,7 @@ class Ladder:
     @property
     def name(self) -> str:
         """For captions of panels."""
-        length = "" if self.tokens is None else f", {self.tokens:,} tokens"
+        length = "" if self.tokens is None else f", {self.tokens:,} {unit_of(self.cells[0])}"
         return f"{self.cells[0].architecture}, L0 {self.target:g}{length}"
 
     @property
