@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 from sae_repro.cli import app
 from sae_repro.compare.claim_data import Tables, UndecidedError, read_tables
 from sae_repro.compare.claim_statistics import Measured, measure
-from sae_repro.compare.claims import Entry, entries, load_claims, write_claims
+from sae_repro.compare.claims import Entry, entries, entry_of, load_claims, write_claims
 from sae_repro.compare.collect import Result
 from sae_repro.compare.tables import write_cells
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
+from sae_repro.numerics.intervals import wilson
 from sae_repro.params import Cell, load
 from sae_repro.params.claims import Claim, Claims, matching, unknown_cells
 
@@ -85,6 +86,68 @@ def test_a_ratio_is_the_difference_of_logarithms() -> None:
     same = measure(statistic("difference", ["topk-b"], than=["topk-a"]), tables(logs))
     for end in ("value", "low", "high"):
         assert getattr(found, end) == pytest.approx(math.exp(getattr(same, end)))
+
+
+FRACTION = "monosemantic_fraction"
+
+
+def fractions(counts: dict[str, list[int]], n: int) -> Tables:
+    """SAEs of n latents, so many of them monosemantic, as cells.csv and seeds.csv have them."""
+    rows = {}
+    for name, row in counts.items():
+        ends = [wilson(count, n) for count in row]
+        rows[name] = [
+            {"cell": name, FRACTION: count / n, f"{FRACTION}_low": low, f"{FRACTION}_high": high}
+            for count, (low, high) in zip(row, ends, strict=True)
+        ]
+    return Tables(rows)
+
+
+def ratio(metric: str = FRACTION, expected: dict[str, float] | None = None) -> Claim:
+    return Claim.model_validate(
+        {"quote": "x", "source": "y", "expected": expected or {"above": 0.9},
+         "test": {"kind": "ratio", "cells": ["none"], "than": ["some"], "metric": metric}}
+    )  # fmt: skip
+
+
+def test_a_fraction_of_none_has_a_ratio_of_0_and_an_upper_end() -> None:
+    n, some = 2304, [253, 267]
+    found = measure(ratio().test, fractions({"none": [0, 0], "some": some}, n))
+    logs = np.log(np.array(some) / n)
+    lower = math.exp(stats.t.interval(0.95, 1, logs.mean(), stats.sem(logs))[0])
+    z = stats.norm.ppf(0.975)
+    assert (found.value, found.low, found.n) == (0, 0, 2)
+    assert found.high == pytest.approx(z**2 / (n + z**2) / lower)
+    assert found.high < 0.03
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected", "verdict"),
+    [
+        ({"none": [0, 0], "some": [253, 267]}, {"above": 0.9}, "refuted"),
+        ({"none": [0, 0], "some": [253, 267]}, {"below": 0.5}, "reproduced"),
+        ({"none": [0, 0], "some": [1, 2]}, {"above": 0.9}, "undecided"),  # .9 is in the interval
+        ({"none": [0, 1], "some": [253, 267]}, {"above": 0.9}, "undecided"),
+        ({"none": [253, 267], "some": [0, 0]}, {"above": 0.9}, "undecided"),
+        ({"none": [0], "some": [253, 267]}, {"above": 0.9}, "undecided"),
+        ({"none": [0, 0], "some": [253]}, {"above": 0.9}, "undecided"),
+        ({"none": [0, 0], "some": [0, 0]}, {"above": 0.9}, "undecided"),
+    ],
+)
+def test_a_ratio_of_none_decides_where_the_other_is_known(
+    counts: dict[str, list[int]], expected: dict[str, float], verdict: str
+) -> None:
+    claim = ratio(expected=expected)
+    assert entry_of("c", claim, fractions(counts, 2304)).verdict == verdict
+
+
+def test_a_zero_without_an_interval_that_holds_there_stays_undecided() -> None:
+    of = tables({"none": [0.0, 0.0], "some": [1.0, 1.1]})
+    entry = entry_of("c", ratio("m"), of)
+    assert entry.verdict == "undecided" and "m is not above 0 everywhere" in entry.reason
+    of = Tables({name: [{"cell": name, FRACTION: v} for v in (value, value * 1.1)]
+                 for name, value in (("none", 0.0), ("some", 0.1))})  # fmt: skip
+    assert entry_of("c", ratio(), of).verdict == "undecided"
 
 
 def test_a_slope_is_fitted_to_each_seed() -> None:

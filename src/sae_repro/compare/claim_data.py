@@ -21,6 +21,7 @@ Floats = npt.NDArray[np.float64]
 CHOICES = ("architecture", "hook", "k", "lambda", "target_l0", "expansion", "training_tokens")
 """What the cells of a series share, but for its axis."""
 DOCUMENTS = "bootstrap over documents"
+WILSON = "Wilson"
 
 
 class UndecidedError(Exception):
@@ -80,6 +81,20 @@ class Tables:
         halves = np.array([_half(sae, metric, logs=logs) for sae in self.saes[cell]])
         finite = halves[np.isfinite(halves)]
         return float(finite.mean()) if len(finite) else 0.0
+
+    def most_of_none(self, cells: Sequence[str], metric: str) -> float | None:
+        """How large a fraction may be that is 0 in every SAE of `cells`: mean of its upper ends.
+
+        Each SAE's own, not that of all their latents as one sample. None where the fraction is not
+        0 everywhere, or the metric has no interval that holds at 0 (Wilson's does).
+        """
+        row = find(metric)
+        if row is None or not row.interval.startswith(WILSON):
+            return None
+        if any(self.values(cell, metric).any() for cell in cells):
+            return None
+        highs = [_number(sae.get(f"{metric}_high")) for cell in cells for sae in self.saes[cell]]
+        return float(np.mean(highs)) if np.isfinite(highs).all() else None
 
     def of_seeds(self, cells: Sequence[str], metric: str) -> bool:
         """Whether the metric is one of a cell's seeds together, as consistency.csv has them."""
