@@ -1,6 +1,8 @@
 """The benchmarks run, and do what their names say; how fast, no test asks."""
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -233,3 +235,33 @@ def test_throughput_is_told_of_medians_over_one_process_and_over_one_node(of: An
     assert [row[0].strip("| ") for row in rows] == [*two_nodes.WAYS] == [*seconds]
     assert [row[-1].strip(" |") for row in rows] == ["", "2.00", "", "2.00"]
     assert rows[1][2:4] == ["21.0 (24.0, 21.0, 20.0)", "42.0"]
+
+
+STAGES = """\
+stages:
+  work: {{cmd: {python} burn.py, deps: [burn.py], outs: [made]}}
+  wait: {{cmd: {python} wait.py, deps: [made], outs: [waited]}}
+"""
+
+
+def test_the_costs_of_stages_are_those_of_one_run(
+    of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
+    burn = "import time\nwhile time.process_time() < 2: pass\nopen('made', 'w').close()\n"
+    (tmp_path / "burn.py").write_text(burn)
+    wait = "import time\ntime.sleep(1.5)\nopen('waited', 'w').close()\n"
+    (tmp_path / "wait.py").write_text(wait)
+    (tmp_path / "dvc.yaml").write_text(STAGES.format(python=sys.executable))
+    module = of("stage_costs")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    run = module.Run("dvc.yaml")
+    assert run.follow() == 0
+    starting, work, waiting = run.costs
+    assert [work.stage, waiting.stage] == ["work", "wait"]
+    # what a stage did is its own, whatever else the machine does
+    assert work.cpu > max(1.9, waiting.cpu) and waiting.wall > 1.5
+    assert starting.cpu > 0 and waiting.peak > 1
+    (tmp_path / "burn.py").write_text("exit(3)")
+    with pytest.raises(SystemExit, match=r"work failed: dvc repro dvc\.yaml says why"):
+        module.main("dvc.yaml")
