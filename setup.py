@@ -15,6 +15,7 @@ PACKED = (
     ".dvc/plots/*",
     ".dvcignore",
     ".gitignore",
+    "claims.yaml",
     "dvc.yaml",
     "params.yaml",
     "tune/dvc.yaml",

@@ -122,6 +122,20 @@ def test_init_makes_a_study_of_every_template(outside: Outside) -> None:
     assert "not empty" in outside.sae_repro("init", "study", code=2)
 
 
+def test_init_brings_claims_and_searches_only_what_recipes_read(outside: Outside) -> None:
+    """The embedded study names claims.yaml; the demo's recipes revive by nothing."""
+    outside.sae_repro("init", "study", "--from", "embedded")
+    assert (outside.folder / "study/claims.yaml").read_bytes() == (
+        ROOT / "claims.yaml"
+    ).read_bytes()
+    assert "claims" in outside.sae_repro("check", at="study")
+    shutil.rmtree(outside.folder / "study")
+    outside.sae_repro("init", "study", "--from", "demo", "--tune")
+    assert "ok: tune" in outside.sae_repro("check", at="study")
+    searched = (outside.folder / "study/tune/params.yaml").read_text()
+    assert "lambda" in searched and "auxk_coefficient" not in searched
+
+
 def test_the_search_starts_from_recipes_that_the_study_has(outside: Outside) -> None:
     outside.sae_repro("init", "study", "--from", "gpt2-agnews", "--tune")
     study = outside.folder / "study"

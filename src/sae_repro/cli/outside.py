@@ -5,8 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sae_repro.cli.deps import with_code
 from sae_repro.cli.pipelines import PIPELINE, TUNING, copies, copy_of
@@ -15,8 +16,9 @@ from sae_repro.cli.studies import open_yaml, yaml_text
 from sae_repro.errors import StudyError, did_you_mean
 from sae_repro.files import write_text
 from sae_repro.installation import check_installation, record
-from sae_repro.params import load, read_yaml
-from sae_repro.params.recipes import RECIPE
+from sae_repro.params import Cell, load, read_yaml
+from sae_repro.params.axes import readers
+from sae_repro.params.recipes import RECIPE, merged
 from sae_repro.preflight import check_inputs
 
 EMBEDDED = "embedded"
@@ -87,6 +89,7 @@ def make(folder: Path, start: str, *, tune: bool) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         write_text(folder / "params.yaml", _params(known[start].read_text(encoding="utf-8")))
+        _copy_claims(known[start].parent, folder)
         yield from _fill(folder, start, tune=tune)
         check_inputs(load(folder / "params.yaml"), folder)
     except BaseException:
@@ -102,6 +105,13 @@ def _params(text: str) -> str:
     text = re.sub(r"^root: .*$", "root: .", text, count=1, flags=re.M)
     line = f"# {modeline('params.schema.json')}"
     return re.sub(r"\A# yaml-language-server: .*$", line, text, count=1, flags=re.M)
+
+
+def _copy_claims(source: Path, folder: Path) -> None:
+    """Copy the claims that params.yaml in `folder` names from `source`, where it comes from."""
+    claims = load(folder / "params.yaml").compare.claims
+    if claims is not None:
+        write_text(folder / claims.path, (source / claims.path).read_text(encoding="utf-8"))
 
 
 def _fill(folder: Path, start: str, *, tune: bool) -> Iterator[str]:
@@ -177,16 +187,30 @@ def _search(folder: Path) -> str:
     yaml, raw = open_yaml(template_folder() / SEARCH)
     searched = raw["tune"]["recipes"]
     named = {name: choices[RECIPE] for name, choices in searched.items()}
-    wanted, known = set(named.values()), load(folder / "params.yaml").recipes
+    wanted, known = set(named.values()), read_yaml(folder / "params.yaml")["recipes"]
     for name, recipe in named.items():
         if recipe not in known:
             del searched[name]
+        else:
+            for choice in _unread(searched[name], merged({RECIPE: recipe}, known)):
+                del searched[name][choice]
     if not searched:
         raise StudyError(
             f"{folder / 'params.yaml'}: recipes has none of {', '.join(sorted(wanted))}, "
             f"from which the search of --tune starts; add one, or write {folder / SEARCH} yourself"
         )
     return yaml_text(yaml, raw)
+
+
+def _unread(searched: Iterable[str], recipe: Mapping[str, Any]) -> list[str]:
+    """Those of the choices `searched` that nothing reads in a cell of the choices `recipe`."""
+    defaults = {name: field.default for name, field in Cell.model_fields.items()}
+    reads = {choice: readers(choice) for choice in searched}
+    return [
+        choice
+        for choice, read in reads.items()
+        if read is not None and recipe.get(read[0], defaults[read[0]]) not in read[1]
+    ]
 
 
 def _plot_templates(folder: Path) -> dict[Path, str]:
