@@ -54,7 +54,7 @@ ROUNDS: Mapping[str, Mapping[str, Mapping[str, int]]] = {
         "L": {"TopK": 10},
     },
 }
-"""How often each is timed: minutes in all; medians of fewer put sparsify's at 2.1 to 2.7 products."""
+"""How often each is timed; medians of fewer put sparsify's at M at 2.1 to 2.7 products."""
 OURS = {
     "TopK": "TopK", "BatchTopK": "BatchTopK", "Matryoshka": "Matryoshka, 5 fixed",
     "ReLU": "ReLU, dense", "JumpReLU": "JumpReLU",

@@ -80,7 +80,7 @@ def test_a_shard_is_read_for_its_checksum_once_while_it_stays_as_it_was(
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    os.utime(path, ns=(0, 0))  # later than a clock's tick, whatever that is
+    os.utime(path, ns=(0, 0))  # another time, however coarse the clock is
     with pytest.raises(StudyError, match=f"{path}: damaged"):
         shards.load(0)
 
