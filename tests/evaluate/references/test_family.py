@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sae_repro import training
 from sae_repro.evaluate.metrics.references import family as module
 from sae_repro.evaluate.metrics.references.family import Family, references
 from sae_repro.readers.shards import ActivationStore
@@ -32,7 +33,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             seen.append(self.weights.d_sae)
             return super().run(*arguments)
 
-    monkeypatch.setattr(module, "Trainer", Counted)
+    monkeypatch.setattr(training, "Trainer", Counted)
     return seen
 
 
@@ -93,7 +94,7 @@ def test_diverged_reference_is_none(family: Family, monkeypatch: pytest.MonkeyPa
         def run(self, *arguments: object) -> object:
             raise Diverged("the loss is not finite", Journal())
 
-    monkeypatch.setattr(module, "Trainer", Failing)
+    monkeypatch.setattr(training, "Trainer", Failing)
     assert references(family, HOOK, (6, 8)) == {6: None, 8: None}
     monkeypatch.undo()
     assert references(family, HOOK, (6,)) == {6: None}  # it is a result too, and kept

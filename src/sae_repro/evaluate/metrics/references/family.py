@@ -2,21 +2,23 @@
 
 A family of widths per study and hook, trained by the trainer of every cell on the training
 activations. All evaluations share it through the cell store, also side by side: the first
-that lacks one trains it, the others wait for the lock.
+that lacks one trains it, the others wait for the lock. Which of them there are is asked in the
+stage's own process, which needs no torch.
 """
 
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sae_repro.autoencoders import SAE, load, save
 from sae_repro.cellstore import CellStore
 from sae_repro.files import digest, read_json, write_json
-from sae_repro.numerics.determinism import prepare
 from sae_repro.params import Cell, Train
 from sae_repro.readers.shards import ActivationStore
-from sae_repro.training import Diverged, Trainer
+
+if TYPE_CHECKING:
+    from sae_repro.autoencoders import SAE
 
 K = 4  # latents per token
 BATCH = 512
@@ -59,7 +61,7 @@ def recipe(width: int, d_in: int) -> Cell:
     )
 
 
-def references(family: Family, hook: str, widths: Sequence[int]) -> dict[int, SAE | None]:
+def references(family: Family, hook: str, widths: Sequence[int]) -> "dict[int, SAE | None]":
     """The SAE of each width on `hook`; None where its training failed."""
     return {width: _reference(family, hook, width) for width in widths}
 
@@ -93,7 +95,9 @@ def _key(family: Family, cell: Cell, settings: Train, store: ActivationStore, ho
     )
 
 
-def _reference(family: Family, hook: str, width: int) -> SAE | None:
+def _reference(family: Family, hook: str, width: int) -> "SAE | None":
+    from sae_repro.autoencoders import load
+
     store, cells = ActivationStore(family.activations), CellStore(family.store)
     cell, settings = _planned(family, store, hook, width)
     key = _key(family, cell, settings, store, hook)
@@ -109,6 +113,10 @@ def _reference(family: Family, hook: str, width: int) -> SAE | None:
 def _train_into(
     folder: Path, cell: Cell, settings: Train, store: ActivationStore, hook: str, seed: int
 ) -> None:
+    from sae_repro.autoencoders import save
+    from sae_repro.numerics.determinism import prepare
+    from sae_repro.training import Diverged, Trainer
+
     prepare(device=settings.device, threads=settings.threads)  # it may be a worker's first job
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(cell, settings, store, hook, seed=seed, checkpoint=Path(scratch) / "none")

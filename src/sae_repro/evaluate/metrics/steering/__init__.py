@@ -1,14 +1,17 @@
 """Steering: whether a latent that means a concept makes the model write it, at equal KL."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sae_repro.evaluate.first_pass import FirstPass
 from sae_repro.evaluate.summary import Summary
 from sae_repro.params import model_hook, on_random_weights
 from sae_repro.params.joint import is_joint
 
+if TYPE_CHECKING:  # the stage asks `why_not` in a process of its own, which needs no torch
+    from sae_repro.evaluate.first_pass import FirstPass
 
-def measure(first_pass: FirstPass) -> Summary:
+
+def measure(first_pass: "FirstPass") -> Summary:
     """steering.parquet: a row per concept and condition, or one that says why there is none."""
     from sae_repro.evaluate.metrics.steering.conditions import measured_rows, unmeasured
     from sae_repro.evaluate.metrics.steering.scene import Scene, not_enough
