@@ -100,8 +100,15 @@ def test_given_activations_go_from_a_file_to_the_report(rows: np.ndarray) -> Non
     page = Path("reports/index.html").read_text()
     assert re.search(r"up to \d+ rows' activations; .* held-out rows\.</p>", page)
     assert "log₁₀ of the fraction of tokens" not in page and "of the tokens" not in page
-    for name in ("dead_curve", "dead_fraction_never", "examples", "matched_l0"):
-        assert "token" not in Path(f"reports/tables/{name}.md").read_text(), name
+    said = {path.name: path.read_text() for path in Path("reports/tables").glob("*.md")}
+    assert "Activations were given: read tokens as rows." in said.pop("METRICS.md")
+    assert "L0 (latents per row)" in said["cells.md"]
+    for name, text in said.items():
+        assert not re.search(r"\btokens?\b", text), name
+    for figure in Path("reports/figures").glob("*.svg"):
+        assert "latents per token" not in figure.read_text(), figure
+    entries = Path("reports/explorer/data/index.js").read_text()
+    assert entries.count('"unit":"rows"') == 2
     commands_know_that_there_is_no_model(declared)
 
 

@@ -34,11 +34,13 @@ def write(folder: Path, key: str, value: object) -> None:
     path.write_text(f"saeData({json.dumps(key)},{json.dumps(value, separators=(',', ':'))});\n")
 
 
-def explorer(folder: Path, K: int = 300, chunk_size: int = 64, words: int = 0) -> Path:  # noqa: N803
+def explorer(folder: Path, K: int = 300, chunk_size: int = 64, words: int = 0,  # noqa: N803
+             unit: str = "tokens") -> Path:  # fmt: skip
     """The explorer of two seeds of a cell with K latents each; the address of its page.
 
     Latent 0 is dead; 1 has the hostile text; 2 peaks on "Lily", 3 on "Sue"; 4 + i of seed 0 is
     the partner of 5 + i of seed 1. `words`: how many more tokens the vocabulary has.
+    `unit`: what the SAEs read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(WEB.iterdir()):
@@ -50,8 +52,9 @@ def explorer(folder: Path, K: int = 300, chunk_size: int = 64, words: int = 0) -
         "study": "stories",
         "saes": [
             {"id": id, "cell": "topk-x8-k16", "seed": seed, "architecture": "topk",
-             "hook": "blocks.1.hook_resid_post", "D": 64, "K": K, "l0": 16.0, "fvu": 0.0812,
-             "m": 0.61, "chunk_size": chunk_size, "chunks": chunks, "partner_ids": [ids[1 - seed]]}
+             "hook": "blocks.1.hook_resid_post", "unit": unit, "D": 64, "K": K, "l0": 16.0,
+             "fvu": 0.0812, "m": 0.61, "chunk_size": chunk_size, "chunks": chunks,
+             "partner_ids": [ids[1 - seed]]}
             for seed, id in enumerate(ids)
         ],
     })  # fmt: skip

@@ -1,5 +1,6 @@
 """The feature explorer from file:// in a browser: no request, no console error, no injection."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def press(browser: Chromium, key: str) -> None:
         f"document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {{key: {key!r}, "
         "bubbles: true, cancelable: true}))"
     )
+
+
+def test_given_activations_are_called_rows(quiet: Chromium, tmp_path: Path) -> None:
+    page = explorer(tmp_path, K=8, unit="rows").as_uri()
+    visit(quiet, page, "", f"{ROWS}.length > 2")
+    search(quiet, "/Lily|Sue/", f"{SHOWN} === '3,2'")
+    said = "document.body.innerText + [...document.querySelectorAll('[title], [placeholder]')]" \
+        ".map(e => e.title + e.placeholder).join(' ')"  # fmt: skip
+    text = quiet.evaluate(said)
+    assert "2 matching rows Lily Sue" in text and "fraction of rows" in text
+    assert not re.search(r"\btokens?\b(?!:)", text)  # `token:Lily` is a concept's name
+    visit(quiet, page, f"#/{FIRST}/2", f"{HEADING} === 'Latent 2'")
+    quiet.wait_for("document.querySelector('.context') !== null", 30)
+    text = quiet.evaluate(said)
+    assert "document 100, row 0" in text and "fraction of the child's rows" in text
 
 
 def test_search_regex_sort_open_follow_partner_and_back(sized: Chromium, page: str) -> None:

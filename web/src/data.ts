@@ -13,6 +13,8 @@ export interface Sae {
   seed: number | null;
   architecture: string;
   hook: string;
+  /** What it reads: tokens of a language model, or rows that were given. */
+  unit: "tokens" | "rows";
   D: number;
   K: number;
   l0: number | null;

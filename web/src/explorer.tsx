@@ -8,9 +8,10 @@ import "./explorer.css";
 import { LatentPage, named } from "./latent";
 import { List } from "./list";
 import { useKeys, useRoute, type Go } from "./navigation";
-import { Failure, useLoaded } from "./parts";
+import { Failure, Unit, useLoaded } from "./parts";
 import type { Route } from "./route";
 import { matching, pattern, Searchable, select } from "./select";
+import { worded } from "./text";
 
 const KEYS: [keys: string[], what: string][] = [
   [["/"], "search; a pattern between slashes is a regex over tokens"],
@@ -54,10 +55,10 @@ function App() {
         <Theme />
         <button aria-label="Help: keys" title="?" onClick={() => help.current?.showModal()}>?</button>
       </header>
-      {sae ? <Cell key={sae.id} index={index} sae={sae} route={route} go={go} /> : <Failure message={`No SAE ${route.sae} in this explorer: choose one above`} />}
+      {sae ? <Unit.Provider value={sae.unit}><Cell key={sae.id} index={index} sae={sae} route={route} go={go} /></Unit.Provider> : <Failure message={`No SAE ${route.sae} in this explorer: choose one above`} />}
       <dialog ref={help} aria-labelledby="keys">
         <h1 id="keys">Keys</h1>
-        <dl>{KEYS.map(([keys, what]) => <><dt>{keys.map((key) => <><kbd>{key}</kbd> </>)}</dt><dd>{what}</dd></>)}</dl>
+        <dl>{KEYS.map(([keys, what]) => <><dt>{keys.map((key) => <><kbd>{key}</kbd> </>)}</dt><dd>{worded(what, sae?.unit ?? "tokens")}</dd></>)}</dl>
         <form method="dialog"><button>Close</button></form>
       </dialog>
     </>

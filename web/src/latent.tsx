@@ -5,7 +5,7 @@ import { useMemo, useState } from "preact/hooks";
 import { pieces, seam } from "./context";
 import { detail, type Context, type Detail, type Index, type Latents, type Linked, type Sae } from "./data";
 import { useKeys, type Go } from "./navigation";
-import { Failure, Stat, Token, useLoaded } from "./parts";
+import { Failure, Stat, Token, useLoaded, useWords } from "./parts";
 import { Chart, histogram, legend, neighbourhood, weights } from "./plots";
 import { format, type Route } from "./route";
 import { clipped, clippedStart, figure } from "./text";
@@ -181,8 +181,9 @@ function shade(activation: number, largest: number): number {
 }
 
 function ContextLine({ context, largest, between }: { context: Context; largest: number; between: string }) {
+  const words = useWords();
   return (
-    <div class="context" title={`document ${context.document}, token ${context.position}`}>
+    <div class="context" title={words(`document ${context.document}, token ${context.position}`)}>
       <span class="number">{figure(context.activation)}</span>
       <p>
         {pieces(context, between).map(({ text, activation, peak }, i) =>
@@ -230,12 +231,13 @@ interface LinksProps {
 }
 
 function Links({ title, measure, links, latents, to }: LinksProps) {
+  const words = useWords();
   if (!links?.length) return null;
   return (
     <section class="card">
       <h2>{title}</h2>
       <table class="small">
-        <thead><tr><th>Latent</th><th>Label, top tokens</th><th class="number">{measure}</th></tr></thead>
+        <thead><tr><th>Latent</th><th>{words("Label, top tokens")}</th><th class="number">{measure}</th></tr></thead>
         <tbody>
           {links.map(([id, value]) => (
             <tr key={id}>
@@ -251,6 +253,7 @@ function Links({ title, measure, links, latents, to }: LinksProps) {
 }
 
 function Concepts({ detail: { concepts, judge } }: { detail: Detail }) {
+  const words = useWords();
   return (
     <>
       {judge && judge.length > 0 && (
@@ -260,7 +263,7 @@ function Concepts({ detail: { concepts, judge } }: { detail: Detail }) {
         <section class="card">
           <h2>Concepts</h2>
           <table class="small">
-            <thead><tr><th>Concept</th><th class="number">M</th><th class="number">φ</th><th class="number" title="of the atom with the mean activation of the tokens that carry the concept, less that of the others">cos Δμ</th></tr></thead>
+            <thead><tr><th>Concept</th><th class="number">M</th><th class="number">φ</th><th class="number" title={words("of the atom with the mean activation of the tokens that carry the concept, less that of the others")}>cos Δμ</th></tr></thead>
             <tbody>{concepts.map(([name, m, phi, cosine]) => <tr key={name}><td>{clipped(name, 80)}</td><td class="number">{figure(m)}</td><td class="number">{figure(phi)}</td><td class="number">{figure(cosine)}</td></tr>)}</tbody>
           </table>
         </section>
@@ -324,6 +327,7 @@ interface FamilyProps {
 
 /** How the latent splits when the dictionary grows, and what it is split from. */
 function Family({ index, detail: { parents, children }, to }: FamilyProps) {
+  const words = useWords();
   const groups = [["Parent in", parents], ["Children in", children]] as const;
   if (!parents && !children) return null;
   return (
@@ -335,7 +339,7 @@ function Family({ index, detail: { parents, children }, to }: FamilyProps) {
             <tr>
               <th>{title} {kin.sae.replace(".", ", ").replace("seed-", "seed ")}</th>
               <th class="number" title="of the atoms">cosine</th>
-              <th class="number" title="the fraction of the child's tokens on which the parent fires">together</th>
+              <th class="number" title={words("the fraction of the child's tokens on which the parent fires")}>together</th>
             </tr>
           </thead>
           <tbody>

@@ -4,7 +4,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import type { Sae } from "./data";
 import { useKeys, type Go } from "./navigation";
-import { Token } from "./parts";
+import { Token, useWords } from "./parts";
 import { format, type Route } from "./route";
 import type { Pattern, Searchable } from "./select";
 import { clipped, figure } from "./text";
@@ -58,6 +58,7 @@ interface ListProps {
 }
 
 export function List({ sae, from, order, route, regex, tokens, go }: ListProps) {
+  const words = useWords();
   const input = useRef<HTMLInputElement>(null);
   useKeys((key) => {
     if (key !== "/") return false;
@@ -65,7 +66,7 @@ export function List({ sae, from, order, route, regex, tokens, go }: ListProps) 
     input.current?.select();
     return true;
   });
-  const sorts = COLUMNS.flatMap(({ key, name }) => [[key, `${name} ↑`], [`-${key}`, `${name} ↓`]] as const);
+  const sorts = COLUMNS.flatMap(({ key, name }) => [[key, words(`${name} ↑`)], [`-${key}`, words(`${name} ↓`)]] as const);
   return (
     <main class="list">
       <div class="facts">
@@ -76,7 +77,8 @@ export function List({ sae, from, order, route, regex, tokens, go }: ListProps) 
       <div class="tools" role="search">
         <input
           ref={input} type="search" value={route.q} spellcheck={false} autocomplete="off"
-          placeholder="Search labels, concepts, tokens – or /Lily|Sue/" aria-label="Search latents; a regex over tokens between slashes"
+          placeholder={words("Search labels, concepts, tokens – or /Lily|Sue/")}
+          aria-label={words("Search latents; a regex over tokens between slashes")}
           aria-describedby="found" aria-invalid={regex?.error ? "true" : undefined}
           onInput={(event) => go({ q: event.currentTarget.value }, true)}
           onKeyDown={(event) => {
@@ -100,12 +102,13 @@ export function List({ sae, from, order, route, regex, tokens, go }: ListProps) 
 }
 
 function Found({ count, regex, tokens }: { count: number; regex: Pattern | null; tokens: string[] | null }) {
+  const words = useWords();
   if (regex?.error) return <p class="found error" id="found" role="status">{clipped(regex.error)}</p>;
-  if (regex && tokens === null) return <p class="found" id="found" role="status">Reading the index of tokens …</p>;
+  if (regex && tokens === null) return <p class="found" id="found" role="status">{words("Reading the index of tokens …")}</p>;
   return (
     <p class="found" id="found" role="status">
       {count.toLocaleString("en")} {count === 1 ? "latent" : "latents"}
-      {regex && tokens && <> peaking on {tokens.length.toLocaleString("en")} matching tokens {tokens.slice(0, 12).map((t) => <><Token text={t} /> </>)}</>}
+      {regex && tokens && <> peaking on {tokens.length.toLocaleString("en")} {words("matching tokens")} {tokens.slice(0, 12).map((t) => <><Token text={t} /> </>)}</>}
     </p>
   );
 }
@@ -189,12 +192,13 @@ function Table({ sae, from, order, route, go }: TableProps) {
 }
 
 function Head({ column, sort, go }: { column: Heading; sort: string; go: Go }) {
+  const words = useWords();
   const down = sort === `-${column.key}`;
   const on = down || sort === column.key;
   const next = on ? (down ? column.key : `-${column.key}`) : column.down ? `-${column.key}` : column.key;
   return (
     <div role="columnheader" class={`${column.kind}${on ? " on" : ""}`} aria-sort={on ? (down ? "descending" : "ascending") : "none"}>
-      <button title={column.hint} onClick={() => go({ sort: next }, true)}>{column.name}{on ? (down ? " ↓" : " ↑") : ""}</button>
+      <button title={words(column.hint)} onClick={() => go({ sort: next }, true)}>{words(column.name)}{on ? (down ? " ↓" : " ↑") : ""}</button>
     </div>
   );
 }

@@ -1,9 +1,10 @@
 /** Small components of several views. */
 
-import { useEffect, useState } from "preact/hooks";
+import { createContext } from "preact";
+import { useContext, useEffect, useState } from "preact/hooks";
 
-import { load } from "./data";
-import { clipped } from "./text";
+import { load, type Sae } from "./data";
+import { clipped, worded } from "./text";
 
 export interface Loaded<T> {
   value: T | null;
@@ -25,6 +26,15 @@ export function useLoaded<T>(key: string | null, read: () => Promise<T> = () => 
     };
   }, [key]);
   return state.key === key ? state : { value: null, error: null };
+}
+
+/** What the SAE in view reads one of at a time. */
+export const Unit = createContext<Sae["unit"]>("tokens");
+
+/** Texts that speak of tokens, in the words of the SAE in view. */
+export function useWords(): (text: string) => string {
+  const unit = useContext(Unit);
+  return (text) => worded(text, unit);
 }
 
 /** A token, isolated so that right-to-left marks turn nothing around it. */

@@ -21,6 +21,11 @@ export function visible(text: string): string {
   return text.replace(HIDDEN, named);
 }
 
+/** `text` of what an SAE reads one of at a time: tokens, or rows where activations were given. */
+export function worded(text: string, unit: "tokens" | "rows"): string {
+  return unit === "rows" ? text.replace(/\btoken(s?)\b/g, "row$1") : text;
+}
+
 /** The first `longest` characters of `visible(text)`, and how many there are if that is not all. */
 export function clipped(text: string, longest: number = LONGEST): string {
   if (text.length <= longest) return visible(text);

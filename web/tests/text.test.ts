@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { address } from "../src/data";
-import { clipped, clippedStart, figure, visible } from "../src/text";
+import { clipped, clippedStart, figure, visible, worded } from "../src/text";
 
 test("control characters, bidi marks and lone surrogates are spelled out", () => {
   expect(visible("a\n\t\u0000\u007f\u0085")).toBe("a\\n\\t\\u0000\\u007f\\u0085");
@@ -29,4 +29,9 @@ test("chunks of contexts lie beside the columns; no key leads out of the folder"
   expect(address("index")).toBe("data/index.js");
   expect(address("a.seed-0/contexts/12")).toBe("data/a.seed-0/contexts-12.js");
   expect(address("a b#?/latents")).toBe("data/a%20b%23%3F/latents.js");
+});
+
+test("given activations are rows, not tokens", () => {
+  expect(worded("the fraction of the child's tokens; a token", "rows")).toBe("the fraction of the child's rows; a row");
+  expect(worded("tokenizers of tokens", "tokens")).toBe("tokenizers of tokens");
 });

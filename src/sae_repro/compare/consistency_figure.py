@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from sae_repro.compare.collect import Result
 from sae_repro.compare.consistency import consistent
 from sae_repro.compare.drawing import drawn, handle, logarithmic
+from sae_repro.compare.tables import unit_in
 from sae_repro.metrics.labels import heading
 from sae_repro.params.appearance import Look, looks
 from sae_repro.remarks import missed_on
@@ -97,7 +98,8 @@ def _over(
     ax.plot(*zip(*nulls, strict=True), color="0.5", lw=1, ls="--", zorder=0)
     ax.annotate("random directions", nulls[0], xytext=(0, -9), textcoords="offset points",
                 fontsize=6.5, color="0.4")  # fmt: skip
-    ax.set(xscale="log", xlabel=heading("l0") if what == "l0" else "K", ylabel=heading("pw_mcc"))
+    x_label = heading("l0", of=unit_in(cells)) if what == "l0" else "K"
+    ax.set(xscale="log", xlabel=x_label, ylabel=heading("pw_mcc"))
     logarithmic(ax.xaxis)
     ax.set_title(title, fontsize=8)
 

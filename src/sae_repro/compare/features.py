@@ -142,7 +142,9 @@ def _printed(results: Sequence[Result], metrics: Sequence[str]) -> pd.DataFrame:
     for r in results:
         row = {"cell": r.name}
         for metric in metrics:
-            row[heading(metric)] = with_interval(r.metrics.get(metric), r.interval(metric))
+            row[heading(metric, of=unit_of(r))] = with_interval(
+                r.metrics.get(metric), r.interval(metric)
+            )
         rows.append(row)
     return pd.DataFrame(rows)
 

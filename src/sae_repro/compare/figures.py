@@ -14,7 +14,7 @@ from sae_repro.compare.collect import Result
 from sae_repro.compare.drawing import Floats, apart, broken, drawn, logarithmic
 from sae_repro.compare.frontier import Frontier, frontiers, on_lines
 from sae_repro.compare.grid import grid_of
-from sae_repro.compare.tables import measured_on, unit_of
+from sae_repro.compare.tables import measured_on, unit_in, unit_of
 from sae_repro.metrics.labels import heading
 from sae_repro.numerics.seeds import LEAST_SEEDS
 from sae_repro.params.appearance import Look, looks
@@ -71,13 +71,13 @@ def frontier(
               if any((r.metrics.get(metric) or 0) > 0 for r in of)]  # fmt: skip
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    grey = False
+    l0, grey = heading("l0", of=unit_in(results)), False
     with drawn(folder, "frontier", 5.6 * columns, 4.4 * rows + 0.4) as figure:
         for n, (hook, metric) in enumerate(panels):
             ax = figure.add_subplot(rows, columns, n + 1)
             for target in targets:
                 ax.axvline(target, color="0.8", lw=0.8, ls=":", zorder=0)
-            ax.set(xscale="log", yscale="log", xlabel=heading("l0"), ylabel=FRONTIER[metric])
+            ax.set(xscale="log", yscale="log", xlabel=l0, ylabel=FRONTIER[metric])
             logarithmic(ax.xaxis, ax.yaxis)
             main, other = _main(frontiers(hooks[hook]))
             grey |= bool(other)

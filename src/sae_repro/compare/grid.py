@@ -12,7 +12,7 @@ from sae_repro.compare.tables import (
     ABSENT,
     measured_on,
     number,
-    unit_of,
+    unit_in,
     with_interval,
     write_table,
 )
@@ -113,7 +113,7 @@ def published_table(results: Sequence[Result]) -> pd.DataFrame:
 
 def write_grid(folder: Path, results: Sequence[Result], seed: int) -> None:
     """dead_fraction_below, dead_fraction_never and published."""
-    unit = unit_of(results[0]) if results else "tokens"
+    unit = unit_in(results)
     meaning = {
         "dead_fraction_below": "a latent is dead if its largest activation stays below "
         "evaluate.dead_threshold, as in the published grid; this depends on the activations' scale",

@@ -32,7 +32,7 @@ from sae_repro.compare.scaling.figure import draw_scaling
 from sae_repro.compare.scaling.surfaces import fits
 from sae_repro.compare.scaling.tables import write_scaling
 from sae_repro.compare.steering import write_steering
-from sae_repro.compare.tables import write_cells
+from sae_repro.compare.tables import unit_in, write_cells
 from sae_repro.compare.widths.figure import draw_widths
 from sae_repro.compare.widths.tables import measure_widths, write_widths
 from sae_repro.files import replacing_folder
@@ -115,14 +115,14 @@ def _tables(
             flagged=frozenset(flagged_metrics(results)),
             common=lambda names, metric: common_pairs(results, names, metric, seed).estimates,
         )
-        write_metrics(folder, write_cards(folder, results, artifacts))
+        write_metrics(folder, write_cards(folder, results, artifacts), unit_in(results))
         fitted = list(fits(families, results, settings.bootstrap, seed))
-        write_scaling(folder, fitted, settings.bootstrap, seed)
+        write_scaling(folder, fitted, settings.bootstrap, seed, unit_in(results))
         draw_scaling(figures, fitted)
         widths = measure_widths(results, seed)
-        write_widths(folder, widths)
+        write_widths(folder, widths, unit_in(results))
         draw_widths(figures, widths)
         if claims:
             write_claims(folder, claims)
-        write_index(folder)
+        write_index(folder, unit_in(results))
     write_activation_figures(figures, reports / "tables", results, settings.matched_l0)

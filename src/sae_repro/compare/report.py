@@ -11,7 +11,7 @@ from sae_repro.compare.frontier import LEAST_CELLS
 from sae_repro.compare.matched import Matched, matched, matched_table
 from sae_repro.compare.pairs import pairs_table, write_pairs
 from sae_repro.compare.ranking import METRICS, Common, rankings
-from sae_repro.compare.tables import measured_on, number, unit_of, with_interval, write_table
+from sae_repro.compare.tables import measured_on, number, unit_in, with_interval, write_table
 from sae_repro.compare.verdict import write_verdict
 from sae_repro.files import write_text
 from sae_repro.metrics import AREAS, Metric, names_in
@@ -26,7 +26,7 @@ INDEX = {
     "cells": "every cell with its choices, all metrics and denominators",
     "seeds": "the SAEs of cells with several seeds, one by one",
     "dead_fraction_below": "the grid: dead latents, as published (largest activation < threshold)",
-    "dead_fraction_never": "the grid: latents that never fire on the held-out tokens",
+    "dead_fraction_never": "the grid: latents that never fire on the held-out {unit}",
     "published": "the published GPT-2 grid beside ours: another model, facts and not targets",
     "judged": "monosemantic latents by the judge, laid out as published, beside that grid",
     "judged_cells": "the same for every cell: fractions, intervals, counts, scores of explanations",
@@ -42,8 +42,8 @@ INDEX = {
     "consistency": "how much of a dictionary another seed finds again, and what that predicts",
     "structure_common": "holes, absorption, splitting on pairs testable in all compared cells",
     "steering": "whether latents that mean a class of words make the model write it, at equal KL",
-    "scaling": "laws of the loss over width, tokens and sparsity, and the largest cell predicted",
-    "scaling_budgets": "the width and tokens with the lowest loss at a budget of compute",
+    "scaling": "laws of the loss over width, {unit} and sparsity, and the largest cell predicted",
+    "scaling_budgets": "the width and {unit} with the lowest loss at a budget of compute",
     "scaling_cells": "the cells behind the laws, with their residuals",
     "widths": "what a wider SAE adds, splits and keeps of a narrower one; hedging",
     "widths_correlations": "whether an SAE holds the latents of reference SAEs, by their width",
@@ -60,7 +60,7 @@ def write_matched(
 ) -> list[Matched]:
     """Write matched_l0 and matched_l0_pairs; the rows of the first."""
     rows = matched(results, settings.matched_l0, settings.bootstrap, seed)
-    unit = (unit_of(results[0]) if results else "tokens").removesuffix("s")
+    unit = unit_in(results).removesuffix("s")
     frame, pairs = matched_table(rows), pairs_table(rows)
     caption = (
         "# Architectures at matched L0\n\nEach architecture's frontier at the target L0 (latents "
@@ -150,16 +150,20 @@ def write_verdicts(
     write_findings(folder, results, found, flagged)
 
 
-def write_metrics(folder: Path, cards: str = "") -> None:
-    """METRICS.md: the registry of metrics, an area a table, and the section of `cards`."""
+def write_metrics(folder: Path, cards: str = "", unit: str = "tokens") -> None:
+    """METRICS.md: the registry of metrics, an area a table, and the section of `cards`.
+
+    `unit`: what the SAEs read, tokens or rows.
+    """
     parts = [f"## {area}\n\n{_as_markdown(rows)}\n" for area, rows in AREAS.items()]
+    given = "" if unit == "tokens" else f" Activations were given: read tokens as {unit}."
     write_text(
         folder / "METRICS.md",
         "# Metrics\n\nEvery metric that a study writes. Denominator: the count of "
         "artifacts/evaluate/<cell>/metrics.json over which it is a ratio or a mean. Of a cell with "
         "several seeds: intervals of fractions of latents are Wilson's over the latents of all "
         "seeds, all others Student's over the seeds, inside the unit's range. `sae-repro metrics "
-        "NAME` prints one row.\n\n" + "\n".join(parts) + cards,
+        f"NAME` prints one row.{given}\n\n" + "\n".join(parts) + cards,
     )
 
 
@@ -170,10 +174,10 @@ def _as_markdown(rows: Sequence[Metric]) -> str:
     return str(frame.to_markdown(index=False, disable_numparse=True))
 
 
-def write_index(folder: Path) -> None:
-    """README.md of the tables there are."""
+def write_index(folder: Path, unit: str = "tokens") -> None:
+    """README.md of the tables there are; `unit`: what the SAEs read, tokens or rows."""
     lines = [
-        f"- [{name}]({name}.md)" + _other_formats(folder, name) + f": {contents}"
+        f"- [{name}]({name}.md)" + _other_formats(folder, name) + f": {contents.format(unit=unit)}"
         for name, contents in INDEX.items()
         if (folder / f"{name}.md").is_file()
     ]  # fmt: skip

@@ -70,6 +70,11 @@ def unit_of(r: Result) -> str:
     return "rows" if r.hook == GIVEN else "tokens"
 
 
+def unit_in(results: Sequence[Result]) -> str:
+    """`unit_of` the SAEs of a study, which all read the same."""
+    return unit_of(results[0]) if results else "tokens"
+
+
 def measured_on(results: Sequence[Result]) -> str:
     """The data behind the numbers: "100,000 held-out tokens of 1,953 documents".
 
@@ -198,7 +203,8 @@ def write_cells(folder: Path, results: Sequence[Result], seed: int) -> None:
 def _printed(results: Sequence[Result], frame: pd.DataFrame) -> pd.DataFrame:
     """At most `MOST_COLUMNS` columns, the first of the registry's."""
     titles = {"cell": "cell", "K": "K", "target_l0": "target L0"}
-    titles |= {name: heading(name) for name in names_in("cells.md") if name in frame}
+    unit = unit_in(results)
+    titles |= {name: heading(name, of=unit) for name in names_in("cells.md") if name in frame}
     printed = pd.DataFrame(
         {
             title: [_mean_and_sd(row, column) for row in frame.to_dict("records")]

@@ -203,7 +203,7 @@ def _metrics(source: Source) -> Iterator[str]:
     for name in shown:
         bounds = intervals.get(name)
         interval = (float(bounds[0]), float(bounds[1])) if bounds else None
-        yield f"| {heading(name)} | {with_interval(metrics[name], interval)} |"
+        yield f"| {heading(name, of=_unit(source))} | {with_interval(metrics[name], interval)} |"
 
 
 def _plain(text: str) -> str:

@@ -3,6 +3,7 @@
 Apart from the rows of the registry, so that a change of wording evaluates nothing again.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 
 from sae_repro.metrics import METRICS, Metric, find
@@ -79,10 +80,17 @@ def label(name: str, rows: Iterable[Metric] = METRICS) -> str:
     return text.replace(metric.parameter or "<>", metric.parameter_of(name) or "")
 
 
-def heading(name: str, rows: Sequence[Metric] = METRICS) -> str:
-    """Label, unit and direction: "KL divergence (nats per target) ↓"; an unknown name as it is."""
+def heading(name: str, rows: Sequence[Metric] = METRICS, of: str = "tokens") -> str:
+    """Label, unit and direction: "KL divergence (nats per target) ↓"; an unknown name as it is.
+
+    `of`: what the SAE reads, tokens or rows: "L0 (latents per row)".
+    """
     metric = find(name, rows)
     if metric is None:
         return name
-    unit = "" if metric.unit in DIMENSIONLESS else f" ({metric.unit})"
+    unit = "" if metric.unit in DIMENSIONLESS else f" ({_counted_in(metric.unit, of)})"
     return f"{label(name, rows)}{unit} {ARROWS[metric.better]}".rstrip()
+
+
+def _counted_in(unit: str, of: str) -> str:
+    return re.sub(r"\btoken\b", of.removesuffix("s"), re.sub(r"\btokens\b", of, unit))

@@ -145,6 +145,7 @@ def _write_sae(
         "seed": shown.seed,
         "architecture": shown.architecture,
         "hook": shown.hook,
+        "unit": shown.unit,
         "D": d_in,
         "K": width,
         "l0": shown.measured["metrics"].get("l0"),

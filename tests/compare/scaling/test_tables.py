@@ -64,6 +64,9 @@ def test_tables_hold_the_law_and_the_cell_that_it_predicted(
     assert list(over_tokens["at"]) == ["k = 4", "k = 8", "k = 16"]
     assert list(over_tokens["cells"]) == [11, 10, 11]
     assert list(over_l0["at"]) == ["400,000 tokens"] and list(over_l0["cells"]) == [11]
+    assert "T is tokens seen" in (tmp_path / "scaling.md").read_text()
+    write_scaling(tmp_path, fitted, 60, 0, unit="rows")
+    assert "T is rows seen" in (tmp_path / "scaling.md").read_text()
     assert list(laws["held_out"]) == [
         *(f"law-x16-k{k}-tokens-400k" for k in (4, 8, 16)), "law-x16-k16-tokens-400k"
     ]  # fmt: skip

@@ -92,6 +92,13 @@ def written(results: list[Result], folder: Path) -> Widths:
     return found
 
 
+def test_tables_of_given_activations_say_rows(study: Study, tmp_path: Path) -> None:
+    write_widths(tmp_path, measure_widths(study(), 0), "rows")
+    tables = {path.name: path.read_text() for path in tmp_path.glob("*.md")}
+    assert "held-out rows" in tables["widths.md"]
+    assert len(tables) > 2 and not any("tokens" in text for text in tables.values())
+
+
 def test_new_split_and_copied_latents_are_counted(study: Study, tmp_path: Path) -> None:
     written(study(), tmp_path / "out")
     rows = pd.read_csv(tmp_path / "out/widths.csv").set_index(["narrow", "wide"])

@@ -11,6 +11,7 @@ from sae_repro.compare.resampled import Resampled, bootstrap
 from sae_repro.compare.scaling.fitted import Fitted, Table, fitted
 from sae_repro.compare.scaling.isoflop import Cost
 from sae_repro.compare.scaling.law import PARAMETERS
+from sae_repro.compare.tables import unit_in
 from sae_repro.metrics import find
 from sae_repro.metrics.metric import BOUNDS
 from sae_repro.params.operations import step_operations
@@ -114,7 +115,7 @@ def surfaces(families: Mapping[str, Family], results: Sequence[Result]) -> Itera
                 at = f"{sparsity} = {value:g}"
                 yield _surface(name, at, family, results, {sparsity: value}, "tokens")
         if sparsity and len(axes[sparsity]) >= LEAST_VALUES:
-            at = f"{tokens[-1]:,} tokens" if tokens else ""
+            at = f"{tokens[-1]:,} {unit_in(results)}" if tokens else ""
             longest = {"tokens": tokens[-1]} if tokens else {}
             yield _surface(name, at, family, results, longest, sparsity)
 

@@ -22,7 +22,11 @@ LARGER = (10.0, 100.0)
 
 
 def write_scaling(
-    folder: Path, fitted: Sequence[FittedSurface], resamplings: int, seed: int
+    folder: Path,
+    fitted: Sequence[FittedSurface],
+    resamplings: int,
+    seed: int,
+    unit: str = "tokens",
 ) -> None:
     """The three tables; nothing where no law was fitted."""
     if not fitted:
@@ -37,7 +41,7 @@ def write_scaling(
         "largest cell, which the law was not fitted to, and its predicted loss on the same "
         f"documents. Not identified: an exponent at an end of the search ({EXPONENTS[0]:g} … "
         f"{EXPONENTS[1]:g}), or no fall at all, in more than {1 - FOUND:.0%} of the resamplings; "
-        "what then follows from the law is left out. T is tokens seen; those beyond the extracted "
+        f"what then follows from the law is left out. T is {unit} seen; those beyond the extracted "
         "ones are repeated."
     )
     printed = pd.DataFrame(list(map(_printed_law, fitted, law_rows)))

@@ -60,32 +60,33 @@ def measure_widths(results: Sequence[Result], seed: int) -> Widths:
     )
 
 
-def write_widths(folder: Path, widths: Widths) -> None:
-    """The five tables; nothing of what has no rows."""
+def write_widths(folder: Path, widths: Widths, unit: str = "tokens") -> None:
+    """The five tables; nothing of what has no rows. `unit`: what the SAEs read, tokens or rows."""
     if len(widths.relations):
-        _write_relations(folder, widths.relations)
+        _write_relations(folder, widths.relations, unit)
         text = widths.curve.to_csv(index=False, lineterminator="\n")
         write_text(folder / "widths_curve.csv", text)
     if len(widths.correlations):
-        _write_correlations(folder, widths.correlations)
+        _write_correlations(folder, widths.correlations, unit)
     if len(widths.equivalent):
         _write_equivalent(folder, widths.equivalent)
     if len(widths.trees):
-        _write_trees(folder, widths.trees)
+        _write_trees(folder, widths.trees, unit)
 
 
-def _write_relations(folder: Path, frame: pd.DataFrame) -> None:
+def _write_relations(folder: Path, frame: pd.DataFrame, unit: str) -> None:
     caption = (
         "# Across widths\n\nWhat a wider SAE makes of a narrower one, of cells that differ in "
         "their width alone, at one target L0. A latent of the wide SAE, of those that fire on the "
-        "held-out tokens, is *new* if no decoder row of the narrow SAE has a cosine of "
+        f"held-out {unit}, is *new* if no decoder row of the narrow SAE has a cosine of "
         f"{NEAR:g} with its own; else the nearest is its parent, and it is a *split* where that "
         "has other children so near, a *copy* where it has none. *Same width*: the same of another "
         "seed of the narrow cell in place of the wide one; what is new there is new by the seed, "
         "not by the width. *Random*: of as many random directions. *Narrow split*: fraction of "
         "narrow latents with several children; *lost*: with none. *Density*: the children's firing "
-        "densities, summed, over their parent's, median; 1 where children share out the tokens of "
-        "their parent. *Same concept*: latents whose best concept is that of their nearest narrow "
+        "densities, summed, over their parent's, median; 1 where children share out the "
+        f"{unit} of their parent. *Same concept*: latents whose best concept is that of their "
+        "nearest narrow "
         "latent. *Hedging*: D · (cos² of narrow latents with new ones − that of their copies); "
         "*leaning*: √D · the same of cosines, with their sign; both less what another seed of the "
         "same width gives. Above 0, narrow latents hold directions of features that they have no "
@@ -95,7 +96,7 @@ def _write_relations(folder: Path, frame: pd.DataFrame) -> None:
     shown = frame[frame["neighbours"] == "yes"]
     rows = [
         {
-            **_place(row),
+            **_place(row, unit),
             "K": f"{row['K_narrow']:,} → {row['K_wide']:,}",
             **{
                 name: f"{_bounded(row, name)}; {number(row[f'{name}_same_width'])}; "
@@ -117,7 +118,7 @@ def _write_relations(folder: Path, frame: pd.DataFrame) -> None:
     write_table(folder, "widths", frame, caption, pd.DataFrame(rows).rename(columns=titles))
 
 
-def _write_correlations(folder: Path, frame: pd.DataFrame) -> None:
+def _write_correlations(folder: Path, frame: pd.DataFrame, unit: str) -> None:
     caption = (
         "# Mean max cosine\n\nDoes an SAE hold the latents of a reference SAE? Of each latent of "
         "the reference, the largest cosine of its decoder row with one of the SAE's; the mean. "
@@ -128,7 +129,7 @@ def _write_correlations(folder: Path, frame: pd.DataFrame) -> None:
     shown = pd.DataFrame(
         [
             {
-                **_place(row),
+                **_place(row, unit),
                 "reference K": f"{row['K_reference']:,}",
                 "cell": row["cell"],
                 "K": f"{row['K']:,}",
@@ -169,7 +170,7 @@ def _write_equivalent(folder: Path, frame: pd.DataFrame) -> None:
     write_table(folder, "widths_equivalent", frame, caption, shown)
 
 
-def _write_trees(folder: Path, frame: pd.DataFrame) -> None:
+def _write_trees(folder: Path, frame: pd.DataFrame, unit: str) -> None:
     caption = (
         "# Splitting trees\n\nOf the first seed of each cell of a ladder: a latent of one width "
         "hangs on the nearest of the width before, where the cosine of their decoder rows is "
@@ -185,7 +186,7 @@ def _write_trees(folder: Path, frame: pd.DataFrame) -> None:
         by_width = [of for _, of in group.groupby("K")]
         rows.append(
             {
-                **_place(row),
+                **_place(row, unit),
                 "tree": row["tree"],
                 "from": f"K {row['K']:,}, latent {row['latent']}",
                 "latents by K": ", ".join(f"{len(of)} of {of['K'].iloc[0]:,}" for of in by_width),
@@ -204,13 +205,13 @@ def _counted(concepts: pd.Series) -> str:
     return ", ".join(named) + (f", {rest} more" if rest else "") or ABSENT
 
 
-def _place(row: Any) -> dict[str, str]:
+def _place(row: Any, unit: str = "tokens") -> dict[str, str]:
     tokens = row["training_tokens"]
     return {
         "hook": row["hook"],
         "architecture": row["architecture"],
         "target L0": f"{row['target_l0']:g}" + (" *" if row["missed"] == "yes" else ""),
-        "tokens": ABSENT if tokens is None or tokens != tokens else f"{int(tokens):,}",
+        unit: ABSENT if tokens is None or tokens != tokens else f"{int(tokens):,}",
     }
 
 
