@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sae_repro.closure import EXEMPT, closure, code_digest, dependencies
+from sae_repro.closure import EXEMPT, closure, code_digest, code_listing
 from sae_repro.errors import StudyError
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -460,39 +460,49 @@ def test_data_count_by_their_bytes_with_the_folder_they_lie_in(tmp_path: Path) -
         seen.add(code_digest(source, "sae_repro.p.a"))
 
 
-# ---- paths for dvc.yaml
+# ---- code/S.txt
 
 
-@pytest.mark.parametrize(
-    ("imports", "expected"),
-    [
-        ("", "p/a.py p/prompts p/x.md"),
-        ("from sae_repro.p import b", "p/a.py p/b.py p/prompts p/x.md"),
-        ("from sae_repro.p.sub import c", "p/a.py p/prompts p/sub p/x.md"),
-        ("from sae_repro.p import b\nfrom sae_repro.p.sub import c", "p"),
-        ("from sae_repro.q import d, init", "p/a.py p/prompts p/x.md q/__init__.py q/d.py"),
-        ("from sae_repro.q import d, e", "p/a.py p/prompts p/x.md q/d.py q/e.py"),
-        ("from sae_repro.q import d, e, init", "p/a.py p/prompts p/x.md q"),
-    ],
-)
-def test_a_folder_stands_for_its_files_where_all_count(
-    tmp_path: Path, imports: str, expected: str
-) -> None:
-    files = dict.fromkeys(["p/b.py", "p/sub/c.py", "p/x.md", "q/d.py", "q/e.py", "r.py"], "")
-    files |= dict.fromkeys(["p/prompts/y.md", "p/prompts/deep/z", "p/.hidden"], "")
-    files |= {"p/__init__.py": "'''Nothing that runs.'''", "q/__init__.py": "init = 1"}
-    source = written(tmp_path, {**files, "p/a.py": imports})
-    paths = dependencies(source, "sae_repro.p.a")
-    assert " ".join(path.relative_to(source / "sae_repro").as_posix() for path in paths) == expected
+def lines(source: Path) -> dict[str, str]:
+    pairs = [line.split("  ") for line in code_listing(source, "sae_repro.p.a").splitlines()]
+    return {name: hashed for hashed, name in pairs}
 
 
-def test_the_paths_are_those_of_the_closure() -> None:
+def test_each_file_of_the_closure_has_a_line_that_its_code_alone_changes(tmp_path: Path) -> None:
+    source = written(
+        tmp_path,
+        {
+            "p/a.py": "from sae_repro.p import b\nfrom sae_repro.q import x",
+            "p/b.py": "def f():\n    return 1",
+            "p/prompts/y.md": "words",
+            "p/.hidden": "",
+            "q/__init__.py": "x = 1\ny = 2",
+            "r.py": "",
+        },
+    )
+    before = lines(source)
+    assert list(before) == [
+        f"sae_repro/{name}" for name in ("p/a.py", "p/b.py", "p/prompts/y.md", "q/__init__.py")
+    ]
+    assert all(len(hashed) == 64 for hashed in before.values())
+    written(source, {"p/b.py": '# why\ndef f():\n    """One."""\n    return 1'})
+    written(source, {"q/__init__.py": "x = 1\ny = 3", "r.py": "z = 1"})
+    assert lines(source) == before
+    for name, text in {
+        "p/b.py": "def f():\n    return 2",
+        "p/prompts/y.md": "other words",
+        "q/__init__.py": "x = 4",
+    }.items():
+        written(source, {name: text})
+        after = lines(source)
+        assert {key for key in after if after[key] != before[key]} == {f"sae_repro/{name}"}
+        before = after
+
+
+def test_the_listed_modules_are_those_of_the_closure() -> None:
     for stage in STAGES:
-        files = {
-            file
-            for path in dependencies(SOURCE, stage)
-            for file in ([path] if path.is_file() else path.rglob("*.py"))
+        listed = {line.split("  ")[1] for line in code_listing(SOURCE, stage).splitlines()}
+        modules = {
+            MODULES[module].relative_to(SOURCE).as_posix() for module in closure(SOURCE, stage)
         }
-        inside = {MODULES[module] for module in closure(SOURCE, stage)}
-        assert inside <= files
-        assert all(path.name == "__init__.py" for path in files - inside if path.suffix == ".py")
+        assert {name for name in listed if name.endswith(".py")} == modules

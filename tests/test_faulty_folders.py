@@ -41,7 +41,8 @@ VERBS: dict[str, list[str]] = {
     "tune-ui": ["tune-ui", "{study}", "--no-browser"],
     "verify": ["verify", "{study}", "--study", "{study}"],
     "diff": ["diff", "HEAD", "--study", "{study}"],
-    "deps": ["deps", "{study}/dvc.yaml"],
+    "pipelines": ["pipelines", "{study}/dvc.yaml"],
+    "code": ["code"],
     "export": ["export", "topk", "--format", "saelens", "--to", "out", "--study", "{study}"],
     "dashboards": [
         "export",
@@ -74,7 +75,7 @@ WRITING: dict[str, list[str]] = {
 }
 ALL = VERBS | {f"{verb} writes": arguments for verb, arguments in WRITING.items()}
 
-READ_LATER = {"verify", "deps", "diff", "export", "dashboards", "import", "init"}
+READ_LATER = {"verify", "pipelines", "code", "diff", "export", "dashboards", "import", "init"}
 """Commands that need nothing of a params.yaml: what they are given lacks something else."""
 
 KEYS = ("corpus", "subject", "cells", "recipes", "extract", "judge", "evaluate", "track")
@@ -167,6 +168,7 @@ def refused(done: tuple[int, list[str]]) -> None:
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in READ_LATER])
 def test_a_broken_study_is_refused(verb: str, checkout: Path, run: Any) -> None:
     (checkout / "study/code").mkdir()
+    (checkout / "study/code/version.txt").touch()
     (checkout / ".dvc").mkdir()
     for kind, content in broken_files(checkout):
         (checkout / "study/params.yaml").write_bytes(content)

@@ -1,5 +1,6 @@
 """Two checkouts compared: identical, or the place named."""
 
+import hashlib
 import json
 import math
 import tempfile
@@ -16,6 +17,7 @@ from safetensors.numpy import save_file
 from sae_repro.contents import seal
 from sae_repro.errors import StudyError
 from sae_repro.verify import verify
+from sae_repro.verify.causes import causes
 
 from .damage import ALL, damage, mutants
 
@@ -329,3 +331,24 @@ def test_a_picture_does_not_decide_but_a_missing_one_does(tmp_path: Path) -> Non
     assert said.startswith("no number differs from b (9 files); 2 pictures of the same data: not")
     (tmp_path / "b/reports/f.png").unlink()
     assert not verify(tmp_path / "a", tmp_path / "b").within(1.0)
+
+
+def test_other_code_is_named_by_its_modules_where_both_sides_have_what_they_locked(
+    tmp_path: Path,
+) -> None:
+    sides = []
+    for name, changed in (("here", "1"), ("there", "2")):
+        folder = tmp_path / name
+        (folder / "code").mkdir(parents=True)
+        listing = f"{'0' * 64}  sae_repro/files.py\n{changed * 64}  sae_repro/train/job.py\n"
+        (folder / "code/train.txt").write_text(listing)
+        md5 = hashlib.md5(listing.encode()).hexdigest()
+        (folder / "dvc.lock").write_text(
+            f"stages:\n  train:\n    deps:\n    - {{path: ./code/train.txt, md5: {md5}}}\n"
+        )
+        (folder / "params.yaml").write_text("root: .\n")
+        sides.append(folder)
+    assert causes(*sides) == ["other code: src/sae_repro/train/job.py (train)"]
+    (sides[1] / "code/train.txt").write_text("of another run\n")
+    (said,) = causes(*sides)
+    assert said.startswith("other code: code/train.txt (train)")

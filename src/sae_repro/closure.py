@@ -1,8 +1,8 @@
 """The import closure of a module: all code and data of the package that decide its output.
 
     closure(Path("src"), "sae_repro.train")       # the modules
-    dependencies(Path("src"), "sae_repro.train")  # the same as few paths, for dvc.yaml
     code_digest(Path("src"), "sae_repro.train")   # a hash of their code
+    code_listing(Path("src"), "sae_repro.train")  # a hash of each: what code/train.txt holds
 
 Read from the syntax; nothing is imported. Imports count at the head of a module and inside its
 functions, but not under `if TYPE_CHECKING:`, and a string annotation is none.
@@ -74,15 +74,20 @@ def code_digest(source: Path, *modules: str) -> str:
     )
 
 
-def dependencies(source: Path, *modules: str) -> list[Path]:
-    """The files of the closure of `modules` and its data, as few paths below `source`; sorted.
+def code_listing(source: Path, *modules: str) -> str:
+    """A line for each module of the closure of `modules` and each file of its data, by path.
 
-    A folder stands for what is in it where all of that counts, an `__init__` without code apart.
+    `<SHA-256>  <path below source>`, as sha256sum writes it; a module's is over its code as Python
+    understands it (see `code_digest`), a data file's over its bytes.
     """
     files = _files(source)
-    paths = {files[module] for module in _counted(files, modules)}
-    paths |= _data(path.parent for path in paths)
-    return sorted(_shortened(source / PACKAGE, paths), key=lambda path: path.as_posix())
+    counted = _counted(files, modules)
+    hashes = {
+        files[module]: digest([part.digest for part in counted[module]]) for module in counted
+    }
+    hashes |= {path: sha256_file(path) for path in _data(path.parent for path in list(hashes))}
+    named = sorted((path.relative_to(source).as_posix(), hashed) for path, hashed in hashes.items())
+    return "".join(f"{hashed}  {name}\n" for name, hashed in named)
 
 
 def _files(source: Path) -> dict[str, Path]:
@@ -138,33 +143,6 @@ def _data(folders: Iterable[Path]) -> set[Path]:
         elif path.is_dir() and not (path / "__init__.py").is_file():
             files |= _data([path])
     return files
-
-
-def _shortened(folder: Path, paths: set[Path]) -> Iterator[Path]:
-    """`paths` as far as it lies in `folder`, a folder in place of all that is in it."""
-    present = list(_files_in(folder))
-    if paths.isdisjoint(present):
-        return
-    if all(path in paths or _without_code(path) for path in present):
-        yield folder
-        return
-    for path in _visible(folder):
-        if path.is_dir():
-            yield from _shortened(path, paths)
-        elif path in paths:
-            yield path
-
-
-def _without_code(path: Path) -> bool:
-    return path.name == "__init__.py" and not parts(path.read_bytes(), PACKAGE, True)
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    for path in _visible(folder):
-        if path.is_dir():
-            yield from _files_in(path)
-        else:
-            yield path
 
 
 def _visible(folder: Path) -> Iterator[Path]:

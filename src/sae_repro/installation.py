@@ -1,12 +1,13 @@
-"""The installed package and libraries of a study outside a checkout: recorded, and compared.
+"""The code and libraries that a study's results follow from: recorded, and compared.
 
-Such a study has no src/ that its stages could depend on. `sae-repro init` writes instead
-
-    code/S.txt          the digest of the code that decides the output of stage S
-    code/version.txt    the version of sae-repro that this code belongs to, for messages
+    code/S.txt          the code that decides the output of stage S: a hash of each module
     requirements.lock   the versions of the libraries that sae-repro needs
 
-and a stage refuses to run with others: its output would not follow from what dvc.lock records.
+Stages depend on these files. In a checkout, DVC's stage `code` (code/dvc.yaml) writes code/ from
+src/. A study outside one has no src/: `sae-repro init` writes both from what is installed, with
+code/version.txt, the version of sae-repro that the code belongs to, for messages.
+
+A stage refuses to run with others: its output would not follow from what dvc.lock records.
 """
 
 import re
@@ -15,9 +16,11 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from sae_repro import __version__
-from sae_repro.closure import PACKAGE, code_digest
+from sae_repro.closure import PACKAGE, code_digest, code_listing
 from sae_repro.errors import StudyError
 from sae_repro.files import write_text
+from sae_repro.params import read_yaml
+from sae_repro.provenance import as_locked
 
 SOURCE = Path(__file__).resolve().parents[1]  # src of a checkout, or site-packages
 PROJECT = "sae-repro"
@@ -25,6 +28,7 @@ CHECKED_OUT = Path("src")
 CODE = Path("code")
 VERSION = CODE / "version.txt"
 LOCK = Path("requirements.lock")
+PIPELINES = (Path("dvc.yaml"), Path("tune/dvc.yaml"))
 RENEW = "`sae-repro init --renew` records what is installed; stages that it decides run again"
 
 
@@ -67,7 +71,7 @@ def record(root: Path, stages: Iterable[str]) -> Iterator[str]:
 
     A file of a stage that is no longer there is deleted.
     """
-    texts = {CODE / f"{stage}.txt": _code(stage) for stage in stages}
+    texts = {_file(stage): _code(stage, SOURCE) for stage in stages}
     texts[VERSION] = f"{__version__}\n"
     texts[LOCK] = "".join(f"{name}=={version}\n" for name, version in libraries().items())
     for path in sorted((root / CODE).glob("*.txt")):
@@ -79,16 +83,73 @@ def record(root: Path, stages: Iterable[str]) -> Iterator[str]:
             yield path.as_posix()
 
 
-def _code(stage: str) -> str:
-    return f"{code_digest(SOURCE, f'{PACKAGE}.{stage}')}\n"
+def record_code(root: Path) -> None:
+    """Write code/S.txt of every stage of the checkout at `root`."""
+    for stage in _of_checkout(root):
+        write_text(root / _file(stage), _code(stage, root / CHECKED_OUT))
+
+
+def changed_code(root: Path) -> dict[str, list[str]]:
+    """By stage of the checkout at `root`, the files of src/ that code/S.txt has otherwise, or not.
+
+    Stages of which nothing differs are left out. A file counts by its code, not by its comments.
+    """
+    if as_locked(root, "code", within=CODE):
+        return {}
+    found = {stage: _differing(root, stage) for stage in _of_checkout(root)}
+    return {stage: files for stage, files in found.items() if files}
+
+
+def stages_of(root: Path) -> list[str]:
+    """The stages of the root's pipelines."""
+    pipelines = [root / path for path in PIPELINES if (root / path).is_file()]
+    return [stage for path in pipelines for stage in read_yaml(path)["stages"]]
+
+
+def listed(text: str) -> dict[str, str]:
+    """The hashes of a code/S.txt by path."""
+    return {
+        path: hashed for hashed, _, path in (line.partition("  ") for line in text.splitlines())
+    }
+
+
+def _of_checkout(root: Path) -> list[str]:
+    """The stages S of which DVC awaits a code/S.txt, whether their pipelines are here or not."""
+    outs = read_yaml(root / CODE / "dvc.yaml")["stages"]["code"]["outs"]
+    return [Path(path).stem for out in outs for path in out]
+
+
+def _differing(root: Path, stage: str) -> list[str]:
+    path = root / _file(stage)
+    was = listed(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    now = listed(_code(stage, root / CHECKED_OUT))
+    return sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+
+
+def _file(stage: str) -> Path:
+    return CODE / f"{stage}.txt"
+
+
+def _code(stage: str, source: Path) -> str:
+    return code_listing(source, f"{PACKAGE}.{stage}")
+
+
+def is_checkout(root: Path) -> bool:
+    """Whether the folder has the code itself, so that its stages depend on that."""
+    return (root / CHECKED_OUT / PACKAGE).is_dir()
+
+
+def is_outside(root: Path) -> bool:
+    """Whether the folder is one that `sae-repro init` made."""
+    return (root / VERSION).is_file()
 
 
 def check_installation(root: Path, stages: Iterable[str]) -> None:
     """StudyError where the study at `root` was made with other code or libraries than these.
 
-    In a checkout, stages depend on src/ itself: the code that runs has to be the same.
+    In a checkout, the code that runs has to be that of src/.
     """
-    if (root / CHECKED_OUT / PACKAGE).is_dir():
+    if is_checkout(root):
         _check_checkout(root / CHECKED_OUT, stages)
         return
     if not (root / CODE).is_dir():
@@ -96,8 +157,8 @@ def check_installation(root: Path, stages: Iterable[str]) -> None:
     changed = [
         stage
         for stage in stages
-        if not (path := root / CODE / f"{stage}.txt").is_file()
-        or path.read_text(encoding="utf-8") != _code(stage)
+        if not (path := root / _file(stage)).is_file()
+        or path.read_text(encoding="utf-8") != _code(stage, SOURCE)
     ]
     lines = []
     if changed:
@@ -112,6 +173,22 @@ def check_installation(root: Path, stages: Iterable[str]) -> None:
             lines.append(f"{root / LOCK}: {name} {version}; installed is {installed[name]}")
     if lines:
         raise StudyError("\n".join([*lines, f"install those, or: {RENEW}"]))
+
+
+def check_recorded_code(root: Path, stage: str) -> None:
+    """StudyError where code/S.txt of a checkout is not of the code that runs now.
+
+    As after `dvc repro --single-item`, which leaves out the stage `code`. Where there is no such
+    file, DVC has refused already.
+    """
+    if not is_checkout(root) or not (root / _file(stage)).is_file():
+        return
+    if not as_locked(root, "code", within=CODE) and (files := _differing(root, stage)):
+        raise StudyError(
+            f"{root / _file(stage)}: not of the code in {root / CHECKED_OUT}: {files[0]}"
+            f"{f' and {len(files) - 1} more' if files[1:] else ''}; `dvc repro {CODE}/dvc.yaml` in "
+            "the root renews it"
+        )
 
 
 def _check_checkout(source: Path, stages: Iterable[str]) -> None:

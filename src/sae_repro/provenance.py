@@ -118,6 +118,16 @@ def check_recorded(folder: Path, stage: str, out: Path, *, within: Path = Path()
     )
 
 
+def as_locked(folder: Path, stage: str, *, within: Path = Path()) -> bool:
+    """Whether all inputs and outputs of a stage are there and as dvc.lock has them.
+
+    `within` is the folder of the pipeline in `folder`, where its stages run.
+    """
+    hashes = lock_hashes(read_lock(folder / within), stage)
+    files = [(folder / path, md5) for side in hashes.values() for path, md5 in side.items()]
+    return bool(files) and all(path.exists() and _md5(path) == md5 for path, md5 in files)
+
+
 def _md5(path: Path) -> str:
     """The MD5 of a file, or of a folder as DVC computes it: over those of its files."""
     if path.is_file():
@@ -126,7 +136,7 @@ def _md5(path: Path) -> str:
     files = {
         file.relative_to(path).as_posix(): _md5(file)
         for file in path.rglob("*")
-        if file.is_file() and not file.name.startswith(".")
+        if not file.name.startswith(".") and "__pycache__" not in file.parts and file.is_file()
     }
     ordered = sorted(files, key=lambda name: name.split("/"))
     entries = [{"md5": files[name], "relpath": name} for name in ordered]

@@ -16,7 +16,7 @@ from typing import Any
 from sae_repro.closure import code_digest
 from sae_repro.errors import StudyError, print_any_text
 from sae_repro.files import digest, disk_fault, sha256_file
-from sae_repro.installation import SOURCE, check_installation
+from sae_repro.installation import SOURCE, check_installation, check_recorded_code
 from sae_repro.numerics.kernels import choose, in_use
 from sae_repro.params import check_section, load, read_yaml
 from sae_repro.params.base import S
@@ -91,6 +91,7 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
         study = load("params.yaml")
         root = Path(study.root)
         check_installation(root, [name])
+        check_recorded_code(root, name)
         choose(study.compute.bits)
         declared = declared_params(name, pipeline)
         with _only_writer(name):

@@ -89,11 +89,20 @@ class Checkout:
         assert process.returncode == 0, output
         return output
 
+    def command(self, *words: str) -> tuple[int, str]:
+        """Exit code and output of a command in this checkout."""
+        done = subprocess.run(
+            words, cwd=self.folder, env=self.environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
     def ran(self, output: str) -> list[str]:
-        """The stages that a run executed."""
-        return [
+        """The stages that a run executed, but for `code`, which any edit of src/ runs."""
+        ran = [
             line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")
         ]
+        return [stage for stage in ran if stage != "code/dvc.yaml:code"]
 
     def change(self, old: str, new: str) -> None:
         """Edit params.yaml."""
@@ -131,8 +140,8 @@ def small_text(path: Path) -> str:
 def new_checkout(folder: Path) -> Checkout:
     """The working tree's files, a text, and the small study; nothing has run yet."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "src", "stages", "dvc.yaml", ".dvc",
-         ".dvcignore", ".gitignore", "requirements.lock"],
+        ["git", "ls-files", "-co", "--exclude-standard", "src", "stages", "code", "dvc.yaml",
+         ".dvc", ".dvcignore", ".gitignore", "requirements.lock"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
     for name in listed:

@@ -1,9 +1,6 @@
 """DVC sees every module that decides an output: an edit makes the right stages stale, no others."""
 
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import json
 
 import pytest
 
@@ -75,93 +72,63 @@ MEANT = {
 """Stages by what the module means to them, written down apart from any derivation."""
 
 
-def shared_modules(checkout: Checkout) -> list[str]:
-    """The modules of the package, as paths below it, that are no part of a stage or a driver."""
-    package = checkout.folder / "src" / "sae_repro"
-    paths = [path.relative_to(package) for path in sorted(package.rglob("*.py"))]
-    return [str(path) for path in paths if path.parts[0] not in {*STAGES, "tune", "cli"}]
-
-
 @pytest.fixture(scope="module")
-def stale(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., set[str]]:
-    """The stages that `dvc status` calls stale, for their code, after a line is added to a file."""
-    from dvc.repo import Repo
-
-    checkout = finished.copy(tmp_path_factory.mktemp("edited") / "checkout")
-    package = checkout.folder / "src" / "sae_repro"
-
-    def after_edit(module: str, line: str = "EDITED = True") -> set[str]:
-        path = package / module
-        text = path.read_text()
-        path.write_text(f"{text}{line}\n")
-        here = Path.cwd()
-        os.chdir(checkout.folder)
-        try:
-            changes: dict[str, Any] = Repo(str(checkout.folder)).status()
-        finally:
-            os.chdir(here)
-            path.write_text(text)
-        return {
-            stage
-            for stage, entries in changes.items()
-            for entry in entries
-            if isinstance(entry, dict)
-            and any("src/sae_repro" in path for path in entry.get("changed deps", {}))
-        }
-
-    return after_edit
+def edited(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A finished study of its own, whose code tests may edit."""
+    return finished.copy(tmp_path_factory.mktemp("edited") / "checkout")
 
 
-def test_every_module_is_a_dependency_of_the_stages_that_import_it(fresh: Checkout) -> None:
-    """As DVC itself reads dvc.yaml; that it then sees an edit, `MEANT` shows by example."""
-    from dvc.repo import Repo
-
-    source = fresh.folder / "src"
-    closures = {stage: closure(source, f"sae_repro.{stage}") for stage in STAGES}
-    watched = {
-        stage.name: [Path(dep.fs_path) for dep in stage.deps]
-        for stage in Repo(str(fresh.folder)).index.stages
-        if stage.name in STAGES
+def stale_after(checkout: Checkout, module: str, line: str) -> set[str]:
+    """The stages that DVC calls stale after a line is added to a file and `code` has run."""
+    path = checkout.folder / "src" / "sae_repro" / module
+    text = path.read_text()
+    path.write_text(f"{text}{line}\n")
+    try:
+        checkout.repro("code/dvc.yaml")
+        changes = json.loads(checkout.command("dvc", "status", "--json", "dvc.yaml")[1])
+    finally:
+        path.write_text(text)
+    return {
+        stage
+        for stage, entries in changes.items()
+        for entry in entries
+        if isinstance(entry, dict)
+        and any(path.startswith("code/") for path in entry.get("changed deps", {}))
     }
-    assert set(watched) == STAGES
-    wrong = {}
-    for module in shared_modules(fresh):
-        name = "sae_repro." + module.removesuffix(".py").replace("/", ".")
-        name = name.removesuffix(".__init__")
-        path = source / "sae_repro" / module
-        importing = {stage for stage in STAGES if name in closures[stage]}
-        found = {
-            stage
-            for stage, deps in watched.items()
-            if any(path.is_relative_to(dep) for dep in deps)
-        }
-        # an `__init__` without code of its own rides along in a folder that is wholly imported
-        if found != importing and not (module.endswith("__init__.py") and importing <= found):
-            wrong[module] = found
-        if name in EXEMPT and found:
-            wrong[module] = found
-    assert wrong == {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", MEANT)
-def test_known_modules_make_the_known_stages_stale(
-    module: str, stale: Callable[..., set[str]]
-) -> None:
-    assert stale(module) == MEANT[module]
+def test_known_modules_make_the_known_stages_stale(module: str, edited: Checkout) -> None:
+    assert stale_after(edited, module, "EDITED = True") == MEANT[module]
 
 
-@pytest.mark.slow
-def test_a_comment_restarts_stages_and_trains_nothing(finished: Checkout, tmp_path: Path) -> None:
-    """DVC hashes files; a cell's key hashes what the compiler sees."""
-    checkout = finished.copy(tmp_path / "commented")
-    trained, evaluated = checkout.trained(), checkout.evaluated()
-    for module in ("training/trainer.py", "numerics/intervals.py"):
-        path = checkout.folder / "src" / "sae_repro" / module
-        path.write_text(path.read_text() + "# a comment\n")
-    ran = checkout.ran(checkout.repro("evaluate"))
-    assert "train" in ran and "evaluate" in ran
-    assert (checkout.trained(), checkout.evaluated()) == (trained, evaluated)
+def test_an_edit_of_code_makes_its_stages_stale_and_a_comment_none(edited: Checkout) -> None:
+    module = "numerics/intervals.py"
+    assert stale_after(edited, module, "# a comment") == set()
+    assert stale_after(edited, module, "EDITED = True") == MEANT[module]
+
+
+def test_after_a_comment_nothing_runs_again(edited: Checkout) -> None:
+    edited.repro("code/dvc.yaml")
+    path = edited.folder / "src/sae_repro/training/trainer.py"
+    path.write_text(path.read_text() + "# a comment\n")
+    before = (edited.folder / "code/train.txt").read_bytes()
+    assert edited.ran(edited.repro()) == []
+    assert (edited.folder / "code/train.txt").read_bytes() == before
+
+
+def test_a_stage_alone_refuses_code_that_is_not_recorded(edited: Checkout) -> None:
+    """`--single-item` leaves out the stage `code`, and dvc.lock would name the code of before."""
+    path = edited.folder / "src/sae_repro/compare/matched.py"
+    text = path.read_text()
+    path.write_text(text + "EDITED = True\n")
+    try:
+        code, said = edited.command("dvc", "repro", "--force", "--single-item", "compare")
+    finally:
+        path.write_text(text)
+    assert code and "code/compare.txt: not of the code in src: sae_repro/compare/matched.py" in said
+    assert "`dvc repro code/dvc.yaml`" in said
 
 
 def test_known_modules_are_imported_by_the_known_stages() -> None:
@@ -171,20 +138,22 @@ def test_known_modules_are_imported_by_the_known_stages() -> None:
         assert {stage for stage in STAGES if name in closures[stage]} == stages, module
 
 
-def test_dvc_yaml_lists_what_stages_import() -> None:
-    from sae_repro.cli.deps import with_imported_code
-
-    for path in (ROOT / "dvc.yaml", ROOT / "tune" / "dvc.yaml"):
-        assert with_imported_code(path.read_text(), ROOT / "src") == path.read_text(), (
-            f"{path}: run `sae-repro deps --write`"
-        )
-
-
-def test_every_stage_depends_on_the_lock_and_none_on_all_code() -> None:
+def test_every_stage_depends_on_the_lock_and_on_its_code() -> None:
+    (written,) = read_yaml(ROOT / "code" / "dvc.yaml")["stages"].values()
+    named = []
     for path in (ROOT / "dvc.yaml", ROOT / "tune" / "dvc.yaml"):
         for stage, entry in read_yaml(path)["stages"].items():
+            code = [dep for dep in entry["deps"] if dep.startswith(("./code", "./src"))]
+            assert code == [f"./code/{stage}.txt"]
             assert "./requirements.lock" in entry["deps"], stage
-            assert not {"./src", "./src/sae_repro"} & set(entry["deps"]), stage
+            named.append(f"code/{stage}.txt")
+    assert [path for out in written["outs"] for path in out] == named
+    assert written["deps"] == ["src/sae_repro"]
+
+
+def test_exempt_modules_are_in_no_code_file() -> None:
+    for stage in STAGES:
+        assert not EXEMPT.keys() & closure(ROOT / "src", f"sae_repro.{stage}")
 
 
 def test_tune_depends_on_activations_alone() -> None:

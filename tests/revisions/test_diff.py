@@ -1,6 +1,7 @@
 """`sae-repro diff` on a small repository of reports: what moved, what turned, and why."""
 
 import csv
+import hashlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,8 @@ class Study:
     data: str = "1" * 32
     torch: str = "2.12.0"
     out: str = "a" * 32
+    listed: bool = True
+    """Whether the stage depends on a code/train.txt, or on each file of its code, as once."""
 
     @property
     def folder(self) -> Path:
@@ -63,6 +66,12 @@ class Study:
         (self.folder / "reports/metrics.json").write_text(json.dumps({c: {} for c in self.cells}))
         (self.root / "requirements.lock").write_text(f"torch=={self.torch}\n")
         deps = [{"path": f"{up}/src/sae_repro/{n}", "md5": md5} for n, md5 in self.code.items()]
+        if self.listed:
+            path = self.root / "code/train.txt"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(f"{h}  sae_repro/{n}\n" for n, h in self.code.items()))
+            md5 = hashlib.md5(path.read_bytes()).hexdigest()
+            deps = [{"path": f"{up}/code/train.txt", "md5": md5}]
         deps.append({"path": "text.jsonl", "md5": self.data})
         train = {"deps": deps, "params": {"params.yaml": self.params}, "outs":
                  [{"path": "artifacts/train", "md5": self.out}]}  # fmt: skip
@@ -106,13 +115,17 @@ def claim(name: str, verdict: str, value: float, expected: str = "> 0") -> dict[
             "high": value + 0.1, "expected": expected}  # fmt: skip
 
 
-@pytest.fixture(params=[".", "studies/small"])
+@pytest.fixture(
+    params=[(".", True), ("studies/small", True), ("studies/small", False)],
+    ids=["root", "below", "files of src"],
+)
 def study(tmp_path: Path, request: pytest.FixtureRequest) -> Study:
     """Two cells, two claims, recorded once."""
     git(tmp_path, "init", "-q")
     made = Study(
         tmp_path,
-        request.param,
+        request.param[0],
+        listed=request.param[1],
         cells={"topk": fvu(0.1), "relu": fvu(0.2)},
         claims=[claim("wide", "undecided", 0.05), claim("deep", "reproduced", 0.5)],
         params={"seed": 0, "text": {"sha256": "d" * 64}, "recipes": {"one": {"lr": 1e-3}},

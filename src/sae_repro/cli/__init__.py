@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sae_repro.cli.claims import claims
+from sae_repro.cli.code_changes import code
 from sae_repro.cli.consensus import consensus
 from sae_repro.cli.correlating import correlations
 from sae_repro.cli.costing import costs
@@ -20,6 +21,7 @@ from sae_repro.cli.metrics import metrics as list_metrics
 from sae_repro.cli.output import echo
 from sae_repro.cli.overlapping import overlap
 from sae_repro.cli.parallel import parallel
+from sae_repro.cli.pipelines import pipelines
 from sae_repro.cli.planning import plan
 from sae_repro.cli.results import track, tune_ui, ui
 from sae_repro.cli.saes import export, import_
@@ -270,27 +272,18 @@ def verify(
     raise typer.Exit(code)
 
 
-@app.command()
-def deps(
-    pipelines: Annotated[list[Path] | None, typer.Argument(help="Default: all of them.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Correct them.")] = False,
-) -> None:
-    """Compare the code that stages depend on in dvc.yaml with the code that they import.
-
-    Each studies/NAME/dvc.yaml is compared with the root's, of which it is a copy but for the paths
-    that lead to the root.
-
-    Run it in the repository's root. Exit code 1 where they differ, and --write does not mend it.
-    """
-    from sae_repro.cli.deps import PIPELINES, update
-
-    lines = list(update(pipelines or PIPELINES, write=write))
-    echo("\n".join(lines) or "every stage depends on the code that it imports")
-    raise typer.Exit(1 if lines and not write else 0)
-
-
 app.callback()(options)
-for command in (explain, steer, truncations, overlap, correlations, export, consensus):
+for command in (
+    explain,
+    steer,
+    truncations,
+    overlap,
+    correlations,
+    export,
+    consensus,
+    pipelines,
+    code,
+):
     app.command()(command)
 app.command("import")(import_)
 

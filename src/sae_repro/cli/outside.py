@@ -9,13 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sae_repro.cli.deps import with_code
 from sae_repro.cli.pipelines import PIPELINE, TUNING, copies, copy_of
 from sae_repro.cli.schema import modeline, write_schemas
 from sae_repro.cli.studies import open_yaml, yaml_text
 from sae_repro.errors import StudyError, did_you_mean
 from sae_repro.files import write_text
-from sae_repro.installation import check_installation, record
+from sae_repro.installation import check_installation, is_outside, record, stages_of
 from sae_repro.params import Cell, load, read_yaml
 from sae_repro.params.axes import readers
 from sae_repro.params.recipes import RECIPE, merged
@@ -128,10 +127,10 @@ def _fill(folder: Path, start: str, *, tune: bool) -> Iterator[str]:
 
 def renewed(folder: Path, *, tune: bool) -> Iterator[str]:
     """Record the installed code and libraries in the study at `folder`; a line for each change."""
-    if not (folder / "code").is_dir() or not (folder / "params.yaml").is_file():
+    if not is_outside(folder) or not (folder / "params.yaml").is_file():
         raise StudyError(
-            f"{folder}: no study of `sae-repro init` there (params.yaml and code/); in a checkout "
-            "stages depend on src/ itself, and `sae-repro deps --write` renews dvc.yaml"
+            f"{folder}: no study of `sae-repro init` there (params.yaml, code/version.txt); in a "
+            "checkout, `dvc repro` itself sees what changed in src/"
         )
     load(folder / "params.yaml")  # what can't be read can't run on what is renewed either
     changed = list(_write_pipeline(folder, tune=tune))
@@ -142,13 +141,8 @@ def renewed(folder: Path, *, tune: bool) -> Iterator[str]:
 def check_version(study: Path) -> None:
     """StudyError where a study of `init` was made with other code or libraries than these."""
     root = study / load(study / "params.yaml").root
-    if (root / "code").is_dir():
-        check_installation(root, _stages(root))
-
-
-def _stages(root: Path) -> list[str]:
-    pipelines = [root / path for path in (PIPELINE, TUNING) if (root / path).is_file()]
-    return [stage for path in pipelines for stage in read_yaml(path)["stages"]]
+    if is_outside(root):
+        check_installation(root, stages_of(root))
 
 
 def _write_pipeline(folder: Path, *, tune: bool) -> Iterator[str]:
@@ -161,7 +155,7 @@ def _write_pipeline(folder: Path, *, tune: bool) -> Iterator[str]:
     tune = tune or (folder / TUNING).is_file()
     texts = {}
     for path in (PIPELINE, TUNING) if tune else (PIPELINE,):
-        texts[path] = _without_source((template / path).read_text(encoding="utf-8"))
+        texts[path] = (template / path).read_text(encoding="utf-8")
     for study, path in copies(folder):
         texts[(study / path).relative_to(folder)] = copy_of(texts[path], study, folder)
     for script in sorted((template / "stages").glob("*.py")):
@@ -176,7 +170,7 @@ def _write_pipeline(folder: Path, *, tune: bool) -> Iterator[str]:
             write_text(file, text)
             yield path.as_posix()
     list(write_schemas(folder))
-    yield from record(folder, _stages(folder))
+    yield from record(folder, stages_of(folder))
 
 
 def _search(folder: Path) -> str:
@@ -227,11 +221,6 @@ def _plot_templates(folder: Path) -> dict[Path, str]:
         for source in sorted((template_folder() / PLOTS).iterdir())
         if not (path := around / PLOTS / source.name).is_file() or around == root
     }
-
-
-def _without_source(text: str) -> str:
-    """`text` of a dvc.yaml whose stages depend on code/S.txt in place of files of src/."""
-    return with_code(text, lambda stage: [f"./code/{stage}.txt"])
 
 
 def _under_version_control(folder: Path) -> Iterator[str]:

@@ -8,19 +8,75 @@ times a stage.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from sae_repro.cli.output import echo
 from sae_repro.errors import StudyError
 from sae_repro.files import write_text
+from sae_repro.installation import PIPELINES
 from sae_repro.params import check_section, read_yaml
 from sae_repro.params.study import Loose
 
-PIPELINE = Path("dvc.yaml")
-TUNING = Path("tune/dvc.yaml")
+PIPELINE, TUNING = PIPELINES
 STAGES = Path("stages")
 
 _OF_THE_ROOT = re.compile(r"(?<!\S)\./")
+
+
+def pipelines(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Pipelines to compare. Default: all of them.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write them anew.")] = False,
+) -> None:
+    """Compare each studies/NAME/dvc.yaml with the root's, of which it is a copy.
+
+    The paths that lead to the root are written out in it: DVC reads no link in a commit. So it is
+    with a tune/dvc.yaml of a study. After a change of the root's pipeline, --write renews the
+    copies. Run it in the repository's root. Exit code 1 where one differs and is not written.
+
+    Example: sae-repro pipelines --write
+    """
+    lines = list(renewed(paths or PIPELINES, write=write))
+    echo("\n".join(lines) or "every study has the root's pipeline")
+    raise typer.Exit(1 if lines and not write else 0)
+
+
+def renewed(paths: Sequence[Path], *, write: bool) -> Iterator[str]:
+    """A line for each pipeline of a study that does not copy the root's; with `write`, it will.
+
+    Of a pipeline of the root in `paths`, all copies are compared. The working folder is the root;
+    StudyError where it isn't.
+    """
+    for path in (Path(os.path.relpath(given)) for given in paths):
+        if path in PIPELINES:
+            text = _text(path)
+            for study, copy in copies(Path()):
+                if copy == path:
+                    yield from _renewed(text, study, copy, write=write)
+        else:
+            original, study = _original(path)
+            yield from _renewed(_text(original), study, original, write=write)
+
+
+def _original(path: Path) -> tuple[Path, Path]:
+    """(the pipeline of the root that `path` copies, the folder of its study)."""
+    study, original = path.parent, PIPELINE
+    if study.name == TUNING.parent.name and (study.parent / "params.yaml").is_file():
+        study, original = study.parent, TUNING
+    if path.name != PIPELINE.name or not (study / "params.yaml").is_file():
+        raise StudyError(f"{path}: not found; name the {PIPELINE} of a study, seen from the root")
+    return original, study
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise StudyError(f"{path}: not found; run this in the repository's root")
+    return path.read_text(encoding="utf-8")
 
 
 def seen_from(root: str, text: str) -> str:
@@ -51,8 +107,8 @@ def check_copy(study: Path, root: str) -> None:
         if fault:
             at = (study.resolve() / path).relative_to(place.resolve())
             raise StudyError(
-                f"{study / path}: {fault}; renew it by `sae-repro deps --write {at}` in the "
-                "repository's root, or those of all studies by `sae-repro deps --write`"
+                f"{study / path}: {fault}; renew it by `sae-repro pipelines --write {at}` in the "
+                "repository's root, or those of all studies by `sae-repro pipelines --write`"
             )
 
 
@@ -89,7 +145,7 @@ def copy_of(text: str, study: Path, root: Path) -> str:
     return seen_from(named, text)
 
 
-def renewed(text: str, study: Path, path: Path, *, write: bool) -> Iterator[str]:
+def _renewed(text: str, study: Path, path: Path, *, write: bool) -> Iterator[str]:
     """A line if the pipeline `path` of the folder `study` is no file that copies the root's `text`.
 
     With `write`, it becomes one. The working folder is the root.

@@ -1,7 +1,7 @@
 """Reasons why results may differ: params, inputs, code, versions of libraries."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -12,6 +12,7 @@ from sae_repro.installation import locked
 from sae_repro.provenance import lock_hashes, read_lock
 from sae_repro.revisions.snapshot import LIBRARIES, Snapshot, commits, head
 from sae_repro.verify.causes import MADE, lock_params
+from sae_repro.verify.locks import inputs
 
 PIPELINE = ("corpus", "subject", "extract", "train", "evaluate", "judge", "control", "compare",
             "report", "track")  # fmt: skip
@@ -64,7 +65,10 @@ def reasons(study: Path, before: Snapshot, after: Snapshot) -> Reasons:
     params = list(_params(*map(lock_params, locks)))
     pins = [key for key, *values in params if any(map(_is_hash, values))]
     both = sorted((stage for stage in locks[1] if stage in locks[0]), key=_place)
-    code, data = _inputs(locks[0], locks[1], both)
+    code, data = _inputs(
+        [[inputs(lock, stage, at.code) for lock, at in zip(locks, (before, after), strict=True)]
+         for stage in both], both
+    )  # fmt: skip
     outs = [[lock_hashes(lock, stage)["outs"] for stage in both] for lock in locks]
     return Reasons(
         params=[change for change in params if change[0] not in pins],
@@ -132,16 +136,15 @@ def _above(key: str) -> Iterator[str]:
 
 
 def _inputs(
-    was: Mapping[str, Any], now: Mapping[str, Any], stages: list[str]
+    hashes: Sequence[Sequence[Mapping[str, str]]], stages: Sequence[str]
 ) -> tuple[list[Stage], list[str]]:
-    """The stages whose code differs, and the other inputs that do, in the pipeline's order."""
+    """The stages whose code differs, and the other inputs that do, in the pipeline's order.
+
+    `hashes` are those of each stage's inputs before and after, by path.
+    """
     code: list[Stage] = []
     data: dict[str, None] = {}
-    for stage in stages:
-        old, new = (
-            {str(_in_root(path)): md5 for path, md5 in lock_hashes(lock, stage)["deps"].items()}
-            for lock in (was, now)
-        )
+    for stage, (old, new) in zip(stages, hashes, strict=True):
         own = [{path for path in side if PurePosixPath(path).parts[0] in CODE}
                for side in (old, new)]  # fmt: skip
         changed = sorted(path for path in own[0] & own[1] if old[path] != new[path])
@@ -153,12 +156,6 @@ def _inputs(
             if old.get(path) != new.get(path) and first not in (*CODE, *MADE, LIBRARIES):
                 data[path] = None
     return code, list(data)
-
-
-def _in_root(path: str) -> PurePosixPath:
-    """A path of dvc.lock as one in the repository's root, which is some folders up."""
-    parts = PurePosixPath(path).parts
-    return PurePosixPath(*[part for part in parts if part not in ("..", ".")])
 
 
 def _versions(was: Path, now: Path) -> Iterator[tuple[str, str | None, str | None]]:

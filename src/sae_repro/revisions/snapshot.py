@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sae_repro.errors import StudyError
+from sae_repro.installation import CODE
 from sae_repro.params import read_yaml
 
 RESULTS = "reports/metrics.json"
@@ -30,6 +31,8 @@ class Snapshot:
     """Has `READ`, as far as the revision does."""
     libraries: Path
     """Its requirements.lock; may be missing."""
+    code: Path
+    """Its folder code/; may be missing."""
 
 
 @contextmanager
@@ -40,18 +43,19 @@ def snapshot(study: Path, revision: str | None) -> Iterator[Snapshot]:
     """
     if revision is None:
         root = _root(study / "params.yaml", "")
-        yield _with_results(Snapshot(WORKING_TREE, None, study, study / root / LIBRARIES), study)
+        here = study / root
+        found = Snapshot(WORKING_TREE, None, study, here / LIBRARIES, here / CODE)
+        yield _with_results(found, study)
         return
     commit = _commit(study, revision)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        _extract(study, commit, folder)
+        _extract(study, commit, folder, *READ)
         root = _root(folder / "params.yaml", f"{revision}:")
-        pins = folder / LIBRARIES
-        shown = _git(study, "show", f"{commit}:./{root}/{LIBRARIES}")
-        if not shown.returncode:
-            pins.write_bytes(shown.stdout)
-        yield _with_results(Snapshot(revision, commit, folder, pins), study)
+        if (study / root).is_dir():
+            _extract(study / root, commit, folder, LIBRARIES, CODE.name)
+        found = Snapshot(revision, commit, folder, folder / LIBRARIES, folder / CODE)
+        yield _with_results(found, study)
 
 
 def commits(study: Path, since: str, until: str) -> list[str]:
@@ -82,13 +86,14 @@ def _commit(study: Path, revision: str) -> str:
     return found.stdout.decode().strip()
 
 
-def _extract(study: Path, commit: str, target: Path) -> None:
-    """Write the files `READ` of `commit` to `target`; `git archive` refuses what is not there."""
-    listed = _git(study, "ls-tree", "-r", "-z", "--name-only", commit, "--", *READ)
-    names = [name for name in listed.stdout.decode(errors="surrogateescape").split("\0") if name]
-    if not names:
+def _extract(study: Path, commit: str, target: Path, *names: str) -> None:
+    """Write what `commit` has of files and folders `names` of a folder to `target`."""
+    # `git archive` refuses what is not there
+    listed = _git(study, "ls-tree", "-r", "-z", "--name-only", commit, "--", *names)
+    found = [name for name in listed.stdout.decode(errors="surrogateescape").split("\0") if name]
+    if not found:
         return
-    done = _git(study, "archive", "--format=tar", commit, "--", *names)
+    done = _git(study, "archive", "--format=tar", commit, "--", *found)
     if done.returncode:
         raise StudyError(f"{study}: {' '.join(done.stderr.decode(errors='replace').split())}")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:

@@ -1,14 +1,14 @@
 """Likely causes of other results: from what two dvc.lock record, and from this machine."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sae_repro.installation import locked
+from sae_repro.installation import CODE, locked
 from sae_repro.params import read_yaml
 from sae_repro.provenance import read_lock
-from sae_repro.verify.locks import checksum
+from sae_repro.verify.locks import checksum, inputs
 from sae_repro.verify.machines import bits_of, confirmed, this_machine
 
 REQUIREMENTS = "requirements.lock"
@@ -20,10 +20,10 @@ NAMED = 3
 def causes(study: Path, other: Path) -> list[str]:
     """The likely causes why results of `study` differ from those of `other`, the likeliest first.
 
-    `other` needs to have no more than a dvc.lock; a requirements.lock tells more.
+    `other` needs to have no more than a dvc.lock; a requirements.lock and code/ tell more.
     """
     ours, theirs = read_lock(study), read_lock(other)
-    code, pins = _inputs(ours, theirs)
+    code, pins = _inputs([(ours, root_of(study) / CODE), (theirs, root_of(other) / CODE)])
     found = []
     if changed := list(_params(ours, theirs)):
         found.append(f"other params: {_few(changed)}")
@@ -66,15 +66,16 @@ def _flat(files: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _inputs(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[list[str], bool]:
-    """Code that differs, as `src/… (stage)`, each once; and whether pinned versions differ."""
+def _inputs(sides: Sequence[tuple[Mapping[str, Any], Path]]) -> tuple[list[str], bool]:
+    """Code that differs, as `src/… (stage)`, each once; and whether pinned versions differ.
+
+    `sides` are two locks, each with the folder code/ beside it.
+    """
     code: dict[str, str] = {}
     pins = False
+    ours, theirs = (lock for lock, _ in sides)
     for stage in [name for name in theirs if name in ours]:
-        hashes = [
-            {item["path"]: item.get("md5") for item in lock[stage].get("deps", [])}
-            for lock in (ours, theirs)
-        ]
+        hashes = [inputs(lock, stage, folder) for lock, folder in sides]
         for path in sorted(hashes[0].keys() | hashes[1].keys()):
             if hashes[0].get(path) == hashes[1].get(path):
                 continue
@@ -82,7 +83,7 @@ def _inputs(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[list[st
                 pins = True
             elif PurePosixPath(path).parts[0] not in MADE:
                 code.setdefault(path, stage)
-    return [f"{path.removeprefix('./')} ({stage})" for path, stage in code.items()], pins
+    return [f"{path} ({stage})" for path, stage in code.items()], pins
 
 
 def _pins_between(study: Path, other: Path) -> Iterator[str]:
@@ -95,10 +96,14 @@ def _pins_between(study: Path, other: Path) -> Iterator[str]:
 
 def _pinned(study: Path) -> dict[str, str]:
     """Version by name in requirements.lock of a study's root; empty where there is none."""
-    params = study / "params.yaml"
-    root = read_yaml(params).get("root", ".") if params.is_file() else "."
-    path = study / str(root) / REQUIREMENTS
+    path = root_of(study) / REQUIREMENTS
     return locked(path) if path.is_file() else {}
+
+
+def root_of(study: Path) -> Path:
+    """The repository's root that params.yaml of a study names; the folder itself without one."""
+    params = study / "params.yaml"
+    return study / str(read_yaml(params).get("root", ".") if params.is_file() else ".")
 
 
 def _unpinned(study: Path) -> Iterator[str]:

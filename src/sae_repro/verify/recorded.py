@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 
 from sae_repro.contents import CONTENTS, Changed, examine
 from sae_repro.errors import StudyError
+from sae_repro.installation import CODE, changed_code, is_checkout
 from sae_repro.params import read_yaml
 from sae_repro.provenance import read_lock
-from sae_repro.verify.causes import REQUIREMENTS, causes
+from sae_repro.verify.causes import REQUIREMENTS, causes, root_of
 from sae_repro.verify.files import PLACES, compare, files_below, verify
 from sae_repro.verify.locks import Out, checksum, outs
 from sae_repro.verify.machines import record
@@ -75,7 +76,7 @@ def record_machine(study: Path, verdict: Verdict) -> str:
 def _extract_head(study: Path, target: Path) -> None:
     """Write dvc.lock and reports/ of git's HEAD to `target`; StudyError where it has none.
 
-    And the requirements.lock of the study's root, if there is one.
+    And the requirements.lock and code/ of the study's root, if they are there.
     """
     try:
         done = subprocess.run(
@@ -90,18 +91,23 @@ def _extract_head(study: Path, target: Path) -> None:
             f"{study}: no recorded study: git's HEAD has no {LOCK} and {REPORTS}/ here ({reason}); "
             f"`git add {LOCK} {REPORTS}` and `git commit` record what was made, {COMPARE}"
         )
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+    _unpack(done.stdout, target)
+    root = study / read_yaml(study / "params.yaml").get("root", ".")
+    for name in (REQUIREMENTS, CODE.name):  # an archive of several fails where one is missing
+        done = subprocess.run(
+            ["git", "archive", "--format=tar", "HEAD", "--", name], cwd=root, capture_output=True
+        )
+        if not done.returncode:
+            _unpack(done.stdout, target)
+
+
+def _unpack(archived: bytes, target: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(archived)) as archive:
         for member in archive:
             if (file := archive.extractfile(member)) is not None:  # no folder
                 path = target / member.name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(file.read())
-    root = read_yaml(study / "params.yaml").get("root", ".")
-    pins = subprocess.run(
-        ["git", "show", f"HEAD:./{root}/{REQUIREMENTS}"], cwd=study, capture_output=True
-    )
-    if not pins.returncode:
-        (target / REQUIREMENTS).write_bytes(pins.stdout)
 
 
 def _reports(study: Path, recorded: Path, places: set[str]) -> Verdict:
@@ -155,6 +161,10 @@ def _status(study: Path) -> tuple[list[str], dict[str, str]]:
                     changed[path] = what
             if "changed deps" in fault or "changed command" in faults:
                 stale.append(stage.rpartition(":")[2])
+    if is_checkout(root := root_of(study)):
+        # of pipelines above this one, `dvc status` says nothing
+        edited = changed_code(root).keys() & read_lock(study).keys()
+        stale += sorted(edited - set(stale))
     if changed and set(changed.values()) == {"deleted"}:
         raise StudyError(
             f"{study / next(iter(changed))}: missing: nothing to compare; run `dvc repro` first"
