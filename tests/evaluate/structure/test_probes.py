@@ -120,14 +120,14 @@ counts = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4), st.integers(0
 @given(counts)
 @settings(max_examples=200, deadline=None)
 def test_area_counts_ties_as_halves(entries: list[tuple[int, int, int]]) -> None:
-    value, positives, negatives = (
-        np.array(part, dtype=float) for part in zip(*entries, strict=True)
-    )
-    rows = positives + negatives
-    area = roc_area(value, positives, rows)
-    truth = np.concatenate([[True] * int(p) + [False] * int(n) for _, p, n in entries] + [[]])
-    if truth.any() and not truth.all():
-        expected = roc_auc_score(truth, np.repeat(value, rows.astype(int)))
+    value, positives, negatives = (np.array(part) for part in zip(*entries, strict=True))
+    on, off = (np.repeat(value.astype(float), part) for part in (positives, negatives))
+    silent = int((on == 0).sum()), int((off == 0).sum())
+    area = roc_area(on[on != 0], off[off != 0], silent)
+    truth = np.repeat([True, False], [len(on), len(off)])
+    if len(on) and len(off):
+        assert roc_area(on, off) == area
+        expected = roc_auc_score(truth, np.concatenate([on, off]))
         assert area == pytest.approx(expected)
     else:
         assert np.isnan(area)

@@ -31,33 +31,24 @@ def balanced(positives: Floats, rows: Floats) -> tuple[Floats, Floats]:
     return s, s + 0.5 * negatives / np.maximum(negatives.sum(axis=-1, keepdims=True), 1)
 
 
-Part = tuple[Floats, Floats, Floats]
-"""(x, s, w) as `newton` takes them, of fewer rows that stand for all."""
-
-
 def newton(
     x_bkm: Floats,
     s_bm: Floats,
     w_bm: Floats,
     start: tuple[Array, Array] | None = None,
-    part: Part | None = None,
 ) -> tuple[Floats, Floats]:
     """(β [B, k], intercept [B]) of B problems of m rows; a row of weight 0 is as good as absent.
 
-    First steps are taken in fp32, from `start` on or from 0, on `part` where one is given; the last
-    ones in fp64 on all rows: only these decide where they end. The steps are whole ones, which need
-    no loss; problems that these don't solve start anew, guarded by it.
+    Most steps are taken in fp32, from `start` on or from 0, the last ones in fp64: only these
+    decide where they end. The steps are whole ones, which need no loss; problems that these don't
+    solve start anew, guarded by it.
     """
     x, s, w, scale = _scaled(x_bkm, s_bm, w_bm)
     at = np.zeros(scale.shape)
     if start is not None:
         at[:, :-1], at[:, -1] = start[0], start[1]
         at *= scale
-    near = (x, s, w) if part is None else _over(*part, scale)
-    begin, found = _coarse(*near, at)
-    if not found.all() and part is not None:
-        begin[~found] = _coarse(x[~found], s[~found], w[~found], at[~found])[0]
-    solution, solved = _steps(x, s, w, begin.astype(np.float64), GRADIENT)
+    solution, solved = _steps(x, s, w, _coarse(x, s, w, at)[0].astype(np.float64), GRADIENT)
     if not solved.all():
         rest = ~solved
         parts = x[rest], s[rest], w[rest], np.zeros_like(solution[rest])
@@ -92,18 +83,12 @@ def _scaled(x_bkm: Floats, s_bm: Floats, w_bm: Floats) -> tuple[Floats, Floats, 
 
     Below x is a row of ones, the intercept's: [B, k + 1, m] and [B, k + 1].
     """
-    w = w_bm / w_bm.sum(axis=1, keepdims=True)
-    scale = np.ones((len(x_bkm), x_bkm.shape[1] + 1))
-    scale[:, :-1] = _scale(np.sqrt(np.vecdot(x_bkm * w[:, None], x_bkm)))
-    return *_over(x_bkm, s_bm, w_bm, scale), scale
-
-
-def _over(x_bkm: Floats, s_bm: Floats, w_bm: Floats, scale: Floats) -> Part:
-    """(x over `scale`, and ones below, s and w over the rows' whole weight)."""
     total = w_bm.sum(axis=1, keepdims=True)
-    x = np.ones((len(x_bkm), x_bkm.shape[1] + 1, x_bkm.shape[2]))
+    w, scale = w_bm / total, np.ones((len(x_bkm), x_bkm.shape[1] + 1))
+    scale[:, :-1] = _scale(np.sqrt(np.vecdot(x_bkm * w[:, None], x_bkm)))
+    x = np.ones((*scale.shape, x_bkm.shape[2]))
     np.divide(x_bkm, scale[:, :-1, None], out=x[:, :-1])
-    return x, s_bm / total, w_bm / total
+    return x, s_bm / total, w, scale
 
 
 def _coarse(x: Array, s: Array, w: Array, start: Array) -> tuple[Array, npt.NDArray[np.bool_]]:

@@ -5,9 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csc_array
 
 from sae_repro.evaluate.metrics.structure.logistic import balanced, cross_entropy, nearly, newton
-from sae_repro.evaluate.metrics.structure.sample_halves import Design, Halves, chunks, design
+from sae_repro.evaluate.metrics.structure.sample_halves import (
+    Design,
+    Half,
+    Halves,
+    chunks,
+    design,
+)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -52,21 +59,29 @@ def probe_auc(halves: Halves, sizes: Sequence[int]) -> dict[int, Floats]:
     before = np.zeros_like(ranking, dtype=np.float64), np.zeros(len(ranking))
     aucs = {}
     for k in sizes:
-        latents, auc = ranking[:, :k], np.full(len(ranking), np.nan)
-        for chunk in chunks(halves.fit, latents):
-            if k == 1:  # the order of the scores is all that counts: β's sign, the difference's own
-                beta = np.sign(np.take_along_axis(difference_ck[chunk], latents[chunk], axis=1))
-            else:
+        latents = ranking[:, :k]
+        if k == 1:  # the order of the scores is all that counts: β's sign, the difference's own
+            beta = np.sign(np.take_along_axis(difference_ck, latents, axis=1))
+        else:
+            beta = before[0][:, : latents.shape[1]]
+            for chunk in chunks(halves.fit, latents):
                 fit = design(halves.fit, latents[chunk], chunk)
-                start = before[0][chunk, : latents.shape[1]], before[1][chunk]
+                start = beta[chunk], before[1][chunk]
                 weights = balanced(fit.positives_bm, fit.rows_bm)
-                beta, before[1][chunk] = newton(fit.x_bkm, *weights, start)
-                before[0][chunk, : latents.shape[1]] = beta
-            test = design(halves.test, latents[chunk], chunk)
-            parts = zip(_scores(test, beta), test.positives_bm, test.rows_bm, strict=True)
-            auc[chunk] = [roc_area(*part) for part in parts]
-        aucs[k] = auc
+                beta[chunk], before[1][chunk] = newton(fit.x_bkm, *weights, start)
+        aucs[k] = _areas(halves.test, halves.test.scores(latents, beta))
     return aucs
+
+
+def _areas(half: Half, scores_nc: csc_array) -> Floats:
+    """Area under the ROC curve of every concept's scores; those not stored are 0."""
+    areas, n = np.empty(scores_nc.shape[1]), half.carries_cn.shape[1]
+    for c, positives in enumerate(half.positives_c.tolist()):
+        stored = slice(*scores_nc.indptr[c : c + 2])
+        score, carries = scores_nc.data[stored], half.carries_cn[c].take(scores_nc.indices[stored])
+        on, off = score[carries], score[~carries]
+        areas[c] = roc_area(on, off, (positives - len(on), n - positives - len(off)))
+    return areas
 
 
 def probe_loss(halves: Halves) -> tuple[Floats, Ints]:
@@ -148,31 +163,51 @@ def _f1(
     halves: Halves, latents_bk: Ints, concept_b: Ints, start: tuple[Floats, Floats]
 ) -> tuple[Floats, Floats, Floats]:
     """(F1 on fit and on test [2, B], β [B, k], intercept [B]) of each concept's probe."""
-    f1, beta, intercept = np.zeros((2, len(latents_bk))), start[0].copy(), start[1].copy()
+    beta, intercept = start[0].copy(), start[1].copy()
     for chunk in chunks(halves.fit, latents_bk):
-        fit, test = (
-            design(half, latents_bk[chunk], concept_b[chunk]) for half in (halves.fit, halves.test)
-        )
+        fit = design(halves.fit, latents_bk[chunk], concept_b[chunk])
         begin = beta[chunk], intercept[chunk]
         beta[chunk], intercept[chunk] = newton(fit.x_bkm, fit.positives_bm, fit.rows_bm, begin)
-        for i, probe in enumerate((fit, test)):
-            called = _scores(probe, beta[chunk]) + intercept[chunk, None] > 0
-            hits = (probe.positives_bm * called).sum(axis=1)
-            sizes = (probe.rows_bm * called).sum(axis=1) + probe.positives_bm.sum(axis=1)
-            f1[i, chunk] = 2 * hits / sizes
+    f1 = np.stack(
+        [
+            _f1_of(half, half.scores(latents_bk, beta), intercept, concept_b)
+            for half in (halves.fit, halves.test)
+        ]
+    )
     return f1, beta, intercept
 
 
-def roc_area(score: Floats, positives: Floats, rows: Floats) -> float:
-    """P(a positive scores above a negative) + ½ P(as much), from counts per entry; NaN without."""
-    order = np.argsort(score)
-    ascending = score[order]
-    first = np.flatnonzero(np.append(True, ascending[1:] != ascending[:-1]))  # of equal scores
-    hits, all_rows = (np.add.reduceat(part[order], first) for part in (positives, rows))
-    misses = all_rows - hits
-    pairs = hits.sum() * misses.sum()
-    above = (hits * (misses.cumsum() - misses / 2)).sum()
-    return float(above / pairs) if pairs else float("nan")
+def _f1_of(half: Half, scores_nb: csc_array, intercept_b: Floats, concept_b: Ints) -> Floats:
+    """F1 of calling `concept_b` where score and intercept exceed 0; scores not stored are 0."""
+    problems, stored = len(concept_b), np.diff(scores_nb.indptr)
+    problem = np.repeat(np.arange(problems), stored)
+    called = scores_nb.data + intercept_b[problem] > 0
+    carries = half.carries_cn[concept_b[problem], scores_nb.indices]
+    all_called, hits, carrying = (
+        np.bincount(problem[which], minlength=problems)
+        for which in (called, called & carries, carries)
+    )
+    positives, silent = half.positives_c[concept_b], intercept_b > 0
+    hits += silent * (positives - carrying)
+    all_called += silent * (half.carries_cn.shape[1] - stored)
+    f1: Floats = 2 * hits / (all_called + positives)
+    return f1
+
+
+def roc_area(on: Floats, off: Floats, silent: tuple[int, int] = (0, 0)) -> float:
+    """P(a positive scores above a negative) + ½ P(as much); NaN without either.
+
+    From the scores of positives and of negatives, and how many more of each score 0.
+    """
+    on, off = np.sort(on), np.sort(off)  # apart: several times faster than the order of all
+    some_on, some_off = silent
+    pairs = (len(on) + some_on) * (len(off) + some_off)
+    # twice the count of each part, to have whole numbers
+    below = sum(int(np.searchsorted(off, on, side).sum()) for side in ("left", "right"))
+    off_below = sum(int(np.searchsorted(off, 0.0, side)) for side in ("left", "right"))
+    on_below = sum(int(np.searchsorted(on, 0.0, side)) for side in ("left", "right"))
+    below += some_on * off_below + some_off * (2 * len(on) - on_below) + some_on * some_off
+    return below / 2 / pairs if pairs else float("nan")
 
 
 def _scores(probe: Design, beta_bk: Floats) -> Floats:

@@ -14,7 +14,7 @@ from sae_repro.evaluate.metrics.structure.sample import Sample
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-ENTRIES = 50_000  # features of the probes that are laid side by side: what a cache holds
+ENTRIES = 100_000  # features of the probes that are laid side by side: what a cache holds
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,16 @@ class Half:
         """The rows on which `latent` fires, ascending, and its activations there."""
         part = slice(self.a_nk.indptr[latent], self.a_nk.indptr[latent + 1])
         return self.a_nk.indices[part], self.a_nk.data[part]
+
+    @cached_property
+    def _wide_nk(self) -> csc_array:
+        return self.a_nk.astype(np.float64)
+
+    def scores(self, latents_bk: Ints, beta_bk: Floats) -> csc_array:
+        """β·a of B probes, each on its own k latents, on the rows where these fire: [n, B]."""
+        b, k = latents_bk.shape
+        beta = beta_bk.ravel(), latents_bk.ravel(), np.arange(b + 1) * k
+        return self._wide_nk @ csc_array(beta, shape=(self.a_nk.shape[1], b))
 
 
 @dataclass(frozen=True)
@@ -139,13 +149,13 @@ def design(half: Half, latents_bk: Ints, concept_b: Ints) -> Design:
     m = 1 + int(length.max(initial=0))
     x_bkm, positives_bm, number = np.zeros((b, k, m)), np.zeros((b, m)), np.empty(n, dtype=np.int64)
     for i, (columns, of_probe) in enumerate(zip(columns_bk, rows, strict=True)):
-        positives_bm[i, 1 : 1 + len(of_probe)] = half.carries_cn[concept_b[i], of_probe]
+        positives_bm[i, 1 : 1 + len(of_probe)] = half.carries_cn[concept_b[i]].take(of_probe)
         if k == 1:
             x_bkm[i, 0, 1 : 1 + len(of_probe)] = columns[0][1]
             continue
         number[of_probe] = np.arange(1, 1 + len(of_probe))
         for x_m, (rows_of_one, values) in zip(x_bkm[i], columns, strict=True):
-            x_m[number[rows_of_one]] = values
+            x_m[number.take(rows_of_one)] = values
     rows_bm = (np.arange(m) <= length[:, None]).astype(np.float64)
     positives_bm[:, 0] = half.positives_c[concept_b] - positives_bm.sum(axis=1)
     rows_bm[:, 0] = n - length
