@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
 from sae_repro.evaluate.metrics.structure import probes
 from sae_repro.evaluate.metrics.structure import sample_halves as halves_module
-from sae_repro.evaluate.metrics.structure.logistic import RIDGE
+from sae_repro.evaluate.metrics.structure.logistic import RIDGE, balanced, nearly
 from sae_repro.evaluate.metrics.structure.probes import (
     probe_auc,
     probe_loss,
@@ -20,7 +20,7 @@ from sae_repro.evaluate.metrics.structure.probes import (
     split_sets,
 )
 from sae_repro.evaluate.metrics.structure.sample import Sample
-from sae_repro.evaluate.metrics.structure.sample_halves import Halves
+from sae_repro.evaluate.metrics.structure.sample_halves import Halves, binned, design
 
 N, K, C = 4_000, 14, 5
 
@@ -96,6 +96,41 @@ def test_loss_is_that_of_the_best_of_all_latents(planted: Callable[..., Sample])
         best = min(range(K), key=lambda k: balanced_loss(k, a, y[:, c]))
         assert latent[c] == best
         assert loss[c] == pytest.approx(balanced_loss(best, a_test, y_test[:, c]), abs=1e-4)
+
+
+def test_bounds_lie_just_below_the_losses(planted: Callable[..., Sample]) -> None:
+    half = Halves.of(mixed(planted)).fit
+    concept, latent = (part.ravel() for part in np.indices((C, K)))
+    bounds, losses = [], []
+    for b in range(len(latent)):
+        latents, concepts = latent[b : b + 1], concept[b : b + 1]
+        few, all_rows = (
+            binned(half, latents, concepts),
+            design(half, latents[:, None], concepts),
+        )
+        for total in ("positives_bm", "rows_bm"):
+            assert getattr(few, total).sum() == getattr(all_rows, total).sum()
+        of_both = [
+            (probe.x_bkm[0, 0] @ probe.positives_bm[0], probe.x_bkm[0, 0] @ probe.rows_bm[0])
+            for probe in (few, all_rows)
+        ]
+        assert of_both[0] == pytest.approx(of_both[1])
+        for probe, into in ((few, bounds), (all_rows, losses)):
+            into.append(nearly(probe.x_bkm, *balanced(probe.positives_bm, probe.rows_bm)).loss[0])
+    # but for fp32 and the ridge
+    assert np.all(np.array(bounds) <= np.array(losses) + 1e-4)
+    assert bounds == pytest.approx(losses, abs=5e-3)
+
+
+def test_the_choice_does_not_hang_on_the_bounds(
+    planted: Callable[..., Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halves = Halves.of(mixed(planted))
+    loss, latent = probe_loss(halves)
+    monkeypatch.setattr(probes, "SLACK", np.inf)  # all are fitted
+    expected = probe_loss(halves)
+    assert latent.tolist() == expected[1].tolist()
+    assert loss == pytest.approx(expected[0], rel=1e-9)
 
 
 def test_contrasts_match_their_definitions(planted: Callable[..., Sample]) -> None:

@@ -36,23 +36,24 @@ def newton(
     s_bm: Floats,
     w_bm: Floats,
     start: tuple[Array, Array] | None = None,
+    gradient: float = GRADIENT,
 ) -> tuple[Floats, Floats]:
     """(β [B, k], intercept [B]) of B problems of m rows; a row of weight 0 is as good as absent.
 
     Most steps are taken in fp32, from `start` on or from 0, the last ones in fp64: only these
-    decide where they end. The steps are whole ones, which need no loss; problems that these don't
-    solve start anew, guarded by it.
+    decide where they end, with no component of the gradient above `gradient`. The steps are whole
+    ones, which need no loss; problems that these don't solve start anew, guarded by it.
     """
     x, s, w, scale = _scaled(x_bkm, s_bm, w_bm)
     at = np.zeros(scale.shape)
     if start is not None:
         at[:, :-1], at[:, -1] = start[0], start[1]
         at *= scale
-    solution, solved = _steps(x, s, w, _coarse(x, s, w, at)[0].astype(np.float64), GRADIENT)
+    solution, solved = _steps(x, s, w, _coarse(x, s, w, at)[0].astype(np.float64), gradient)
     if not solved.all():
         rest = ~solved
         parts = x[rest], s[rest], w[rest], np.zeros_like(solution[rest])
-        solution[rest] = _descent(*parts, GRADIENT, ROUNDING)
+        solution[rest] = _descent(*parts, gradient, ROUNDING)
     solution /= scale
     return solution[:, :-1], solution[:, -1]
 

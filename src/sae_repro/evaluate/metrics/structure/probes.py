@@ -9,9 +9,12 @@ from scipy.sparse import csc_array
 
 from sae_repro.evaluate.metrics.structure.logistic import balanced, cross_entropy, nearly, newton
 from sae_repro.evaluate.metrics.structure.sample_halves import (
+    BINS,
+    ENTRIES,
     Design,
     Half,
     Halves,
+    binned,
     chunks,
     design,
 )
@@ -21,7 +24,8 @@ Ints = npt.NDArray[np.int64]
 
 MOST, GAIN = 10, 0.03  # latents of a split set; the F1 that one more must bring
 CANDIDATES = 8  # latents per concept whose one-latent probes are fitted
-CLOSE = 0.01  # nats: of those above the least loss by more, the probe is fitted in fp32 alone
+EXACT = 1e-12  # gradient of a probe whose loss is a result: the loss on test changes with β
+SLACK = 1e-3  # nats: what rounding and the ridge may take from a bound of the loss
 
 
 @dataclass(frozen=True)
@@ -93,32 +97,49 @@ def probe_loss(halves: Halves) -> tuple[Floats, Ints]:
     latents = ranked(halves.contrast.separation_ck, CANDIDATES)
     concept = np.repeat(np.arange(len(latents)), latents.shape[1])
     single = latents.reshape(-1, 1)
-    beta, intercept, loss = np.full((3, len(single)), np.inf)
-    near = np.zeros(len(single), dtype=bool)
-    for chunk in chunks(halves.fit, single):
-        fit = design(halves.fit, single[chunk], concept[chunk])
-        weights = balanced(fit.positives_bm, fit.rows_bm)
-        found = nearly(fit.x_bkm, *weights)
-        loss[chunk], near[chunk] = found.loss, found.found
-        beta[chunk], intercept[chunk] = found.beta[:, 0], found.intercept
-    # the others lose by more than the steps that are left can change
-    least = np.where(near, loss, np.inf).reshape(latents.shape).min(axis=1)
-    close = np.flatnonzero(~near | (loss <= least[concept] + CLOSE))
+    at_least, beta, intercept = _bounds(halves.fit, single[:, 0], concept)
     loss = np.full(len(single), np.inf)
-    for part in chunks(halves.fit, single[close]):
-        chunk = close[part]
-        fit = design(halves.fit, single[chunk], concept[chunk])
-        weights = balanced(fit.positives_bm, fit.rows_bm)
-        solution = newton(fit.x_bkm, *weights, (beta[chunk, None], intercept[chunk]))
-        beta[chunk], intercept[chunk] = solution[0][:, 0], solution[1]
-        loss[chunk] = _loss(fit, *solution)
-    best = loss.reshape(latents.shape).argmin(axis=1) + np.arange(0, len(single), latents.shape[1])
+
+    def fit(problems: Ints) -> None:
+        for part in chunks(halves.fit, single[problems]):
+            chunk = problems[part]
+            probe = design(halves.fit, single[chunk], concept[chunk])
+            weights = balanced(probe.positives_bm, probe.rows_bm)
+            start = beta[chunk, None], intercept[chunk]
+            solution = newton(probe.x_bkm, *weights, start, EXACT)
+            beta[chunk], intercept[chunk] = solution[0][:, 0], solution[1]
+            loss[chunk] = _loss(probe, *solution)
+
+    def first_of_least(of_each: Floats) -> Ints:
+        least: Ints = of_each.reshape(latents.shape).argmin(axis=1)
+        return least + np.arange(0, len(single), latents.shape[1])
+
+    fit(first_of_least(at_least))
+    reached = loss.reshape(latents.shape).min(axis=1)
+    fit(np.flatnonzero(np.isinf(loss) & (at_least <= reached[concept] + SLACK)))
+    best = first_of_least(loss)
     test_loss = np.full(len(latents), np.nan)
     for chunk in chunks(halves.test, single[best]):
         probes = best[chunk]
         test = design(halves.test, single[probes], concept[probes])
         test_loss[chunk] = _loss(test, beta[probes, None], intercept[probes])
     return test_loss, single[best, 0]
+
+
+def _bounds(half: Half, latents_b: Ints, concept_b: Ints) -> tuple[Floats, Floats, Floats]:
+    """(what the probe on one latent loses at least, about; its β and intercept, nearly), [B] each.
+
+    −∞ where that is not known.
+    """
+    at_least, beta, intercept = np.empty((3, len(latents_b)))
+    size = max(1, ENTRIES // (2 * BINS))
+    for begin in range(0, len(latents_b), size):
+        some = slice(begin, begin + size)
+        probe = binned(half, latents_b[some], concept_b[some])
+        found = nearly(probe.x_bkm, *balanced(probe.positives_bm, probe.rows_bm))
+        at_least[some] = np.where(found.found, found.loss, -np.inf)
+        beta[some], intercept[some] = found.beta[:, 0], found.intercept
+    return at_least, beta, intercept
 
 
 def _loss(probe: Design, beta_bk: Floats, intercept_b: Floats) -> Floats:
