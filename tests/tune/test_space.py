@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sae_repro.cli.checking import check_lines
 from sae_repro.errors import StudyError
 from sae_repro.params import Cell, Tune, check_section
 from sae_repro.tune.proposals import propose_batch
@@ -14,7 +15,7 @@ from sae_repro.tune.records import TrialRecord
 from sae_repro.tune.results import best_of
 from sae_repro.tune.space import load_tune, suggest
 
-from .conftest import SPACE, TinyStudy
+from .conftest import ROOT, SPACE, TinyStudy
 
 MIXED = {
     "all": {"expansion": 4, "target_l0": {"low": 2.5, "high": 9.5, "log": True}},
@@ -97,6 +98,30 @@ def test_a_fault_is_named_before_any_compute(
         load_tune(study.folder)
     assert says in str(refused.value)
     assert "tune/params.yaml" in str(refused.value)
+
+
+def test_a_rolling_buffer_is_refused_by_check_and_by_the_stage(study: TinyStudy) -> None:
+    for name in ("dvc.yaml", "stages"):
+        (study.folder / name).symlink_to(ROOT / name)
+    params = study.folder / "params.yaml"
+    whole = params.read_text()
+
+    def rolling(buffer: int) -> None:
+        kept = f"n_tokens: 4096, buffer: {buffer}, keep: buffer"
+        params.write_text(whole.replace("n_tokens: 4096", kept))
+
+    rolling(1024)
+    says = "trials train on 4,096 tokens .*keeps 1,024 .*set extract.keep to all"
+    with pytest.raises(StudyError, match=rf"tune/params.yaml: {says}"):
+        study.tune()
+    assert not (study.folder / "tune/journal.log").exists()
+    with pytest.raises(StudyError, match=says):
+        list(check_lines(study.folder, probe=False))
+    for change in (lambda: rolling(4096), lambda: params.write_text(whole)):
+        change()
+        assert "ok: tune, 10 trials over topk, vanilla" in list(
+            check_lines(study.folder, probe=False)
+        )
 
 
 def test_a_space_with_too_many_corners_is_refused_uncounted(study: TinyStudy) -> None:

@@ -38,9 +38,11 @@ def check_lines(study: Path, *, probe: bool) -> Iterator[str]:
     if found := check_claims(loaded, study):
         lines.append(f"ok: {len(found)} claims")
     if (study / "tune" / "params.yaml").exists():
+        from sae_repro.tune.rounds import check_all_kept
         from sae_repro.tune.space import load_tune, total
 
         tune, corners = load_tune(study)
+        check_all_kept(loaded.extract, study)
         check_inputs(corners, study)
         lines.append(f"ok: tune, {total(tune)} trials over {', '.join(tune.recipes)}")
     yield from lines

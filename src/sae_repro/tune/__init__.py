@@ -25,6 +25,7 @@ from sae_repro.sidebyside import WorkerLostError, side_by_side
 from sae_repro.stage import STATE, StageContext
 from sae_repro.train import jobs_of
 from sae_repro.tune.measuring import Measuring, check_tuning_split
+from sae_repro.tune.rounds import check_all_kept
 from sae_repro.tune.space import FOLDER, completed, load_tune, parts_of, total
 
 if TYPE_CHECKING:
@@ -49,9 +50,10 @@ def run(context: StageContext) -> None:
     from sae_repro.tune.results import closing_lines, write_results
     from sae_repro.tune.tables import write_tables
 
+    _, corners = load_tune(Path())
+    check_all_kept(corners.extract, Path())
     check(context.artifacts("extract"), "manifest.json")
     check_tuning_split(context.artifacts("extract"))
-    _, corners = load_tune(Path())
     check_inputs(corners, Path())
     tune = completed(context.section(Tune, "tune"), context.value("recipes"))
     measuring = Measuring(
