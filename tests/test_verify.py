@@ -1,5 +1,6 @@
 """Two checkouts compared: identical, or the place named."""
 
+import csv
 import hashlib
 import json
 import math
@@ -18,6 +19,8 @@ from sae_repro.contents import seal
 from sae_repro.errors import StudyError
 from sae_repro.verify import verify
 from sae_repro.verify.causes import causes
+from sae_repro.verify.files import MACHINES
+from sae_repro.verify.machines import confirmed, record, this_machine
 
 from .damage import ALL, damage, mutants
 
@@ -352,3 +355,38 @@ def test_other_code_is_named_by_its_modules_where_both_sides_have_what_they_lock
     (sides[1] / "code/train.txt").write_text("of another run\n")
     (said,) = causes(*sides)
     assert said.startswith("other code: code/train.txt (train)")
+
+
+def test_a_line_of_machines_says_which_recorded_study_it_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another Python is another line of the same study, and replaces lines of an earlier one."""
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "params.yaml").write_text("compute: {bits: portable}\n")
+
+    def recorded(python: str, study: str) -> list[tuple[str, ...]]:
+        monkeypatch.setattr("platform.python_version", lambda: python)
+        record(tmp_path, study, study, "identical")
+        with (tmp_path / MACHINES).open(encoding="utf-8", newline="") as file:
+            names = ("model", "python", "recorded", "study")
+            return [tuple(line[name] for name in names) for line in csv.DictReader(file)]
+
+    here = this_machine("portable").model
+    assert recorded("3.11.2", "a") == [(here, "3.11.2", "a", "current")]
+    both = [(here, python, "a", "current") for python in ("3.11.2", "3.11.7")]
+    assert recorded("3.11.7", "a") == both
+    assert recorded("3.11.2", "a") == both
+    assert recorded("3.11.7", "b") == [(here, "3.11.7", "b", "current")]
+
+    path = tmp_path / MACHINES
+    header, line = path.read_text().splitlines()
+    elsewhere = line.replace(f",{here},", ",another model,", 1)
+    # as written before there was a column `study`
+    path.write_text("\n".join(row.rpartition(",")[0] for row in (header, elsewhere, line)) + "\n")
+    assert recorded("3.11.7", "b") == [
+        (here, "3.11.7", "b", "current"), ("another model", "3.11.7", "b", "current")
+    ]  # fmt: skip
+    assert recorded("3.11.7", "c") == [
+        (here, "3.11.7", "c", "current"), ("another model", "3.11.7", "b", "earlier")
+    ]  # fmt: skip
+    assert confirmed(tmp_path, "c") == {this_machine("portable").processor_id}

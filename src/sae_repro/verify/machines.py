@@ -6,7 +6,7 @@ Facts of machines stand there alone: what stages write is the same on every mach
 import csv
 import io
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -56,7 +56,10 @@ class Line(Machine):
     result: str
 
 
-COLUMNS = tuple(field.name for field in fields(Line))
+FIELDS = tuple(field.name for field in fields(Line))
+COLUMNS = (*FIELDS, "study")
+"""Those of machines.csv: last, whether the line is of the study that is recorded now."""
+CURRENT, EARLIER = "current", "earlier"
 
 
 def bits_of(study: Path) -> str:
@@ -108,12 +111,13 @@ def lines(study: Path) -> list[Line]:
 
 
 def _parsed(rows: Iterator[list[str]]) -> Iterator[Line]:
-    if tuple(header := next(rows, [])) != COLUMNS:
+    header = next(rows, [])
+    if tuple(header) not in (COLUMNS, FIELDS):  # files of before have no column `study`
         raise ValueError(f"line 1: columns {', '.join(header) or 'missing'}")
     for number, row in enumerate(rows, 2):
-        if len(row) != len(COLUMNS):
-            raise ValueError(f"line {number}: {len(row)} fields for {len(COLUMNS)} columns")
-        yield Line(*row)
+        if len(row) != len(header):
+            raise ValueError(f"line {number}: {len(row)} fields for {len(header)} columns")
+        yield Line(*row[: len(FIELDS)])
 
 
 def confirmed(study: Path, recorded: str) -> set[tuple[str, ...]]:
@@ -122,26 +126,35 @@ def confirmed(study: Path, recorded: str) -> set[tuple[str, ...]]:
 
 
 def record(study: Path, recorded: str, made: str, result: str) -> str:
-    """Add this machine's line, or renew it; what was done, in words."""
+    """Add this machine's line, or renew it; what was done, in words.
+
+    Lines of this kind of processor that tell of an earlier recorded study go, whatever their
+    versions; those of other processors stay, marked as earlier, until these confirm the new one.
+    """
     machine = this_machine(bits_of(study))
     line = Line(**asdict(machine), recorded=recorded, checksum=made, result=result)
-    kept = [each for each in lines(study) if not _of(machine, each)]
-    renewed = len(kept) < len(lines(study))
-    write_text(study / MACHINES, _text([*kept, line]))
+    before = lines(study)
+    kept = [each for each in before if not _replaced(each, line)]
+    renewed = len(kept) < len(before)
+    write_text(study / MACHINES, _text([*kept, line], recorded))
     return f"{study / MACHINES}: {machine.processor or 'this machine'} " + (
         "renewed" if renewed else "added"
     )
 
 
-def _of(machine: Machine, line: Line) -> bool:
-    facts: Mapping[str, str] = asdict(line)
-    return all(facts[name] == value for name, value in asdict(machine).items())
+def _replaced(old: Line, new: Line) -> bool:
+    """Whether a line says nothing more once `new` is there."""
+    if old.recorded != new.recorded:
+        return old.processor_id == new.processor_id
+    return all(getattr(old, fact.name) == getattr(new, fact.name) for fact in fields(Machine))
 
 
-def _text(kept: list[Line]) -> str:
+def _text(kept: list[Line], recorded: str) -> str:
     """The lines in a fixed order, so that two machines' additions merge."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(sorted(tuple(asdict(line).values()) for line in kept))
+    for line in sorted(kept, key=lambda line: tuple(asdict(line).values())):
+        of = CURRENT if line.recorded == recorded else EARLIER
+        writer.writerow([*asdict(line).values(), of])
     return file.getvalue()
