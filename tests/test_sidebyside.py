@@ -1,5 +1,6 @@
 """Workers that are lost, full, faulty or stopped: one line each, and no worker left behind."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from cloudpickle import register_pickle_by_value
 from joblib import wrap_non_picklable_objects
 
 from sae_repro.errors import StudyError
+from sae_repro.garbage import FIRST
 from sae_repro.sidebyside import Work, WorkerLostError, side_by_side
 
 register_pickle_by_value(sys.modules[__name__])  # workers can't import a test
@@ -43,6 +45,8 @@ class Job:
                     raise KeyError("no such thing")
                 case "study error":
                     raise StudyError("this file, that column")
+                case "threshold":
+                    return f"collects after {gc.get_threshold()[0]} objects"
         return f"job {self.number}"
 
 
@@ -101,6 +105,11 @@ def test_a_fault_of_the_program_names_the_cell(jobs: str, monkeypatch: pytest.Mo
     assert caught.value.__notes__ == ["in the job cell 1"]
     with pytest.raises(StudyError, match=r"^this file, that column$"):
         run("study error")
+
+
+def test_workers_collect_garbage_rarely(capfd: pytest.CaptureFixture[str]) -> None:
+    run("threshold")
+    assert f"collects after {FIRST} objects" in capfd.readouterr().out
 
 
 WAITING = """

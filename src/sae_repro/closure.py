@@ -35,6 +35,7 @@ EXEMPT: Mapping[str, str] = {
     "sae_repro.closure": "names the keys of cells, decides nothing in them",
     "sae_repro.costs": "the time that a training took, out of every result",
     "sae_repro.errors": "messages only",
+    "sae_repro.garbage": "when memory is searched for what is no longer used",
     "sae_repro.installation": "as stage",
     "sae_repro.live": "shows curves in MLflow; only reads what training wrote",
     "sae_repro.progress": "shows work to people; no result depends on it",

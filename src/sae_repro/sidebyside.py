@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from sae_repro.errors import StudyError
+from sae_repro.garbage import collect_rarely
 from sae_repro.progress import bar, say
 from sae_repro.sharing import sharing, written
 
@@ -80,11 +81,8 @@ def side_by_side(
 
 
 def _again(kept: bool) -> str:
-    return (
-        "what is finished is kept: run the same command to go on"
-        if kept
-        else "run the same command again"
-    )
+    go_on = "what is finished is kept: run the same command to go on"
+    return go_on if kept else "run the same command again"
 
 
 @contextmanager
@@ -191,6 +189,7 @@ def _prepare_worker(parent: int) -> None:
     if parent in _watched:
         return
     _watched.add(parent)
+    collect_rarely()
     if "PYTHONFAULTHANDLER" not in os.environ:
         faulthandler.disable()  # loky's; the parent has a line on it
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()

@@ -16,6 +16,7 @@ from typing import Any
 from sae_repro.closure import code_digest
 from sae_repro.errors import StudyError, print_any_text
 from sae_repro.files import digest, disk_fault, sha256_file
+from sae_repro.garbage import collect_rarely
 from sae_repro.installation import SOURCE, check_installation, check_recorded_code
 from sae_repro.numerics.kernels import choose, in_use
 from sae_repro.params import check_section, load, read_yaml
@@ -84,6 +85,7 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
         target = name if pipeline == Path("dvc.yaml") else pipeline
         sys.exit(f"{name}: stages are run by DVC: dvc repro {target}")
     print_any_text()
+    collect_rarely()
     try:
         _check_spelling(Path.cwd(), SOURCE)
         STATE.mkdir(exist_ok=True)
