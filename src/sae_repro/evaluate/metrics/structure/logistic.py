@@ -6,6 +6,7 @@ weight and s the part of it that is positive. Columns are first divided by their
 so that the ridge does not depend on units.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,7 +110,9 @@ def _steps(
     solution, solved = start.copy(), np.zeros(len(x), dtype=bool)
     running, at, largest = np.arange(len(x)), start, np.maximum(x.max(axis=2), -x.min(axis=2))
     narrow = x.astype(np.float32, copy=False), w.astype(np.float32, copy=False)
-    ridge = _ridges(x)
+    ridge, diagonal = _ridges(x)
+    # of a step's x·step, up to which the gradient after it is certain to be small
+    sure = (math.sqrt(NARROW**2 + 2 * THIRD * tolerance) - NARROW) / THIRD
     for _ in range(WHOLE):
         p = _probability(x, at)
         residual = w * p
@@ -117,29 +120,25 @@ def _steps(
         gradient = _over_rows(x, residual)
         gradient += ridge * at
         # a problem that is solved is left as it is: its steps depend on no other; NaN isn't solved
-        now = np.abs(gradient).max(axis=1) < tolerance
-        if now.any():
+        if (now := np.abs(gradient).max(axis=1) < tolerance).any():
             now &= ~solved[running]
             solution[running[now]], solved[running[now]] = at[now], True
             if solved.all():
                 break
         try:
-            step = np.linalg.solve(_curvature(*narrow, p), gradient[..., None])[..., 0]
+            step = np.linalg.solve(_curvature(*narrow, p, diagonal), gradient[..., None])[..., 0]
         except np.linalg.LinAlgError:  # of a step that went too far
             break
         at = at - step
-        # a gradient that is certain to be small needs no look
-        reach = (np.abs(step) * largest).sum(axis=1)
-        sure = (THIRD / 2 * reach + NARROW) * reach < tolerance
-        if sure.any():
-            sure &= ~solved[running]
-            solution[running[sure]], solved[running[sure]] = at[sure], True
-        on = ~solved[running]
-        if 2 * on.sum() <= len(on):
-            if not on.any():
-                break
-            x, s, w, at, running, largest = (part[on] for part in (x, s, w, at, running, largest))
-            narrow = narrow[0][on], narrow[1][on]
+        if (now := np.vecdot(np.abs(step), largest) < sure).any():
+            now &= ~solved[running]
+            solution[running[now]], solved[running[now]] = at[now], True
+            on = ~solved[running]
+            if 2 * on.sum() <= len(on):
+                if not on.any():
+                    break
+                parts = (x, s, w, at, running, largest, *narrow)
+                x, s, w, at, running, largest, *narrow = (part[on] for part in parts)
     return solution, solved
 
 
@@ -150,8 +149,7 @@ def _probability(x_bkm: Array, at_bk: Array) -> Array:
     if not at_bk.any():
         return np.full((len(x_bkm), x_bkm.shape[2]), 0.5, dtype=x_bkm.dtype)
     p: Array = (at_bk[:, None] @ x_bkm)[:, 0]
-    eta = torch.from_numpy(p)
-    torch.sigmoid(eta, out=eta)  # in one pass, a third of numpy's time
+    torch.from_numpy(p).sigmoid_()  # in one pass, a third of numpy's time
     return p
 
 
@@ -160,9 +158,10 @@ def _descent(
 ) -> Array:
     """β and intercept [B, k + 1] from `start` on, for columns of like size."""
     at, solution, running = start, start.copy(), np.arange(len(x))
+    ridge, diagonal = _ridges(x)
     loss, p = _at(x, s, w, at)
     for _ in range(STEPS):
-        gradient = _over_rows(x, w * p - s) + _ridges(x) * at
+        gradient = _over_rows(x, w * p - s) + ridge * at
         # a problem that is solved is left alone: its steps depend on no other
         on = np.abs(gradient).max(axis=1) >= tolerance
         if not on.all():
@@ -171,7 +170,7 @@ def _descent(
             x, s, w, p, at, loss, gradient, running = (part[on] for part in parts)
         if not len(running):
             break
-        step = np.linalg.solve(_curvature(x, w, p), gradient[..., None])[..., 0]
+        step = np.linalg.solve(_curvature(x, w, p, diagonal), gradient[..., None])[..., 0]
         size = np.ones((len(x), 1), dtype=x.dtype)
         for _ in range(HALVINGS):
             trial = at - size * step
@@ -200,24 +199,25 @@ def _ridge(at_bk: Array) -> Array:
     return part
 
 
-def _ridges(x_bkm: Array) -> Array:
-    """Of every row of x, [k + 1]."""
-    return np.append(np.full(x_bkm.shape[1] - 1, RIDGE), 0.0).astype(x_bkm.dtype)
+def _ridges(x_bkm: Array) -> tuple[Array, Array]:
+    """(the ridge of every row of x [k + 1], what it adds to the curvature [k + 1, k + 1])."""
+    ridge = np.full(x_bkm.shape[1], RIDGE, dtype=x_bkm.dtype)
+    ridge[-1] = 0
+    diagonal = np.diag(ridge)
+    # a shade more: where all p are 0 or 1 to rounding, nothing would be left to divide by
+    diagonal[-1, -1] = np.finfo(x_bkm.dtype).eps
+    return ridge, diagonal
 
 
-def _curvature(x_bkm: Array, w_bm: Array, p_bm: Array) -> Array:
+def _curvature(x_bkm: Array, w_bm: Array, p_bm: Array, diagonal: Array) -> Array:
     """[B, k + 1, k + 1], in p's precision, of sums in x's."""
     p = p_bm.astype(x_bkm.dtype, copy=False)
     c_bm = 1 - p
     c_bm *= p
     c_bm *= w_bm
     # vectors times matrices: several times faster than products of matrices this narrow
-    part = (x_bkm * c_bm[:, None])[:, :, None, :] @ x_bkm[:, None].swapaxes(2, 3)
-    curvature: Array = part[:, :, 0].astype(p_bm.dtype)
-    ridge = _ridges(x_bkm)
-    # a shade more: where all p are 0 or 1 to rounding, nothing would be left to divide by
-    ridge[-1] = np.finfo(p_bm.dtype).eps
-    curvature[:, np.arange(len(ridge)), np.arange(len(ridge))] += ridge
+    part = (x_bkm * c_bm[:, None])[:, :, None] @ x_bkm[:, None].swapaxes(2, 3)
+    curvature: Array = part[:, :, 0] + diagonal
     return curvature
 
 
