@@ -161,4 +161,6 @@ def test_tune_depends_on_activations_alone() -> None:
     from sae_repro.params import read_yaml
 
     deps = read_yaml(ROOT / "tune" / "dvc.yaml")["stages"]["tune"]["deps"]
-    assert {dep for dep in deps if dep.startswith("artifacts/")} == {"artifacts/extract"}
+    assert {dep for dep in deps if dep.startswith("artifacts/")} == {
+        "artifacts/extract/contents.json"
+    }

@@ -24,18 +24,18 @@ schema: '2.0'
 stages:
   train:
     deps:
-    - {path: ../../src/sae_repro/train, md5: 1111.dir}
-    - {path: artifacts/extract, md5: EXTRACT}
+    - {path: ../../code/train.txt, md5: '1111'}
+    - {path: artifacts/extract/contents.json, md5: 'EXTRACT'}
     outs:
     - {path: artifacts/train, md5: 3333.dir}
   evaluate:
     deps:
-    - {path: artifacts/corpus, md5: 4444444444444444444444444444444.dir}
-    - {path: artifacts/train, md5: 3333.dir}
+    - {path: artifacts/corpus/contents.json, md5: '44444444444444444444444444444444'}
+    - {path: artifacts/train/contents.json, md5: '7777'}
     outs:
     - {path: artifacts/evaluate, md5: 5555.dir}
 """
-EXTRACT = "2" * 32 + ".dir"  # as long as MLflow lets a digest be
+EXTRACT = "2" * 32
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def git(folder: Path, *arguments: str) -> str:
 def test_a_run_has_what_it_was_made_from(study: Path) -> None:
     sync(study)
     run = named(study, "a")
-    assert run.data.tags["sae_repro.dvc.in.artifacts.extract"] == EXTRACT
-    assert run.data.tags["sae_repro.dvc.in.src.sae_repro.train"] == "1111.dir"
+    assert run.data.tags["sae_repro.dvc.in.artifacts.extract.contents.json"] == EXTRACT
+    assert run.data.tags["sae_repro.dvc.in.code.train.txt"] == "1111"
     assert run.data.tags["sae_repro.dvc.out.artifacts.evaluate"] == "5555.dir"
     output = {
         (i.dataset.name, i.dataset.digest, i.dataset.source_type, i.tags[0].value)
@@ -82,7 +82,7 @@ def test_a_run_has_what_it_was_made_from(study: Path) -> None:
     }
     assert output == {
         ("root/artifacts/extract", EXTRACT, "dvc", "training"),
-        ("root/artifacts/corpus", "4" * 31 + ".dir", "dvc", "evaluation"),
+        ("root/artifacts/corpus", "4" * 32, "dvc", "evaluation"),
     }
     assert run.data.tags["sae_repro.version.torch"]
     assert run.data.tags["sae_repro.host"]

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_repro.contents import CONTENTS
 from sae_repro.files import canonical_json
 from sae_repro.params import check_section, read_yaml
 from sae_repro.params.study import Loose
@@ -14,7 +15,10 @@ from sae_repro.provenance import git_state, host, lock_hashes, read_lock, reposi
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
-DATASETS = {"artifacts/extract": "training", "artifacts/corpus": "evaluation"}
+DATASETS = {
+    f"artifacts/{stage}/{CONTENTS}": context
+    for stage, context in {"extract": "training", "corpus": "evaluation"}.items()
+}
 NOTE = "mlflow.note.content"
 
 
@@ -84,7 +88,7 @@ class Origin:
         return [
             DatasetInput(
                 Dataset(
-                    name=f"{self.study}/{path}",
+                    name=f"{self.study}/{path.removesuffix(f'/{CONTENTS}')}",
                     digest=hashes[path],
                     source_type="dvc",
                     source=canonical_json({"path": path, "md5": hashes[path]}),
