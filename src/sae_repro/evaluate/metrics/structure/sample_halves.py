@@ -32,11 +32,12 @@ class Half:
     @classmethod
     def of(cls, sample: Sample, *, fit: bool) -> "Half":
         """The fit half, or the test half, of `sample`."""
-        rows = np.flatnonzero(sample.bank.fit == fit)
+        of_half = sample.bank.fit == fit
+        rows = np.flatnonzero(of_half)
         carries_cn = csr_array(sample.bank.labels.T)[:, rows].toarray()
         return cls(
             centred_nd=sample.x_nd[rows] - sample.mean_d,
-            a_nk=csc_array(csr_array(sample.a_nk)[rows]),
+            a_nk=_rows_of(sample.a_nk, of_half),
             carries_cn=carries_cn,
             positives_c=carries_cn.sum(axis=1),
         )
@@ -47,14 +48,24 @@ class Half:
         return self.a_nk.indices[part], self.a_nk.data[part]
 
     @cached_property
-    def _wide_nk(self) -> csc_array:
+    def wide_nk(self) -> csc_array:
+        """`a_nk` in fp64."""
         return self.a_nk.astype(np.float64)
 
     def scores(self, latents_bk: Ints, beta_bk: Floats) -> csc_array:
         """β·a of B probes, each on its own k latents, on the rows where these fire: [n, B]."""
         b, k = latents_bk.shape
         beta = beta_bk.ravel(), latents_bk.ravel(), np.arange(b + 1) * k
-        return self._wide_nk @ csc_array(beta, shape=(self.a_nk.shape[1], b))
+        return self.wide_nk @ csc_array(beta, shape=(self.a_nk.shape[1], b))
+
+
+def _rows_of(a_nk: csc_array, rows: npt.NDArray[np.bool_]) -> csc_array:
+    """Those rows alone, column by column as they stand."""
+    at = np.flatnonzero(rows.take(a_nk.indices))
+    place = (np.cumsum(rows) - 1).astype(a_nk.indices.dtype)
+    begin = np.searchsorted(at, a_nk.indptr).astype(a_nk.indptr.dtype)
+    parts = a_nk.data.take(at), place.take(a_nk.indices.take(at)), begin
+    return csc_array(parts, shape=(int(rows.sum()), a_nk.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -78,22 +89,23 @@ class Contrast:
 
 def contrast(half: Half) -> Contrast:
     """The contrasts of all concepts and latents on `half`."""
-    a_nk = csr_array(half.a_nk.astype(np.float64))
+    wide_nk = half.wide_nk
+    a_nk = csr_array(wide_nk)
     carries = csr_array(half.carries_cn, dtype=np.float64)
     positives = half.carries_cn.sum(axis=1)[:, None]
     negatives = half.carries_cn.shape[1] - positives
 
-    def both_halves(data: Floats) -> tuple[Floats, Floats]:
-        b_nk = csr_array((data, a_nk.indices, a_nk.indptr), a_nk.shape)
-        on = (carries @ b_nk).toarray()
-        off = csc_array(b_nk).sum(axis=0) - on
+    def both_halves(data: Floats, by_column: Floats) -> tuple[Floats, Floats]:
+        on = (carries @ csr_array((data, a_nk.indices, a_nk.indptr), a_nk.shape)).toarray()
+        whole = csc_array((by_column, wide_nk.indices, wide_nk.indptr), wide_nk.shape)
+        off = whole.sum(axis=0) - on
         on /= np.maximum(positives, 1)
         off /= np.maximum(negatives, 1)
         return on, off
 
     # in place: each of these is as large as the result
-    on, off = both_halves(a_nk.data)
-    within, square_off = both_halves(np.square(a_nk.data))
+    on, off = both_halves(a_nk.data, wide_nk.data)
+    within, square_off = both_halves(np.square(a_nk.data), np.square(wide_nk.data))
     within -= np.square(on)
     within += square_off
     within -= np.square(off, out=square_off)
