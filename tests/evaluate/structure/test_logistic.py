@@ -13,6 +13,7 @@ from sae_repro.evaluate.metrics.structure.logistic import (
     RIDGE,
     ROUNDING,
     _descent,
+    _log_of_product,
     _scaled,
     balanced,
     cross_entropy,
@@ -167,3 +168,12 @@ def test_the_dense_probe_is_scikit_learns() -> None:
     assert np.append(beta, intercept) == pytest.approx(expected, rel=1e-3, abs=1e-4)
     # units do not matter, the direction does
     assert dense(1000 * x, y)[0] * 1000 == pytest.approx(beta, rel=1e-6)
+
+
+@pytest.mark.parametrize("n", [0, 5, 8, 101])
+@pytest.mark.parametrize("least", [1.0, 1e-3, 1e-60, 0.0])
+def test_logarithms_of_probabilities_are_summed(n: int, least: float) -> None:
+    p = np.random.default_rng(n).random(n) ** 3
+    p[: n // 2] = least
+    expected = np.log(np.maximum(p, 1e-300)).sum()
+    assert _log_of_product(p) == pytest.approx(expected, rel=1e-13)
