@@ -6,6 +6,7 @@ seeds has a folder for each, and a metrics.json over all of them (see `over_seed
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
@@ -55,8 +56,7 @@ def run(context: StageContext) -> None:
     def make_all(jobs: Sequence[EvaluateJob]) -> None:
         made.extend(jobs)
         say_kept("evaluate", len(jobs), len(keys))
-        by_hook = sorted(jobs, key=lambda job: job.hook)  # whose cells share much in a worker
-        pieces: list[Work] = [*_references(evaluation, jobs), *by_hook]
+        pieces: list[Work] = [*_references(evaluation, jobs), *_in_order(jobs)]
         side_by_side([(piece, 1) for piece in pieces], what="evaluate", unit="SAE")
 
     deliver(out, cells, store, summary="metrics.json", make_all=make_all)
@@ -71,6 +71,20 @@ def run(context: StageContext) -> None:
         write_json(out / name / "metrics.json", {"cell": name, **whole})
         seal(out / name)
     seal(out)
+
+
+def _in_order(jobs: Sequence[EvaluateJob]) -> list[EvaluateJob]:
+    """`jobs` hook by hook, whose cells share much in a worker; the shortest at the end.
+
+    The hook of most cells comes last, and of a hook the widest SAEs first, so that no worker waits
+    long for the last job of another, or begins with a hook for it alone.
+    """
+    of_hook = Counter(job.hook for job in jobs)
+
+    def rank(job: EvaluateJob) -> tuple[int, str, int]:
+        return of_hook[job.hook], job.hook, -int(read_json(job.sae / "train.json")["d_sae"])
+
+    return sorted(jobs, key=rank)
 
 
 def _comparisons(
