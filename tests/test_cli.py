@@ -1,6 +1,8 @@
 """The commands around the pipeline."""
 
+import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sae_repro.cli import app
+from sae_repro.cli import COMMANDS, app
 
 ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()
@@ -62,10 +64,19 @@ def test_cells_lists_which_are_trained_and_evaluated(checkout: Path) -> None:
     assert "yes, 3.2 s  yes" in invoke("cells")
 
 
-def test_help_has_examples() -> None:
-    for command in ("check", "cells", "new", "pin", "track", "verify"):
-        assert len(invoke(command, "--help").splitlines()) > 8
-    assert "Example" in invoke("new", "--help")
+def test_help_names_every_command_in_a_whole_sentence_and_has_examples_to_copy() -> None:
+    listed = invoke("--help").partition("Commands:")[2].strip().splitlines()
+    assert [line.split()[0] for line in listed] == list(COMMANDS)
+    for name, line in zip(COMMANDS, listed, strict=True):
+        assert line.endswith("."), line
+        assert not line.endswith("..."), line  # click cuts what does not fit into 80 columns
+        helped = invoke(name, "--help")
+        examples = re.findall(r"^    (?=sae-repro |SAE_REPRO|torchrun)(.*)$", helped, re.M)
+        written = inspect.getdoc(COMMANDS[name]) or ""
+        if "Examples:" in written:
+            assert len(examples) > 1 and all(f"\n{example}" in written for example in examples)
+        else:
+            assert "Example: sae-repro" in helped or name == "schema"
 
 
 def test_verify_refuses_a_further_study_of_the_checkout_as_its_own_results(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ A fault in a study prints one line, with exit code 2 and no traceback.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sae_repro.cli.adopting import adopt
 from sae_repro.cli.claims import claims
 from sae_repro.cli.code_changes import code
 from sae_repro.cli.consensus import consensus
@@ -18,7 +20,7 @@ from sae_repro.cli.difference import diff
 from sae_repro.cli.explaining import explain
 from sae_repro.cli.init import init
 from sae_repro.cli.metrics import metrics as list_metrics
-from sae_repro.cli.output import echo
+from sae_repro.cli.output import echo, help_of
 from sae_repro.cli.overlapping import overlap
 from sae_repro.cli.parallel import parallel
 from sae_repro.cli.pipelines import pipelines
@@ -43,7 +45,6 @@ app = typer.Typer(
 StudyFolder = Annotated[Path, typer.Argument(help="Folder that holds params.yaml.")]
 
 
-@app.command()
 def check(
     study: StudyFolder = Path(),
     schema: Annotated[
@@ -54,11 +55,15 @@ def check(
         typer.Option("--probe", help="Also run a batch: norms, first tokens, time, disk, memory."),
     ] = False,
 ) -> None:
-    """Validate a study before any compute is spent: params.yaml, its pinned inputs, its dvc.yaml.
+    """Check a study before any compute is spent on it.
 
-    With a tune/params.yaml, every corner of its search space must be a valid cell, too. With
-    --probe, one batch goes through the model: warnings about massive activations, the best first
-    token of rows, and what the study will take; a minute or two. Examples:
+    Checks params.yaml, its pinned inputs and its dvc.yaml; with a tune/params.yaml also every
+    corner of the search space, which must be a valid cell.
+
+    With --probe one batch goes through the model, which takes a minute or two. It warns of massive
+    activations, says which first token suits the rows best, and estimates what the study will take.
+
+    Examples:
 
     sae-repro check studies/gpt2-openwebtext
 
@@ -71,12 +76,12 @@ def check(
         echo(line)
 
 
-@app.command()
 def schema(to: Annotated[Path, typer.Option(help="Folder to write into.")] = Path()) -> None:
-    """Write params.schema.json and tune.schema.json, by which editors complete and check YAML.
+    """Write the schemas by which editors complete params.yaml.
 
-    Both are in the repository's root already; run it there after a change of sae_repro.params.
-    A params.yaml names its schema in its first line:
+    These are params.schema.json and tune.schema.json. Both are in the repository's root already:
+    run this there after a change of sae_repro.params. A params.yaml names its schema in its first
+    line:
 
     # yaml-language-server: $schema=../../params.schema.json
     """
@@ -86,11 +91,10 @@ def schema(to: Annotated[Path, typer.Option(help="Folder to write into.")] = Pat
         echo(line)
 
 
-@app.command()
 def cells(study: StudyFolder = Path()) -> None:
-    """List a study's cells: what each is, and whether it is trained and evaluated.
+    """List a study's cells, and which are trained and evaluated.
 
-    Once activations are extracted, their norms at each hook, too.
+    Once activations are extracted, it also lists their norms at each hook.
 
     Example: sae-repro cells
     """
@@ -102,12 +106,6 @@ def cells(study: StudyFolder = Path()) -> None:
         echo(f"\n{norms}")
 
 
-for listed in (plan, costs, store, parallel, claims, diff, init):
-    app.command()(listed)
-app.command("metrics")(list_metrics)
-
-
-@app.command()
 def new(
     name: Annotated[
         str | None, typer.Argument(help="Name of the study: studies/NAME is made.")
@@ -127,7 +125,7 @@ def new(
         str | None, typer.Option("--dataset", "--data", help="Data set of the hub, as text.")
     ] = None,
     dataset_revision: Annotated[
-        str | None, typer.Option(help="Its commit, branch or tag. Default: the newest commit.")
+        str | None, typer.Option(help="Data set: commit, branch or tag. Default: the newest.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
     documents: Annotated[
@@ -143,17 +141,21 @@ def new(
         str | None, typer.Option(help="Hub model: commit, branch or tag. Default: the newest.")
     ] = None,
     d_model: Annotated[
-        int | None, typer.Option(help="Hub model without the hub: residual stream width.")
+        int | None,
+        typer.Option(help="Residual stream width of a hub model, if the hub can't be asked."),
     ] = None,
     n_layers: Annotated[
-        int | None, typer.Option(help="Hub model without the hub: number of blocks.")
+        int | None, typer.Option(help="Number of blocks of a hub model, if the hub can't be asked.")
     ] = None,
     hook: Annotated[list[str] | None, typer.Option(help="Hook to extract; repeatable.")] = None,
 ) -> None:
-    """Make another study: a copy, or a grid that fits your own text and model.
+    """Make a study in studies/: a copy, or one of your own data.
 
-    Inputs are pinned by their content, hub models and data sets by their commit, and files from
-    outside the repository are copied into the study. Run it in the repository's root. Examples:
+    A study of your own text, model or activations gets a grid of cells that fits them. Inputs are
+    pinned: files by their content, models and data sets of the hub by their commit. Files from
+    outside the repository are copied into the study. Run it in the repository's root.
+
+    Examples:
 
     sae-repro new owt --from gpt2-openwebtext
 
@@ -191,11 +193,12 @@ def new(
         echo(line)
 
 
-@app.command()
 def pin(study: StudyFolder = Path()) -> None:
-    """Write the SHA-256 of a study's files and model folder into its params.yaml.
+    """Write the SHA-256 of a study's inputs into params.yaml.
 
-    Example: sae-repro pin studies/news   (after you changed news.csv on purpose)
+    Inputs are the study's files and its model's folder. Run it after you changed one on purpose.
+
+    Example: sae-repro pin studies/news
     """
     from sae_repro.cli.studies import pin_inputs
 
@@ -203,42 +206,6 @@ def pin(study: StudyFolder = Path()) -> None:
     echo("\n".join(changes) if changes else "nothing to change: all pins are right")
 
 
-@app.command()
-def adopt(
-    trial: Annotated[
-        list[int] | None, typer.Option(help="Number of a trial; repeatable. Default: the best.")
-    ] = None,
-    pareto: Annotated[bool, typer.Option("--pareto", help="Every trial on the front.")] = False,
-    prefix: Annotated[str, typer.Option(help="Cells are named PREFIX-recipe-number.")] = "tuned",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the diff and write nothing.")
-    ] = False,
-    study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
-) -> None:
-    """Write what a search found (tune/best.yaml) into params.yaml, and show the diff.
-
-    Of several studies (`studies` in tune/params.yaml): the settings that are better than those of
-    the recipes, into the recipes. Else, and with --trial or --pareto: trials, as cells, whose SAEs
-    the next `dvc repro` takes from the store. Examples:
-
-    sae-repro adopt --dry-run
-
-    sae-repro adopt --pareto --dry-run
-
-    sae-repro adopt --trial 17 --trial 23
-    """
-    from sae_repro.cli.adoption import adopt as lines_of
-
-    for line in lines_of(study, trial or (), pareto=pareto, prefix=prefix, dry_run=dry_run):
-        echo(line)
-
-
-app.command()(track)
-app.command()(ui)
-app.command("tune-ui")(tune_ui)
-
-
-@app.command()
 def verify(
     other: Annotated[
         Path | None,
@@ -253,11 +220,12 @@ def verify(
         bool, typer.Option("--record", help="Add this machine to reports/machines.csv.")
     ] = False,
 ) -> None:
-    """Compare a study's results with the recorded ones (git's HEAD), or with another checkout's.
+    """Compare a study's results with the recorded ones.
 
-    Prints one line: identical, or what differs, by how much, and the likely cause.
+    The recorded ones are those of git's HEAD, or of another checkout. Prints one line: identical,
+    or what differs, by how much, and the likely cause.
 
-    Exit code 0: identical, or equal within --rtol; 1: beyond it; 2: can't be compared.
+    Exit code 0: identical, or equal within --rtol; 1: different; 2: they can't be compared.
 
     Examples:
 
@@ -273,19 +241,46 @@ def verify(
 
 
 app.callback()(options)
-for command in (
-    explain,
-    steer,
-    truncations,
-    overlap,
-    correlations,
-    export,
-    consensus,
-    pipelines,
-    code,
-):
-    app.command()(command)
-app.command("import")(import_)
+COMMANDS: dict[str, Callable[..., None]] = {
+    # make and check a study
+    "init": init,
+    "new": new,
+    "pin": pin,
+    "check": check,
+    "plan": plan,
+    "schema": schema,
+    # its results
+    "cells": cells,
+    "costs": costs,
+    "metrics": list_metrics,
+    "claims": claims,
+    "verify": verify,
+    "diff": diff,
+    "track": track,
+    "ui": ui,
+    # a search
+    "tune-ui": tune_ui,
+    "adopt": adopt,
+    # latents
+    "explain": explain,
+    "steer": steer,
+    "truncations": truncations,
+    "overlap": overlap,
+    "correlations": correlations,
+    "consensus": consensus,
+    # other libraries
+    "import": import_,
+    "export": export,
+    # machines
+    "parallel": parallel,
+    "store": store,
+    # the repository
+    "pipelines": pipelines,
+    "code": code,
+}
+"""In the order in which a study needs them, which `--help` keeps."""
+for name, command in COMMANDS.items():
+    app.command(name, help=help_of(command))(command)
 
 
 def main() -> None:

@@ -27,9 +27,11 @@ def claims(
         bool, typer.Option("--check", help="Exit 1 where claims.csv says something else.")
     ] = False,
 ) -> None:
-    """Decide the study's claims again, from reports/tables: numbers, intervals, verdicts.
+    """Decide a study's claims again, from reports/tables.
 
-    Claims are in the YAML file that compare.claims names. Examples:
+    Prints numbers, intervals and verdicts. Claims are in the YAML file that compare.claims names.
+
+    Examples:
 
     sae-repro claims resampling-cuts-death
 

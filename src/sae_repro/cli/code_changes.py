@@ -17,11 +17,12 @@ def code(
         bool, typer.Option("--write", help="Write code/, as DVC's stage `code` does.")
     ] = False,
 ) -> None:
-    """List the stages that have other code than when they ran last, and the files that differ.
+    """List the stages whose code changed since they ran.
 
-    Each stage S depends on code/S.txt: a hash of every module that decides its output. Comments,
-    layout and docstrings don't count. `dvc repro` renews these files before anything else, and runs
-    the stages that differ. Run this in the root of a checkout. Exit code 1 where code differs.
+    It also lists the files that differ. Each stage S depends on code/S.txt, which has a hash of
+    every module that decides its output; comments, layout and docstrings don't count. `dvc repro`
+    renews these files before anything else, and then runs the stages that differ. Run this in the
+    root of a checkout. Exit code 1 where code differs.
 
     Example: sae-repro code
     """

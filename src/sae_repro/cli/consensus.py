@@ -29,14 +29,17 @@ def consensus(
     ] = 0.7,
     study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
 ) -> None:
-    """Write an SAE of the latents that all seeds of a cell found, to be evaluated like any cell.
+    """Write an SAE of the latents that every seed of a cell found.
 
-    A latent is in it where, in every two seeds, the two latents are each other's nearest by decoder
-    row and by encoder column, with a decoder cosine above --threshold. Its weights are those of the
+    A latent is kept where, for every two seeds, the two latents are each other's nearest by decoder
+    row and by encoder column, with a decoder cosine above --threshold. Weights are those of the
     first seed, as trained: averages would not fit its biases and thresholds. A TopK SAE gets the k
     that its kept latents had together, on average over held-out tokens.
 
-    Prints the cell to paste into params.yaml. Run it in the study's folder. Examples:
+    Prints the cell to paste into params.yaml, so that the SAE is evaluated like any other. Run it
+    in the study's folder.
+
+    Examples:
 
     sae-repro consensus topk-x8-k16 --to saes/topk-consensus
 

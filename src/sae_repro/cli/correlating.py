@@ -30,20 +30,25 @@ def correlations(
         typer.Option(help="A cell whose latents are looked for, or a pattern; repeatable."),
     ] = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write all numbers here, too.")
+        Path | None, typer.Option("--csv", help="Also write all numbers to this file.")
     ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Draw correlations.png, .svg and .pdf into this folder.")
     ] = None,
     study: StudyOption = Path(),
 ) -> None:
-    """List how well SAEs hold the latents of reference SAEs: mean max correlation.
+    """Measure how well SAEs hold the latents of other SAEs.
 
-    Of each latent of a reference, the largest correlation of its activations with those of a latent
-    of the SAE, over a sample of held-out tokens; the mean. Beside it the null, with the reference's
-    tokens shifted to other documents, which rises with K. Without --reference the cells are each
-    other's. Cells with several seeds are compared over pairs of different seeds, a cell with itself
-    too; intervals are 95 %, the jackknife's over seeds, of three or more. Examples:
+    Mean max correlation: for each latent of a reference SAE, the largest correlation of its
+    activations with those of any latent of the SAE, over a sample of held-out tokens; the mean over
+    latents. The null, which rises with K, is the same with the reference's tokens shifted to other
+    documents.
+
+    Without --reference, each cell is compared with each. Cells with several seeds are compared over
+    pairs of different seeds, also with themselves; 95 % intervals are the jackknife's over seeds,
+    from three seeds up.
+
+    Examples:
 
     sae-repro correlations 'batchtopk-*' --study studies/widths
 

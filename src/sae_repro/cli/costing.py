@@ -21,12 +21,14 @@ UNKNOWN = "–"
 def costs(
     study: Annotated[Path, typer.Argument(help="Folder that holds params.yaml.")] = Path(),
     record: Annotated[
-        bool, typer.Option("--record", help="Write reports/costs.csv, with this machine.")
+        bool,
+        typer.Option("--record", help="Write reports/costs.csv, with this machine's versions."),
     ] = False,
 ) -> None:
-    """List what training each SAE took: size, operations, seconds, tokens a second, the device.
+    """List what training each SAE took.
 
-    Times are those of trainings that this checkout did itself. `verify` does not compare them.
+    Each line has the SAE's size, its operations, seconds, tokens per second and the device. Times
+    are known of SAEs that were trained in this checkout. `verify` does not compare them.
 
     Example: sae-repro costs --record
     """

@@ -15,19 +15,22 @@ def diff(
     ] = None,
     study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
     everything: Annotated[
-        bool, typer.Option("--all", help="Every number, name and file, not the first few.")
+        bool,
+        typer.Option("--all", help="List every number, name and file, not only the first few."),
     ] = False,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit 1 where something changed.")
     ] = False,
 ) -> None:
-    """Say what changed in the recorded results between two revisions, and what may be why.
+    """Show what changed in recorded results, and why it may have.
 
-    Claims that turned, sentences of the verdict and the findings, cells, and numbers whose 95 %
-    intervals before and after have nothing in common; then params, data, versions and code by
-    stage, from dvc.lock. Reads git's objects and checks nothing out; nothing is computed again.
+    Lists claims with another verdict, changed sentences of the verdict and the findings, cells, and
+    numbers whose 95 % intervals before and after do not overlap; then changed params, data,
+    versions and code by stage, from dvc.lock. Changes within an interval are only counted.
 
-    What changed within its interval is counted and not listed. Examples:
+    It reads git's objects: nothing is checked out or computed again.
+
+    Examples:
 
     sae-repro diff HEAD~1
 

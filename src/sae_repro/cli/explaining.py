@@ -20,12 +20,14 @@ def explain(
     html: Annotated[Path | None, typer.Option(help="Also write a web page.")] = None,
     study: StudyOption = Path(),
 ) -> None:
-    """Show which latents of a trained SAE are active on a text, where, and how strongly.
+    """Show which latents of an SAE are active on a text.
 
-    The text is read as the study reads its documents: its tokenizer, its rows, its model; tokens
-    that extraction leaves out have no latents here. Latents are named by the judge's label, else by
-    the concept that fits best (with ? where the latent is polysemantic), else by the token of its
-    largest activation. Shown are those with the largest means over the text. Examples:
+    The text is read as the study reads its documents: with its tokenizer, its rows and its model.
+    No latents are shown for tokens that extraction leaves out. A latent is named by the judge's
+    label, else by the concept that fits it best (with ? where it is polysemantic), else by the
+    token of its largest activation. Those with the largest means over the text are shown.
+
+    Examples:
 
     sae-repro explain "Lily ran to the park ." --cell topk-x8-k16
 

@@ -19,13 +19,16 @@ def init(
         bool, typer.Option("--renew", help="Record the installed code and libraries instead.")
     ] = False,
     tune: Annotated[
-        bool, typer.Option("--tune", help="Also tune/, an Optuna study: dvc repro tune/dvc.yaml.")
+        bool,
+        typer.Option("--tune", help="Also add tune/, a search by Optuna: dvc repro tune/dvc.yaml."),
     ] = False,
 ) -> None:
-    """Make a study in a folder of its own, with git and DVC; no checkout is needed.
+    """Make a study in a folder of its own, with git and DVC.
 
-    After an upgrade, --renew records the installed code and libraries; stages whose code changed
-    run again. Examples:
+    It needs no checkout of sae-repro. After an upgrade of the package, --renew records the
+    installed code and libraries; stages whose code changed run again.
+
+    Examples:
 
     sae-repro init mystudy && cd mystudy && dvc repro
 

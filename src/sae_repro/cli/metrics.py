@@ -12,9 +12,13 @@ COLUMNS = ("metric", "unit", "better", "95 % interval", "written by", "shown in"
 
 
 def metrics(
-    name: Annotated[str | None, typer.Argument(help="A metric, as in metrics.json.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A metric's name, as in metrics.json. Default: list all.")
+    ] = None,
 ) -> None:
-    """List the metrics a study writes: unit, direction, interval, where shown; or all of one.
+    """List the metrics that a study writes, or explain one.
+
+    The list has each metric's unit, direction, kind of interval and the tables that show it.
 
     Example: sae-repro metrics hole_rate
     """

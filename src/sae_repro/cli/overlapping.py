@@ -56,17 +56,20 @@ def overlap(
     ] = None,
     study: StudyOption = Path(),
 ) -> None:
-    """List which latents of a wider SAE are new, split or copied, by the tokens on which they fire.
+    """List which latents of a wider SAE are new, split or copied.
 
-    All held-out tokens are encoded by every SAE. The containment of a latent in a narrower SAE's is
-    the fraction of its tokens on which that one fires, too. A latent is the child of the one that
-    contains it by --containment beyond what that one's density gives (the most alike of several,
-    by Jaccard); new without one, a copy if it is an only child, else a split. The default, one
-    half: more often than not. Beside it stand the same by decoder cosine, as `compare` has it.
+    Every SAE encodes all held-out tokens. The containment of a wide SAE's latent in a narrow SAE's
+    is the fraction of its tokens on which the narrow one fires too. A latent whose containment
+    exceeds chance, which the narrow latent's density gives, by --containment is a child of that
+    latent (of several, of the most similar by Jaccard). Without a parent it is new; an only child
+    is a copy; others are splits. The same numbers by decoder cosine, as `compare` has them, are
+    listed beside.
 
     Same width: another seed of the narrow cell in place of the wide one. Shuffled: the wide SAE's
-    tokens in random order. Of several seeds each number is a mean over pairs of different ones, in
-    brackets 95 % over three or more; trees are those of the first. Examples:
+    tokens in random order. Of cells with several seeds, numbers are means over pairs of different
+    seeds, with a 95 % interval from three seeds up; trees are those of the first seed.
+
+    Examples:
 
     sae-repro overlap topk-x2-k16 topk-x4-k16 topk-x8-k16 topk-x16-k16
 

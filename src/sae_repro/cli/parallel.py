@@ -37,10 +37,13 @@ def parallel(
     ] = False,
     study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
 ) -> None:
-    """Train one cell on several processes, into the store from which `dvc repro` takes it.
+    """Train one large cell on several processes.
 
-    The cell's parts decide the bits, the number of processes does not. Activations must be
-    extracted. Processes on several machines are started by torchrun. Examples:
+    The trained cell goes into the store, from which `dvc repro` takes it. The bits depend on the
+    parts into which params.yaml divides the cell, not on the number of processes. Activations must
+    be extracted first. torchrun starts processes on several machines.
+
+    Examples:
 
     sae-repro parallel big --ranks 4
 

@@ -31,13 +31,14 @@ def pipelines(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Pipelines to compare. Default: all of them.")
     ] = None,
-    write: Annotated[bool, typer.Option("--write", help="Write them anew.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Renew the copies that differ.")] = False,
 ) -> None:
-    """Compare each studies/NAME/dvc.yaml with the root's, of which it is a copy.
+    """Compare each studies/NAME/dvc.yaml with the root's.
 
-    The paths that lead to the root are written out in it: DVC reads no link in a commit. So it is
-    with a tune/dvc.yaml of a study. After a change of the root's pipeline, --write renews the
-    copies. Run it in the repository's root. Exit code 1 where one differs and is not written.
+    It is a copy of the root's, in which the paths that lead to the root are written out, because
+    DVC reads no link in a commit; the same holds for a study's tune/dvc.yaml. After a change of the
+    root's pipeline, --write renews the copies. Run it in the repository's root. Exit code 1 where a
+    copy differs and is not renewed.
 
     Example: sae-repro pipelines --write
     """

@@ -20,11 +20,11 @@ UNKNOWN = "–"
 def plan(
     study: Annotated[Path, typer.Argument(help="Folder that holds params.yaml.")] = Path(),
 ) -> None:
-    """List the SAEs that a study will train: widths, tokens, operations, and estimated CPU time.
+    """List the SAEs to be trained, with estimated CPU time.
 
-    A family of cells (`scaling`) is listed cell by cell, in front of its training. Estimates are
-    from trainings of the nearest K at the same D, of this study or of the repository's root:
-    artifacts/train, or reports/costs.csv.
+    Each line has the width, the tokens and the operations of a training. A family of cells
+    (`scaling`) is listed cell by cell. Estimates come from finished trainings of the nearest K at
+    the same D, in this study or the repository's root: artifacts/train, or else reports/costs.csv.
 
     Example: sae-repro plan studies/scaling-stories
     """

@@ -19,10 +19,10 @@ def track(
         str | None, typer.Option(help="Send nothing: list the runs that a commit recorded.")
     ] = None,
 ) -> None:
-    """Send a study's results to MLflow, as far as they are missing there; safe to repeat.
+    """Send a study's results to MLflow; safe to repeat.
 
-    The server is MLFLOW_TRACKING_URI, or mlflow.db in the repository's root, which `sae-repro ui`
-    shows.
+    Sends what is missing there. The server is MLFLOW_TRACKING_URI, or else mlflow.db in the
+    repository's root, which `sae-repro ui` shows.
 
     Example: sae-repro track --prune
     """
@@ -40,7 +40,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; another if it is taken.")] = 5000,
     browser: Annotated[bool, typer.Option(help="Open a browser where there is a screen.")] = True,
 ) -> None:
-    """Open MLflow on the study's charts; Ctrl-C ends it.
+    """Open MLflow on a study's charts; Ctrl-C ends it.
 
     Served on 127.0.0.1, or by the server of MLFLOW_TRACKING_URI.
 
@@ -58,7 +58,7 @@ def tune_ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; another if it is taken.")] = 8080,
     browser: Annotated[bool, typer.Option(help="Open a browser where there is a screen.")] = True,
 ) -> None:
-    """Open optuna-dashboard on the trials of the study's search; Ctrl-C ends it.
+    """Open optuna-dashboard on a study's search; Ctrl-C ends it.
 
     Where the search's journal is missing, as in a clone, it is rebuilt from tune/trials.csv.
 

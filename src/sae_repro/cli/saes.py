@@ -23,12 +23,16 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
     study: Annotated[Path, typer.Option(help="Folder that holds params.yaml.")] = Path(),
     card: Annotated[
-        bool, typer.Option("--card", help="Also a README.md, as model card of an evaluated cell.")
+        bool,
+        typer.Option("--card", help="Also write README.md, the model card of an evaluated cell."),
     ] = False,
 ) -> None:
-    """Write an SAE as another library's folder, where it encodes and decodes as it does here.
+    """Write an SAE in the format of another library.
 
-    Or, as neuronpedia, what its latents fire on. Run it in the study's folder. Examples:
+    There it encodes and decodes as it does here. With --format neuronpedia, write dashboards of
+    what its latents fire on. Run it in the study's folder.
+
+    Examples:
 
     sae-repro export topk-x8-k16/seed-0 --format sparsify --to for-sparsify
 
@@ -52,12 +56,15 @@ def import_(
     source: Annotated[str, typer.Argument(help="Folder with an SAE, or RELEASE:SAE_ID.")],
     to: Annotated[Path, typer.Option(help="Folder to write: a new or an empty one.")],
 ) -> None:
-    """Turn another library's SAE into a folder like those of artifacts/train.
+    """Turn an SAE of another library into one that this one reads.
 
-    A folder is known by its files: SAELens's (cfg.json, sae_weights.safetensors),
-    dictionary_learning's (config.json, ae.pt), sparsify's (cfg.json, sae.safetensors) or Gemma
-    Scope's (params.npz). What can't be read exactly is refused.
-    RELEASE:SAE_ID is fetched by SAELens's names from the hub. Decoder rows become unit. Examples:
+    The result is a folder like those of artifacts/train. The format is told by the files: SAELens
+    (cfg.json, sae_weights.safetensors), dictionary_learning (config.json, ae.pt), sparsify
+    (cfg.json, sae.safetensors) or Gemma Scope (params.npz). What can't be represented exactly is
+    refused. RELEASE:SAE_ID is fetched from the hub by SAELens's names. Decoder rows become unit
+    vectors.
+
+    Examples:
 
     sae-repro import downloads/their-sae --to saes/theirs
 

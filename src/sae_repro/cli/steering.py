@@ -29,18 +29,20 @@ def steer(
     temperature: Annotated[
         float, typer.Option(min=0, max=10, help="0: the likeliest tokens; else drawn.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     study: StudyOption = Path(),
 ) -> None:
-    """Continue a prompt with latents of a trained SAE steered, beside the unsteered text.
+    """Continue a prompt while latents of an SAE are steered.
 
-    At every position but its row's first, the activation z of each latent becomes VALUE (clamp),
-    z + VALUE (add), z · VALUE (scale) or 0 (zero), and the model's activation moves by the
-    difference times the atom: what the SAE does not explain stays as it is. Prints both texts,
-    KL(unsteered ‖ steered) on the unsteered one, and of each latent the output score: by how much
-    the rank-weighted probability of the tokens that its atom promotes rises.
+    At every position but the first of a row, the activation z of each latent becomes VALUE (clamp),
+    z + VALUE (add), z · VALUE (scale) or 0 (zero). The model's activation moves by the difference
+    times the latent's atom, so that what the SAE does not explain stays as it is.
 
-    `sae-repro explain` shows latents with their usual values. Examples:
+    Prints the steered and the unsteered text, KL(unsteered ‖ steered) on the latter, and the output
+    score of each latent: by how much the rank-weighted probability of the tokens that its atom
+    promotes rises. `sae-repro explain` shows latents with their usual values.
+
+    Examples:
 
     sae-repro steer "Lily went to the" --cell topk-x8-k16 --latent 423=8 --tokens 20
 

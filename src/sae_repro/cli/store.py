@@ -25,12 +25,13 @@ def store(
     ] = False,
     prune: Annotated[
         int | None,
-        typer.Option(min=0, help="Delete shared entries written more than so many DAYS ago."),
+        typer.Option(min=0, help="Delete shared entries older than this many days."),
     ] = None,
 ) -> None:
-    """Show the finished cells of a study's store, and of the one that SAE_REPRO_STORE names.
+    """Show the store of finished cells, local and shared.
 
-    Exit code 1 where --verify finds a damaged entry: the next run that needs it makes it again.
+    The shared store is the one that SAE_REPRO_STORE names. Exit code 1 where --verify finds a
+    damaged entry, which the next run that needs it makes again.
 
     Examples:
 

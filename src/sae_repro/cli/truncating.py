@@ -54,20 +54,23 @@ def truncations(
         list[int] | None, typer.Option(min=1, help="First latents to keep; repeatable.")
     ] = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write every seed's numbers here, too.")
+        Path | None, typer.Option("--csv", help="Also write every seed's numbers to this file.")
     ] = None,
     study: StudyOption = Path(),
 ) -> None:
-    """List L0 and FVU of parts of a trained SAE's code, on held-out tokens.
+    """List L0 and FVU of an SAE cut to fewer latents.
 
-    A part is the k' strongest latents of each token (of a BatchTopK SAE those above the threshold
-    that lets k' per token through on calibration tokens), or the first l latents of the dictionary:
-    what an SAE with `prefixes` is trained to make useful. Without --k and --prefix both are listed,
-    at powers of two and for the whole code, whose FVU is that of metrics.json.
+    Measured on held-out tokens. Either the k' strongest latents of each token are kept (of a
+    BatchTopK SAE those above the threshold that lets k' per token through on calibration tokens),
+    or the first l latents of the dictionary, which an SAE with `prefixes` is trained to make
+    useful. Without --k and --prefix both are listed, at powers of two and for all latents; the
+    latter's FVU is that of metrics.json.
 
-    Beside each stand the study's cells without prefixes that were trained for that alone: with
-    k = k' and as many latents, or with l latents and the same activation and target L0. Intervals
-    are 95 %: over seeds, or of one SAE over documents. Examples:
+    Beside each cut are the study's cells without prefixes that were trained at that size: with k =
+    k' and as many latents, or with l latents and the same activation and target L0. Intervals are
+    95 %: over seeds, or over documents where there is one SAE.
+
+    Examples:
 
     sae-repro truncations hierarchical-k16 topk-k16 --study studies/matryoshka
 
