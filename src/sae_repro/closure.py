@@ -132,7 +132,10 @@ def _parts(files: Mapping[str, Path], module: str) -> tuple[Part, ...]:
     if module not in files:
         raise StudyError(f"{module}: no such module in the package; check its spelling")
     path = files[module]
-    return parts(path.read_bytes(), module, path.name == "__init__.py")
+    try:
+        return parts(path.read_bytes(), module, path.name == "__init__.py")
+    except SyntaxError as error:
+        raise StudyError(f"{path}: line {error.lineno}: {error.msg}; correct it") from None
 
 
 def _data(folders: Iterable[Path]) -> set[Path]:

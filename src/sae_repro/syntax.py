@@ -7,7 +7,7 @@ is under `if TYPE_CHECKING:` are left out: no result depends on them.
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 from sae_repro.files import digest
@@ -24,9 +24,14 @@ Import = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A statement of an `__init__`, or all of another module."""
+    """A statement of an `__init__`, or all of another module.
 
-    node: ast.AST
+    Without its syntax tree: some hundred of those, if kept, take the garbage collector as long as
+    everything else here.
+    """
+
+    digest: str
+    """SHA-256 over its syntax, the same under Python 3.11 and later."""
     imports: tuple[Import, ...]
     """Anywhere inside, in functions as well."""
     binds: frozenset[str] = frozenset()
@@ -35,11 +40,6 @@ class Part:
     """Names that this part or others of the `__init__` bind."""
     always: bool = True
     """Whether it runs at any import from its package and can have side effects."""
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over its syntax, the same under Python 3.11 and later."""
-        return digest(_plain(self.node))
 
 
 @cache  # by content, so that a file that changes is read anew
@@ -51,13 +51,13 @@ def parts(code: bytes, module: str, is_init: bool) -> tuple[Part, ...]:
     """
     tree = _Running().visit(ast.parse(code, filename=module))
     if not is_init:
-        return (Part(tree, tuple(_imports(tree, module.rpartition(".")[0]))),)
+        return (Part(_digest(tree), tuple(_imports(tree, module.rpartition(".")[0]))),)
     statements = list(_divided(tree.body))
     bound = [frozenset(_bound(statement)) for statement in statements]
     names = frozenset().union(*bound)
     return tuple(
         Part(
-            node=statement,
+            digest=_digest(statement),
             imports=tuple(_imports(statement, module)),
             binds=binds,
             uses=names & {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)},
@@ -155,8 +155,8 @@ def _only_binds(statement: ast.stmt) -> bool:
 
 def _imports(tree: ast.AST, package: str) -> Iterator[Import]:
     """All imports in `tree`, the syntax of a module of `package`."""
-    for node in ast.walk(tree):
-        match node:
+    for statement in _statements(tree):
+        match statement:
             case ast.Import(names=aliases):
                 for alias in aliases:
                     # without `as`, its parents are at hand as well
@@ -168,14 +168,30 @@ def _imports(tree: ast.AST, package: str) -> Iterator[Import]:
                 yield from ((source, alias.name) for alias in aliases)
 
 
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """`tree` and the statements in it, at any depth; expressions, most of a tree, are passed by."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            below = getattr(node, name, None)
+            if isinstance(below, list):  # a lambda's and a conditional's are expressions
+                todo += below
+
+
+def _digest(tree: ast.AST) -> str:
+    return digest(_plain(tree))
+
+
 def _plain(value: Any) -> Any:
     """A syntax tree as lists, mappings and text, without what versions of Python differ in."""
     if isinstance(value, ast.AST):
-        fields = {
-            name: _plain(field)
-            for name, field in ast.iter_fields(value)
-            if name not in ("type_comment", "kind") and field is not None and field != []
-        }
+        fields = {}
+        for name in value._fields:
+            field = getattr(value, name, None)
+            if field is not None and field != [] and name not in ("type_comment", "kind"):
+                fields[name] = _plain(field)
         return [type(value).__name__, fields]
     if isinstance(value, list):
         return [_plain(item) for item in value]
