@@ -13,7 +13,7 @@ Ints = npt.NDArray[np.int64]
 SHIFTS = 200
 PERCENTILE = 0.99
 GATHERED = 2**20  # entries held at once
-FEW = 100  # entries up to which an index of all shifts is faster than one of each
+FEW = 320  # entries up to which an index of all shifts is faster than one of each
 
 
 def phi(both: Any, fires: Any, positives: Any, n: int) -> Floats:
@@ -107,9 +107,9 @@ def shifted_sums(weight: Floats, rows: Ints, positives: Ints, offsets: Ints, n: 
         if len(points) <= FEW:
             twice.take(part[:, None] + points, out=head, mode="clip")
         else:
-            for i, first in enumerate(part.tolist()):
-                # from a view, several times faster than by an index of all shifts at once
-                twice[first : first + n].take(points, out=head[i], mode="clip")
+            for first, row in zip(part.tolist(), head, strict=True):
+                # from a view: faster than by an index of all shifts at once
+                twice[first:].take(points, None, row, "clip")
         sums[begin : begin + step] = head @ weight if points is rows else head.sum(axis=1)
     return sums
 
