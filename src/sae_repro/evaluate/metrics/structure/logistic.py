@@ -138,8 +138,8 @@ def _steps(
             if 2 * on.sum() <= len(on):
                 if not on.any():
                     break
-                parts = (x, s, w, at, running, largest, *narrow)
-                x, s, w, at, running, largest, *narrow = (part[on] for part in parts)
+                x, s, w, at, largest = (part[on] for part in (x, s, w, at, largest))
+                running, narrow = running[on], (narrow[0][on], narrow[1][on])
     return solution, solved
 
 
