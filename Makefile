@@ -31,7 +31,7 @@ help:  ## this list
 
 env: $(READY)  ## environment from requirements.lock, in .venv
 
-dev: $(TESTS)  ## the same, and what tests and documentation need: locks/dev.txt
+dev: $(TESTS)  ## the environment, and what tests and documentation need: locks/dev.txt
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,11 +50,11 @@ repro: env  ## every number from nothing (dvc repro), compared with the recorded
 	dvc repro
 	@$(call verified,repro)
 
-real: $(NEWS_IN)/test.csv env $(NEWS_IN)/SmolLM2-135M-Instruct.Q4_1.gguf  ## the same of a real language model, SmolLM2-135M: studies/smollm2-news
+real: $(NEWS_IN)/test.csv env $(NEWS_IN)/SmolLM2-135M-Instruct.Q4_1.gguf  ## the same for a real language model, SmolLM2-135M: studies/smollm2-news
 	dvc repro studies/smollm2-news/dvc.yaml
 	@$(call verified,real,studies/smollm2-news)
 
-stories260k: $(TINY_IN)/samples.jsonl $(TINY_IN)/stories260k env  ## and of a real one of 260,000 parameters: studies/stories260k
+stories260k: $(TINY_IN)/samples.jsonl $(TINY_IN)/stories260k env  ## the same for a real model of 260,000 parameters: studies/stories260k
 	dvc repro studies/stories260k/dvc.yaml
 	@$(call verified,stories260k,studies/stories260k)
 
@@ -100,17 +100,17 @@ docs: dev  ## the documentation as a site: site/index.html
 test: lint docs  ## lint, documentation, and all tests but the long ones, a process per core
 	pytest -m "not slow" $(SPREAD) --durations=25
 
-test-all: lint docs  ## the same with the long tests: whole studies, kills, outages, other processors
+test-all: lint docs  ## all of these, and the long tests: whole studies, kills, outages, other processors
 	pytest $(SPREAD)
 
 bench: dev  ## speed: training steps as ratios to x·W_enc, growth and memory: reports/benchmarks
 	pytest benchmarks --benchmark-only
 	python -m benchmarks.growth
 
-bench-peers: $(PEERS)/.ready  ## the same steps of other libraries, in an environment of their own
+bench-peers: $(PEERS)/.ready  ## the same training steps of other libraries, in an environment of their own
 	PYTHONPATH=src $(PEERS)/bin/python -m benchmarks.peers
 
-bench-defaults: $(PEERS)/.ready  ## what our defaults reach, and SAELens' trainer on the same activations
+bench-defaults: $(PEERS)/.ready  ## what the default settings reach, and SAELens' trainer on the same activations
 	PYTHONPATH=src $(PEERS)/bin/python -m benchmarks.defaults root=artifacts/extract $(MORE)
 
 $(PEERS)/.ready: locks/peers.txt requirements.lock

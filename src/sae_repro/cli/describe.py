@@ -27,8 +27,9 @@ def summary(study: Study) -> str:
     widths = sorted({cell.width(d_in) for cell, d_in in sized if d_in})
     saes = sum(len(cell.members()) for cell in study.cells.values())
     more = f" ({saes} SAEs)" if saes > len(study.cells) else ""
+    range_of = " … ".join(f"{width}" for width in dict.fromkeys(widths[:1] + widths[-1:]))
     return f"ok: {len(study.cells)} cells{more} on {', '.join(hooks)}" + (
-        f", K {widths[0]} … {widths[-1]}" if widths else ""
+        f", K {range_of}" if widths else ""
     )
 
 
