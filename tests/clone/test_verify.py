@@ -163,4 +163,6 @@ def test_what_was_damaged_or_never_made_is_told(
     execute("git", "commit", "-qm", "Nothing recorded", cwd=folder)
     assert "no recorded study: git's HEAD has no dvc.lock" in verify(folder, code=2)
     assert "not a git repository" in verify(tmp_path, code=2)
-    assert "--record: tells of the recorded study" in verify(folder, folder, record=True, code=2)
+    assert "--record: is for a comparison with the recorded study" in verify(
+        folder, folder, record=True, code=2
+    )

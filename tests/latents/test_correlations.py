@@ -241,9 +241,9 @@ def test_the_table_names_the_hook_and_the_sample(finished: Path) -> None:
         (["wide/seed-7"], "no such cell"),
         (["untrained"], "not trained yet"),
         (["wide", "--reference", "elsewhere"], "elsewhere reads blocks.1.hook_resid_pre, wide"),
-        (["alone"], "one SAE, which can't meet itself"),
-        (["wide", "--csv", "nowhere/out.csv"], "is no folder"),
-        (["wide", "--figure", "nowhere"], "no folder; make it first"),
+        (["alone"], "an SAE can't be compared with itself"),
+        (["wide", "--csv", "nowhere/out.csv"], "no folder nowhere; make it first"),
+        (["wide", "--figure", "nowhere"], "no such folder; make it first"),
     ],
 )
 def test_faults_say_what_to_do(finished: Path, arguments: list[str], says: str) -> None:

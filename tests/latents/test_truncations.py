@@ -198,7 +198,7 @@ def test_the_table_names_what_is_not_trained(finished: Path) -> None:
         (["untrained"], "not trained yet"),
         (["hierarchical", "--k", "5"], "--k 5: hierarchical/seed-0 has 4 as its k"),
         (["relu", "--prefix", "33"], "--prefix 33: relu has 32 latents in all"),
-        (["relu", "--csv", "nowhere/out.csv"], "is no folder"),
+        (["relu", "--csv", "nowhere/out.csv"], "no folder nowhere; make it first"),
     ],
 )
 def test_faults_say_what_to_do(finished: Path, arguments: list[str], says: str) -> None:

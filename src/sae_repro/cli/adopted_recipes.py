@@ -57,7 +57,7 @@ def with_recipes(
     for recipe in sorted(settings, key=lambda name: _depth(name, recipes)):
         if recipe not in recipes:
             raise StudyError(
-                f"{path}: recipes.{recipe}: gone since the search; run `dvc repro "
+                f"{path}: recipes.{recipe}: not there any more; run `dvc repro "
                 f"{FOLDER / 'dvc.yaml'}` again"
             )
         has = merged({RECIPE: recipe}, recipes)

@@ -106,7 +106,7 @@ def _chosen(recorded: Sequence[Trial], numbers: Sequence[int], pareto: bool) -> 
                 raise StudyError(f"--trial {number}: tune/trials.csv has 0 … {len(recorded) - 1}")
             trial = by_number[number]
             if trial.status != "ok":
-                raise StudyError(f"--trial {number}: it {trial.status}: {trial.reason}")
+                raise StudyError(f"--trial {number}: {trial.status}: {trial.reason}")
         return [by_number[number] for number in dict.fromkeys(numbers)]
     if not best:
         raise StudyError("tune/trials.csv: no trial finished and held all constraints")

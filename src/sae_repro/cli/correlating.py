@@ -56,9 +56,9 @@ def correlations(
     """
     loaded = load(study / "params.yaml")
     if csv_file is not None and not csv_file.absolute().parent.is_dir():
-        raise StudyError(f"--csv {csv_file}: {csv_file.parent} is no folder; make it first")
+        raise StudyError(f"--csv {csv_file}: no folder {csv_file.parent}; make it first")
     if figure is not None and not figure.is_dir():
-        raise StudyError(f"--figure {figure}: no folder; make it first")
+        raise StudyError(f"--figure {figure}: no such folder; make it first")
     if not {"numpy", "torch"} & set(sys.modules):
         choose(loaded.compute.bits)
     from sae_repro.numerics.determinism import prepare
@@ -92,7 +92,7 @@ def _measured(
     wanted = of_cells.pairs_of(beside, named)
     if not wanted:
         raise StudyError(
-            f"{', '.join(one.name for one in named)}: one SAE, which can't meet itself; "
+            f"{', '.join(one.name for one in named)}: an SAE can't be compared with itself; "
             "name another cell as --reference"
         )
     check(study / "artifacts/extract", "manifest.json")

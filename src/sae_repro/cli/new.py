@@ -116,7 +116,7 @@ def _check_request(start: str | None, request: StudyRequest) -> None:
         raise StudyError(f"--model {request.model}: name its --text or --dataset, too")
     if start is not None and request.own:
         raise StudyError(
-            f"--from {start}: a copy keeps its text, model and cells, and those fit no other; "
+            f"--from {start}: a copy keeps its text, model and cells, which fit no others; "
             "leave --from out for a grid that fits, or edit the copy's params.yaml"
         )
 

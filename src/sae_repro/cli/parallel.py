@@ -184,8 +184,8 @@ def _check_same(job: "CellJob", ranks: "Distributed") -> None:
     own = torch.frombuffer(bytearray(job.key.encode()), dtype=torch.uint8).to(job.settings.device)
     if any(not torch.equal(other, own) for other in ranks.gather([own])):
         raise StudyError(
-            f"rank {ranks.rank}: {job.name}: the ranks have not the same code, libraries, "
-            "parameters and activations"
+            f"rank {ranks.rank}: {job.name}: the ranks differ in code, libraries, "
+            "parameters or activations"
         )
 
 

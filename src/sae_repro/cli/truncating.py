@@ -80,7 +80,7 @@ def truncations(
     """
     loaded = load(study / "params.yaml")
     if csv_file is not None and not csv_file.absolute().parent.is_dir():
-        raise StudyError(f"--csv {csv_file}: {csv_file.parent} is no folder; make it first")
+        raise StudyError(f"--csv {csv_file}: no folder {csv_file.parent}; make it first")
     if not {"numpy", "torch"} & set(sys.modules):
         choose(loaded.compute.bits)
     from sae_repro.latents.truncated_cell import Asked

@@ -12,7 +12,7 @@ def verify(
     """The lines to print, and the exit code: 0 within `rtol`, 1 beyond it."""
     if other is not None and record:
         raise StudyError(
-            "--record: tells of the recorded study; leave out the other folder, or --record"
+            "--record: is for a comparison with the recorded study; leave out OTHER, or --record"
         )
     if other is None:
         verdict = verify_recorded(study)

@@ -62,7 +62,7 @@ class Verdict:
         parts = [self._head(rtol, other), *self._worst(counted)]
         if folders := self.of_kind("folder"):
             parts.append(
-                f"other bits: {', '.join(d.file for d in folders)} (git has their hashes alone)"
+                f"other bits: {', '.join(d.file for d in folders)} (of these git has only hashes)"
             )
         if pictures := self.of_kind("picture"):
             names = ", ".join(d.file for d in pictures[:SHOWN]) + _more(len(pictures))
