@@ -31,7 +31,7 @@ def tuned_recipes(study: Path) -> Iterator[str | dict[str, dict[str, Any]]]:
     for name, entry in best.items():
         recipe = searched.get(name, {}).get(RECIPE)
         if not entry["improved"]:
-            yield f"{name}: stays as it is, tuning found nothing better beyond what seeds differ by"
+            yield f"{name}: stays as it is: no setting found was better with every further seed"
         elif recipe is None:
             yield f"{name}: starts from no recipe of params.yaml; adopt --trial {entry['trial']}"
         elif recipe in settings:
