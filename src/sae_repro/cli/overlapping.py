@@ -58,12 +58,11 @@ def overlap(
 ) -> None:
     """List which latents of a wider SAE are new, split or copied.
 
-    Every SAE encodes all held-out tokens. The containment of a wide SAE's latent in a narrow SAE's
-    is the fraction of its tokens on which the narrow one fires too. A latent whose containment
-    exceeds chance, which the narrow latent's density gives, by --containment is a child of that
-    latent (of several, of the most similar by Jaccard). Without a parent it is new; an only child
-    is a copy; others are splits. The same numbers by decoder cosine, as `compare` has them, are
-    listed beside.
+    Every SAE encodes all held-out tokens. A latent w of the wide SAE is contained in a latent n of
+    the narrow one as far as n fires on the tokens of w; beyond chance that is
+    (P(n|w) - P(n)) / (1 - P(n)). Where it reaches --containment, w is a child of n (of several n,
+    of the most similar by Jaccard). Without a parent w is new; an only child is a copy, others are
+    splits. Shares by decoder cosine, as `compare` has them, are listed for comparison.
 
     Same width: another seed of the narrow cell in place of the wide one. Shuffled: the wide SAE's
     tokens in random order. Of cells with several seeds, numbers are means over pairs of different
