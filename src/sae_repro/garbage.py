@@ -1,7 +1,7 @@
 """Garbage collection less often than Python's default, which is made for small programs.
 
 Loading torch, transformers and transformer_lens makes some hundred thousand objects that stay, and
-the default looks through them again after every 700 more: a sixth of the time that loading takes.
+the default looks through them again after every 700 more: docs/speed.md has what that takes.
 """
 
 import gc

@@ -90,7 +90,7 @@ def record_code(root: Path) -> None:
 
 
 def changed_code(root: Path) -> dict[str, list[str]]:
-    """By stage of the checkout at `root`, the files of src/ that code/S.txt has otherwise, or not.
+    """By stage of the checkout at `root`, the files whose code differs between src/ and code/S.txt.
 
     Stages of which nothing differs are left out. A file counts by its code, not by its comments.
     """

@@ -48,7 +48,7 @@ def pipelines(
 
 
 def renewed(paths: Sequence[Path], *, write: bool) -> Iterator[str]:
-    """A line for each pipeline of a study that does not copy the root's; with `write`, it will.
+    """A line for each pipeline of a study that differs from the root's; `write` renews it.
 
     Of a pipeline of the root in `paths`, all copies are compared. The working folder is the root;
     StudyError where it isn't.

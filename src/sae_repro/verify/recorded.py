@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from sae_repro.contents import CONTENTS, Changed, examine
 from sae_repro.errors import StudyError
 from sae_repro.installation import CODE, changed_code, is_checkout
-from sae_repro.params import read_yaml
 from sae_repro.provenance import read_lock
 from sae_repro.verify.causes import REQUIREMENTS, causes, root_of
 from sae_repro.verify.files import PLACES, compare, files_below, verify
@@ -92,7 +91,7 @@ def _extract_head(study: Path, target: Path) -> None:
             f"`git add {LOCK} {REPORTS}` and `git commit` record what was made, {COMPARE}"
         )
     _unpack(done.stdout, target)
-    root = study / read_yaml(study / "params.yaml").get("root", ".")
+    root = root_of(study)
     for name in (REQUIREMENTS, CODE.name):  # an archive of several fails where one is missing
         done = subprocess.run(
             ["git", "archive", "--format=tar", "HEAD", "--", name], cwd=root, capture_output=True
