@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,21 @@ def test_a_fault_of_the_program_names_the_cell(jobs: str, monkeypatch: pytest.Mo
 def test_workers_collect_garbage_rarely(capfd: pytest.CaptureFixture[str]) -> None:
     run("threshold")
     assert f"collects after {FIRST} objects" in capfd.readouterr().out
+
+
+class Loading:
+    """A job of a worker that loads a model after its first job: 400 MB that stay."""
+
+    def __call__(self, report: Callable[[int], None]) -> str:
+        held = vars(sys).setdefault("_held", [])  # whatever becomes of the job
+        held.append(b"x" * (400 << 20 if len(held) == 1 else 1))
+        time.sleep(1.1)  # loky looks at most once a second
+        return f"worker {os.getpid()}"
+
+
+def test_a_worker_keeps_what_it_has_loaded(capfd: pytest.CaptureFixture[str]) -> None:
+    side_by_side([(wrap_non_picklable_objects(Loading()), 1)] * 6, what="evaluate", unit="SAE")
+    assert 1 <= len(set(re.findall(r"worker \d+", capfd.readouterr().out))) <= 2
 
 
 WAITING = """
