@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import typer
 from ruamel.yaml import YAML
@@ -48,6 +49,17 @@ def code(page: Path) -> list[str]:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
+def test_the_readme_has_the_measured_ratios_to_other_libraries() -> None:
+    table = pd.read_csv(ROOT / "reports/benchmarks/peers.csv")
+    steps = table[(table["group"] == "TopK") & (table["step"] == "TopK")]
+    ms = steps.pivot(index=["bits", "size"], columns="library", values="ms")
+    said = " ".join((ROOT / "README.md").read_text().split())
+    assert ms.index.unique("size").sort_values().to_list() == ["L", "M", "S"]
+    for library in ("SAELens", "sparsify"):
+        ratio = ms["sae-repro"] / ms[library]
+        assert f"{ratio.min():.2f} to {ratio.max():.2f} of {library}'" in said, library
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
