@@ -609,3 +609,17 @@ def test_activations_get_a_grid_that_fits_them_and_no_language_model(
     few = refused("new", "few", "--activations", str(tmp_path / "few.pt"))
     assert "9 rows; give 256 or more" in few
     assert not (checkout / "studies/few").exists()
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 8])
+@pytest.mark.parametrize("rows", [300, 1500])
+def test_few_rows_of_few_dimensions_get_cells_that_are_sparse(
+    rows: int, width: int, checkout: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.normal(size=(rows, width)))
+    invoke("new", "toy", "--activations", str(tmp_path / "x.npy"))
+    study = load(checkout / "studies/toy/params.yaml")
+    found = {cell.k for cell in study.cells.values() if cell.k}
+    assert len(found) == 3
+    assert max(found) < min(cell.expansion for cell in study.cells.values() if cell.k) * width

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from sae_repro.cli import app
+from sae_repro.cli.own_inputs import check_own_inputs
 from sae_repro.errors import StudyError
 from sae_repro.files import read_json, sha256_file
 from sae_repro.latents import activations_of
@@ -194,3 +195,65 @@ def test_what_no_sae_can_be_trained_on_is_refused_before_compute(rows: np.ndarra
     carry_out(study(), "corpus")
     with pytest.raises(StudyError, match="activations is nan"):
         carry_out(study(), "extract")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x: np.where(x == x[700, 3], np.nan, x), r"\[700, 3\] is nan; .* must be finite"),
+        (lambda x: np.where(x == x[700, 3], -np.inf, x), r"\[700, 3\] is -inf; .* must be finite"),
+        (lambda x: np.where(x == x[700, 3], 1e300, x.astype(float)), r"1e\+300, more than float32"),
+        (lambda x: np.where(x == x[700, 3], 3e38, x), r"values reach 3e\+38, .* beyond float32"),
+        (lambda x: x * np.float32(1e-42), "no value is above .*; scale the activations"),
+        (lambda x: np.abs(x * 0), "all values are 0"),
+        (lambda x: np.repeat(x[:1], N, axis=0), "899 of them copies of others"),
+    ],
+)
+def test_values_that_no_sae_can_be_trained_on_are_refused_by_check(
+    change: Any, says: str, rows: np.ndarray
+) -> None:
+    np.save("x.npy", change(rows))
+    with pytest.raises(StudyError, match=says):
+        check_own_inputs(parse(study(table=False)), Path())
+
+
+def test_values_too_large_for_half_precision_are_refused_by_check(rows: np.ndarray) -> None:
+    np.save("x.npy", rows * 1e5)
+    check_own_inputs(parse(study(table=False)), Path())
+    with pytest.raises(StudyError, match=r"float16 holds .*; set extract.dtype to float32"):
+        check_own_inputs(parse(study(table=False, dtype="float16")), Path())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t, ""),
+        (lambda t: t[:-1], "899 rows, and the activations have 900"),
+        (lambda t: t.rename(columns={"place": "plaec"}), r"table.position = place: .*plaec\?"),
+        (lambda t: t.assign(place=t["place"] + 0.5), "column place: holds .*not a whole number"),
+        (lambda t: t.assign(story=t["story"].mask(t.index == 7)), "row 8 names no document"),
+        (lambda t: t.assign(genre=["a", "b"] * (N // 2)), "a document has one class"),
+        (lambda t: t.assign(story="s", genre="a"), "1 document leave none for calibration"),
+    ],
+)
+def test_a_table_that_does_not_fit_the_rows_is_refused_by_check_and_by_the_stage(
+    change: Any, says: str, rows: np.ndarray
+) -> None:
+    change(pd.read_csv("rows.csv")).to_csv("rows.csv", index=False)
+    declared = study()
+    if not says:
+        check_own_inputs(parse(declared), Path())
+        return
+    with pytest.raises(StudyError, match=says):
+        check_own_inputs(parse(declared), Path())
+    with pytest.raises(StudyError, match=says.replace("row 8", "row 7")):
+        carry_out(declared, "corpus")
+
+
+def test_a_table_without_columns_is_refused_by_check(rows: np.ndarray) -> None:
+    declared = study()
+    Path("rows.txt").write_text("one\n\ntwo\n")
+    table = {**TABLE, "path": "rows.txt", "sha256": sha256_file(Path("rows.txt"))}
+    declared["corpus"]["source"]["table"] = table
+    with pytest.raises(StudyError, match="txt has no columns"):
+        check_own_inputs(parse(declared), Path())

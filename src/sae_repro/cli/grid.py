@@ -56,12 +56,16 @@ class Fit:
 
     @property
     def expansion(self) -> int:
-        """The widest dictionary that the training tokens can fill, and that takes minutes."""
-        for expansion in EXPANSIONS:
+        """The widest dictionary that the training tokens can fill, and that takes minutes.
+
+        Never one of no more latents than the largest target: with D below 16 it takes a wider one.
+        """
+        sparse = [e for e in EXPANSIONS if e * self.d_model > self.targets[-1]]
+        for expansion in sparse:
             enough = self.tokens["train"] >= TOKENS_PER_LATENT * expansion * self.d_model
             if enough and TOKENS_SEEN * self._flop(expansion) <= CELL_FLOP:
                 return expansion
-        return EXPANSIONS[-1]
+        return sparse[-1]
 
     def _flop(self, expansion: int) -> int:
         """Operations per training token: forward and backward through encoder and decoder."""

@@ -1,12 +1,13 @@
-"""A study's own text and labels, read whole before any compute is spent on them."""
+"""A study's own text, activations and labels, read whole before any compute is spent on them."""
 
 from pathlib import Path
 
+from sae_repro.cli.own_rows import check_given
 from sae_repro.corpus.found import Found
 from sae_repro.corpus.sources import open_files
 from sae_repro.corpus.split import check_splits, split_of
 from sae_repro.numerics.hashing import fingerprint
-from sae_repro.params import FilesSource, StoriesSource, Study
+from sae_repro.params import ActivationsSource, FilesSource, StoriesSource, Study
 from sae_repro.pins import pinned_concepts
 from sae_repro.readers.spans import read_spans
 
@@ -21,6 +22,8 @@ def check_own_inputs(study: Study, folder: Path) -> None:
     rows = source.n_documents if isinstance(source, StoriesSource) else None
     if isinstance(source, FilesSource):
         rows = _rows(study, source, folder)
+    elif isinstance(source, ActivationsSource):
+        rows = check_given(study, source, folder)
     if labels is not None:
         spans = read_spans(pinned_concepts(labels, folder))
         if rows is not None:
