@@ -104,7 +104,10 @@ def test_files_of_one_side_only_are_named(tmp_path: Path) -> None:
     ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
     (theirs / "reports/cells.md").unlink()
     (ours / "artifacts/train/a.npy").unlink()
-    places = {d.file: d.where for d in verify(ours, theirs).differences}
+    verdict = verify(ours, theirs)
+    files = len([path for path in ours.rglob("*") if path.is_file()]) + 1
+    assert verdict.size_of_differences().startswith(f"2 of {files} files differ")
+    places = {d.file: d.where for d in verdict.differences}
     assert places == {
         "reports/cells.md": f"missing in {theirs}",
         "artifacts/train/a.npy": f"missing in {ours}",

@@ -41,8 +41,8 @@ def compare(ours: Path, theirs: Path, our_names: set[str], their_names: set[str]
         for folder, names in ((ours, our_names), (theirs, their_names)):
             if name not in names:
                 verdict.differences.append(Difference(name, f"missing in {folder}"))
+        verdict.files += 1
         if name in our_names and name in their_names:
-            verdict.files += 1
             verdict.size += (ours / name).stat().st_size
             difference = _difference(name, ours / name, theirs / name)
             if difference is not None:

@@ -32,7 +32,7 @@ class Verdict:
     """The result of a comparison."""
 
     files: int = 0
-    """Files compared; of artifacts known by their hash, those in them."""
+    """Files of either side; of artifacts known by their hash, those in them."""
     size: int = 0
     differences: list[Difference] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)
