@@ -128,6 +128,27 @@ def test_a_worker_keeps_what_it_has_loaded(capfd: pytest.CaptureFixture[str]) ->
     assert 1 <= len(set(re.findall(r"worker \d+", capfd.readouterr().out))) <= 2
 
 
+ALONE = """
+import os
+from sae_repro.sidebyside import side_by_side
+def job(report):
+    return f"process {os.getpid()}"
+side_by_side([(job, 1)] * 3, what="train", unit="step")
+"""
+
+
+def test_where_no_worker_can_be_started_jobs_run_one_after_another() -> None:
+    """joblib would run them in threads of the stage, where what ends a worker ends the stage."""
+    stage = subprocess.run(
+        [sys.executable, "-c", ALONE], env={**os.environ, "JOBLIB_MULTIPROCESSING": "0"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert stage.returncode == 0, stage.stderr
+    assert len(re.findall(r"process \d+", stage.stdout)) == 3
+    assert "can start no workers here (JOBLIB_MULTIPROCESSING=0" in stage.stderr
+    assert "UserWarning" not in stage.stderr
+
+
 WAITING = """
 import os
 import signal

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -23,7 +24,7 @@ import numpy as np
 
 from sae_repro.errors import StudyError
 from sae_repro.garbage import collect_rarely
-from sae_repro.progress import bar, say
+from sae_repro.jobdisplay import Display
 from sae_repro.sharing import sharing, written
 
 Work = Callable[[Callable[[int], None]], str | None]
@@ -64,9 +65,11 @@ def side_by_side(
     executor = os.environ.get("SAE_REPRO_EXECUTOR", "loky")
     if executor not in ("loky", "ray"):
         raise StudyError(f"SAE_REPRO_EXECUTOR = {executor}: allowed are loky, ray")
+    names = [_name(work, number) for number, (work, _) in enumerate(pieces)]
+    units = [units for _, units in pieces]
     with (
         tempfile.TemporaryDirectory() as folder,
-        _Display(Path(folder), pieces, what, unit) as display,
+        Display(Path(folder), names, units, what, unit) as display,
     ):
         run = _on_ray if executor == "ray" else _on_this_machine
         try:
@@ -106,16 +109,24 @@ Ended = dict[int, tuple[str | None, float]]
 """By the number of a job, its line and its seconds."""
 
 
-def _on_this_machine(works: Mapping[int, Work], display: "_Display") -> Ended:
+def _on_this_machine(works: Mapping[int, Work], display: Display) -> Ended:
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import BrokenProcessPool
+    from joblib.parallel import BACKENDS
 
     jobs = min(workers(), len(works))
+    if jobs > 1 and "loky" not in BACKENDS:  # threads of this process would take its place
+        print(
+            "warning: Python can start no workers here (JOBLIB_MULTIPROCESSING=0 is set, or the "
+            "system has no semaphores: is /dev/shm there?); one after another",
+            file=sys.stderr,
+        )
+        jobs = 1
     parent = os.getpid() if jobs > 1 else None
     try:
-        ended = Parallel(
-            n_jobs=jobs, backend="loky" if jobs > 1 else "sequential", batch_size=1
-        )(delayed(_run)(work, display.folder, number, parent) for number, work in works.items())
+        ended = Parallel(n_jobs=jobs, backend="loky" if jobs > 1 else "sequential", batch_size=1)(
+            delayed(_run)(work, display.folder, number, parent) for number, work in works.items()
+        )
     except BrokenProcessPool as error:
         raise WorkerLostError(_loss(str(error), jobs)) from None
     return dict(zip(works, ended, strict=True))
@@ -132,7 +143,7 @@ def _loss(message: str, jobs: int) -> str:
     )
 
 
-def _on_ray(works: Mapping[int, Work], display: "_Display") -> Ended:
+def _on_ray(works: Mapping[int, Work], display: Display) -> Ended:
     """On the cluster those jobs that say what they read and write, the others on this machine."""
     from sae_repro.dispatch import LostError, results
     from sae_repro.orders import can_travel
@@ -252,76 +263,3 @@ def _counter(folder: Path) -> "np.memmap[tuple[int], np.dtype[np.int64]] | None"
         return np.memmap(folder / "done", dtype=np.int64, mode="r+")
     except OSError:  # a worker on another machine sees no folder of this one
         return None
-
-
-class _Display:
-    """Shows the sum of what all workers report, and the line of each job that is done.
-
-    Workers on this machine leave their lines in `folder`, whatever hands them their jobs: joblib
-    passes on the results of some of its backends when all jobs are done, and not before.
-    """
-
-    def __init__(
-        self, folder: Path, pieces: Sequence[tuple[Work, int]], what: str, unit: str
-    ) -> None:
-        self.folder = folder
-        self._names = [_name(work, number) for number, (work, _) in enumerate(pieces)]
-        self._done = np.memmap(folder / "done", dtype=np.int64, mode="w+", shape=(len(pieces),))
-        self._units = [units for _, units in pieces]
-        self._bar = bar(f"{what} ×{len(pieces)}", unit=unit, total=sum(self._units))
-        self._printed: set[int] = set()
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._poll, daemon=True)
-
-    def finish(self, lines: Sequence[str | None]) -> None:
-        """Print those of `lines`, by number, that no worker left in the folder."""
-        self._stop.set()
-        self._thread.join()
-        self._look()
-        for number, line in enumerate(lines):
-            self.say_once(number, line)
-
-    def say_once(self, number: int, line: str | None) -> None:
-        """Print the line of a job, unless it was printed."""
-        with self._lock:
-            if number not in self._printed:
-                self._printed.add(number)
-                if line:
-                    say(line)
-
-    def report(self, number: int, done: int) -> None:
-        """Note the units done of a job on another machine."""
-        self._done[number] = done
-
-    def arrived(self, number: int, line: str | None) -> None:
-        """Note that a job on another machine has ended."""
-        self._done[number] = self._units[number]
-        self.say_once(number, line)
-
-    def in_work(self) -> str:
-        """The jobs that were begun on this machine and have not ended, to follow a message."""
-        begun = {int(path.stem) for path in self.folder.glob("*.begun")}
-        ended = {int(path.stem) for path in self.folder.glob("*.line")}
-        names = [self._names[number] for number in sorted(begun - ended)]
-        if not names:
-            return ""
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return f" (in work: {', '.join(names[:3])}{more})"
-
-    def _poll(self) -> None:
-        while not self._stop.wait(0.3):
-            self._look()
-
-    def _look(self) -> None:
-        self._bar.update(int(self._done.sum()) - self._bar.n)
-        for path in sorted(self.folder.glob("*.line"), key=lambda path: path.stat().st_mtime_ns):
-            self.say_once(int(path.stem), path.read_text(encoding="utf-8"))
-
-    def __enter__(self) -> "_Display":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.finish(())
-        self._bar.close()
