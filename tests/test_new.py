@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+import string
 import subprocess
 import sys
 from collections.abc import Callable
@@ -410,6 +411,42 @@ def test_new_on_a_real_model_and_its_text(checkout: Path, shared: Path) -> None:
     assert re.search(r"rows that start with no token are better than with <s>: .* -0\.\d+ nats,"
                      r".* extract.prepend_bos: false", message)  # fmt: skip
     fits(study, d_model=64)
+
+
+def test_new_on_words_that_leave_no_first_tokens_to_compare(
+    checkout: Path, shared: Path, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer
+
+    model = shared / "models/stories260k"
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    pairs = [a + b for a in string.ascii_letters for b in string.ascii_letters]
+    encoded = tokenizer.encode_batch(pairs, add_special_tokens=False)
+    two = [pair for pair, encoding in zip(pairs, encoded, strict=True) if len(encoding.ids) == 2]
+    words = tmp_path / "words.txt"
+    words.write_text("\n\n".join(random.Random(0).choices(two, k=12_000)))
+    invoke("new", "words", "--text", str(words), "--model", str(model))
+    assert load(checkout / "studies/words/params.yaml").extract.prepend_bos is True
+
+
+@pytest.mark.parametrize(
+    ("file", "part", "says"),
+    [
+        ("config.json", {"max_position_embeddings": 1}, "config.json gives it 1 position"),
+        ("tokenizer.json",
+         {"normalizer": None, "pre_tokenizer": None, "added_tokens": [],
+          "model": {"type": "WordLevel", "vocab": {"a": 0, "<s>": 1}, "unk_token": "b"}},
+         "the tokenizer can't read the text (WordLevel error"),
+    ],
+)  # fmt: skip
+def test_new_refuses_a_model_that_can_read_no_text(
+    checkout: Path, text: Path, shared: Path, file: str, part: dict[str, Any], says: str
+) -> None:
+    model = shutil.copytree(shared / "models/stories260k", checkout / "model")
+    content = json.loads((model / file).read_text()) | part
+    (model / file).write_text(json.dumps(content))
+    given = ("--text", str(text), "--column", "body", "--model", str(model))
+    assert says in refused("new", "x", *given)
 
 
 def fits(study: Study, d_model: int) -> None:

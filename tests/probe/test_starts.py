@@ -41,8 +41,10 @@ class Model:
 
 def corpus(lengths: list[int]) -> TokenDocuments:
     """Documents of increasing tokens, one of a row's length each, from 10 to 49."""
-    tokens = np.concatenate([10 + (np.arange(n) + i) % 40 for i, n in enumerate(lengths)])
-    length = np.array(lengths)
+    tokens = np.concatenate(
+        [np.empty(0), *(10 + (np.arange(n) + i) % 40 for i, n in enumerate(lengths))]
+    )
+    length = np.array(lengths, dtype=np.int64)
     frame = pd.DataFrame({"start": length.cumsum() - length, "length": length, "split": "train"})
     return TokenDocuments(Path(), tokens.astype(np.int32), frame)
 
@@ -64,6 +66,17 @@ def test_each_start_is_measured_on_the_same_tokens_of_the_text() -> None:
     assert sinky.sinks == pytest.approx(2 / (2 * POSITIONS + 5))
     assert sinky.at == {1: pytest.approx(2 / 3)}
     assert best(found) is good
+
+
+@pytest.mark.parametrize(
+    ("lengths", "context"), [([2] * 9, 64), ([], 64), ([30] * 9, 2), ([9], 64)]
+)
+def test_nothing_is_measured_where_no_two_rows_have_a_token_to_compare(
+    lengths: list[int], context: int
+) -> None:
+    found = compare(Model(), corpus(lengths), STARTS, hooks=[HOOK], context=context, limit=10,
+                    what="m")  # fmt: skip
+    assert found == []
 
 
 def measured(loss_n: list[float], sinks: float = 0.0) -> Measured:

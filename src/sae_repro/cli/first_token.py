@@ -18,7 +18,7 @@ def chosen_start(
     """
     from sae_repro.errors import StudyError
     from sae_repro.probe.extraction import NORM_LIMIT
-    from sae_repro.probe.starts import best, compare, starts_of
+    from sae_repro.probe.starts import best, compare, default_of, starts_of
     from sae_repro.probe.text import documents_of
     from sae_repro.readers.agreement import hook_problems, hooks_of
     from sae_repro.readers.subject import load_subject
@@ -38,6 +38,8 @@ def chosen_start(
         limit=NORM_LIMIT,
         what=str(model),
     )
+    if not measured:
+        return default_of(tokenizer), []
     return best(measured).start.value, list(start_lines(measured, made=True))
 
 

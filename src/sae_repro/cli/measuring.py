@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sae_repro.errors import StudyError, shown
+from sae_repro.hub import one_line
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from sae_repro.corpus.found import Found
     from sae_repro.corpus.sources import TextSource
     from sae_repro.params import Corpus
@@ -98,6 +101,23 @@ def measure(
         if tokens_n.sum() >= SMALL_TOKENS:
             break
     return size
+
+
+def counter(tokenizer: "PreTrainedTokenizerFast") -> Tokenise:
+    """What counts the tokens of texts; StudyError where `tokenizer` has none for a part of one."""
+
+    def count(texts: list[str]) -> list[int]:
+        try:
+            encoded = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # the library's own errors have no class
+            raise StudyError(
+                f"{tokenizer.name_or_path}: the tokenizer can't read the text "
+                f"({one_line(error)}); give its tokenizer.json a token for what is unknown "
+                "(unk_token), or choose a model of this language"
+            ) from None
+        return [len(encoding.ids) for encoding in encoded]
+
+    return count
 
 
 def _splitting(shares: Mapping[str, float]) -> "Corpus":

@@ -19,7 +19,14 @@ from sae_repro.cli.grid import (
     rows,
     sections,
 )
-from sae_repro.cli.measuring import CHARACTERS_PER_TOKEN, TextSize, Tokenise, check_enough, measure
+from sae_repro.cli.measuring import (
+    CHARACTERS_PER_TOKEN,
+    TextSize,
+    Tokenise,
+    check_enough,
+    counter,
+    measure,
+)
 from sae_repro.cli.names import dataset_name, model_name, pinned_commit
 from sae_repro.cli.schema import modeline
 from sae_repro.errors import StudyError
@@ -39,8 +46,6 @@ from sae_repro.pins import check_model, model_digest
 from sae_repro.readers.examination import examine
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
     from sae_repro.cli.new import StudyRequest
     from sae_repro.corpus.sources import TextSource
 
@@ -194,6 +199,8 @@ def _shaped(source: dict[str, Any], shape: Shape, request: "StudyRequest") -> Mo
     ):
         if stated not in (None, found):
             raise StudyError(f"{option} {stated}: the model {request.model} has {found}")
+    if shape.positions == 1:
+        raise StudyError(f"--model {request.model}: config.json gives it 1 position; it takes 2")
     return Model(source, shape.d_model, shape.n_layers, shape.positions or POSITIONS)
 
 
@@ -227,15 +234,8 @@ def _tokenising(model: Model, notes: list[str]) -> Callable[[list[str]], Tokenis
     from sae_repro.corpus.tokenizers import byte_pairs
     from sae_repro.readers.tokenizer import pretrained
 
-    def counting(tokenizer: "PreTrainedTokenizerFast") -> Tokenise:
-        def count(texts: list[str]) -> list[int]:
-            encoded = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            return [len(encoding.ids) for encoding in encoded]
-
-        return count
-
     if model.source["kind"] == "train":
-        return lambda sample: counting(byte_pairs(sample, _vocabulary(sum(map(len, sample)))))
+        return lambda sample: counter(byte_pairs(sample, _vocabulary(sum(map(len, sample)))))
     source = check_section(SubjectChoice, {"source": model.source}, within="subject").source
     assert isinstance(source, HereSubject | HubSubject)
     try:
@@ -245,7 +245,7 @@ def _tokenising(model: Model, notes: list[str]) -> Callable[[list[str]], Tokenis
             raise
         notes.append("the model's tokenizer can't be read now: four characters count as a token")
         return None
-    return lambda sample: counting(tokenizer)
+    return lambda sample: counter(tokenizer)
 
 
 def _vocabulary(characters: int) -> int:

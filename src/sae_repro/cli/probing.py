@@ -22,8 +22,11 @@ def probe_lines(study: Study, folder: Path) -> Iterator[str]:
     with opened(study, folder) as probe:
         yield "probe: the beginning of the study's text, each row behind"
         measured = probe.starts()
-        yield starts_table(measured)
-        yield from start_lines(measured)
+        if measured:
+            yield starts_table(measured)
+            yield from start_lines(measured)
+        else:
+            yield "what rows start with can't be compared: fewer than two have three tokens of text"
         yield "\nnorms at the study's hooks"
         yield _norms_table(probe.extraction)
         yield from _norm_warnings(probe)

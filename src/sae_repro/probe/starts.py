@@ -105,8 +105,11 @@ def compare(
     """Each of `starts` before the first rows of the training documents; `what` begins an error.
 
     A token is a sink where its norm at any of `hooks` is more than `limit` times the median there.
+    None is measured where fewer than two rows have tokens to compare.
     """
     tokens_nl, length_n = _rows(corpus, context)
+    if len(length_n) < 2:
+        return []
     return [_measure(subject, tokens_nl, length_n, start, hooks, limit, what) for start in starts]
 
 
@@ -144,8 +147,11 @@ def _rows(
             special=(),
             pad=0,
             batch_size=ROWS,
-        )
+        ),
+        None,
     )
+    if batch is None:
+        return np.empty((0, 0), dtype=np.int64), np.empty(0, dtype=np.int64)
     long = batch.length >= 3  # one token to read beyond the first, and one to predict
     length = np.minimum(batch.length[long], POSITIONS)
     return batch.tokens[long, : length.max(initial=0)], length

@@ -69,5 +69,6 @@ def documents_of(texts: Sequence[str], tokenizer: "PreTrainedTokenizerFast") -> 
     encoded = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     ids = [encoding.ids for encoding in encoded if len(encoding.ids) > 1]
     length = np.array([len(tokens) for tokens in ids], dtype=np.int64)
+    tokens_m = np.array([token for tokens in ids for token in tokens], dtype=np.int32)
     frame = pd.DataFrame({"start": length.cumsum() - length, "length": length, "split": "train"})
-    return TokenDocuments(Path(), np.concatenate(ids).astype(np.int32), frame)
+    return TokenDocuments(Path(), tokens_m, frame)
