@@ -52,6 +52,16 @@ def test_each_training_is_listed_with_its_size_and_time(study: Path) -> None:
     assert lines[-1].startswith("\n10 cells, 19 SAEs: ") and "about 52 s of CPU" in lines[-1]
 
 
+def test_the_root_s_trainings_are_named_by_a_plain_path(study: Path) -> None:
+    inner = study / "studies/mine"
+    inner.mkdir(parents=True)
+    text = (study / "params.yaml").read_text()
+    (inner / "params.yaml").write_text(text.replace("root: .\n", "root: ../..\n"))
+    (study / "reports").mkdir()
+    (study / "reports/costs.csv").write_text(COSTS)
+    assert list(lines_of(inner))[-1].endswith(f"by {study / 'reports/costs.csv'}")
+
+
 @pytest.mark.parametrize("costs", ["", "a,b\n1,2\n", COSTS.replace(",64,", ",48,"), "D,K\n\x00"])
 def test_without_comparable_trainings_no_time_is_named(study: Path, costs: str) -> None:
     (study / "reports").mkdir()

@@ -85,9 +85,9 @@ def test_without_a_terminal_a_bar_is_a_line_now_and_then(
         slow.set_postfix(loss="0.5", refresh=False)
         slow.update(500)
     first, *_, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("long: 1.50k of 2.00k step, ")
+    assert first.startswith("long: 1,500 of 2,000 steps, ")
     assert first.endswith(" left")
-    assert last.startswith("long: 2.00k of 2.00k step, ")
+    assert last.startswith("long: 2,000 of 2,000 steps, ")
     assert last.endswith("loss=0.5")
 
 

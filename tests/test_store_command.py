@@ -51,9 +51,7 @@ def test_without_a_shared_store_it_shows_the_one_here(study: Path) -> None:
 
 @pytest.mark.parametrize("option", [["--verify"], ["--offer"], ["--prune", "3"]])
 def test_a_change_needs_a_shared_store(study: Path, option: list[str]) -> None:
-    with pytest.raises(
-        sharedstore.StudyError, match="SAE_REPRO_STORE: no store can be opened there"
-    ):
+    with pytest.raises(sharedstore.StudyError, match="SAE_REPRO_STORE: not set"):
         store(study, *option)
 
 

@@ -24,10 +24,12 @@ def bar(desc: str, *, unit: str, total: int | None = None, initial: int = 0) -> 
     """
     from tqdm import tqdm
 
-    settings = {"desc": desc, "unit": unit, "total": total, "initial": initial, "unit_scale": True}
+    settings = {"desc": desc, "unit": unit, "total": total, "initial": initial}
+    settings["unit_scale"] = total is None or total >= 10_000  # which writes 7 as 7.00
     if sys.stderr.isatty():
         return tqdm(**settings)
-    of_total = "" if total is None else " of {total_fmt}"
+    units = unit if unit.endswith("s") else f"{unit}s"
+    of_total = "" if total is None else " of {total:,}"
     left = "" if total is None else ", {remaining} left"
     return tqdm(
         **settings,
@@ -35,7 +37,7 @@ def bar(desc: str, *, unit: str, total: int | None = None, initial: int = 0) -> 
         mininterval=EVERY,
         delay=EVERY,
         miniters=1,
-        bar_format=f"{{desc}}: {{n_fmt}}{of_total} {unit}, {{rate_fmt}}{left}{{postfix}}",
+        bar_format=f"{{desc}}: {{n:,}}{of_total} {units}, {{rate_fmt}}{left}{{postfix}}",
     )
 
 

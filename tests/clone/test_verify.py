@@ -162,6 +162,8 @@ def test_what_was_damaged_or_never_made_is_told(
     execute("git", "rm", "-q", "--cached", "dvc.lock", cwd=folder)
     execute("git", "commit", "-qm", "Nothing recorded", cwd=folder)
     assert "no recorded study: git's HEAD has no dvc.lock" in verify(folder, code=2)
+    assert "run in a study's folder" in verify(tmp_path, code=2)
+    (tmp_path / "params.yaml").write_text("value: 0.5\n")
     assert "not a git repository" in verify(tmp_path, code=2)
     assert "--record: is for a comparison with the recorded study" in verify(
         folder, folder, record=True, code=2

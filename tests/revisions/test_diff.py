@@ -266,6 +266,16 @@ def test_a_revision_without_results_is_refused_with_what_to_do(study: Study) -> 
         pass
 
 
+def test_a_folder_that_is_no_study_is_named_as_that(study: Study) -> None:
+    elsewhere = study.root / "notes"
+    elsewhere.mkdir()
+    with (
+        pytest.raises(StudyError, match=r"notes/params.yaml: no such file; run in a study's"),
+        snapshot(elsewhere, "HEAD"),
+    ):
+        pass
+
+
 def test_a_damaged_lock_is_one_line(study: Study) -> None:
     (study.folder / "dvc.lock").write_text("stages: [1]\n")
     git(study.root, "commit", "-qam", "Damage it")

@@ -29,8 +29,9 @@ def show(explanation: Explanation) -> None:
 
 def _heading(console: "Console", it: Explanation) -> None:
     fvu = "" if it.fvu is None else f", FVU {it.fvu:.3g} on this text"
+    tokens = "token" if len(it.tokens) == 1 else "tokens"
     console.print(
-        f"{it.cell}: {it.hook}, {it.d_sae} latents; {len(it.tokens)} tokens, "
+        f"{it.cell}: {it.hook}, {it.d_sae} latents; {len(it.tokens)} {tokens}, "
         f"{it.l0:.1f} latents active per token{fvu}",
         soft_wrap=True,
     )

@@ -39,10 +39,12 @@ README = """\
 A study of sparse autoencoders, made by `sae-repro init` ({start}).
 
     pip install sae-repro=={version}
-    pip install -r requirements.lock    # the versions that the recorded numbers follow from
-    sae-repro check                     # is params.yaml valid?
-    dvc repro                           # every number; open reports/index.html
-    sae-repro ui                        # compare the runs in MLflow
+    pip install -r requirements.lock         # the versions that the recorded numbers follow from
+    git add -A && git commit -m "New study"  # dvc exp run needs a commit to start from
+    sae-repro check                          # is params.yaml valid?
+    dvc repro                                # every number; open reports/index.html
+    git add -A && git commit -m "Results"    # what sae-repro verify compares later runs with
+    sae-repro ui                             # compare the runs in MLflow
 
 | file | content |
 |---|---|
@@ -96,7 +98,7 @@ def make(folder: Path, start: str, *, tune: bool) -> Iterator[str]:
             shutil.rmtree(folder)
         raise
     yield f"made {folder} from {start}"
-    yield f"next: cd {folder} && dvc repro"
+    yield f"next: cd {folder} && git add -A . && git commit -m 'New study' && dvc repro"
 
 
 def _params(text: str) -> str:

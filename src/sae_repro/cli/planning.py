@@ -1,6 +1,7 @@
 """The command `plan`: a study's cells and what training them will take, before anything runs."""
 
 import csv
+import os
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def _known(folder: Path, study: "Study") -> tuple[str, list[Known]]:
     for path in (folder / COSTS, folder / study.root / COSTS):
         found = _recorded(path)
         if found:
-            return str(path), found
+            return os.path.normpath(path), found  # not studies/NAME/../../reports
     return "", []
 
 

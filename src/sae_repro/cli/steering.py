@@ -48,7 +48,7 @@ def steer(
 
     sae-repro steer "Lily went to the" --cell topk-x8-k16 --latent 423 --latent 64 --mode zero
 
-    sae-repro steer "Once" --cell topk-x8-k16 --latent 423=2 --mode scale --temperature 0.7 --seed 3
+    sae-repro steer "once" --cell topk-x8-k16 --latent 423=2 --mode scale --temperature 0.7 --seed 3
     """
     given = [_parsed(each, mode) for each in latent]
     named, reader = opened(study, cell)

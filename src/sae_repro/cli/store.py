@@ -73,7 +73,7 @@ def lines_of(
     if shared is None:
         if verify or offer or prune is not None:
             raise StudyError(
-                f"{ADDRESS}: no store can be opened there; set it to a folder or an address"
+                f"{ADDRESS}: not set; name the shared store by it: a folder or an address"
             )
         yield f"shared: none; {ADDRESS} = a folder or an address such as s3://bucket/path", True
         return

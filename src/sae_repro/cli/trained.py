@@ -28,7 +28,7 @@ def note_unknown(reader: "TextReader", text: str) -> None:
     ids, unknown = reader.ids(text), reader.tokenizer.unk_token_id
     n = sum(i == unknown for i in ids)
     if n:
-        words = "token is" if n == 1 else "tokens are"
+        words = f"token{'s' * (len(ids) > 1)} {'is' if n == 1 else 'are'}"
         typer.echo(
             f"note: {n} of {len(ids)} {words} not in the study's vocabulary, and read as "
             f"{reader.tokenizer.unk_token}",

@@ -71,6 +71,8 @@ def head(study: Path) -> str:
 
 def _with_results(found: Snapshot, study: Path) -> Snapshot:
     if not (found.folder / RESULTS).is_file():
+        if not (found.folder / "params.yaml").is_file():
+            read_yaml(study / "params.yaml")  # a folder that is no study: that is the fault then
         raise StudyError(
             f"{found.name}: {study / RESULTS} is missing: no results were recorded; `git log "
             f"--oneline -- {study / RESULTS}` lists the revisions that recorded some"

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from sae_repro.contents import CONTENTS, Changed, examine
 from sae_repro.errors import StudyError
 from sae_repro.installation import CODE, changed_code, is_checkout
+from sae_repro.params import read_yaml
 from sae_repro.provenance import read_lock
 from sae_repro.verify.causes import REQUIREMENTS, causes, root_of
 from sae_repro.verify.files import PLACES, compare, files_below, verify
@@ -85,6 +86,7 @@ def _extract_head(study: Path, target: Path) -> None:
     except OSError as error:
         raise StudyError(f"{study}: {error.strerror}: {error.filename}; {COMPARE}") from None
     if done.returncode:
+        read_yaml(study / "params.yaml")  # a folder that is no study: that is the fault then
         reason = " ".join(done.stderr.decode(errors="replace").split())
         raise StudyError(
             f"{study}: no recorded study: git's HEAD has no {LOCK} and {REPORTS}/ here ({reason}); "
