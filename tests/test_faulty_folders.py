@@ -250,6 +250,14 @@ def test_a_full_disk_is_named(verb: str, checkout: Path, run: Any) -> None:
     assert not (checkout / "studies/copy").exists()
 
 
+@pytest.mark.parametrize("verb", WRITING)
+def test_a_file_where_a_folder_is_meant_is_named(verb: str, checkout: Path, run: Any) -> None:
+    (checkout / "file").write_text("text")
+    for place in ("file", "file/below"):
+        refused(run(f"{verb} writes", place))
+    assert (checkout / "file").read_text() == "text"
+
+
 def test_every_command_is_among_these() -> None:
     taking = {name for name in typer.main.get_command(cli.app).commands if name not in
               ("schema", "metrics")}  # fmt: skip

@@ -660,3 +660,46 @@ def test_few_rows_of_few_dimensions_get_cells_that_are_sparse(
     found = {cell.k for cell in study.cells.values() if cell.k}
     assert len(found) == 3
     assert max(found) < min(cell.expansion for cell in study.cells.values() if cell.k) * width
+
+
+def test_copies_are_no_further_documents(checkout: Path, tmp_path: Path) -> None:
+    words = [" ".join(f"w{n}" for n in range(start, start + 60)) for start in range(5)]
+    (tmp_path / "copies.txt").write_text("\n\n".join(words * 100))
+    message = refused("new", "x", "--text", str(tmp_path / "copies.txt"))
+    assert "500 documents" in message and "495 of them copies of others" in message
+    assert "in 20 different documents to train on" in message
+    assert message.endswith("give more documents that differ")
+
+
+@pytest.mark.parametrize("option", ["--documents", "--d-model", "--n-layers"])
+def test_none_at_all_is_not_all(option: str, checkout: Path, text: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["new", "x", "--text", str(text), "--column", "body", option, "0"]
+    )
+    assert result.exit_code == 2 and studies(checkout) == []
+
+
+def test_a_column_stands_for_one_thing(checkout: Path, text: Path) -> None:
+    twice = refused("new", "x", "--text", str(text), "--column", "body", "--column", "body")
+    assert "corpus.source.columns: names body twice" in twice
+    label = refused("new", "x", "--text", str(text), "--column", "body", "--label", "body")
+    assert "corpus.source.label = body: is a text column" in label
+    assert studies(checkout) == []
+
+
+@pytest.mark.parametrize("option", ["--text", "--activations"])
+def test_a_folder_is_no_file_but_there(option: str, checkout: Path, tmp_path: Path) -> None:
+    assert refused("new", "x", option, str(tmp_path)) == (
+        f"{option} {tmp_path}: is a folder; name its files"
+    )
+
+
+def test_the_next_command_is_one_that_a_shell_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    *_, last = invoke("init", "my stüdy; it's").strip().splitlines()
+    change, _, rest = last.removeprefix("next: ").partition(" && ")
+    assert rest.endswith("dvc repro")
+    command = f"{change} && ls dvc.yaml"
+    assert subprocess.check_output(command, shell=True, text=True) == "dvc.yaml\n"

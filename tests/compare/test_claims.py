@@ -429,6 +429,45 @@ def test_the_check_finds_claims_without_cells(study: Path) -> None:
     )
 
 
+def checked(study: Path, old: str, new: str) -> Result | Any:
+    """`check` of the study with this change of its claims."""
+    path = study / "claims.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    CliRunner().invoke(app, ["pin", str(study)])
+    shutil.copy(ROOT / "dvc.yaml", study / "dvc.yaml")
+    (study / "stages").mkdir()
+    return CliRunner().invoke(app, ["check", str(study)])
+
+
+def test_the_check_finds_differences_that_no_run_decides(study: Path) -> None:
+    result = checked(study, "than:\n      - narrow", "than:\n      - wide")
+    assert isinstance(result.exception, StudyError)
+    assert "claims.wide-is-better.test: cells and than name the same cells" in str(result.exception)
+    over = "over: cells\n      because: of pairs\n      than:\n      - narrow\n      - alone"
+    (study / "stages").rmdir()
+    result = checked(study, "than:\n      - wide", over)
+    assert isinstance(result.exception, StudyError)
+    assert "takes pairs, and cells names 1 and than 2" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("metric", "near"),
+    [("fvv", "fvu"), ("monosemantic_fractoin", "monosemantic_fraction"),
+     ("fvu_high", None), ("probe_auc_7", None), ("shared_fraction", None), ("mcc", None)],
+)  # fmt: skip
+def test_the_check_warns_of_metrics_that_no_stage_writes(
+    metric: str, near: str | None, study: Path
+) -> None:
+    result = checked(study, "metric: fvu", f"metric: {metric}")
+    assert result.exit_code == 0 and "ok: 4 claims" in result.output
+    warned = [line for line in result.output.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == (near is not None)
+    if near is not None:
+        assert f"claims.wide-is-better.test.metric = {metric}: none that" in warned[0]
+        assert near in warned[0].partition("did you mean ")[2]
+
+
 # The repository's own claims
 
 

@@ -129,7 +129,8 @@ def new(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
     documents: Annotated[
-        int | None, typer.Option(help="Documents to read. Default: all; of a data set 20,000.")
+        int | None,
+        typer.Option(min=1, help="Documents to read. Default: all; of a data set 20,000."),
     ] = None,
     column: Annotated[list[str] | None, typer.Option(help="Text column; repeatable.")] = None,
     label: Annotated[str | None, typer.Option(help="Column with each document's class.")] = None,
@@ -142,10 +143,13 @@ def new(
     ] = None,
     d_model: Annotated[
         int | None,
-        typer.Option(help="Residual stream width of a hub model, if the hub can't be asked."),
+        typer.Option(
+            min=1, help="Residual stream width of a hub model, if the hub can't be asked."
+        ),
     ] = None,
     n_layers: Annotated[
-        int | None, typer.Option(help="Number of blocks of a hub model, if the hub can't be asked.")
+        int | None,
+        typer.Option(min=1, help="Number of blocks of a hub model, if the hub can't be asked."),
     ] = None,
     hook: Annotated[list[str] | None, typer.Option(help="Hook to extract; repeatable.")] = None,
 ) -> None:
@@ -291,6 +295,13 @@ def main() -> None:
         app()
     except StudyError as error:
         print(error, file=sys.stderr)
+        sys.exit(2)
+    except NotADirectoryError as error:
+        print(
+            f"{one_line(str(error.filename))}: a part of this path is a file, not a folder; name "
+            "another place",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except Exception as error:  # libraries have errors of their own for a full disk
         if (line := disk_fault(error)) is None:

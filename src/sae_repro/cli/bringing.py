@@ -13,6 +13,13 @@ SMALL_BYTES = 50_000_000
 """Up to this size an input is copied for git; beyond it DVC keeps it."""
 
 
+def no_file(path: Path) -> str:
+    """Why a named input can't be brought, of what is no file."""
+    if path.is_dir():
+        return "is a folder; name its files"
+    return "is no file (a pipe, or a device)" if path.exists() else "no such file"
+
+
 def bring(path: Path, study: Path, *, model: bool = False) -> tuple[str, list[str]]:
     """(the place of a file or folder as params.yaml of `study` names it, lines to show).
 

@@ -17,7 +17,7 @@ def check_lines(study: Path, *, probe: bool) -> Iterator[str]:
     if probe and not {"numpy", "torch"} & set(sys.modules):
         choose(loaded.compute.bits)  # the speed of the stages is that of their kernels
 
-    from sae_repro.cli.claims import check_claims, check_worlds
+    from sae_repro.cli.claims import check_claims, check_worlds, unlisted_metrics
     from sae_repro.cli.describe import summary
     from sae_repro.cli.outside import check_version
     from sae_repro.cli.own_inputs import check_own_inputs
@@ -37,6 +37,7 @@ def check_lines(study: Path, *, probe: bool) -> Iterator[str]:
     lines = [summary(loaded)]
     if found := check_claims(loaded, study):
         lines.append(f"ok: {len(found)} claims")
+        lines += unlisted_metrics(found, study)
     if (study / "tune" / "params.yaml").exists():
         from sae_repro.tune.rounds import check_all_kept
         from sae_repro.tune.space import load_tune, total

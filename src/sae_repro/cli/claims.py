@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sae_repro.cli.output import echo
-from sae_repro.errors import StudyError, did_you_mean
+from sae_repro.errors import StudyError, did_you_mean, shown
 
 if TYPE_CHECKING:
     from sae_repro.compare.claims import Entry
@@ -73,7 +74,10 @@ def check_worlds(study: "Study", folder: Path) -> None:
 
 
 def check_claims(study: "Study", folder: Path) -> Mapping[str, "Claim"]:
-    """The claims of the study in `folder`, whose cells and controls are all there."""
+    """The claims of the study in `folder`, whose cells and controls are all there.
+
+    StudyError also for groups of cells between which there is no difference to take.
+    """
     from sae_repro.compare.claims import pinned
     from sae_repro.control.recipes import trials
     from sae_repro.params.claims import check_cells
@@ -82,8 +86,56 @@ def check_claims(study: "Study", folder: Path) -> Mapping[str, "Claim"]:
     if study.compare.claims is not None:
         controls = [f"{trial.name}: {trial.recipe}" for trial in trials(study.control, folder)]
         names = [*study.cells, *dict.fromkeys(controls)]
-        check_cells(found, names, str(folder / study.compare.claims.path))
+        source = str(folder / study.compare.claims.path)
+        check_cells(found, names, source)
+        if faults := [f"{source}: {line}" for line in _no_differences(found, names)]:
+            raise StudyError("\n".join(faults))
     return found
+
+
+def _no_differences(found: Mapping[str, "Claim"], names: list[str]) -> Iterator[str]:
+    """A line for each claim that compares cells with themselves, or pairs too few."""
+    from sae_repro.params.claims import Difference, Ratio, matching
+
+    for name, claim in found.items():
+        if not isinstance(test := claim.test, Difference | Ratio):
+            continue
+        cells, than = matching(test.cells, names), matching(test.than, names)
+        if set(cells) == set(than):
+            yield f"claims.{name}.test: cells and than name the same cells; name others in one"
+        elif test.over == "cells" and len(cells) != len(than):
+            yield (
+                f"claims.{name}.test: over: cells takes pairs, and cells names {len(cells)} and "
+                f"than {len(than)}; name as many in both"
+            )
+
+
+def unlisted_metrics(found: Mapping[str, "Claim"], study: Path) -> Iterator[str]:
+    """A warning for each claim on a metric that no stage is known to write.
+
+    Columns of the tables that `study` has are known, too: counts, which no list names.
+    """
+    from sae_repro.metrics import COLUMN_SUFFIXES, matching, nearest
+    from sae_repro.metrics.world_truth import WORLDS
+
+    columns = {row.name for row in WORLDS}
+    for name in ("cells", "seeds", "control_trials", "consistency", "judged_cells"):
+        if (path := study / TABLES / f"{name}.csv").is_file():
+            with suppress(OSError, ValueError), path.open(encoding="utf-8") as file:
+                header = file.readline().rstrip("\n").split(",")
+                columns.update(f"judged_{of}" if name == "judged_cells" else of for of in header)
+    for name, claim in found.items():
+        metric = getattr(claim.test, "metric", None)
+        if metric is None or metric in columns:
+            continue
+        base = next((metric.removesuffix(s) for s in COLUMN_SUFFIXES if metric.endswith(s)), metric)
+        if metric.startswith("judged_") or matching(base):
+            continue
+        yield (
+            f"warning: claims.{name}.test.metric = {shown(metric)}: none that `sae-repro metrics` "
+            "lists; the claim stays undecided unless a table has this column"
+            f"{did_you_mean(metric, nearest(metric))}"
+        )
 
 
 def differences(decided: "list[Entry]", path: Path) -> Iterator[str]:

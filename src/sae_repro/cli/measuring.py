@@ -1,5 +1,6 @@
 """The size of a text before a study of it is made: documents and tokens of each split."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ class TextSize:
 
     name: str
     documents: Mapping[str, int]
+    """Copies, which share a split, among them."""
     tokens: Mapping[str, int]
     longest: int
     """Tokens that nine in ten documents do not exceed."""
@@ -43,9 +45,16 @@ class TextSize:
     """corpus.validation and corpus.calibration by which it is split."""
     found: "Found | None" = None
     """What else was found; None where the text could not be read."""
+    different: Mapping[str, int] | None = None
+    """Documents without copies of others, of a text that was read."""
 
     def __str__(self) -> str:
         return f"{sum(self.documents.values()):,} documents, {sum(self.tokens.values()):,} tokens"
+
+    @property
+    def enough(self) -> Mapping[str, int]:
+        """Documents that count where some are needed."""
+        return self.documents if self.different is None else self.different
 
 
 Tokenise = Callable[[list[str]], list[int]]
@@ -89,6 +98,7 @@ def measure(
     for shares in ({}, SMALL_SHARES):
         corpus = _splitting(shares)
         splits = np.array([_split(mark, corpus) for mark in marks])
+        first = Counter(_split(mark, corpus) for mark in set(marks))
         size = TextSize(
             name=shown(texts.name, most=300),
             documents={split: int((splits == split).sum()) for split in MIN_TOKENS},
@@ -97,6 +107,7 @@ def measure(
             characters=sum(characters),
             shares={"validation": corpus.validation, "calibration": corpus.calibration},
             found=found,
+            different={split: first[split] for split in MIN_TOKENS},
         )
         if tokens_n.sum() >= SMALL_TOKENS:
             break
@@ -149,6 +160,7 @@ def check_enough(size: TextSize, d_model: int) -> None:
              "validation": validation}  # fmt: skip
     documents = max(MIN_DOCUMENTS[split] / share[split] for split in share)
     needed = max(tokens[split] / share[split] for split in share)
+    different = "different " if size.found and size.found.duplicates else ""
     details, advice = ("", "") if size.found is None else (
         size.found.details(), f"; {size.found.advice()}"
     )  # fmt: skip
@@ -156,9 +168,9 @@ def check_enough(size: TextSize, d_model: int) -> None:
         f"{size.name}: {size} found{details}; at least about {_up(documents):,} documents and "
         f"{_up(needed):,} tokens are needed: "
         + "; ".join(
-            f"{tokens[split]:,} tokens in {MIN_DOCUMENTS[split]} documents {purpose} "
+            f"{tokens[split]:,} tokens in {MIN_DOCUMENTS[split]} {different}documents {purpose} "
             f"({share[split]:.0%} of them, here {size.tokens[split]:,} in "
-            f"{size.documents[split]:,})"
+            f"{size.enough[split]:,})"
             for split, purpose in PURPOSES.items()
         )
         + wide
@@ -168,7 +180,7 @@ def check_enough(size: TextSize, d_model: int) -> None:
 
 def _lacking(size: TextSize, tokens: Mapping[str, int]) -> Iterator[bool]:
     for split, documents in MIN_DOCUMENTS.items():
-        yield size.documents[split] < documents or size.tokens[split] < tokens[split]
+        yield size.enough[split] < documents or size.tokens[split] < tokens[split]
 
 
 def _up(count: float) -> int:

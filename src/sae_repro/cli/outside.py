@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -87,7 +88,12 @@ def make(folder: Path, start: str, *, tune: bool) -> Iterator[str]:
     if folder.is_dir() and any(path.name != ".git" for path in folder.iterdir()):
         raise StudyError(f"{folder}: not empty; choose another folder, or --renew the study in it")
     new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # /proc, whose folders no one makes
+        raise StudyError(
+            f"{folder}: can't be made ({error.strerror}); name another place"
+        ) from None
     try:
         write_text(folder / "params.yaml", _params(known[start].read_text(encoding="utf-8")))
         _copy_claims(known[start].parent, folder)
@@ -98,7 +104,8 @@ def make(folder: Path, start: str, *, tune: bool) -> Iterator[str]:
             shutil.rmtree(folder)
         raise
     yield f"made {folder} from {start}"
-    yield f"next: cd {folder} && git add -A . && git commit -m 'New study' && dvc repro"
+    place = shlex.quote(str(folder))
+    yield f"next: cd {place} && git add -A . && git commit -m 'New study' && dvc repro"
 
 
 def _params(text: str) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_repro.cli.bringing import bring
+from sae_repro.cli.bringing import bring, no_file
 from sae_repro.cli.grid import Fit, cells, lines, rows, sections
 from sae_repro.cli.schema import modeline
 from sae_repro.errors import StudyError
@@ -22,7 +22,7 @@ def own_activations(name: str, request: "StudyRequest", folder: Path) -> tuple[s
     """(params.yaml of the study, lines to show); files are copied into `folder` once all fits."""
     for path in request.activations:
         if not path.is_file():
-            raise StudyError(f"--activations {path}: no such file")
+            raise StudyError(f"--activations {path}: {no_file(path)}")
     pins = {str(path.absolute()): sha256_file(path) for path in request.activations}
     given = read_given(ActivationsSource(kind="activations", files=pins), Path())
     counts = {split: int(share * given.rows) for split, share in SHARES.items()}

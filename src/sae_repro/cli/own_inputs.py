@@ -6,6 +6,7 @@ from sae_repro.cli.own_rows import check_given
 from sae_repro.corpus.found import Found
 from sae_repro.corpus.sources import open_files
 from sae_repro.corpus.split import check_splits, split_of
+from sae_repro.errors import StudyError, shown
 from sae_repro.numerics.hashing import fingerprint
 from sae_repro.params import ActivationsSource, FilesSource, StoriesSource, Study
 from sae_repro.pins import pinned_concepts
@@ -32,6 +33,7 @@ def check_own_inputs(study: Study, folder: Path) -> None:
 
 def _rows(study: Study, source: FilesSource, folder: Path) -> int | None:
     """The rows of the text's files; None where corpus.source.n_documents ends the reading."""
+    _check_columns(source)
     texts = open_files(source, folder)
     seen: set[bytes] = set()
     filled: set[str] = set()
@@ -45,3 +47,18 @@ def _rows(study: Study, source: FilesSource, folder: Path) -> int | None:
         filled, Found(count, texts.skipped, count - len(seen), texts.paragraphs), study.corpus
     )
     return None if source.n_documents else count + texts.skipped.total()
+
+
+def _check_columns(source: FilesSource) -> None:
+    """StudyError for a text column that is named twice, or is the label as well."""
+    twice = next((name for name in source.columns if source.columns.count(name) > 1), None)
+    if twice is not None:
+        raise StudyError(
+            f"corpus.source.columns: names {shown(twice)} twice, so that each document would hold "
+            "it twice; delete one"
+        )
+    if source.label in source.columns:
+        raise StudyError(
+            f"corpus.source.label = {shown(source.label)}: is a text column, and a class is one of "
+            "many documents; name another column, or delete label"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_repro.checkpoint.configuration import Shape, read_config, shape_of
-from sae_repro.cli.bringing import bring
+from sae_repro.cli.bringing import bring, no_file
 from sae_repro.cli.first_token import chosen_start
 from sae_repro.cli.grid import (
     CELL_FLOP,
@@ -134,7 +134,7 @@ def _texts(request: "StudyRequest") -> tuple["TextSource | None", dict[str, Any]
         return texts if request.documents else _at_most(texts, HUB_DOCUMENTS), source
     for path in request.text:
         if not path.is_file():
-            raise StudyError(f"--text {path}: no such file")
+            raise StudyError(f"--text {path}: {no_file(path)}")
     source = {
         "kind": "files",
         "files": {str(path): _sha256(path) for path in request.text},
@@ -256,7 +256,7 @@ def _vocabulary(characters: int) -> int:
 
 
 def _notes(size: TextSize, fit: Fit, *, trained_here: bool) -> Iterable[str]:
-    yield f"text: {size}"
+    yield f"text: {size}{size.found.details() if size.found else ''}"
     if trained_here:
         yield (
             f"subject: a GPT-2 of {fit.n_layers} layers, D = {fit.d_model}, trained on this text "
