@@ -89,6 +89,42 @@ def test_a_second_writer_waits_and_says_so(
         assert not capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("file", "was", "becomes", "named"),
+    [
+        ("params.yaml", "seed: 0", "seed: 1", "seed"),
+        ("params.yaml", "validation: 0.1", "validation: 0.2", "corpus.validation"),
+        ("params.yaml", "epochs: 2", "epochs: 3", None),  # of another stage
+        ("params.yaml", "seed: 0", "seed: 0  # the first", None),
+        ("requirements.lock", "numpy", "numpy1", "requirements.lock"),
+    ],
+)
+def test_a_result_is_not_recorded_under_inputs_that_changed_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    file: str, was: str, becomes: str, named: str | None,
+) -> None:  # fmt: skip
+    """DVC reads them when the stage has ended."""
+    for name in ("dvc.yaml", "requirements.lock"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "params.yaml").write_text((ROOT / "studies/templates/demo.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "corpus")
+    text = Path(file).read_text()
+    assert was in text
+
+    def run() -> None:
+        with stage("corpus"):
+            Path(file).write_text(text.replace(was, becomes, 1))
+
+    if named is None:
+        run()
+        return
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 2
+    assert f"corpus: {named}: changed while the stage ran" in capsys.readouterr().err
+
+
 def test_a_checkout_whose_code_is_not_the_one_that_runs_is_refused(tmp_path: Path) -> None:
     shutil.copytree(
         ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")

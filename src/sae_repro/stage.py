@@ -96,8 +96,11 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
         check_recorded_code(root, name)
         choose(study.compute.bits)
         declared = declared_params(name, pipeline)
+        files = _dependencies(name, pipeline)
         with _only_writer(name):
             yield StageContext(name, declared, root)
+            _check_unchanged(name, pipeline, declared, files)
+            check_recorded_code(root, name)
     except StudyError as error:
         sys.exit(_report(name, error))
     except Exception as error:
@@ -131,6 +134,39 @@ def _only_writer(name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _dependencies(name: str, pipeline: Path) -> dict[str, str]:
+    """SHA-256 of the files, not the folders, that `pipeline` declares the stage to depend on."""
+    paths = map(Path, read_yaml(pipeline)["stages"][name].get("deps", []))
+    return {path.as_posix(): sha256_file(path) for path in paths if path.is_file()}
+
+
+def _check_unchanged(
+    name: str, pipeline: Path, declared: dict[str, Any], files: dict[str, str]
+) -> None:
+    """StudyError where what the stage was made from is no longer what is there.
+
+    DVC reads parameters and files once the stage has ended: dvc.lock would name those of now.
+    """
+    now = declared_params(name, pipeline), _dependencies(name, pipeline)
+    changed = [*_differing(declared, now[0]), *_differing(files, now[1])]
+    if changed:
+        more = f" and {len(changed) - 1} more" if changed[1:] else ""
+        raise StudyError(
+            f"{changed[0]}{more}: changed while the stage ran, so that its result is not recorded: "
+            "dvc.lock would have it follow from what is there now; run `dvc repro` again"
+        )
+
+
+def _differing(was: dict[str, Any], now: dict[str, Any], within: str = "") -> Iterator[str]:
+    """The dotted keys whose values differ."""
+    for key in dict.fromkeys((*was, *now)):
+        one, other = was.get(key, _differing), now.get(key, _differing)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differing(one, other, f"{within}{key}.")
+        elif one != other:
+            yield f"{within}{key}"
 
 
 def declared_params(stage_name: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, Any]:
