@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
         check_installation(root, [name])
         check_recorded_code(root, name)
         choose(study.compute.bits)
+        _leave_out_own_styles()
         declared = declared_params(name, pipeline)
         files = _dependencies(name, pipeline)
         with _only_writer(name):
@@ -107,6 +109,13 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
         if (line := disk_fault(error)) is None:
             raise
         sys.exit(_report(name, StudyError(line)))
+
+
+def _leave_out_own_styles() -> None:
+    """Have matplotlib draw with its defaults, here and in workers, whatever a user's are."""
+    package = find_spec("matplotlib")
+    if package is not None and package.origin is not None:
+        os.environ["MATPLOTLIBRC"] = str(Path(package.origin).parent / "mpl-data" / "matplotlibrc")
 
 
 def _check_spelling(*folders: Path) -> None:
