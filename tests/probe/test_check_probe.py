@@ -108,6 +108,20 @@ def test_a_probe_of_a_rolling_buffer_tells_what_is_on_the_disk_at_once(
     assert "train: extracts all rounds but the first again, once for each epoch" in output
 
 
+def test_a_probe_reads_heads(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "heads")
+    hooks = ["blocks.0.hook_resid_post", "blocks.0.attn.hook_z", "blocks.0.attn.hook_z.1"]
+    output = probed(tmp_path / "heads", hooks=hooks)
+    assert all(re.search(rf"^{re.escape(hook)} +\d", output, re.M) for hook in hooks)
+    assert "rows start with " in output
+
+
+def test_a_probe_of_a_context_too_short_to_compare_says_so(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "short")
+    output = probed(tmp_path / "short", context=3, n_tokens=1000)
+    assert "what rows start with can't be compared" in output
+
+
 def test_massive_activations_that_nothing_leaves_out_are_warned_of(study: Path) -> None:
     output = probed(study, norm_limit=None)
     assert "extract.norm_limit: null lets them into training; set extract.norm_limit: 10" in output

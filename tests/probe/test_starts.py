@@ -69,7 +69,7 @@ def test_each_start_is_measured_on_the_same_tokens_of_the_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "context"), [([2] * 9, 64), ([], 64), ([30] * 9, 2), ([9], 64)]
+    ("lengths", "context"), [([2] * 9, 64), ([], 64), ([30] * 9, 2), ([30] * 9, 3), ([9], 64)]
 )
 def test_nothing_is_measured_where_no_two_rows_have_a_token_to_compare(
     lengths: list[int], context: int
@@ -77,6 +77,36 @@ def test_nothing_is_measured_where_no_two_rows_have_a_token_to_compare(
     found = compare(Model(), corpus(lengths), STARTS, hooks=[HOOK], context=context, limit=10,
                     what="m")  # fmt: skip
     assert found == []
+
+
+def test_rows_are_never_longer_than_the_context_with_their_start() -> None:
+    class Short(Model):
+        def run_with_cache(self, tokens: torch.Tensor, names_filter: list[str]) -> Any:
+            assert tokens.shape[1] <= 8
+            return super().run_with_cache(tokens, names_filter)
+
+    found = compare(Short(), corpus([30, 7]), STARTS, hooks=[HOOK], context=8, limit=10, what="m")
+    assert [m.loss for m in found] == pytest.approx([loss(1), loss(4), loss(1), loss(1)])
+
+
+def test_heads_are_one_vector_or_each_its_own() -> None:
+    class Heads(Model):
+        """The last of two heads is a sink where the model is one."""
+
+        def run_with_cache(self, tokens: torch.Tensor, names_filter: list[str]) -> Any:
+            assert names_filter == [HOOK, place] or names_filter == [place]
+            logits, cache = super().run_with_cache(tokens, names_filter)
+            x_bld = cache[place]
+            x_blhd = torch.stack([torch.ones_like(x_bld), x_bld], dim=2)
+            return logits, {HOOK: torch.ones_like(x_bld), place: x_blhd}
+
+    place = "blocks.0.attn.hook_z"
+    for hooks, sinks in (
+        ([HOOK, place], True), ([f"{place}.0", f"{place}.1"], True), ([f"{place}.0"], False),
+    ):  # fmt: skip
+        found = compare(Heads(), corpus([30, 40]), STARTS, hooks=hooks, context=64, limit=10,
+                        what="m")  # fmt: skip
+        assert (found[2].sinks > 0) == sinks, hooks
 
 
 def measured(loss_n: list[float], sinks: float = 0.0) -> Measured:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sae_repro.errors import StudyError
 from sae_repro.readers.documents import TokenDocuments
+from sae_repro.readers.hooked import point_of, vectors
 from sae_repro.readers.row_start import row_start
 from sae_repro.readers.windows import windows
 
@@ -152,9 +153,10 @@ def _rows(
     )
     if batch is None:
         return np.empty((0, 0), dtype=np.int64), np.empty(0, dtype=np.int64)
-    long = batch.length >= 3  # one token to read beyond the first, and one to predict
-    length = np.minimum(batch.length[long], POSITIONS)
-    return batch.tokens[long, : length.max(initial=0)], length
+    # a row that starts with a token has one less of the text
+    length = np.minimum(batch.length, min(POSITIONS, context - 1))
+    long = length >= 3  # one token to read beyond the first, and one to predict
+    return batch.tokens[long, : length[long].max(initial=0)], length[long]
 
 
 def _measure(
@@ -176,8 +178,9 @@ def _measure(
     for begin in range(0, len(tokens_nl), ROWS_AT_ONCE):
         tokens = torch.from_numpy(tokens_nl[begin : begin + ROWS_AT_ONCE]).to(device)
         with torch.inference_mode():
-            logits, cache = subject.run_with_cache(tokens, names_filter=list(hooks))
-            missing = [hook for hook in hooks if hook not in cache]
+            points = list(dict.fromkeys(map(point_of, hooks)))
+            logits, cache = subject.run_with_cache(tokens, names_filter=points)
+            missing = [hook for hook in hooks if point_of(hook) not in cache]
             if missing:
                 raise StudyError(
                     f"{what}: {missing[0]}: a run of this model never comes by it; choose another"
@@ -185,7 +188,9 @@ def _measure(
             # the second token of the text is the first one that every start has predicted
             predicted = logits[:, first:-1].float().log_softmax(-1)
             loss = -predicted.gather(-1, tokens[:, first + 1 :, None])[..., 0]
-            norm = torch.stack([cache[hook].float().norm(dim=-1) for hook in hooks], dim=-1)
+            norm = torch.stack(
+                [vectors(h, cache[point_of(h)]).float().norm(dim=-1) for h in hooks], dim=-1
+            )
         losses.append(loss.double().cpu().numpy())
         norms.append(norm.double().cpu().numpy())
     loss_nl, norm_nlh = np.concatenate(losses), np.concatenate(norms)
