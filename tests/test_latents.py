@@ -16,6 +16,7 @@ from sae_repro.extract.extraction import Inputs, extract, weights_seed
 from sae_repro.extract.resumption import States
 from sae_repro.files import read_json, write_json
 from sae_repro.latents import activations_of, decoder_weights, neighbours
+from sae_repro.latents.reading import TextReader
 from sae_repro.params import Extract
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.shards import ActivationStore
@@ -105,6 +106,9 @@ def test_a_text_gets_the_activations_that_the_study_extracts(study: Path, hook: 
     position = store.index("validation").whole()[:, 1]  # not a row's first, without BOS
     np.testing.assert_allclose(x_td.numpy()[position], expected, rtol=1e-5, atol=1e-5)
     assert sae().encode(x_td).shape == (len(DOCUMENT), K)
+    reader = TextReader.of(study, hook)
+    kept_t = reader.read(reader.ids(" ".join(words))).kept_t
+    assert kept_t.nonzero().flatten().tolist() == position.tolist()
 
 
 def test_words_the_tokenizer_lacks_and_hooks_the_model_lacks(study: Path) -> None:
@@ -128,6 +132,11 @@ def test_a_study_without_random_weights_says_so(study: Path) -> None:
         activations_of("a", study, hook=f"untrained/{HOOK}")
 
 
-def test_a_study_that_has_not_run_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="dvc repro"):
+def test_a_study_that_has_not_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "artifacts").mkdir()
+    with pytest.raises(StudyError, match=r"artifacts/corpus.*dvc repro"):
         activations_of("a", tmp_path, hook=HOOK)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(StudyError, match=r"elsewhere: no artifacts there; give the folder of a st"):
+        activations_of("a", hook=HOOK)

@@ -52,9 +52,15 @@ class TextReader:
     def of(cls, study: Path | str, hook: str) -> "TextReader":
         """The reader of the study in a folder; no model is loaded yet.
 
-        StudyError where the study has not run that far, is damaged, or has no language model.
+        StudyError where it holds no study, or one that has not run that far, is damaged, or has no
+        language model.
         """
         artifacts = Path(study) / "artifacts"
+        if not artifacts.is_dir():
+            raise StudyError(
+                f"{Path(study).absolute()}: no artifacts there; give the folder of a study as "
+                "`study`, after its `dvc repro`"
+            )
         check(artifacts / "corpus")
         check(artifacts / "subject")
         check(artifacts / "extract", "manifest.json")
@@ -166,8 +172,8 @@ def activations_of(text: str, study: Path | str = ".", *, hook: str) -> tuple[li
     that it starts rows with, if any (not returned); `untrained/<hook>` is read from the study's
     random weights. Tokens that extraction leaves out, a row's first and those beyond
     `extract.norm_limit`, are among them: no SAE was trained on their like.
-    StudyError where the study has not run that far, is damaged or has no language model, the model
-    has no such hook, or the text has no token.
+    StudyError where `study` holds no study, or one that has not run that far, is damaged or has no
+    language model, the model has no such hook, or the text has no token.
     """
     reader = TextReader.of(study, hook)
     reading = reader.read(reader.ids(text))
