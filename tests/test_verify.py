@@ -122,6 +122,25 @@ def test_another_shape_is_no_small_difference(tmp_path: Path) -> None:
     assert not verdict.within(1.0)
 
 
+def test_whole_numbers_of_an_array_are_compared_one_by_one(tmp_path: Path) -> None:
+    """A float's difference is relative to its array; a count or a name has no rounding."""
+    ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
+    for folder, small in ((ours, 2), (theirs, 1)):
+        np.save(folder / "artifacts/train/a.npy", np.array([small, 10**9]))
+    (d,) = verify(ours, theirs).differences
+    assert d.relative == pytest.approx(0.5)
+
+
+def test_a_text_that_differs_is_no_small_difference_beside_a_number_that_does(
+    tmp_path: Path,
+) -> None:
+    ours, theirs = write(tmp_path / "a"), write(tmp_path / "b")
+    text("reports/cells.md", "topk 0.125\n", "topk 0.5\n")(ours)
+    text("reports/cells.md", "topk 0.125\n", "relu 0.5000005\n")(theirs)
+    (d,) = verify(ours, theirs).differences
+    assert d.relative is None
+
+
 def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no artifacts or reports there"):
         verify(write(tmp_path / "a"), tmp_path)

@@ -30,6 +30,9 @@ def test_geometric_median_on_a_data_point() -> None:
     """The mean falls on a point: a plain Weiszfeld step would divide by zero there."""
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     assert torch.equal(geometric_median(x), torch.zeros(2, dtype=torch.float64))
+    # three points in one place outweigh the pull of the others, whose mean lies there too
+    held = torch.tensor([[0.0, 0.0]] * 3 + [[2.0, 0.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert torch.equal(geometric_median(held), torch.zeros(2, dtype=torch.float64))
     same = torch.ones(4, 3)
     assert torch.equal(geometric_median(same), torch.ones(3, dtype=torch.float64))
 

@@ -14,6 +14,7 @@ from sae_repro.autoencoders import SAE, Weights, batchtopk_threshold
 from sae_repro.cli import app
 from sae_repro.contents import seal
 from sae_repro.errors import StudyError
+from sae_repro.evaluate.codes import Code
 from sae_repro.evaluate.held_out import held_out, validation_batches
 from sae_repro.files import read_json, write_json
 from sae_repro.latents.truncated_cell import powers_of_two
@@ -80,6 +81,17 @@ def test_each_truncation_is_its_dense_restatement(
             assert one.fvu == pytest.approx(fvu, rel=1e-5)
             low, high = one.fvu_interval(0) or (0, 0)
             assert low < fvu < high
+
+
+def test_equal_activations_are_cut_as_they_were_selected() -> None:
+    """Of equally strong latents the first ones stay, and what equals a threshold is not above."""
+    code = Code(
+        index=np.zeros((2, 3), np.int64),
+        row=np.array([0, 0, 0, 1]), latent=np.array([1, 4, 6, 2]),
+        value=np.array([0.5, 1.0, 0.5, 0.25], np.float32),
+    )  # fmt: skip
+    assert strongest((1, 2)).group(code).tolist() == [1, 0, 2, 0]
+    assert above_thresholds((1, 2), (0.5, 0.25)).group(code).tolist() == [1, 0, 1, 2]
 
 
 def test_powers_of_two_end_with_the_whole() -> None:

@@ -88,6 +88,15 @@ def test_clusters_widen_the_interval_by_what_they_share() -> None:
     )
 
 
+def test_an_interval_needs_the_least_part_of_the_resamplings() -> None:
+    statistics = np.arange(20.0)
+    statistics[0] = np.nan
+    assert interval(statistics, least=0.95) is not None
+    statistics[1] = np.inf
+    assert interval(statistics, least=0.95) is None
+    assert interval(np.full(20, np.nan)) is None
+
+
 def test_clusters_weigh_what_they_hold() -> None:
     """Ten units with one measurement of 0, one with 90 of 1: .9, and seldom without the large."""
     totals, sizes = np.array([0.0] * 10 + [90.0]), np.array([1] * 10 + [90])

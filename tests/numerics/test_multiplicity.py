@@ -36,6 +36,12 @@ def test_discoveries_are_those_of_scipy(p: list[float]) -> None:
     assert np.array_equal(holds | near, (adjusted <= 0.05) | near)
 
 
+def test_a_later_discovery_brings_those_before_it_along() -> None:
+    """It is a step-up procedure: 0.04 alone is above 0.05 / 2."""
+    assert benjamini_hochberg([0.04, 0.045]).tolist() == [True, True]
+    assert benjamini_hochberg([0.04, 0.055]).tolist() == [False, False]
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.3))
 def test_rejected_are_those_of_the_step_down_procedure(p: list[float], level: float) -> None:
     """Holm 1979: the smallest against level / n, the next against level / (n − 1), to a failure."""

@@ -4,15 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from sae_repro.autoencoders import initial_weights
 from sae_repro.cli.footprint import finished_bytes, footprint
 from sae_repro.parallel import trainer_of
+from sae_repro.parallel.micro_batches import MicroBatches
+from sae_repro.parallel.ranks import ALONE
 from sae_repro.params import Cell, Train
 from sae_repro.readers.shards import ActivationStore
 from sae_repro.training import Trained, Trainer
-from sae_repro.training.steps import Reference
+from sae_repro.training.steps import Reference, step_of
 
 from .ranked import HOOK, Result, train_alone, train_on
 
@@ -169,3 +173,17 @@ def test_other_parts_are_other_bits(make_store: Callable[..., Path]) -> None:
         Cell.model_validate({**TOPK, "micro_batches": 1}).identity()
         == Cell.model_validate(TOPK).identity()
     )
+
+
+def test_a_latent_fires_in_a_batch_where_it_fires_in_any_part() -> None:
+    cell = Cell(expansion=8, activation="topk", k=1, micro_batches=4)
+    x_nd = torch.from_numpy(np.random.default_rng(0).standard_normal((16, 4))).float()
+    weights = initial_weights(cell, 4, x_nd, np.random.default_rng(1))
+    step = step_of(cell, weights, epsilon=0.0)
+    argument: dict[str, Any] = {"lengths": [32], "lambda_": 0.0, "dead_k": None}
+    parts = [step.take(part, **argument).code.fired_k() for part in x_nd.split(4)]
+    code = MicroBatches(cell, weights, step, ALONE).take(x_nd, **argument).code
+    assert torch.equal(code.fired_k(), torch.stack(parts).any(0))
+    assert torch.equal(code.fired_k(), step.take(x_nd, **argument).code.fired_k())
+    assert not torch.equal(code.fired_k(), torch.stack(parts).all(0))
+    assert float(code.l0) == 1.0

@@ -59,6 +59,10 @@ def test_epochs_and_cells_differ_in_their_order(make_store: Callable[..., Path])
     other = torch.cat(list(Batches(shards, 10, 20, seed=0, cell_id="b").starting_at(0)))
     assert not torch.equal(first[:100], first[100:])
     assert not torch.equal(first, other)
+    # and of one shard alone
+    alone = torch.cat(list(Batches(numbered(make_store, 100, 1), 10, 20, seed=0, cell_id="a")
+                           .starting_at(0)))  # fmt: skip
+    assert not torch.equal(alone[:100], alone[100:])
 
 
 def test_a_sample_has_its_size_and_depends_on_its_name(make_store: Callable[..., Path]) -> None:
@@ -95,12 +99,13 @@ def test_rounds_come_in_order_each_a_whole_number_of_batches(
     assert len(set(seen.tolist())) == len(seen)
     ends = read.round_ends
     assert ends[:rounds] == [*range(batches, batches * rounds, batches), per_epoch]
-    assert ends[-1] == per_epoch + 1
+    assert ends[rounds:] == [per_epoch + 1]
     assert read.pauses == (frozenset(ends) if rounds > 1 else frozenset())
     first = 0
     for number, end in enumerate(ends[:rounds]):
         within = {float(x) for x in whole[first * size : (first + batches) * size + more, 0]}
         assert set(seen[first * size : end * size].tolist()) <= within, number
         for step in {first, end - 1}:
-            assert set(read.sample(5, "rows", step, at=step)[:, 0].tolist()) <= within
+            for at in (step, step + 2 * per_epoch):
+                assert set(read.sample(5, "rows", step, at=at)[:, 0].tolist()) <= within
         first = end

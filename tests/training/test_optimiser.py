@@ -8,7 +8,12 @@ from sae_repro.autoencoders import LATENT_AXIS, Weights, initial_weights, traini
 from sae_repro.params import Cell
 from sae_repro.training.optimiser import Optimiser, remove_radial
 from sae_repro.training.resampling import resample, token_losses
-from sae_repro.training.schedules import control_rate, learning_rate, penalty_warmup
+from sae_repro.training.schedules import (
+    control_factor,
+    control_rate,
+    learning_rate,
+    penalty_warmup,
+)
 
 CELL = Cell(expansion=3, penalty="l1", lambda_=0.01, lambda_warmup=0.1)
 D = 8
@@ -53,6 +58,15 @@ def test_the_controller_waits_for_the_warm_up_and_can_cross_a_short_run() -> Non
     assert control_rate(CELL, 99, 1000) == 0.0
     assert control_rate(CELL, 100, 1000) == pytest.approx(5 / 900)
     assert control_rate(CELL, 100_000, 1_000_000) == 3e-4
+    # of a very short run: λ stays above 0
+    assert control_rate(CELL, 5, 6) == 0.5
+
+
+def test_the_controller_raises_lambda_from_the_target_on() -> None:
+    cell = CELL.model_copy(update={"target_l0": 4.0})
+    for l0, up in ((3.99, False), (4.0, True), (4.01, True)):
+        assert (control_factor(cell, l0, 500, 1000) > 1) == up
+        assert bool(control_factor(cell, torch.tensor(l0), 500, 1000) > 1) == up
 
 
 def test_rows_stay_unit_under_unit_norm_and_move_under_free() -> None:
@@ -206,6 +220,29 @@ def test_resampled_latents_point_at_tokens_and_start_afresh() -> None:
         assert float(weights.b_enc[k]) == pytest.approx(-0.05)
         for name, where in (("W_dec", (k,)), ("W_enc", (slice(None), k)), ("b_enc", (k,))):
             assert not any(m[where].any() for m in optimiser.moments(name))
+
+
+def test_a_revived_row_that_is_free_has_the_mean_norm_of_the_living() -> None:
+    cell = Cell(expansion=3, penalty="l1_decoder_norm", lambda_=1e-2, decoder="free")
+    weights, optimiser, x = prepared(cell)
+    dead = torch.arange(24) % 5 == 0
+    mean = weights.W_dec.detach()[~dead].norm(dim=1).mean()
+    assert not 0.9 < mean < 1.1
+    resample(cell, weights, optimiser, dead, x, np.random.default_rng(0))
+    norms = weights.W_dec.detach()[dead].norm(dim=1)
+    torch.testing.assert_close(norms, mean.expand_as(norms))
+
+
+def test_tokens_without_loss_are_all_as_likely() -> None:
+    """All that is left where the SAE explains its sample wholly: here one point, which is b_dec."""
+    weights, optimiser, x = prepared()
+    with torch.no_grad():
+        weights.b_dec.zero_()
+        weights.b_enc.fill_(-1.0)
+    dead = torch.arange(24) < 3
+    same = torch.zeros_like(x)
+    assert resample(CELL, weights, optimiser, dead, same, np.random.default_rng(0)) == 3
+    assert bool(weights.W_dec.isfinite().all())
 
 
 def test_tokens_are_drawn_by_squared_loss() -> None:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -342,11 +343,28 @@ def test_ordered_latents_contribute_in_falling_order_and_settle(
     assert np.mean(moved[-20:]) < 16
 
 
+@pytest.mark.parametrize(
+    "revival",
+    [
+        {},
+        {"revival": "auxk", "dead_tokens": 200},
+        {"revival": "resample", "resample_every": 10, "resample_tokens": 500},
+    ],
+    ids=["none", "auxk", "resample"],
+)
 def test_sorting_latents_changes_names_only(
-    train: Callable[..., Trained], sparse_rows: Rows, monkeypatch: pytest.MonkeyPatch
+    revival: dict[str, Any],
+    train: Callable[..., Trained],
+    sparse_rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without prefixes that tell latents apart, order must leave the function alone."""
-    cell = Cell(expansion=4, activation="topk", k=3, prefixes="fixed", prefix_shares=(1.0,))
+    """Without prefixes that tell latents apart, order must leave the function alone.
+
+    Revival reads how long each latent was silent, which moves along with its weights.
+    """
+    cell = Cell(
+        expansion=4, activation="topk", k=3, prefixes="fixed", prefix_shares=(1.0,), **revival
+    )
     monkeypatch.setattr("sae_repro.training.trainer.cell_id", lambda cell: "one for both")
     plain, ordered = train(cell), train(cell.model_copy(update={"order": "contribution"}))
     x = torch.from_numpy(sparse_rows(200, 8, 9))
@@ -355,6 +373,26 @@ def test_sorting_latents_changes_names_only(
         return trained.sae.encode(x).sum(0).sort().values
 
     torch.testing.assert_close(by_sum(plain), by_sum(ordered))
+    revived = [[row["revived"] for row in trained.journal.revivals] for trained in (plain, ordered)]
+    assert revived[0] == revived[1]
+    assert (sum(revived[0]) > 0) == ("resample_every" in revival)
+
+
+def test_a_resampled_latent_counts_as_new(make_store: Callable[..., Path], tmp_path: Path) -> None:
+    """What it was before neither ranks it nor has it resampled once more."""
+    cell = Cell(
+        expansion=4, penalty="l1", lambda_=1e-2, prefixes="random", order="contribution",
+        revival="resample", resample_every=20, resample_tokens=500,
+    )  # fmt: skip
+    trainer = Trainer(
+        cell, SETTINGS, ActivationStore(make_store()), HOOK, seed=0, checkpoint=tmp_path / "c"
+    )
+    trainer.contribution.mean_k.fill_(1.0)
+    dead_k = torch.arange(trainer.weights.d_sae) % 3 == 1
+    trainer.silent_k.fill_(1).masked_fill_(dead_k, 10**6)
+    assert trainer._resample(19)["latents"] == dead_k.nonzero().flatten().tolist()
+    assert torch.equal(trainer.silent_k, (~dead_k).to(torch.int64))
+    assert torch.equal(trainer.contribution.mean_k, (~dead_k).to(torch.float32))
 
 
 def test_half_precision_products_leave_the_weights_whole(train: Callable[..., Trained]) -> None:

@@ -15,7 +15,7 @@ from sae_repro.readers.shards import ActivationStore
 from sae_repro.training.steps import Taken
 from sae_repro.training.steps.codes import HostCode
 from sae_repro.training.trainer import Trainer
-from sae_repro.training.watch import EXPLODED, Diverged, Watch
+from sae_repro.training.watch import COLLAPSED_STEPS, EXPLODED, Diverged, Watch
 
 HOOK, D, BATCH = "blocks.0.hook_resid_post", 8, 64
 SETTINGS = Train(batch_size=BATCH, log_every=10)
@@ -58,6 +58,35 @@ def test_the_first_batch_that_is_far_worse_than_zero_is_named(
     expected = next((n for n, ratio in enumerate(ratios) if ratio > 1.0), None)
     if all(abs(ratio - 1.0) > 1e-5 for ratio in ratios):
         assert note_all(watch, errors, batches) == expected
+
+
+def starved_from(cell: Cell, first: int, steps: int) -> tuple[int, int] | None:
+    """The fault of a training in which nothing fires from step `first` on."""
+    watch, x_nd = Watch(cell, SETTINGS, steps, 1.0), torch.ones(BATCH, D)
+    for step in range(steps):
+        taken = Taken(0.5, {"reconstruction": 0.5}, lambda: 0.0, HostCode(x_nd))
+        watch.note(step, taken, 0.0 if step >= first else 3.0, x_nd)
+    return watch.fault()
+
+
+@pytest.mark.parametrize(
+    ("revival", "waits"),
+    [
+        ({}, 0),
+        ({"revival": "resample", "resample_every": 7}, 7),
+        ({"revival": "auxk", "dead_tokens": 2 * BATCH}, 2),
+        ({"revival": "auxk", "dead_tokens": 2 * BATCH + 1}, 3),
+    ],
+)
+def test_a_starved_cell_is_given_the_time_that_revival_takes(
+    revival: dict[str, Any], waits: int
+) -> None:
+    cell = RELU.model_validate(RELU.identity() | revival)
+    collapsed = 2
+    assert starved_from(cell, 5, 100) == (5 + COLLAPSED_STEPS + waits - 1, collapsed)
+    # behind the last step nothing is left to wait for
+    assert starved_from(cell, 99, 100) == (99, collapsed)
+    assert starved_from(cell, 100, 100) is None
 
 
 @pytest.fixture
