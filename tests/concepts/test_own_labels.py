@@ -12,17 +12,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sae_repro.cli.own_inputs import check_own_inputs
 from sae_repro.cli.studies import pin_inputs
 from sae_repro.concepts import bank as concepts
 from sae_repro.concepts.bank import ConceptBank, check_spans, load_bank
 from sae_repro.corpus.writing import write_texts
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
-from sae_repro.params import ConceptLabels, Corpus, TrainedSubject
+from sae_repro.params import ConceptLabels, Corpus, TrainedSubject, parse
 from sae_repro.pins import PinnedFile, pinned_concepts
 from sae_repro.readers.documents import TokenDocuments
 from sae_repro.readers.spans import read_spans
 
+from ..params.test_check import STUDY
 from ..pipeline.in_process import study
 
 Span = tuple[int, int, int, str]
@@ -243,3 +245,29 @@ def test_a_file_of_labels_is_pinned_and_has_its_columns(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("0 0 1 x")
     with pytest.raises(StudyError, match="write parquet, csv or jsonl"):
         read_spans(pinned(tmp_path / "a.txt"))
+
+
+@pytest.mark.parametrize(
+    ("concept", "end", "says"),
+    [
+        ("fruit", 1, ""),
+        ("👩‍👩‍👧 חתול", 1, ""),
+        ("  ", 1, "row 2: its concept, .*is blank; rename it"),
+        ("a\nb", 1, r"row 2: its concept, a\\nb, has a character that no line can show"),
+        ("\x1b[2K", 1, r"row 2: its concept, \\x1b\[2K, has a character that no line can show"),
+        ("fruit", 2**63, "beyond 64 bits"),
+    ],
+)
+def test_check_refuses_labels_that_no_table_can_show(
+    concept: str, end: int, says: str, tmp_path: Path
+) -> None:
+    table = {"document": [0, 0], "start": [0, 0], "end": np.array([1, end], dtype=np.uint64),
+             "concept": ["a", concept]}  # fmt: skip
+    pd.DataFrame(table).to_parquet(tmp_path / "spans.parquet")
+    pin = {"path": "spans.parquet", "sha256": sha256_file(tmp_path / "spans.parquet")}
+    declared = parse({**STUDY, "evaluate": {"concepts": pin}})
+    if not says:
+        check_own_inputs(declared, tmp_path)
+        return
+    with pytest.raises(StudyError, match=says):
+        check_own_inputs(declared, tmp_path)

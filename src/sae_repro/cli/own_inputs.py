@@ -6,11 +6,11 @@ from sae_repro.cli.own_rows import check_given
 from sae_repro.corpus.found import Found
 from sae_repro.corpus.sources import open_files
 from sae_repro.corpus.split import check_splits, split_of
-from sae_repro.errors import StudyError, shown
+from sae_repro.errors import StudyError, one_line, shown
 from sae_repro.numerics.hashing import fingerprint
 from sae_repro.params import ActivationsSource, FilesSource, StoriesSource, Study
-from sae_repro.pins import pinned_concepts
-from sae_repro.readers.spans import read_spans
+from sae_repro.pins import PinnedFile, pinned_concepts
+from sae_repro.readers.spans import Spans, read_spans
 
 
 def check_own_inputs(study: Study, folder: Path) -> None:
@@ -26,9 +26,27 @@ def check_own_inputs(study: Study, folder: Path) -> None:
     elif isinstance(source, ActivationsSource):
         rows = check_given(study, source, folder)
     if labels is not None:
-        spans = read_spans(pinned_concepts(labels, folder))
+        spans = _spans(pinned_concepts(labels, folder))
         if rows is not None:
             spans.check_documents(rows)
+
+
+def _spans(file: PinnedFile) -> Spans:
+    """The labels in `file`; StudyError also for a concept that no line of a table can show."""
+    try:
+        spans = read_spans(file)
+    except OverflowError:  # of an unsigned column
+        raise StudyError(
+            f"{file.what}: a document, start or end is beyond 64 bits; write positions of tokens"
+        ) from None
+    for row, name in enumerate(spans.concept, 1):
+        if not name.strip() or one_line(name) != name:
+            fault = "has a character that no line can show" if name.strip() else "is blank"
+            raise StudyError(
+                f"{file.what}: row {row}: its concept, {shown(name) or '(no name)'}, {fault}; "
+                "rename it"
+            )
+    return spans
 
 
 def _rows(study: Study, source: FilesSource, folder: Path) -> int | None:
