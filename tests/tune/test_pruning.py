@@ -2,13 +2,17 @@
 
 import itertools
 import shutil
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from sae_repro.errors import StudyError
 from sae_repro.files import sha256_file
+from sae_repro.params import Train
+from sae_repro.train.job import CellJob
 from sae_repro.training import Trainer
+from sae_repro.tune.pruning import last_checkpoint
 from sae_repro.tune.results import Trial, trials
 
 from .conftest import TinyStudy
@@ -17,6 +21,15 @@ STORE = ".sae-repro/cells"
 FVU: dict[str, Any] = {"objectives": {"fvu": "minimize"}}
 # 64 steps, a checkpoint every 16: looks at 16, 32, 48
 HYPERBAND: dict[str, Any] = {**FVU, "pruner": {"min_steps": 16, "reduction_factor": 2}}
+
+
+@pytest.mark.parametrize(
+    ("done", "step"), [(1, 0), (20, 0), (21, 20), (40, 20), (41, 40), (59, 40)]
+)
+def test_a_trial_is_looked_at_where_it_was_last_saved(done: int, step: int) -> None:
+    """A step's checkpoint is written after it has been logged."""
+    job = SimpleNamespace(settings=Train(checkpoint_every=20))
+    assert last_checkpoint(cast(CellJob, job), done) == step
 
 
 def by_status(study: TinyStudy) -> dict[str, list[Trial]]:
