@@ -153,7 +153,8 @@ def test_what_was_damaged_or_never_made_is_told(
     execute("rm", "-r", "artifacts", cwd=folder)
     assert missing in verify(folder, code=2)
     execute("git", "clone", "-q", str(folder), str(tmp_path / "clone"), cwd=tmp_path)
-    assert missing in verify(tmp_path / "clone", code=2)  # no artifacts and no cache
+    said = verify(tmp_path / "clone", code=2)  # no artifacts and no cache
+    assert missing in said and f"`dvc pull {tmp_path}/clone/dvc.yaml` where a DVC remote" in said
     (folder / MACHINES).write_text("processor\n")
     execute("dvc", "repro", "-q", cwd=folder)
     assert "machines.csv: not as `sae-repro verify --record` writes it" in verify(

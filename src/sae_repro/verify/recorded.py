@@ -168,7 +168,8 @@ def _status(study: Path) -> tuple[list[str], dict[str, str]]:
         stale += sorted(edited - set(stale))
     if changed and set(changed.values()) == {"deleted"}:
         raise StudyError(
-            f"{study / next(iter(changed))}: missing: nothing to compare; run `dvc repro` first"
+            f"{study / next(iter(changed))}: missing: nothing to compare; run `dvc repro` "
+            f"first, or `dvc pull {study / 'dvc.yaml'}` where a DVC remote has the artifacts"
         )
     return stale, changed
 
