@@ -89,6 +89,30 @@ def test_a_second_writer_waits_and_says_so(
         assert not capsys.readouterr().err
 
 
+def test_a_stop_and_a_link_out_of_the_repository_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        (study / name).write_text((ROOT / name).read_text())
+    (study / ".git").mkdir()
+    monkeypatch.chdir(study)
+    monkeypatch.setenv("DVC_STAGE", "corpus")
+    with pytest.raises(SystemExit) as ended, stage("corpus"):
+        raise KeyboardInterrupt
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "corpus: stopped from outside: run the same command to go on\n"
+    )
+    (tmp_path / "disk").mkdir()
+    Path("artifacts").symlink_to(tmp_path / "disk")
+    with pytest.raises(SystemExit) as ended, stage("corpus"):
+        pytest.fail("not before the compute")
+    assert ended.value.code == 2
+    assert "artifacts: a link to" in capsys.readouterr().err
+
+
 def test_figures_are_drawn_without_a_users_styles(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -79,7 +79,7 @@ class StageContext:
 def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageContext]:
     """Run a block as the DVC stage `name`: one writer at a time.
 
-    StudyError, a full disk or a refused path → one line, exit 2.
+    StudyError, Ctrl-C, a full disk or a refused path → one line, exit 2.
     `pipeline` is the file that declares the stage, seen from the study's folder.
     """
     if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != name:
@@ -95,6 +95,7 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
         root = Path(study.root)
         check_installation(root, [name])
         check_recorded_code(root, name)
+        _check_place(Path("artifacts"))
         choose(study.compute.bits)
         _leave_out_own_styles()
         declared = declared_params(name, pipeline)
@@ -105,10 +106,23 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
             check_recorded_code(root, name)
     except StudyError as error:
         sys.exit(_report(name, error))
+    except KeyboardInterrupt:  # also one that follows another
+        sys.exit(_report(name, StudyError("stopped from outside: run the same command to go on")))
     except Exception as error:
         if (line := disk_fault(error)) is None:
             raise
         sys.exit(_report(name, StudyError(line)))
+
+
+def _check_place(artifacts: Path) -> None:
+    """StudyError for a link out of the repository: DVC refuses what lies behind it, once made."""
+    there, here = artifacts.resolve(), Path.cwd().resolve()
+    tops = [folder for folder in (here, *here.parents) if (folder / ".git").exists()]
+    if tops and not there.is_relative_to(tops[0]):
+        raise StudyError(
+            f"{artifacts}: a link to {there}, outside of the repository, where DVC records nothing;"
+            " put a folder in its place: move the whole repository to that disk, or mount it here"
+        )
 
 
 def _leave_out_own_styles() -> None:
