@@ -21,12 +21,14 @@ def check_lines(study: Path, *, probe: bool) -> Iterator[str]:
     from sae_repro.cli.describe import summary
     from sae_repro.cli.outside import check_version
     from sae_repro.cli.own_inputs import check_own_inputs
+    from sae_repro.cli.own_models import check_own_models
     from sae_repro.cli.pipelines import check_copy, check_place
     from sae_repro.preflight import check_inputs
 
     check_place(study / loaded.root)
     check_copy(study, loaded.root)
     check_inputs(loaded, study)
+    check_own_models(loaded, study)
     check_own_inputs(loaded, study)
     check_version(study)
     if loaded.judge.prompts:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sae_repro.cli.bringing import bring
 from sae_repro.cli.own_inputs import check_own_inputs
+from sae_repro.cli.own_models import check_own_models
 from sae_repro.cli.pipelines import PIPELINE, check_place, seen_from
 from sae_repro.cli.schema import modeline
 from sae_repro.cli.studies import check_but_pins, open_yaml, yaml_text
@@ -82,6 +83,7 @@ def make_study(name: str, start: str | None, request: StudyRequest) -> Iterator[
         pipeline = PIPELINE.read_text(encoding="utf-8")
         write_text(folder / PIPELINE, seen_from(study.root, pipeline))
         check_inputs(study, folder)
+        check_own_models(study, folder)
         check_own_inputs(study, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

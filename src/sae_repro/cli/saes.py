@@ -43,11 +43,13 @@ def export(
     sae-repro export topk-x8-k16/seed-0 --format neuronpedia --to dashboards
     """
     from sae_repro.autoencoders.interchange import export as write
+    from sae_repro.cli.own_models import check_metadata
 
     if format == "neuronpedia":
         typer.echo(_dashboards(cell, study, to, card=card))
         return
     sae = _own_or_foreign(cell, study)
+    check_metadata(sae.metadata, cell)
     write(sae, to, format, _card(cell, study, format) if card else None)
     typer.echo(f"{to}: {format}, {_described(sae)}" + (", with README.md" if card else ""))
 
@@ -72,12 +74,14 @@ def import_(
     """
     from sae_repro.autoencoders import save
     from sae_repro.autoencoders.interchange import import_release, import_sae, new_folder
+    from sae_repro.cli.own_models import check_metadata
 
     # before anything is fetched: what can't be written need not be
     with new_folder(to) as folder:
         release, colon, sae_id = source.partition(":")
         fetch = colon and not Path(source).exists()
         sae = import_release(release, sae_id) if fetch else import_sae(Path(source))
+        check_metadata(sae.metadata, source)
         save(sae, folder)
     typer.echo(f"{to}: {_described(sae)}")
 
