@@ -44,6 +44,13 @@ def test_metrics_lists_all_rows_and_describes_one() -> None:
     assert "fuv: no such metric; nearest: fvu" in str(refused.exception)
 
 
+@pytest.mark.parametrize("command", ["ui", "tune-ui"])
+@pytest.mark.parametrize("port", ["0", "-1", "65536"])
+def test_a_port_that_no_machine_has_is_refused(command: str, port: str) -> None:
+    refused = runner.invoke(app, [command, "--port", port])
+    assert refused.exit_code == 2 and "--port" in refused.output
+
+
 def test_cells_lists_which_are_trained_and_evaluated(checkout: Path) -> None:
     done = checkout / "artifacts/train/mlp-topk-x8-k16"
     done.mkdir(parents=True)

@@ -8,6 +8,9 @@ import typer
 from sae_repro.cli.output import echo
 
 StudyFolder = Annotated[Path, typer.Argument(help="Folder that holds params.yaml.")]
+Port = Annotated[
+    int, typer.Option(min=1, max=65_535, help="Port on 127.0.0.1; another if it is taken.")
+]
 
 
 def track(
@@ -37,7 +40,7 @@ def track(
 
 def ui(
     study: StudyFolder = Path(),
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; another if it is taken.")] = 5000,
+    port: Port = 5000,
     browser: Annotated[bool, typer.Option(help="Open a browser where there is a screen.")] = True,
 ) -> None:
     """Open MLflow on a study's charts; Ctrl-C ends it.
@@ -55,7 +58,7 @@ def ui(
 
 def tune_ui(
     study: StudyFolder = Path(),
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; another if it is taken.")] = 8080,
+    port: Port = 8080,
     browser: Annotated[bool, typer.Option(help="Open a browser where there is a screen.")] = True,
 ) -> None:
     """Open optuna-dashboard on a study's search; Ctrl-C ends it.
