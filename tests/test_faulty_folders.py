@@ -222,6 +222,23 @@ def test_a_name_forges_no_line(name: str, verb: str, checkout: Path, run: Any) -
     refused(run(verb, name))
 
 
+@pytest.mark.parametrize("verb", ["explain", "steer"])
+def test_a_text_may_have_lines(
+    verb: str, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(text: str, cell: str = "topk") -> str:
+        more = ["--latent=0=1"] if verb == "steer" else []
+        monkeypatch.setattr(sys, "argv", ["sae-repro", verb, text, "--cell", cell, *more])
+        with pytest.raises(SystemExit):
+            cli.main()
+        return capsys.readouterr().err
+
+    for text in ("two\nlines", "a\ttab", "\u202eabc", "\x1b[2K"):
+        assert "no line can show" not in said(text)
+    assert "the text is not UTF-8" in said("\udcff")
+    assert "no line can show; rename it" in said("text", cell="to\npk")
+
+
 @contextmanager
 def full() -> Iterator[None]:
     """No file may have a byte."""
