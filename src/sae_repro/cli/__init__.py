@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from sae_repro.cli.adopting import adopt
+from sae_repro.cli.arguments import check_arguments
 from sae_repro.cli.claims import claims
 from sae_repro.cli.code_changes import code
 from sae_repro.cli.consensus import consensus
@@ -291,7 +292,7 @@ def main() -> None:
     """Entry point of `sae-repro`."""
     print_any_text()
     try:
-        _check_arguments(sys.argv[1:])
+        check_arguments(sys.argv[1:])
         app()
     except StudyError as error:
         print(error, file=sys.stderr)
@@ -308,21 +309,3 @@ def main() -> None:
             raise
         print(line, file=sys.stderr)
         sys.exit(2)
-
-
-def _check_arguments(arguments: list[str]) -> None:
-    """StudyError for a path or name that could end a line of a message, and forge the next.
-
-    The text of `explain` and `steer` may have lines and tabs: what is shown of it escapes them.
-    """
-    reads_text = arguments[:1] in (["explain"], ["steer"])
-    for number, argument in enumerate(arguments):
-        if one_line(argument) == argument:
-            continue
-        if reads_text and not argument.startswith("-") and arguments[number - 1][:1] != "-":
-            if argument.encode(errors="replace").decode() == argument:
-                continue
-            raise StudyError(f"{one_line(argument)}: the text is not UTF-8; write it as such")
-        raise StudyError(
-            f"{one_line(argument)}: holds a character that no line can show; rename it"
-        )
