@@ -9,6 +9,7 @@ from sae_repro.compare.findings import MOST, above_0, against_controls, sentence
 from .results import TOPK, result
 
 M = "monosemantic_fraction_alive"
+RATE, COPIES = "absorption_rate", "decoder_near_copy_fraction"
 
 
 NEURONS = result("neurons", {"baseline": "neurons"}, {M: (0.05, 0.02, 0.1)})
@@ -57,6 +58,11 @@ def test_a_rate_is_above_0_only_where_its_interval_is() -> None:
     many = [result(f"n{i}", TOPK, {"absorption_rate": (0.01, 0.0, 0.04)}) for i in range(9)]
     assert "above 0 in 1 of 1" in next(above_0([barely], "absorption_rate"))
     assert "in none of 10 cells above 0" in next(above_0([barely, *many], "absorption_rate"))
+    # as far from 0 in halves of its interval, but that is Wilson's over the latents of all seeds
+    far = [result(f"n{i}", TOPK, dict.fromkeys((COPIES, RATE), (0.0, 0.0, 0.01))) for i in range(9)]
+    far.append(result("e", TOPK, dict.fromkeys((COPIES, RATE), (0.05, 0.02, 0.1))))
+    assert "in none of 10 cells above 0" in next(above_0(far, RATE))
+    assert "above 0 in 1 of 10 cells" in next(above_0(far, COPIES))
     below = result("a", TOPK, {"hole_rate": (-0.2, -0.3, -0.1)})
     assert "in none of 1 cell above 0" in next(above_0([below], "hole_rate"))
 

@@ -139,7 +139,12 @@ def above_0(trained: Sequence[Result], metric: str) -> Iterator[str]:
     cells = [e for r in trained if (e := estimate(r, metric)) and e.known]
     if not cells:
         return
-    holds = benjamini_hochberg([p_above_zero(c.value, c.interval, len(c.by_seed)) for c in cells])
+    # a fraction of latents has Wilson's interval, a normal one, over those of all seeds
+    known = find(metric)
+    normal = known is not None and known.interval == "Wilson over latents"
+    holds = benjamini_hochberg(
+        [p_above_zero(c.value, c.interval, None if normal else len(c.by_seed)) for c in cells]
+    )
     positive = [c for c, above in zip(cells, holds, strict=True) if above]
     if not positive:
         yield (
