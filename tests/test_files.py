@@ -175,7 +175,7 @@ import sae_repro.stage as frame
 frame.load = lambda path: type(
     "Study", (), {{"root": ".", "compute": type("Compute", (), {{"bits": "portable"}})}}
 )
-frame.check_installation = frame.declared_params = lambda *_: {{}}
+frame.check_installation = frame.declared_params = frame._dependencies = lambda *_: {{}}
 with frame.stage("corpus"):
     {WRITERS[writer]}
 """
