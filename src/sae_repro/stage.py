@@ -26,6 +26,7 @@ from sae_repro.params.study import Loose
 
 CHECKOUT = SOURCE.parent
 STATE = Path(".sae-repro")  # local to this checkout: locks, checkpoints, the cell store
+MISSING = object()  # no value of a parameter
 ROLLING = STATE / "rolling"  # a round of `extract.buffer`, while cells are trained on it
 
 
@@ -185,7 +186,7 @@ def _check_unchanged(
 def _differing(was: dict[str, Any], now: dict[str, Any], within: str = "") -> Iterator[str]:
     """The dotted keys whose values differ."""
     for key in dict.fromkeys((*was, *now)):
-        one, other = was.get(key, _differing), now.get(key, _differing)
+        one, other = was.get(key, MISSING), now.get(key, MISSING)
         if isinstance(one, dict) and isinstance(other, dict):
             yield from _differing(one, other, f"{within}{key}.")
         elif one != other:

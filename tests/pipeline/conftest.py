@@ -89,6 +89,12 @@ class Checkout:
         assert process.returncode == 0, output
         return output
 
+    def drop_broken_locks(self) -> None:
+        """Delete DVC's list of locks where a kill hit DVC as it wrote it (docs/reproduction.md)."""
+        locks = self.folder / ".dvc/tmp/rwlock"
+        if locks.is_file() and not locks.read_bytes():
+            locks.unlink()
+
     def command(self, *words: str) -> tuple[int, str]:
         """Exit code and output of a command in this checkout."""
         done = subprocess.run(

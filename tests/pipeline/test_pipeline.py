@@ -274,6 +274,7 @@ def test_killed_ten_times_it_ends_with_the_same_bits(
         assert process.stdout is not None
         process.stdout.close()
         process.wait()
+        checkout.drop_broken_locks()
     checkout.repro()
     assert same(checkout, finished).differences == []
 
