@@ -23,11 +23,13 @@ Assumed: a module does nothing on import but bind names.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 from sae_repro.errors import StudyError
 from sae_repro.files import digest, sha256_file
-from sae_repro.syntax import ALL, Part, parts, prefixes
+from sae_repro.parsed import Parsed
+from sae_repro.syntax import ALL, Part, prefixes
 
 PACKAGE = "sae_repro"
 
@@ -38,6 +40,7 @@ EXEMPT: Mapping[str, str] = {
     "sae_repro.garbage": "when memory is searched for what is no longer used",
     "sae_repro.installation": "as stage",
     "sae_repro.live": "shows curves in MLflow; only reads what training wrote",
+    "sae_repro.parsed": "as closure",
     "sae_repro.progress": "shows work to people; no result depends on it",
     "sae_repro.sharedstore": "moves finished cells, as sealed; only sharing calls it",
     "sae_repro.sharing": "as sharedstore; only sidebyside calls it",
@@ -55,7 +58,7 @@ def closure(source: Path, *modules: str) -> frozenset[str]:
 
     `source` is the folder in which the package lies. StudyError where a module is not there.
     """
-    return frozenset(_counted(_files(source), modules))
+    return frozenset(_counted(source, _files(source), modules))
 
 
 def code_digest(source: Path, *modules: str) -> str:
@@ -65,7 +68,7 @@ def code_digest(source: Path, *modules: str) -> str:
     that can run does. Python 3.11 and later agree.
     """
     files = _files(source)
-    counted = _counted(files, modules)
+    counted = _counted(source, files, modules)
     data = _data(files[module].parent for module in counted)
     return digest(
         {
@@ -82,7 +85,7 @@ def code_listing(source: Path, *modules: str) -> str:
     understands it (see `code_digest`), a data file's over its bytes.
     """
     files = _files(source)
-    counted = _counted(files, modules)
+    counted = _counted(source, files, modules)
     hashes = {
         files[module]: digest([part.digest for part in counted[module]]) for module in counted
     }
@@ -100,8 +103,16 @@ def _files(source: Path) -> dict[str, Path]:
     return files
 
 
-def _counted(files: Mapping[str, Path], modules: Iterable[str]) -> dict[str, list[Part]]:
+@cache
+def _parsed(source: Path) -> Parsed:
+    return Parsed(source / PACKAGE)
+
+
+def _counted(
+    source: Path, files: Mapping[str, Path], modules: Iterable[str]
+) -> dict[str, list[Part]]:
     """The parts that count, for each module of the closure."""
+    parsed = _parsed(source)
     todo = [(module, ALL) for module in modules]
     counted: dict[str, set[Part]] = {module: set() for module, _ in todo}
     requested = set()
@@ -113,7 +124,7 @@ def _counted(files: Mapping[str, Path], modules: Iterable[str]) -> dict[str, lis
         todo += [(parent, NOTHING) for parent in prefixes(module)[:-1]]
         if module in EXEMPT:
             continue
-        module_parts = _parts(files, module)
+        module_parts = _parts(parsed, files, module)
         for part in module_parts:
             if part.always or name == ALL or name in part.binds:
                 counted.setdefault(module, set()).add(part)
@@ -122,18 +133,19 @@ def _counted(files: Mapping[str, Path], modules: Iterable[str]) -> dict[str, lis
             todo.append((f"{module}.{name}", ALL))
         elif name != NOTHING and not any(name in part.binds for part in module_parts):
             todo.append((module, ALL))  # whatever in it gives it that name
+    parsed.keep()
     return {
-        module: [part for part in _parts(files, module) if part in selected]
+        module: [part for part in _parts(parsed, files, module) if part in selected]
         for module, selected in counted.items()
     }
 
 
-def _parts(files: Mapping[str, Path], module: str) -> tuple[Part, ...]:
+def _parts(parsed: Parsed, files: Mapping[str, Path], module: str) -> tuple[Part, ...]:
     if module not in files:
         raise StudyError(f"{module}: no such module in the package; check its spelling")
     path = files[module]
     try:
-        return parts(path.read_bytes(), module, path.name == "__init__.py")
+        return parsed.parts(path, module)
     except SyntaxError as error:
         raise StudyError(f"{path}: line {error.lineno}: {error.msg}; correct it") from None
 

@@ -7,7 +7,6 @@ is under `if TYPE_CHECKING:` are left out: no result depends on them.
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from sae_repro.files import digest
@@ -42,7 +41,6 @@ class Part:
     """Whether it runs at any import from its package and can have side effects."""
 
 
-@cache  # by content, so that a file that changes is read anew
 def parts(code: bytes, module: str, is_init: bool) -> tuple[Part, ...]:
     """The parts of the file that holds `module`, a dotted name; SyntaxError where it isn't Python.
 
