@@ -269,8 +269,10 @@ def test_documents_are_drawn_by_name(
     """Another name, or another order of draws, would move every published interval."""
     one = write("a", topk(8), noise=3)
     two = write_seeds("b", topk(4, seeds=[0, 1]), [{"fvu": 0.1, "noise": 4}, {"fvu": 0.2}])
-    even = np.full(N_DOCUMENTS, 1 / N_DOCUMENTS)
-    documents = generator(5, "compare", "bootstrap").multinomial(N_DOCUMENTS, even, size=200)
+    rng = generator(5, "compare", "bootstrap")
+    blocks = [rng.integers(N_DOCUMENTS, size=(n, N_DOCUMENTS), dtype="u1") for n in (64, 64, 64, 8)]
+    draws = [np.bincount(units, minlength=N_DOCUMENTS) for block in blocks for units in block]
+    documents = np.array(draws)
     drawn = bootstrap([one, two], 200, 5)
     assert set(drawn) == {"a", "b/seed-0", "b/seed-1"}
     for sae in (one, *two.saes):

@@ -25,9 +25,9 @@ def test_each_resampling_draws_as_many_units_as_there_are(n: int, b: int, seed: 
     assert (drawn >= 0).all() and (drawn == np.rint(drawn)).all()
 
 
-def test_weights_are_those_of_draws_with_replacement() -> None:
+@pytest.mark.parametrize("n", [20, 300])
+def test_weights_are_those_of_draws_with_replacement(n: int) -> None:
     """Mean 1, variance 1 − 1/n, covariance −1/n."""
-    n = 20
     drawn = np.concatenate(list(weights(n, 0, "x", resamplings=20_000)))
     covariance = np.cov(drawn.T)
     assert drawn.mean(axis=0) == pytest.approx(np.ones(n), abs=0.04)

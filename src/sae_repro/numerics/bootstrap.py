@@ -55,10 +55,12 @@ _kept: dict[tuple[int, int, Name, int], list[Counts]] = {}
 
 def _draws(n: int, seed: int, name: Name, resamplings: int) -> Iterator[Counts]:
     """Blocks of counts, in as few bytes as they need."""
-    rng = generator(seed, *name)
+    rng, dtype = generator(seed, *name), np.min_scalar_type(n - 1).type
     for start in range(0, resamplings, BLOCK):
         size = min(BLOCK, resamplings - start)
-        counts_bn = rng.multinomial(n, np.full(n, 1 / n), size=size)
+        # counting draws takes a fifth of the time of a multinomial, and whole numbers alone
+        drawn_bn = rng.integers(n, size=(size, n), dtype=dtype)
+        counts_bn = np.stack([np.bincount(units, minlength=n) for units in drawn_bn])
         yield counts_bn.astype(np.min_scalar_type(int(counts_bn.max(initial=0))))
 
 
