@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sae_repro.autoencoders import SAE
 
 K = 4  # latents per token
-BATCH = 512
+BATCH = 1024
 DEAD_TOKENS = 100_000
 NEVER = 10**9  # steps: a family is trained in seconds, without checkpoints
 
