@@ -113,22 +113,6 @@ def test_a_stop_and_a_link_out_of_the_repository_are_one_line(
     assert "artifacts: a link to" in capsys.readouterr().err
 
 
-def test_figures_are_drawn_without_a_users_styles(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for name in ("dvc.yaml", "params.yaml"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own/matplotlibrc").write_text("font.size: 33\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DVC_STAGE", "corpus")
-    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "own/matplotlibrc"))
-    size = "import matplotlib; print(matplotlib.rcParams['font.size'])"
-    with stage("corpus"):
-        drawn = subprocess.run([sys.executable, "-c", size], capture_output=True, check=True)
-    assert drawn.stdout == b"10.0\n"
-
-
 @pytest.mark.parametrize(
     ("file", "was", "becomes", "named"),
     [

@@ -45,7 +45,7 @@ EXEMPT: Mapping[str, str] = {
     "sae_repro.sharedstore": "moves finished cells, as sealed; only sharing calls it",
     "sae_repro.sharing": "as sharedstore; only sidebyside calls it",
     "sae_repro.sidebyside": "distribution of jobs over workers; no result depends on it",
-    "sae_repro.stage": "locks, errors, access to parameters; it refuses, and drops a user's styles",
+    "sae_repro.stage": "locks, errors, access to parameters; it refuses, no more",
     "sae_repro.syntax": "as closure",
 }
 """Modules that decide no output, and why not."""

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,6 @@ def stage(name: str, *, pipeline: Path = Path("dvc.yaml")) -> Iterator[StageCont
         check_recorded_code(root, name)
         _check_place(Path("artifacts"))
         choose(study.compute.bits)
-        _leave_out_own_styles()
         declared = declared_params(name, pipeline)
         files = _dependencies(name, pipeline)
         with _only_writer(name):
@@ -124,13 +122,6 @@ def _check_place(artifacts: Path) -> None:
             f"{artifacts}: a link to {there}, outside of the repository, where DVC records nothing;"
             " put a folder in its place: move the whole repository to that disk, or mount it here"
         )
-
-
-def _leave_out_own_styles() -> None:
-    """Have matplotlib draw with its defaults, here and in workers, whatever a user's are."""
-    package = find_spec("matplotlib")
-    if package is not None and package.origin is not None:
-        os.environ["MATPLOTLIBRC"] = str(Path(package.origin).parent / "mpl-data" / "matplotlibrc")
 
 
 def _check_spelling(*folders: Path) -> None:

@@ -1,5 +1,7 @@
 """Figures: every point where the table has it, whatever the number of cells."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,3 +124,24 @@ def test_architectures_keep_their_colours_whatever_else_is_drawn(
         colours.append(kept[0].axes[0].lines[-1].get_color())
         kept.clear()
     assert colours[0] == colours[1] == "#0072B2"
+
+
+def test_a_users_own_styles_change_no_byte_of_a_figure(tmp_path: Path) -> None:
+    """matplotlib reads a matplotlibrc in the working folder before any other."""
+
+    def bytes_of(folder: Path) -> dict[str, bytes]:
+        folder.mkdir()
+        code = (
+            "from pathlib import Path\n"
+            "from sae_repro.compare.drawing import drawn\n"
+            "with drawn(Path(), 'x', 2, 2) as figure:\n"
+            "    figure.subplots().plot([1, 2], label='a')\n"
+        )
+        if folder.name == "own":
+            (folder / "matplotlibrc").write_text("font.size: 33\nlines.linewidth: 9\n")
+        subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+        return {path.name: path.read_bytes() for path in folder.glob("x.*")}
+
+    plain = bytes_of(tmp_path / "plain")
+    assert len(plain) == 3
+    assert bytes_of(tmp_path / "own") == plain

@@ -64,10 +64,21 @@ def test_a_torn_last_line_is_dropped_and_written_over(
     whole = path.read_bytes()
     path.write_bytes(whole[:cut])
     left = read_answers(path)
-    assert len(left) == whole[:cut].count(b"\n")
+    *_, rest = whole[:cut].split(b"\n")
+    assert len(left) == whole[:cut].count(b"\n") + rest.endswith(b"}")
     assert left.items() <= answers.items()
     write(path, *((key, answers[key]) for key in answers.keys() - left.keys()))
     assert path.read_bytes() == whole
+
+
+def test_an_answer_whose_line_end_an_editor_left_out_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write(path, (KEYS[0], Answer("x")))
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    assert read_answers(path) == {KEYS[0]: Answer("x")}
+    with recording(path) as recorder:
+        recorder.add(KEYS[1], Answer("y"))
+        assert read_answers(path) == {KEYS[0]: Answer("x"), KEYS[1]: Answer("y")}
 
 
 def test_answer_after_a_torn_line_begins_a_line(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sae_repro.steering import (
     Intervention,
     continued,
     divergence,
+    edit_of,
     output_score,
     predictions,
     promoted_tokens,
@@ -123,6 +124,22 @@ def test_latents_that_are_none_or_named_twice_are_refused(subject: Any, sae: SAE
         zeroed = steered(subject, sae, PLACES[0], [Intervention(k, "zero") for k in latents])
         with pytest.raises(StudyError, match=says), zeroed:
             pass
+
+
+@pytest.mark.parametrize("hook", ["blocks.9.hook_resid_post", "blocks.1.hook_resid_pots", "mlp"])
+def test_a_hook_that_the_model_lacks_is_refused(subject: Any, sae: SAE, hook: str) -> None:
+    with (
+        pytest.raises(StudyError, match=hook),
+        steered(subject, sae, hook, [Intervention(1, "zero")]),
+    ):
+        pytest.fail("the passes would be those of the model as it is")
+
+
+def test_an_unknown_mode_and_no_intervention_are_refused(sae: SAE) -> None:
+    with pytest.raises(StudyError, match="mode 'set': must be one of clamp, add, scale, zero"):
+        Intervention(1, "set")  # type: ignore[arg-type]
+    with pytest.raises(StudyError, match="no intervention"):
+        edit_of(sae, [])
 
 
 def test_the_likeliest_tokens_are_written(subject: Any) -> None:

@@ -41,7 +41,9 @@ FORMATS: dict[str, dict[str, Any]] = {
 @contextmanager
 def drawn(folder: Path, name: str, width: float, height: float) -> Iterator[Figure]:
     """A figure without pyplot's global state, written to `name` in every format."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # whatever a user's own matplotlibrc has
+        mpl.rcParams.update(STYLE)
         figure = Figure(figsize=(width, height))
         yield figure
         for ending, how in FORMATS.items():

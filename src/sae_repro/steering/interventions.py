@@ -8,7 +8,7 @@ nothing.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -40,6 +40,11 @@ class Intervention:
     mode: Mode
     value: float = 0.0
 
+    def __post_init__(self) -> None:
+        """StudyError for a mode that there is not."""
+        if self.mode not in get_args(Mode):
+            raise StudyError(f"mode {self.mode!r}: must be one of {', '.join(get_args(Mode))}")
+
     def applied(self, z_n: Tensor) -> Tensor:
         """z' [N] of z [N]."""
         match self.mode:
@@ -54,8 +59,10 @@ class Intervention:
 
 
 def edit_of(sae: SAE, interventions: Sequence[Intervention]) -> Edit:
-    """What `interventions` add to activations; StudyError for a latent that `sae` has not, or that
-    is named twice, or of a transcoder."""
+    """What `interventions` add to activations; StudyError for none, for a latent that `sae` has
+    not, or that is named twice, or of a transcoder."""
+    if not interventions:
+        raise StudyError("no intervention: give one for each latent to be steered")
     if sae.transcodes:
         raise StudyError(
             "a transcoder can't be steered here: it reads one hook and its atoms are directions at "
@@ -107,12 +114,19 @@ def edited(
     """Inside, every pass of `subject` has `edit` added at `hook`, at all positions but each row's
     first and those with a norm above `norm_limit`: no SAE was trained on their like.
 
-    `hook` is the model's own name of it. `cached`:
-    passes of one position go on from a cache of keys and values, and have no first.
+    `hook` is the model's own name of it. `cached`: passes of one position go on from a cache of
+    keys and values, and have no first. StudyError for a hook that the model has not.
     """
-
+    try:
+        point = point_of(hook)
+    except ValueError as error:
+        raise StudyError(str(error)) from None
+    if point not in subject.hook_dict:
+        raise StudyError(
+            f"{hook}: the model has no such hook; its layers are 0 … {subject.cfg.n_layers - 1}"
+        )
     add = behind_first(edit, norm_limit, cached=cached)
-    hooks: Any = [(point_of(hook), hooked.edited(hook, add))]
+    hooks: Any = [(point, hooked.edited(hook, add))]
     with subject.hooks(fwd_hooks=hooks):
         yield
 
@@ -128,7 +142,8 @@ def steered(
 ) -> Iterator[None]:
     """Inside, every pass of `subject` has latents of `sae` at `hook` replaced; see `edited`.
 
-    StudyError for a latent that `sae` has not, or that is named twice.
+    StudyError for no intervention, for a latent that `sae` has not, or that is named twice, and for
+    a hook that the model has not.
     """
     with edited(subject, hook, edit_of(sae, interventions), norm_limit=norm_limit):
         yield

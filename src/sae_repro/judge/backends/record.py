@@ -1,7 +1,8 @@
 """Recorded answers: one append-only file of JSON lines, under the hash of their questions.
 
-Each answer is on disk before the next one is awaited. A crash can only truncate the last line,
-which then has no line end: it is dropped, and its question sent again. When writing ends, the
+Each answer is on disk before the next one is awaited. A crash can only truncate the last line: it
+is dropped, and its question sent again, unless only its line end is missing, which editors leave
+out, too. When writing ends, the
 lines are sorted by key, so that the bytes do not depend on the order of the answers.
 
 Only what a judge said is an answer. A line of an earlier version may hold a fault (`no JSON`,
@@ -109,8 +110,12 @@ def _whole_lines(path: Path) -> list[bytes]:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
-    # a crash truncated whatever follows the last line end
-    return content.split(b"\n")[:-1]
+    *lines, rest = content.split(b"\n")
+    try:
+        json.loads(rest)
+    except (ValueError, RecursionError):  # truncated by a crash, or nothing
+        return lines
+    return [*lines, rest]
 
 
 def _parse(line: bytes, place: str) -> tuple[str, Line]:
@@ -169,12 +174,20 @@ def recording(path: Path) -> Iterator[Recorder]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _only_writer(path):
         answers = _dropping_others(path)
+        _drop_torn(path)
         with path.open("ab") as file:
-            file.truncate(sum(len(line) + 1 for line in _whole_lines(path)))
             try:
                 yield Recorder(file, answers)
             finally:
                 _sort(path, answers)
+
+
+def _drop_torn(path: Path) -> None:
+    """Leave whole lines in `path`, each with its end: an answer that is added begins a line."""
+    content = b"".join(line + b"\n" for line in _whole_lines(path))
+    if path.is_file() and path.read_bytes() != content:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
 
 
 def _dropping_others(path: Path) -> dict[str, Answer]:
