@@ -186,7 +186,9 @@ def _moments(a_nk: csr_array) -> tuple[Floats, Floats]:
 def _product(r_nr: csr_array, a_nk: csr_array) -> Floats:
     """rᵀ·a [R, K]; the densest of codes by a dense product, which is faster then."""
     if min(code.nnz / max(1, np.prod(code.shape)) for code in (r_nr, a_nk)) > DENSE:
-        dense: Floats = r_nr.toarray().T @ a_nk.toarray()
+        a = a_nk.toarray()
+        # of a matrix with itself BLAS computes one half
+        dense: Floats = (a if r_nr is a_nk else r_nr.toarray()).T @ a
         return dense
     sparse: Floats = (r_nr.T @ a_nk).toarray()
     return sparse
