@@ -2,8 +2,8 @@
 
 Each answer is on disk before the next one is awaited. A crash can only truncate the last line: it
 is dropped, and its question sent again, unless only its line end is missing, which editors leave
-out, too. When writing ends, the
-lines are sorted by key, so that the bytes do not depend on the order of the answers.
+out, too. When writing ends, the lines are sorted by key, so that the bytes do not depend on the
+order of the answers.
 
 Only what a judge said is an answer. A line of an earlier version may hold a fault (`no JSON`,
 `no choices`) in place of a text, or the text of a web page: it counts as missing, and is dropped
